@@ -1,0 +1,5 @@
+"""`python -m qwen_edge` is the `qwen-edge` command."""
+
+from qwen_edge.cli import main
+
+main()

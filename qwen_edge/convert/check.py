@@ -1,0 +1,65 @@
+"""What a converted file must show before it is called finished: its numbers are sound, and it speaks.
+
+Runs in a worker process, which it may take down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.context import Context
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.vocab import Vocab
+
+_PROBES = (
+    "Turn on the kitchen light, please. It's 21.5 °C outside; I'll be back at 6:30!",
+    "请把客厅的灯调到百分之四十，谢谢。你好，世界！",
+    'def f(x):\n    return {"a": [1, 2.5e-3], "b": x}  # naïve\n\n\n',
+    "\t\r\n  mixed   spaces\u3000and 🙂👩‍👩‍👧 emoji, кириллица, العربية, 한국어\n",
+)
+_PROMPT = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+
+
+def check_model(file: Path, added: Mapping[str, int]) -> dict[str, Any]:
+    """Load every tensor with validation, take text through the tokenizer and back, and decode one prompt.
+
+    Returns what was seen, for the manifest. Raises EngineError naming what is wrong. Needs about the file's size of
+    memory, most of it mapped from the file.
+    """
+    with Model(file, gpu_layers=0, repack=False, check_tensors=True) as model:
+        _check_tokenizer(model.vocab, added)
+        token = _decode_once(model)
+        return {
+            "tensors": "every block finite",
+            "tokenizer": f"{len(_PROBES)} texts and {len(added)} special tokens there and back",
+            "decode": f"{_PROMPT!r} -> {model.vocab.text(token)!r}",
+            "parameters": model.parameters,
+        }
+
+
+def _check_tokenizer(vocab: Vocab, added: Mapping[str, int]) -> None:
+    for text in _PROBES:
+        back = vocab.decode(vocab.encode(text)).decode("utf-8", "replace")
+        if back != text:
+            raise EngineError(f"The converted tokenizer turns {text!r} into {back!r}. The tokenizer files are damaged.")
+    for text, token in added.items():
+        if vocab.encode(text, special=True) != [token] or vocab.text(token) != text:
+            raise EngineError(f"The converted tokenizer does not know {text!r} as token {token}.")
+
+
+def _decode_once(model: Model) -> int:
+    prompt = model.vocab.encode(_PROMPT, special=True)
+    context = Context(model, size=256, batch=max(32, len(prompt)), threads=2)
+    try:
+        context.decode(prompt, 0, logits=True)
+        logits = context.logits()
+        if not np.isfinite(logits).all():
+            raise EngineError(f"{model.path} decodes to values that are not finite numbers. The weights are damaged.")
+        return int(logits.argmax())
+    finally:
+        context.close()

@@ -1,0 +1,201 @@
+"""Stage one: the unquantized GGUF, tensor for tensor and key for key what llama.cpp's own converter writes.
+
+Weights are streamed in pieces of a few MiB and checked on the way, so the memory this takes does not depend on the
+size of the model. The header goes through gguf's writer; the order of keys follows llama.cpp's converter
+(conversion/base.py), so the two files are equal byte for byte but for the model's name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from qwen_edge.convert.architecture import Architecture
+from qwen_edge.convert.checkpoint import Checkpoint
+from qwen_edge.convert.progress import Progress
+from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
+from qwen_edge.convert.tokenizer import Tokenizer
+from qwen_edge.errors import ConversionError
+
+_ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
+_TYPES = {"BF16": gguf.GGMLQuantizationType.BF16, "F16": gguf.GGMLQuantizationType.F16}
+_FILE_TYPES = {"BF16": gguf.LlamaFileType.MOSTLY_BF16, "F16": gguf.LlamaFileType.MOSTLY_F16}
+# generation_config.json -> general.sampling.*
+_SAMPLING = {
+    "sequence": "sequence",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "xtc_probability": "xtc_probability",
+    "xtc_threshold": "xtc_threshold",
+    "temperature": "temp",
+    "penalty_last_n": "penalty_last_n",
+    "repetition_penalty": "penalty_repeat",
+    "penalty_repeat": "penalty_repeat",
+    "mirostat": "mirostat",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be written: `tensors` maps GGUF names to their sources, in order."""
+
+    name: str
+    checkpoint: Checkpoint
+    architecture: Architecture
+    tokenizer: Tokenizer
+    tensors: dict[str, Tensor]
+
+    @property
+    def dtype(self) -> str:
+        """The type of the matrices: the checkpoint's own if it is a 16-bit one, else F16."""
+        first = next(tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) >= 2)
+        return first if first in _TYPES else "F16"
+
+    def stored_type(self, tensor: Tensor) -> gguf.GGMLQuantizationType:
+        """Vectors (norms, biases) are kept in F32: llama.cpp computes with them as they are."""
+        return gguf.GGMLQuantizationType.F32 if len(tensor.shape) < 2 else _TYPES[self.dtype]
+
+    def stored_bytes(self, tensor: Tensor) -> int:
+        return tensor.elements * (4 if self.stored_type(tensor) == gguf.GGMLQuantizationType.F32 else 2)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.stored_bytes(tensor) for tensor in self.tensors.values())
+
+
+def write_gguf(plan: Plan, file: Path, progress: Progress) -> None:
+    """Write the unquantized GGUF. Raises ConversionError on a weight that is not finite, OSError on a full disk."""
+    _write_header(plan, file)
+    with file.open("r+b") as out, progress.stage("writing GGUF", plan.total_bytes) as advance:
+        out.seek(0, 2)
+        _pad(out)
+        for tensor in plan.tensors.values():
+            for piece in _stored_pieces(tensor, plan.stored_type(tensor)):
+                out.write(piece)
+                advance(len(piece))
+            _pad(out)
+
+
+def _write_header(plan: Plan, file: Path) -> None:
+    logging.getLogger("gguf.gguf_writer").setLevel(logging.WARNING)
+    writer = gguf.GGUFWriter(path=None, arch=plan.architecture.name)
+    for name, tensor in plan.tensors.items():
+        kind = plan.stored_type(tensor)
+        # any dtype but uint8 makes the writer take the shape as it stands
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), plan.stored_bytes(tensor), raw_dtype=kind)
+    writer.add_type(gguf.GGUFType.MODEL)
+    _general(plan, writer.get_total_parameter_count()[0]).set_gguf_meta_model(writer)
+    _add_hyperparameters(writer, plan.architecture)
+    writer.add_file_type(_FILE_TYPES[plan.dtype])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_tokenizer(writer, plan.tokenizer)
+    writer.write_header_to_file(path=file)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+
+
+def _general(plan: Plan, parameters: int) -> gguf.Metadata:
+    """Authorship from the model card, sampling defaults from generation_config.json."""
+    folder, generation = plan.checkpoint.folder, plan.checkpoint.generation
+    card, config = gguf.Metadata.load_model_card(folder), gguf.Metadata.load_hf_parameters(folder)
+    # the folder of a Hub download is named by its revision; its model's name tells more
+    metadata = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(plan.name), parameters)
+    metadata.name = metadata.name or plan.name
+    if metadata.size_label is None:
+        metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
+    for key, field in _SAMPLING.items():
+        if generation.get(key) is not None:
+            setattr(metadata, f"sampling_{field}", generation[key])
+    return metadata
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, arch: Architecture) -> None:
+    writer.add_block_count(arch.layers)
+    writer.add_context_length(arch.context)
+    writer.add_embedding_length(arch.hidden)
+    writer.add_feed_forward_length(arch.feed_forward)
+    writer.add_head_count(arch.heads)
+    writer.add_head_count_kv(arch.kv_heads)
+    if arch.rope_scaling:
+        _add_rope_scaling(writer, arch.rope_scaling)
+    writer.add_rope_freq_base(arch.rope_theta)
+    writer.add_layer_norm_rms_eps(arch.rms_eps)
+    if arch.head_dim is not None:
+        writer.add_key_length(arch.head_dim)
+        writer.add_value_length(arch.head_dim)
+
+
+def _add_rope_scaling(writer: gguf.GGUFWriter, scaling: Mapping[str, Any]) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
+    writer.add_rope_scaling_factor(scaling["factor"])
+    if scaling["rope_type"] != "yarn":
+        return
+    writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+    for add, value in (
+        (writer.add_rope_scaling_yarn_ext_factor, scaling.get("extrapolation_factor")),
+        (writer.add_rope_scaling_yarn_attn_factor, scaling.get("attention_factor", scaling.get("attn_factor"))),
+        (writer.add_rope_scaling_yarn_beta_fast, scaling.get("beta_fast")),
+        (writer.add_rope_scaling_yarn_beta_slow, scaling.get("beta_slow")),
+    ):
+        if value is not None:
+            add(value)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokenizer.texts)
+    writer.add_token_types(tokenizer.kinds)
+    writer.add_token_merges(tokenizer.merges)
+    for role, token_id in tokenizer.roles.items():
+        getattr(writer, f"add_{role}_token_id")(token_id)
+    for role, value in tokenizer.adds.items():
+        getattr(writer, f"add_add_{role}_token")(value)
+    if tokenizer.chat_template is not None:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def _stored_pieces(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> Iterator[memoryview]:
+    """The tensor's bytes as GGUF stores them, a piece at a time. A piece is valid until the next is asked for."""
+    same = kind.name == tensor.dtype
+    for piece in read_pieces(tensor):
+        if not _all_finite(piece, tensor.dtype):
+            raise ConversionError(
+                f"{tensor.file}: tensor {tensor.name!r} holds a value that is not a finite number. "
+                "The checkpoint is damaged or was trained to death: download it again, or use another."
+            )
+        if same:
+            yield piece
+            continue
+        stored = gguf.quants.quantize(_as_float32(piece, tensor.dtype), kind)
+        if kind == gguf.GGMLQuantizationType.F16 and not np.isfinite(stored).all():
+            raise ConversionError(f"{tensor.file}: tensor {tensor.name!r} holds values too large for F16.")
+        yield memoryview(stored.tobytes())
+
+
+def _all_finite(piece: memoryview, dtype: str) -> bool:
+    """Infinities and NaNs have every exponent bit set, in each of the three formats."""
+    exponent = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}[dtype]
+    words = np.frombuffer(piece, dtype=np.uint32 if BYTES_PER_ELEMENT[dtype] == 4 else np.uint16)
+    return not bool(((words & exponent) == exponent).any())
+
+
+def _as_float32(piece: memoryview, dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "BF16":
+        return (np.frombuffer(piece, dtype=np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(piece, dtype=np.float32 if dtype == "F32" else np.float16).astype(np.float32)
+
+
+def _pad(out: BinaryIO) -> None:
+    out.write(b"\0" * (-out.tell() % _ALIGNMENT))

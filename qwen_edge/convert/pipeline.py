@@ -1,0 +1,163 @@
+"""The conversion, start to end: fetch, write the unquantized GGUF, quantize, check, publish.
+
+Each stage leaves its file in `<output>.work/` and a line in a journal there, so a conversion that was interrupted goes
+on at the stage it was in. The final name appears in one rename, when everything has been checked. What ends in an
+error leaves nothing behind; what is interrupted leaves the work folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from qwen_edge.convert.architecture import name_tensors, read_architecture
+from qwen_edge.convert.checkpoint import open_checkpoint
+from qwen_edge.convert.gguf_file import Plan, write_gguf
+from qwen_edge.convert.hub import Source, fetch
+from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest, sha256
+from qwen_edge.convert.progress import Progress
+from qwen_edge.convert.quantize import quantize, quantized_bytes
+from qwen_edge.convert.safetensors import same_bytes
+from qwen_edge.convert.tensor_table import read_tensor_table
+from qwen_edge.convert.tokenizer import read_tokenizer
+from qwen_edge.convert.worker import run_worker
+from qwen_edge.convert.workspace import Journal, check_room, sync, work_folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """One conversion as asked for. `file_type` is one of TYPES; without `output` the file goes into `models`, named
+    after model and type."""
+
+    source: str
+    file_type: str
+    models: Path
+    output: Path | None = None
+    revision: str | None = None
+    threads: int = 2
+    force: bool = False
+
+
+def convert(job: Job, progress: Progress) -> Path:
+    """Make the file; returns its path. Raises ConversionError (nothing left behind) and KeyboardInterrupt (resumable).
+
+    Runs in the caller's thread, with llama.cpp's part in worker processes.
+    """
+    source = fetch(job.source, job.revision, progress)
+    plan = make_plan(source)
+    output = _output(job, f"{plan.name.lower()}-{job.file_type.lower()}.gguf")
+    fingerprint = _fingerprint(source, job.file_type)
+    known = read_manifest(output)
+    if known and known.fingerprint == fingerprint and _intact(output, known) and not job.force:
+        progress.say(f"{output} is up to date")
+        return output
+    with work_folder(output) as work:
+        check_room(work, plan.total_bytes + quantized_bytes(plan, job.file_type))
+        manifest = _run_stages(job, source, plan, fingerprint, work, progress)
+        _publish(work / "quantized.gguf", output, manifest)
+    _report(output, manifest, progress)
+    return output
+
+
+def _output(job: Job, name: str) -> Path:
+    if job.output is None:
+        return job.models / name
+    return job.output / name if job.output.is_dir() else job.output
+
+
+def make_plan(source: Source) -> Plan:
+    """Read and check everything but the weights. Raises ConversionError."""
+    checkpoint = open_checkpoint(source.folder)
+    arch = read_architecture(checkpoint.config, str(source.folder / "config.json"))
+    tensors = name_tensors(checkpoint, arch)
+    head = tensors.get("output.weight")
+    if arch.tied_head and head and same_bytes(head, tensors["token_embd.weight"]):
+        # Qwen3-0.6B's file carries its tied head twice. Without a head llama.cpp takes the embedding for it, so
+        # leaving the copy out changes no answer and saves a fifth of the memory.
+        del tensors["output.weight"]
+    tokenizer = read_tokenizer(source.folder, checkpoint.config, arch.vocabulary)
+    return Plan(source.name, checkpoint, arch, tokenizer, tensors)
+
+
+def _fingerprint(source: Source, file_type: str) -> str:
+    """Changes when an input file or a tool does."""
+    files = sorted(file for file in source.folder.iterdir() if file.is_file())
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((source.name, file_type, sorted(_tools().items()), stats)).encode()).hexdigest()
+
+
+def _tools() -> dict[str, str]:
+    return {name: version(name) for name in ("qwen-edge", "llama-cpp-python", "gguf")}
+
+
+def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Path, progress: Progress) -> Manifest:
+    """Everything up to a checked file in the work folder. Stages that the journal knows as done are not done again."""
+    journal = Journal(work / "journal.json", fingerprint)
+    unquantized, quantized = work / "unquantized.gguf", work / "quantized.gguf"
+    if not journal.has("quantize", quantized):
+        if not journal.has("write", unquantized):
+            with journal.timed("write", unquantized):
+                write_gguf(plan, unquantized, progress)
+        with journal.timed("quantize", quantized):
+            if job.file_type == plan.dtype:
+                unquantized.replace(quantized)
+            else:
+                quantize(plan, unquantized, quantized, job.file_type, job.threads, progress)
+        unquantized.unlink(missing_ok=True)
+    progress.say("checking: every tensor finite, the tokenizer there and back, one decode")
+    with journal.timed("check", quantized):
+        checks = run_worker({"do": "check", "file": str(quantized), "added": plan.tokenizer.added}, lambda _: None)
+    with journal.timed("hash", quantized):
+        inputs = _hash_inputs(plan, source)
+        digest = sha256(quantized)
+    table = read_tensor_table(quantized)
+    return Manifest(
+        format=FORMAT,
+        file="",
+        type=job.file_type,
+        bytes=quantized.stat().st_size,
+        sha256=digest,
+        source=source.origin,
+        revision=source.revision,
+        fingerprint=fingerprint,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        tools={**_tools(), "python": platform.python_version(), "machine": platform.machine()},
+        inputs=inputs,
+        types=dict(Counter(row.type for row in table).most_common()),
+        checks=checks,
+        seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
+        tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
+    )
+
+
+def _hash_inputs(plan: Plan, source: Source) -> tuple[Input, ...]:
+    described = [file for file in source.folder.iterdir() if file.suffix in (".json", ".txt", ".jinja")]
+    files = sorted([*plan.checkpoint.weight_files, *described])
+    return tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in files)
+
+
+def _intact(output: Path, manifest: Manifest) -> bool:
+    return output.is_file() and output.stat().st_size == manifest.bytes and sha256(output) == manifest.sha256
+
+
+def _publish(model: Path, output: Path, manifest: Manifest) -> None:
+    """Manifest first, model last: whoever sees the model sees a finished one. Survives a power cut."""
+    described = model.with_name("manifest.json")
+    described.write_bytes(encode_manifest(msgspec.structs.replace(manifest, file=output.name)))
+    sync(described)
+    described.replace(manifest_path(output))
+    model.replace(output)
+    sync(output.parent)
+
+
+def _report(output: Path, manifest: Manifest, progress: Progress) -> None:
+    mix = ", ".join(f"{count} {kind}" for kind, count in manifest.types.items())
+    seconds = sum(manifest.seconds.values())
+    progress.say(f"{output}: {manifest.bytes / 1e6:.1f} MB ({mix}), checked, in {seconds:.1f} s")

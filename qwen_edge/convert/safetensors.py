@@ -1,0 +1,120 @@
+"""The safetensors container: which tensors a file holds and where their bytes lie.
+
+Headers are checked before anything trusts them, so a truncated or damaged download is told as such.
+Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON, raw data).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from qwen_edge.errors import ConversionError
+
+BYTES_PER_ELEMENT = {"BF16": 2, "F16": 2, "F32": 4}
+_LARGEST_HEADER = 100 << 20  # the format's own limit
+_PIECE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor in a file: `shape` as in PyTorch (rows first), `offset` in bytes from the file's start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+_Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Entry(msgspec.Struct):
+    dtype: str
+    shape: tuple[_Natural, ...]
+    data_offsets: tuple[_Natural, _Natural]
+
+
+def read_header(file: Path) -> dict[str, Tensor]:
+    """The tensors of one file, sorted by name as the safetensors library lists them.
+
+    Raises ConversionError for a file that is not safetensors, is cut short, or whose header contradicts itself.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > _LARGEST_HEADER:
+            raise _damaged(file, "it does not begin with a safetensors header")
+        if 8 + length > size:
+            raise _damaged(file, f"its header should take {length} bytes, the whole file has {size}")
+        try:
+            raw = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
+            raw.pop("__metadata__", None)
+            entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _damaged(file, f"its header is not what the format asks for ({error})") from None
+    tensors = {name: _tensor(file, name, entries[name], 8 + length) for name in sorted(entries)}
+    _check_layout(file, tensors, size)
+    return tensors
+
+
+def read_pieces(tensor: Tensor) -> Iterator[memoryview]:
+    """The tensor's bytes, a few MiB at a time into one buffer: a piece is valid until the next is asked for."""
+    buffer = bytearray(min(_PIECE, tensor.nbytes))
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.offset)
+        left = tensor.nbytes
+        while left:
+            piece = memoryview(buffer)[: min(left, _PIECE)]
+            if stream.readinto(piece) != len(piece):
+                raise ConversionError(f"{tensor.file} became shorter while it was read. Start again.")
+            yield piece
+            left -= len(piece)
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same values in the same form."""
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and all(
+        a == b for a, b in zip(read_pieces(one), read_pieces(other), strict=True)
+    )
+
+
+def _tensor(file: Path, name: str, entry: _Entry, data_start: int) -> Tensor:
+    if entry.dtype not in BYTES_PER_ELEMENT:
+        raise ConversionError(
+            f"{file}: tensor {name!r} is {entry.dtype}; only {', '.join(BYTES_PER_ELEMENT)} can be converted. "
+            "Use the original, unquantized checkpoint."
+        )
+    begin, end = entry.data_offsets
+    tensor = Tensor(name, entry.dtype, entry.shape, file, data_start + begin, end - begin)
+    if tensor.nbytes != tensor.elements * BYTES_PER_ELEMENT[entry.dtype]:
+        raise _damaged(file, f"tensor {name!r} of shape {list(entry.shape)} cannot take {tensor.nbytes} bytes")
+    return tensor
+
+
+def _check_layout(file: Path, tensors: dict[str, Tensor], size: int) -> None:
+    """No gap, no overlap, and the file is as long as its header says."""
+    end = None
+    for tensor in sorted(tensors.values(), key=lambda t: t.offset):
+        if end is not None and tensor.offset != end:
+            raise _damaged(file, f"the bytes of tensor {tensor.name!r} do not begin where the tensor before ends")
+        end = tensor.offset + tensor.nbytes
+    if end is not None and end > size:
+        raise _damaged(file, f"it is cut short: {end - size:,} of {end:,} bytes are missing")
+    if end is not None and end < size:
+        raise _damaged(file, f"it holds {size - end:,} bytes more than its header says")
+
+
+def _damaged(file: Path, what: str) -> ConversionError:
+    return ConversionError(f"{file} is damaged: {what}. Delete it and download it again.")

@@ -1,0 +1,109 @@
+"""The steps that need llama.cpp, in a process of their own: `python -m qwen_edge.convert.worker '{...}'`.
+
+llama.cpp cannot be interrupted in the middle of a tensor, may abort on a file it does not like, and keeps what it
+allocated; a process can be killed, and what it dies of can be said in one sentence. One JSON object comes in as the
+argument, JSON lines go out: {"advance": bytes}, then {"result": ...} or {"error": "..."}.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qwen_edge.errors import ConversionError, EngineError
+
+_TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
+_PR_SET_PDEATHSIG = 1
+
+
+def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
+    """Do one task in a worker process; `advance` gets bytes done. Raises ConversionError with the worker's sentence.
+
+    Interrupted here (Ctrl-C), the worker is killed and nothing goes on in the background.
+    """
+    command = [sys.executable, "-m", "qwen_edge.convert.worker", json.dumps(task)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout and worker.stderr
+        try:
+            for line in worker.stdout:
+                message: dict[str, Any] = json.loads(line)
+                if "result" in message:
+                    result: dict[str, Any] = message["result"]
+                    return result
+                if "error" in message:
+                    raise ConversionError(message["error"])
+                advance(message["advance"])
+            last_words = worker.stderr.read().strip().splitlines()[-1:]
+        except BaseException:
+            worker.kill()
+            raise
+    raise ConversionError(
+        f"The step '{task['do']}' died ({_how(worker.returncode)}{': ' + last_words[0] if last_words else ''}). "
+        "If this machine ran out of memory, close other programs and run the same command again."
+    )
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _main() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the command that asked
+    task = json.loads(sys.argv[1])
+    try:
+        _say(result=_quantize(task) if task["do"] == "quantize" else _check(task))
+    except EngineError as error:
+        _say(error=str(error))
+
+
+def _say(**message: Any) -> None:
+    print(json.dumps(message), flush=True)  # noqa: T201 - this is the worker's protocol
+
+
+def _quantize(task: dict[str, Any]) -> dict[str, Any]:
+    """source, target, type, threads, sizes: {tensor: stored bytes}"""
+    from qwen_edge.llama.bindings import ERROR, send_log_to
+    from qwen_edge.llama.quantize import quantize
+
+    complaints: list[str] = []
+    running = ""
+
+    def on_log(level: int, text: str) -> None:
+        nonlocal running
+        if level == ERROR:
+            complaints.append(text.strip())
+        if match := _TENSOR_LINE.match(text):  # printed when a tensor begins, so the one before is done
+            _say(advance=task["sizes"].get(running, 0))
+            running = match[1]
+
+    send_log_to(on_log)
+    try:
+        quantize(Path(task["source"]), Path(task["target"]), task["type"], task["threads"])
+    except EngineError as error:
+        raise EngineError(f"{error} It says: {'; '.join(complaints) or 'nothing'}") from None
+    _say(advance=task["sizes"].get(running, 0))
+    return {}
+
+
+def _check(task: dict[str, Any]) -> dict[str, Any]:
+    """file, probes: [text], added: {text: id}"""
+    from qwen_edge.convert.check import check_model
+    from qwen_edge.llama.bindings import ERROR, send_log_to
+
+    complaints: list[str] = []
+    send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
+    try:
+        return check_model(Path(task["file"]), task["added"])
+    except EngineError as error:
+        raise EngineError(" ".join([str(error), *complaints])) from None
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,98 @@
+"""The folder a conversion works in: locked, resumable, and gone when it is not needed.
+
+`<output>.work/` lies beside the output, on the same file system, so the finished file can be renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qwen_edge.errors import ConversionError
+
+_ROOM_TO_SPARE = 64 << 20  # a file system is never quite as empty as it says
+
+
+def check_room(work: Path, needed: int) -> None:
+    """Refuse at once what would fill the disk after minutes; `needed` bytes, those already there included."""
+    there = sum(file.stat().st_size for file in work.iterdir())
+    needed += _ROOM_TO_SPARE - there
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise ConversionError(
+            f"Not enough room in {work.parent}: the conversion needs {needed / 1e9:.2f} GB, "
+            f"{free / 1e9:.2f} GB are free. Make room, or choose another disk with -o."
+        )
+
+
+@contextmanager
+def work_folder(output: Path) -> Iterator[Path]:
+    """`<output>.work`, locked. Removed when all is done or has failed, kept when interrupted."""
+    work = output.with_name(output.name + ".work")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / "lock").open("w")
+    except OSError as error:
+        raise ConversionError(
+            f"Cannot write to {output.parent}: {error.strerror}. Choose another place with -o."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConversionError(f"Another conversion is writing {output}. Wait for it, or stop it.") from None
+        try:
+            yield work
+        except (ConversionError, OSError) as error:
+            free = shutil.disk_usage(work).free
+            shutil.rmtree(work)
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if full or (isinstance(error, ConversionError) and free < _ROOM_TO_SPARE):
+                raise ConversionError(
+                    f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
+                ) from None
+            raise
+        shutil.rmtree(work)
+
+
+class Journal:
+    """What an interrupted conversion had finished, with the seconds it took; void if the inputs changed since."""
+
+    def __init__(self, file: Path, fingerprint: str) -> None:
+        self._file = file
+        self._fingerprint = fingerprint
+        try:
+            noted = json.loads(file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            noted = {}
+        self.seconds: dict[str, float] = noted["seconds"] if noted.get("fingerprint") == fingerprint else {}
+
+    def has(self, stage: str, file: Path) -> bool:
+        return stage in self.seconds and file.is_file()
+
+    @contextmanager
+    def timed(self, stage: str, file: Path) -> Iterator[None]:
+        """A stage that makes `file`: noted as done only when the file is safely on disk."""
+        started = time.monotonic()
+        yield
+        sync(file)
+        self.seconds[stage] = time.monotonic() - started
+        noted = self._file.with_suffix(".new")
+        noted.write_text(json.dumps({"fingerprint": self._fingerprint, "seconds": self.seconds}))
+        sync(noted)
+        noted.replace(self._file)
+
+
+def sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

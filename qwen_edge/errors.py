@@ -1,0 +1,83 @@
+"""Every error a person may see: what happened, where, and what to do about it.
+
+A `UserError` is somebody's mistake or the world's (a wrong path, a full disk, a bad option): the command line prints
+its one sentence and exits with 2, never with a traceback. A `RequestError` is the same for one HTTP request and knows
+its place in OpenAI's error shape. Anything else that escapes is a bug of ours, and is shown whole.
+Plain values: any thread, any process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """A mistake outside this program, told in one sentence that names the remedy. Exit code 2."""
+
+
+class ConfigError(UserError):
+    """A setting that cannot be used; the message names the file, the line and the key."""
+
+
+class ConversionError(UserError):
+    """A checkpoint that cannot be converted; nothing of it is left behind."""
+
+
+class EngineError(UserError):
+    """The engine cannot run this model here; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class RequestError(Exception):
+    """One HTTP request that cannot be answered, in the terms of OpenAI's error object.
+
+    `kind` is OpenAI's `type`, `retry_after` (seconds) becomes the header of the same name.
+    Raised anywhere between the HTTP schema and the engine; turned into JSON in one place (server/middleware.py).
+    """
+
+    message: str
+    status: int = 400
+    kind: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    retry_after: int | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def context_too_long(prompt_tokens: int, context: int) -> RequestError:
+    """The prompt leaves no room for even one answer token in the context (both counts in tokens)."""
+    return RequestError(
+        f"The prompt is {prompt_tokens} tokens long and this server's context holds {context} tokens, "
+        "answer included. Shorten the messages, or raise engine.context in the configuration.",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
+def engine_failed(detail: str) -> RequestError:
+    """The engine lost this request; a retry will find it restarted."""
+    return RequestError(
+        f"The engine failed while answering ({detail}). It is being restarted: try again.",
+        status=503,
+        kind="server_error",
+        code="engine_failed",
+        retry_after=3,
+    )
+
+
+def unavailable(message: str, retry_after: int) -> RequestError:
+    """The server takes no work now (loading, stopping, queue full); it will after `retry_after` seconds."""
+    return RequestError(message, status=503, kind="server_error", code="unavailable", retry_after=retry_after)
+
+
+def no_such_model(asked: str, served: str) -> RequestError:
+    """The client names a model that is not the one served here."""
+    return RequestError(
+        f"There is no model {asked!r} here; this server has {served!r}. "
+        "To let it answer to other names, list them in server.model_aliases.",
+        status=404,
+        code="model_not_found",
+        param="model",
+    )

@@ -1,0 +1,128 @@
+"""llama.cpp as the engine's backend: a model, its context and its samplers under one roof."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.bindings import ERROR, send_log_to
+from qwen_edge.llama.context import KV_BYTES, Context
+from qwen_edge.llama.devices import list_devices
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.sampler import Sampler
+from qwen_edge.messages import Load, Ready, Sampling, Segment
+
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+
+
+class LlamaBackend:
+    """Implements engine.backend.Backend. Loading blocks for seconds; `on_progress` hears of it with 0..1."""
+
+    def __init__(self, load: Load, on_progress: Callable[[float], None]) -> None:
+        """Raises EngineError with llama.cpp's own words if the model cannot be loaded or the context not be made."""
+        self._started = time.monotonic()
+        self._gpu_layers = 0
+        self._complaints: list[str] = []
+        send_log_to(self._on_log)
+        try:
+            self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
+            self._context = Context(
+                self._model,
+                size=min(load.context, self._model.trained_context),
+                batch=load.batch,
+                threads=load.threads,
+                kv_type=load.kv_type,
+                flash_attention=load.flash_attention,
+            )
+        except EngineError as error:
+            raise EngineError(" ".join([str(error), *self._complaints[-2:]])) from None
+        self._load = load
+        self._vocab = self._model.vocab
+        self._specials = self._vocab.special_tokens()
+
+    @property
+    def context(self) -> int:
+        return self._context.size
+
+    @property
+    def batch(self) -> int:
+        return self._load.batch
+
+    def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
+        ids: list[int] = []
+        for segment in prompt:
+            ids += [self._specials[segment.text]] if segment.special else self._vocab.encode(segment.text)
+        return ids
+
+    def decode(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
+        self._context.decode(tokens, position, logits=logits)
+
+    def keep(self, length: int) -> None:
+        self._context.keep(length)
+
+    def sampler(self, settings: Sampling) -> Sampler:
+        return Sampler(settings, self._context, self._vocab.size)
+
+    def piece(self, token: int) -> bytes:
+        return self._vocab.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        return self._vocab.is_end(token)
+
+    def warm_up(self) -> None:
+        """Decode one token: the first one pays for what llama.cpp puts off until it is needed."""
+        self._context.decode([0], 0, logits=True)
+        sampler = self.sampler(Sampling(temperature=0.0))
+        sampler.sample()
+        sampler.close()
+        self._context.keep(0)
+
+    def ready(self) -> Ready:
+        """What the daemon wants to know of the loaded model."""
+        model, kv_bytes = self._model, KV_BYTES[self._load.kv_type]
+        return Ready(
+            name=model.meta("general.name") or model.path.stem,
+            context=self.context,
+            trained_context=model.trained_context,
+            vocabulary=self._vocab.size,
+            specials=tuple(self._specials),
+            chat_template=model.chat_template,
+            defaults=_sampling_defaults(model),
+            weights_bytes=model.weights_bytes,
+            kv_bytes=model.kv_bytes_per_token(kv_bytes, kv_bytes) * self.context,
+            devices=tuple(str(device) for device in list_devices()),
+            gpu_layers=self._gpu_layers,
+            layers=model.layers,
+            threads=self._load.threads,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def close(self) -> None:
+        self._context.close()
+        self._model.close()
+
+    def _on_log(self, level: int, text: str) -> None:
+        if match := _OFFLOADED.search(text):
+            self._gpu_layers = int(match[1])
+        if level == ERROR:
+            self._complaints.append(text.strip())
+
+
+def _sampling_defaults(model: Model) -> Sampling:
+    """What the checkpoint's generation_config asks for, which the converter stores; llama.cpp's defaults else."""
+    plain = Sampling()
+
+    def number(key: str, default: float) -> float:
+        value = model.meta(f"general.sampling.{key}")
+        return default if value is None else float(value)
+
+    return Sampling(
+        temperature=number("temp", plain.temperature),
+        top_k=int(number("top_k", plain.top_k)),
+        top_p=number("top_p", plain.top_p),
+        min_p=number("min_p", plain.min_p),
+        repetition_penalty=number("penalty_repeat", plain.repetition_penalty),
+    )

@@ -1,0 +1,53 @@
+"""The C functions of llama.cpp, and its log.
+
+`C` is llama_cpp.llama_cpp, the plain ctypes layer. The package's own `__init__` would also import its chat formats,
+jinja2, a disk cache and multiprocessing, which no one here uses: 0.15 s and 15 MB at every start of the engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from qwen_edge.errors import EngineError
+
+WARNING, ERROR = 3, 4  # ggml_log_level
+
+
+def _import_bindings() -> Any:
+    if "llama_cpp" in sys.modules:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None:
+        raise EngineError("llama-cpp-python is not installed. Install it: pip install llama-cpp-python")
+    sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    finally:
+        # whoever imports the package later gets the real one, which takes up the module loaded here
+        del sys.modules["llama_cpp"]
+
+
+C: Any = _import_bindings()
+
+_log_callback: Any = None  # llama.cpp keeps one logger per process and does not keep it alive
+
+
+def send_log_to(sink: Callable[[int, str], None]) -> None:
+    """Hand every log line of llama.cpp to `sink(level, text)`, on the thread that logs."""
+
+    def receive(level: int, text: bytes, _user_data: Any) -> None:
+        sink(level, text.decode("utf-8", "replace"))
+
+    global _log_callback  # noqa: PLW0603 - see above
+    _log_callback = C.llama_log_callback(receive)
+    C.llama_log_set(_log_callback, None)
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on, for the manifest and for `doctor`."""
+    return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": C.llama_version().decode()}

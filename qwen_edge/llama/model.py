@@ -1,0 +1,104 @@
+"""A loaded model: its weights, its metadata and its vocabulary."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.bindings import C
+from qwen_edge.llama.vocab import Vocab
+
+
+class Model:
+    """Weights in memory until `close()`. Not thread-safe."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = -1,
+        repack: bool = True,
+        check_tensors: bool = False,
+        weights: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes; `repack` reorders weights for the
+        CPU's vector units; `check_tensors` validates every quantized block; without `weights` only metadata and
+        vocabulary are read. `on_progress` gets 0..1 while loading. Raises EngineError."""
+        if not path.is_file():
+            raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = repack
+        params.check_tensors = check_tensors
+        params.vocab_only = not weights
+        # Repacking copies the weights, so a mapping of the file beside the copy would be a second one in memory.
+        params.load_mode = C.LLAMA_LOAD_MODE_NONE if repack else C.LLAMA_LOAD_MODE_MMAP
+        progress = C.llama_progress_callback(lambda fraction, _: on_progress is None or on_progress(fraction) is None)
+        params.progress_callback = progress
+        self._model = C.llama_model_load_from_file(bytes(path), params)
+        if not self._model:
+            raise EngineError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")
+        self.path = path
+        self.vocab = Vocab(C.llama_model_get_vocab(self._model))
+
+    @property
+    def handle(self) -> Any:
+        return self._model
+
+    @property
+    def weights_bytes(self) -> int:
+        return int(C.llama_model_size(self._model))
+
+    @property
+    def parameters(self) -> int:
+        return int(C.llama_model_n_params(self._model))
+
+    @property
+    def trained_context(self) -> int:
+        return int(C.llama_model_n_ctx_train(self._model))
+
+    @property
+    def layers(self) -> int:
+        return int(C.llama_model_n_layer(self._model))
+
+    @property
+    def chat_template(self) -> str | None:
+        template = C.llama_model_chat_template(self._model, None)
+        return template.decode("utf-8") if template else None
+
+    def meta(self, key: str) -> str | None:
+        """A scalar of the file's metadata as text (numbers too); None if it has no such key."""
+        size = C.llama_model_meta_val_str(self._model, key.encode(), None, 0)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        C.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8")
+
+    def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
+        """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""
+        arch = self.meta("general.architecture")
+        heads = int(C.llama_model_n_head_kv(self._model))
+        default = int(C.llama_model_n_embd(self._model)) // int(C.llama_model_n_head(self._model))
+        key_length = int(self.meta(f"{arch}.attention.key_length") or default)
+        value_length = int(self.meta(f"{arch}.attention.value_length") or default)
+        return int(self.layers * heads * (key_length * key_bytes + value_length * value_bytes))
+
+    def close(self) -> None:
+        """Free the weights. Contexts made of this model must be closed before."""
+        if self._model:
+            C.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

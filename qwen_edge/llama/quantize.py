@@ -1,0 +1,24 @@
+"""llama.cpp's quantizer: an unquantized GGUF file in, a quantized one out, with its standard mix of tensor types."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.bindings import C
+
+# Rows are widened to f32 and quantized in slabs of this size. llama.cpp's default (8 GiB) widens the whole embedding
+# at once, 622 MB for Qwen3-0.6B; the bytes written are the same, and small slabs stay in the cache.
+_SLAB_BYTES = 32 << 20
+
+
+def quantize(source: Path, target: Path, file_type: str, threads: int) -> None:
+    """`file_type` is llama.cpp's name for it, e.g. Q4_K_M. Blocks until done; each tensor is reported to llama.cpp's
+    log. Raises EngineError if it refuses."""
+    params = C.llama_model_quantize_default_params()
+    params.ftype = getattr(C, f"LLAMA_FTYPE_MOSTLY_{file_type}")
+    params.nthread = threads
+    params.max_buf_size = _SLAB_BYTES
+    if C.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params)) != 0:
+        raise EngineError(f"llama.cpp could not quantize {source} to {file_type}.")

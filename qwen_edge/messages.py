@@ -1,0 +1,198 @@
+"""Everything that crosses between the daemon and the engine process, and how it crosses.
+
+In:  Load | Submit | Abort | Stop            Out: Loading | Ready | Tokens | Done | Failed | Beat
+One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
+happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How to choose tokens. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing; seed is 32 bits.
+
+    Penalties look back `penalty_window` tokens; repetition 1 and frequency or presence 0 penalise nothing."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_window: int = 64
+    seed: int = 0
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of prompt. With `special`, `text` is exactly one special token; else it is never read as one."""
+
+    text: str
+    special: bool = False
+
+
+class Markers(msgspec.Struct, frozen=True):
+    """The texts around a model's reasoning, e.g. <think> and </think>."""
+
+    open: str
+    close: str
+
+
+# daemon -> engine
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """The first message: what to load and how. `flash_attention` is 1 on, 0 off, -1 llama.cpp's choice."""
+
+    model: str
+    context: int
+    batch: int
+    threads: int
+    gpu_layers: int
+    kv_type: Literal["f16", "q8_0", "q4_0"]
+    flash_attention: int
+    beat_seconds: float
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill.
+
+    A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
+    it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning."""
+
+    id: int
+    prompt: tuple[Segment, ...]
+    sampling: Sampling
+    max_tokens: int
+    max_seconds: float
+    stop: tuple[str, ...] = ()
+    reasoning: Markers | None = None
+    reasons: bool = False
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for this request any more. No answer; unknown ids are ignored (it may just have finished)."""
+
+    id: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """End the process. The daemon sends it when nothing is running."""
+
+
+# engine -> daemon
+
+
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """Still loading the model: 0..1 of it is there."""
+
+    fraction: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The model is loaded and has decoded one token. Sizes in tokens, `*_bytes` in bytes, `seconds` since start.
+
+    `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
+    `gpu_layers` counts the layers that really run on a GPU."""
+
+    name: str
+    context: int
+    trained_context: int
+    vocabulary: int
+    specials: tuple[str, ...]
+    chat_template: str | None
+    defaults: Sampling
+    weights_bytes: int
+    kv_bytes: int
+    devices: tuple[str, ...]
+    gpu_layers: int
+    layers: int
+    threads: int
+    seconds: float
+
+
+class Tokens(msgspec.Struct, frozen=True, tag=True):
+    """New text of one request."""
+
+    id: int
+    text: str
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The last message of a request. `cached` of the prompt's tokens were in the KV cache; times in seconds."""
+
+    id: int
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends.
+
+    For code context_too_long `tokens` is the prompt's length."""
+
+    id: int | None
+    code: Literal["context_too_long", "bad_prompt", "engine"]
+    detail: str
+    tokens: int = 0
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """A sign of life when there is nothing else to say: steps done since start, requests running and waiting."""
+
+    steps: int
+    running: int
+    waiting: int
+
+
+Inbound = Load | Submit | Abort | Stop
+Outbound = Loading | Ready | Tokens | Done | Failed | Beat
+
+_LENGTH = struct.Struct("<I")
+_Message = TypeVar("_Message")
+
+
+def encode(messages: list[Inbound] | list[Outbound]) -> bytes:
+    """One frame: four bytes of length, then msgpack."""
+    body = msgspec.msgpack.encode(messages)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames(Generic[_Message]):
+    """Cuts a byte stream into the messages of one direction. Not thread-safe."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[list[_Message]]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[_Message]:
+        """The messages that are whole now; a part of a frame waits for the rest."""
+        self._buffer += data
+        messages: list[_Message] = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            messages += self._decoder.decode(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+        return messages
+
+
+def inbound_frames() -> Frames[Inbound]:
+    """For the engine's end."""
+    return Frames(msgspec.msgpack.Decoder(list[Inbound]))
+
+
+def outbound_frames() -> Frames[Outbound]:
+    """For the daemon's end."""
+    return Frames(msgspec.msgpack.Decoder(list[Outbound]))
