@@ -1,0 +1,164 @@
+"""Every setting of the daemon, with its default, in one place; and the YAML file that changes them.
+
+A key that does not exist and a value that cannot be are errors that name the file, the line and the key. Nothing is
+read after the start: the value is frozen and its parts are handed to those who need them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import yaml
+
+from qwen_edge.errors import ConfigError
+
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the model is run. `threads` None: one for each physical core; `gpu_layers` -1: all that a GPU takes."""
+
+    context: Annotated[int, msgspec.Meta(ge=64)] = 8192
+    threads: _Positive | None = None
+    batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 128
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    require_gpu: bool = False
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    load_seconds: _Seconds = 600
+    hang_seconds: _Seconds = 30
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP side. `drain_seconds` is how long running answers may take to finish when the daemon is stopped."""
+
+    host: str = "127.0.0.1"
+    port: _Port = 8080
+    api_keys_file: str | None = None
+    model_aliases: tuple[str, ...] = ()
+    unknown_parameters: Literal["reject", "ignore"] = "reject"
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 4 << 20
+    max_waiting: Annotated[int, msgspec.Meta(ge=0)] = 16
+    answer_seconds: _Seconds = 600
+    drain_seconds: _Seconds = 60
+
+
+class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request gets that does not say otherwise. None leaves it to the model: its template, its defaults."""
+
+    thinking: bool | None = None
+    max_tokens: _Positive | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    top_p: _Fraction | None = None
+    min_p: _Fraction | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=2)] | None = None
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model` None: the default model in the models folder, or the only one there."""
+
+    model: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    engine: EngineConfig = EngineConfig()
+    server: ServerConfig = ServerConfig()
+    chat: ChatConfig = ChatConfig()
+
+
+def load_config(file: Path | None) -> Config:
+    """The settings of a YAML file on top of the defaults. Raises ConfigError."""
+    if file is None:
+        return Config()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: is not UTF-8 text.") from None
+    return parse_config(text, str(file))
+
+
+def parse_config(text: str, where: str) -> Config:
+    """As `load_config`, from text; `where` names it in errors."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines = {} if tree is None else _lines(tree, where)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}.") from None
+    try:
+        return msgspec.convert({} if values is None else values, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), where, lines)) from None
+
+
+def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
+    """The line of every key, by its path ($.engine.context). A key given twice is an error: one would be lost."""
+    lines = {path: node.start_mark.line + 1}
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines |= _lines(item, where, f"{path}[{i}]")
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = f"{path}.{key.value}"
+            line = key.start_mark.line + 1
+            if inner in lines:
+                raise ConfigError(f"{where}, line {line}: {inner[2:]} is given twice (first in line {lines[inner]}).")
+            lines |= _lines(value, where, inner)
+            lines[inner] = line
+    return lines
+
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?(?P<path>\$[^`]*)`)?")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+_WORDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+    "object": "a group of settings", "array": "a list", "null": "nothing",
+}  # fmt: skip
+
+
+def _explain(message: str, where: str, lines: dict[str, int]) -> str:
+    """msgspec's complaint in our words: which file, line and key, and what to write instead."""
+    match = _AT.fullmatch(message)
+    assert match
+    path, what = match["path"] or "$", match["what"]
+    if unknown := _UNKNOWN.fullmatch(what):
+        known = [field.name for field in _fields(path)]
+        near = difflib.get_close_matches(unknown["field"], known, n=1)
+        path = f"{path}.{unknown['field']}"
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+        what = f"there is no such setting. {hint}"
+    elif what.startswith("Invalid enum value"):
+        what = f"must be one of {', '.join(_choices(path))}."
+    else:
+        what = re.sub(r"\b(" + "|".join(_WORDS) + r")\b", lambda word: _WORDS[word[0]], what).replace("`", "")
+        what = what.replace(" | ", " or ") + "."
+    return f"{where}, line {_nearest(path, lines)}: {path[2:] or 'the file'}: {what[0].lower()}{what[1:]}"
+
+
+def _fields(path: str) -> tuple[msgspec.structs.FieldInfo, ...]:
+    kind: Any = Config
+    for name in path.split(".")[1:]:
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
+    return msgspec.structs.fields(kind)
+
+
+def _choices(path: str) -> tuple[str, ...]:
+    group, _, name = path.rpartition(".")
+    return get_args(next(field.type for field in _fields(group) if field.name == name))
+
+
+def _nearest(path: str, lines: dict[str, int]) -> int:
+    while path not in lines and path != "$":
+        path = path.rpartition(".")[0] or "$"
+    return lines.get(path, 1)

@@ -1,0 +1,106 @@
+"""The engine process: `python -m qwen_edge.engine.main FD`, FD being its end of the socket pair.
+
+It loads what the first message says, then turns: hear messages, step the engine, send what happened. Without work it
+sleeps on the socket and gives a sign of life now and then. It ends when told to, or when the daemon is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.loop import Engine
+from qwen_edge.errors import EngineError
+from qwen_edge.messages import Abort, Failed, Inbound, Load, Loading, Outbound, Stop, Submit, encode, inbound_frames
+
+
+class Channel:
+    """The engine's end of the socket pair. Blocking in one thread; EOFError when the daemon is gone."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._frames = inbound_frames()
+
+    def send(self, messages: list[Outbound]) -> None:
+        if messages:
+            self._connection.sendall(encode(messages))
+
+    def receive(self, timeout: float) -> list[Inbound]:
+        """The messages that are there, or that come within `timeout` seconds; may be none."""
+        readable, _, _ = select.select([self._connection], [], [], timeout)
+        if not readable:
+            return []
+        data = self._connection.recv(1 << 20)
+        if not data:
+            raise EOFError
+        return self._frames.feed(data)
+
+
+def main(descriptor: int) -> None:
+    # The daemon decides when the engine ends; Ctrl-C in a terminal reaches the whole group, and is meant for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, BrokenPipeError):
+        serve(Channel(connection), load_llama)
+
+
+def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) -> None:
+    """Obey the daemon until it says Stop or is gone (EOFError). `load_backend` also sends Ready."""
+    messages: list[Inbound] = []
+    while not messages:
+        messages = channel.receive(60.0)
+    load = messages.pop(0)
+    assert isinstance(load, Load), "the daemon's first message says what to load"
+    try:
+        engine = Engine(load_backend(load, channel))
+    except EngineError as error:
+        channel.send([Failed(None, "engine", str(error))])
+        return
+    while _dispatch(engine, messages):
+        channel.send(engine.step())
+        messages = channel.receive(0.0 if engine.busy else load.beat_seconds)
+        if not messages and not engine.busy:
+            channel.send([engine.beat()])
+
+
+def load_llama(load: Load, channel: Channel) -> Backend:
+    """Load the model with llama.cpp, reporting how far it is. Raises EngineError."""
+    # imported here, after the messages module has taken the load: numpy and llama.cpp take a quarter of a second
+    from qwen_edge.llama.backend import LlamaBackend
+
+    said = time.monotonic()
+
+    def on_progress(fraction: float) -> None:
+        nonlocal said
+        if time.monotonic() - said > load.beat_seconds / 4:
+            said = time.monotonic()
+            channel.send([Loading(fraction)])
+
+    backend = LlamaBackend(load, on_progress)
+    backend.warm_up()
+    channel.send([backend.ready()])
+    return backend
+
+
+def _dispatch(engine: Engine, messages: list[Inbound]) -> bool:
+    """Hand messages to the engine; False when it is time to end."""
+    for message in messages:
+        if isinstance(message, Submit):
+            engine.submit(message)
+        elif isinstance(message, Abort):
+            engine.abort(message)
+        elif isinstance(message, Stop):
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # freeing gigabytes page by page is the kernel's job

@@ -1,0 +1,190 @@
+"""The engine answers every request in full, whatever comes between; the fake model notices any misplaced token."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_edge.engine.loop import Engine
+from qwen_edge.messages import Abort, Done, Failed, Sampling, Segment, Submit, Tokens
+from tests.fakes import FakeBackend
+
+
+def echo(prompt: str) -> str:
+    return f"you said {prompt}!"
+
+
+def submit(request_id: int, *texts: str, **changes) -> Submit:
+    prompt = tuple(Segment(text, text.startswith("<")) for text in texts)
+    return Submit(request_id, prompt, Sampling(), **{"max_tokens": 1000, "max_seconds": 60.0, **changes})
+
+
+def run(engine: Engine) -> list:
+    events = []
+    while engine.busy:
+        events += engine.step()
+    return events
+
+
+def text_of(events, request_id: int) -> str:
+    return "".join(event.text for event in events if isinstance(event, Tokens) and event.id == request_id)
+
+
+def end_of(events, request_id: int):
+    (end,) = [event for event in events if isinstance(event, Done | Failed) and event.id == request_id]
+    return end
+
+
+def test_an_answer_comes_in_pieces_and_ends_with_its_counts():
+    engine = Engine(FakeBackend(echo))
+    engine.submit(submit(1, "hello"))
+    events = run(engine)
+    assert text_of(events, 1) == "you said hello!"
+    assert end_of(events, 1).reason == "stop"
+    assert (end_of(events, 1).prompt_tokens, end_of(events, 1).cached_tokens) == (5, 0)
+
+
+def test_long_prompts_are_computed_in_slices_of_the_batch():
+    backend = FakeBackend(echo, batch=16)
+    engine = Engine(backend)
+    engine.submit(submit(1, "x" * 40, max_tokens=1))
+    run(engine)
+    assert backend.decodes == [(0, 16), (16, 16), (32, 8)]
+
+
+def test_the_next_turn_computes_only_what_is_new():
+    backend = FakeBackend(echo)
+    engine = Engine(backend)
+    engine.submit(submit(1, "system. ", "one"))
+    run(engine)
+    backend.decodes.clear()
+    engine.submit(submit(2, "system. ", "two", max_tokens=1))
+    done = end_of(run(engine), 2)
+    assert done.cached_tokens == len("system. ")
+    assert backend.decodes == [(8, 3)]
+
+
+def test_the_same_prompt_again_computes_one_token():
+    backend = FakeBackend(echo)
+    engine = Engine(backend)
+    for request_id in (1, 2):
+        engine.submit(submit(request_id, "the very same"))
+        events = run(engine)
+        assert text_of(events, request_id) == "you said the very same!"
+    assert end_of(events, 2).cached_tokens == len("the very same") - 1
+
+
+def test_a_prompt_that_cannot_fit_is_refused_with_its_length():
+    engine = Engine(FakeBackend(echo, context=32))
+    engine.submit(submit(1, "x" * 32))
+    (failed,) = run(engine)
+    assert (failed.code, failed.tokens) == ("context_too_long", 32)
+
+
+def test_an_answer_ends_where_the_context_does():
+    backend = FakeBackend(echo, context=32)
+    engine = Engine(backend)
+    engine.submit(submit(1, "x" * 20))
+    events = run(engine)
+    assert end_of(events, 1).reason == "length"
+    assert len(text_of(events, 1)) == 12
+
+
+def test_an_answer_is_no_longer_than_asked():
+    engine = Engine(FakeBackend(echo))
+    engine.submit(submit(1, "hello", max_tokens=3))
+    events = run(engine)
+    assert (text_of(events, 1), end_of(events, 1).reason) == ("you", "length")
+
+
+def test_an_answer_takes_no_more_time_than_allowed():
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    engine = Engine(FakeBackend(echo), clock)
+    engine.submit(submit(1, "hello", max_seconds=5.0))
+    done = end_of(run(engine), 1)
+    assert done.reason == "length"
+    assert done.completion_tokens < 6
+
+
+def test_a_stop_text_is_not_part_of_the_answer():
+    engine = Engine(FakeBackend(echo))
+    engine.submit(submit(1, "hello", stop=("said",)))
+    events = run(engine)
+    assert (text_of(events, 1), end_of(events, 1).reason) == ("you ", "stop")
+
+
+def test_a_failed_decode_fails_its_request_and_no_other():
+    backend = FakeBackend(echo)
+    engine = Engine(backend)
+    engine.submit(submit(1, "one"))
+    backend.failing = True
+    assert end_of(run(engine), 1).code == "engine"
+    backend.failing = False
+    engine.submit(submit(2, "two"))
+    assert text_of(run(engine), 2) == "you said two!"
+
+
+def test_an_unknown_special_token_is_refused():
+    engine = Engine(FakeBackend(echo))
+    engine.submit(submit(1, "<|unheard|>"))
+    assert end_of(run(engine), 1).code == "bad_prompt"
+
+
+def test_an_empty_prompt_is_refused():
+    engine = Engine(FakeBackend(echo))
+    engine.submit(submit(1))
+    assert end_of(run(engine), 1).code == "bad_prompt"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_an_aborted_request_says_nothing_more_within_one_step(steps):
+    backend = FakeBackend(echo)
+    engine = Engine(backend)
+    engine.submit(submit(1, "hello"))
+    for _ in range(steps):
+        engine.step()
+    engine.abort(Abort(1))
+    decodes = len(backend.decodes)
+    assert run(engine) == []
+    assert len(backend.decodes) == decodes
+    assert backend.open_samplers == 0
+
+
+actions = st.lists(
+    st.tuples(st.just("submit"), st.text(st.sampled_from("ab"), min_size=1, max_size=24))
+    | st.tuples(st.just("abort"), st.integers(0, 20))
+    | st.tuples(st.just("step"), st.integers(1, 30)),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(actions)
+def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan):
+    backend = FakeBackend(echo, context=128, batch=8)
+    engine = Engine(backend)
+    prompts: dict[int, str] = {}
+    aborted: set[int] = set()
+    events = []
+    for kind, value in plan:
+        if kind == "submit":
+            prompts[len(prompts)] = value
+            engine.submit(submit(len(prompts) - 1, value))
+        elif kind == "abort":
+            if not any(isinstance(event, Done) and event.id == value for event in events):
+                aborted.add(value)
+            engine.abort(Abort(value))
+        else:
+            for _ in range(value):
+                events += engine.step()
+    events += run(engine)
+    for request_id, prompt in prompts.items():
+        if request_id not in aborted:
+            assert text_of(events, request_id) == echo(prompt)
+            assert end_of(events, request_id).reason == "stop"
+    assert backend.open_samplers == 0

@@ -1,0 +1,74 @@
+"""Text is shown only when it is certain: whole characters, and no part of a stop text."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_edge.engine.output import Output
+from qwen_edge.messages import Markers
+from tests.cuts import cut
+
+THINK = Markers("<think>", "</think>")
+words = st.text(st.sampled_from("abXY<>/think你好🙂\n "), max_size=40)
+
+
+def run(output: Output, parts: list[bytes]) -> str:
+    shown = ""
+    for part in parts:
+        shown += output.push(part)
+        if output.stopped:
+            return shown
+    return shown + output.finish()
+
+
+@given(words, st.lists(st.integers(0, 1000), max_size=12))
+def test_text_without_stop_comes_out_as_it_went_in_however_it_is_cut(text, cuts):
+    assert run(Output(()), cut(text.encode(), cuts)) == text
+
+
+@given(
+    words,
+    st.lists(st.text(st.sampled_from("abXY<"), min_size=1, max_size=3), max_size=3),
+    st.lists(st.integers(0, 1000)),
+)
+def test_the_answer_ends_before_the_first_stop_text_however_it_is_cut(text, stop, cuts):
+    ends = [at for marker in stop if (at := text.find(marker)) >= 0]
+    output = Output(tuple(stop))
+    shown = run(output, cut(text.encode(), cuts))
+    # the earliest by what has arrived: with one byte at a time, the stop text that is complete first
+    assert not any(marker in shown for marker in stop)
+    assert text.startswith(shown)
+    assert output.stopped == bool(ends)
+    if not ends:
+        assert shown == text
+
+
+@given(words, st.lists(st.integers(0, 1000), max_size=12))
+def test_stop_texts_count_only_after_the_reasoning(thought, cuts):
+    thought = thought.replace("</think>", "")
+    text = f"<think>X{thought}X</think>ok X no"
+    shown = run(Output(("X",), THINK), cut(text.encode(), cuts))
+    assert shown == f"<think>X{thought}X</think>ok "
+
+
+def test_stop_texts_count_at_once_when_the_model_does_not_think():
+    assert run(Output(("\n",), THINK), [b"one", b" line\ntwo"]) == "one line"
+
+
+def test_a_prompt_that_opened_the_reasoning_is_known_to_the_output():
+    assert run(Output(("\n",), THINK, reasons=True), [b"a\nb</think>c", b"\nd"]) == "a\nb</think>c"
+
+
+def test_half_a_character_is_never_shown():
+    output = Output(())
+    assert output.push("你".encode()[:2]) == ""
+    assert output.push("你".encode()[2:]) == "你"
+
+
+def test_a_character_that_never_becomes_whole_is_shown_as_such_at_the_end():
+    output = Output(())
+    output.push(b"ok \xe4\xbd")
+    assert output.finish() == "\ufffd"
+
+
+def test_empty_stop_texts_stop_nothing():
+    assert run(Output(("",)), [b"abc"]) == "abc"

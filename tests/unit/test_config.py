@@ -1,0 +1,67 @@
+"""A settings file is taken whole or refused with the line and the key."""
+
+import re
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_edge.config import Config, load_config, parse_config
+from qwen_edge.errors import ConfigError
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        parse_config(text, "q.yaml")
+    return str(error.value)
+
+
+def test_an_empty_file_is_the_defaults():
+    assert parse_config("", "q.yaml") == Config()
+    assert load_config(None) == Config()
+
+
+def test_every_default_can_be_written_down(tmp_path):
+    file = tmp_path / "q.yaml"
+    file.write_bytes(msgspec.yaml.encode(Config()))
+    assert load_config(file) == Config()
+
+
+def test_settings_are_read():
+    config = parse_config("engine:\n  context: 4096\nserver: {port: 1234, model_aliases: [a, b]}\n", "q.yaml")
+    assert (config.engine.context, config.server.port, config.server.model_aliases) == (4096, 1234, ("a", "b"))
+    assert config.engine.batch == Config().engine.batch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("engine:\n  contxt: 4", "q.yaml, line 2: engine.contxt: there is no such setting. Did you mean context?"),
+        ("\nfoo: 1", "q.yaml, line 2: foo: there is no such setting. There are: model,"),
+        ("engine:\n\n  context: many", "q.yaml, line 3: engine.context: expected a whole number, got text."),
+        ("server:\n  port: 70000", "q.yaml, line 2: server.port: expected a whole number <= 65535."),
+        ("server:\n  model_aliases: [a, 3]", "q.yaml, line 2: server.model_aliases[1]: expected text, got a whole"),
+        ("engine: {kv_type: q5}", "q.yaml, line 1: engine.kv_type: must be one of f16, q8_0, q4_0."),
+        ("chat: 3", "q.yaml, line 1: chat: expected a group of settings, got a whole number."),
+        ("- a", "q.yaml, line 1: the file: expected a group of settings, got a list."),
+        ("a: [", "q.yaml, line 1: not valid YAML"),
+        ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
+        ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_key(text, message):
+    assert refused(text).startswith(message)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "none.yaml"))):
+        load_config(tmp_path / "none.yaml")
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_anything_but_a_config_or_an_explanation(text):
+    try:
+        parse_config(text, "q.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("q.yaml")
