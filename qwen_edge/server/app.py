@@ -1,0 +1,21 @@
+"""The aiohttp application: which path goes to which handler, through which middlewares."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from qwen_edge.server import admin, chat, middleware
+from qwen_edge.server.state import STATE, State
+
+
+def make_app(state: State) -> web.Application:
+    app = web.Application(
+        middlewares=[middleware.count_and_log, middleware.errors_as_json, middleware.check_key],
+        client_max_size=state.config.server.max_body_bytes,
+    )
+    app[STATE] = state
+    app.router.add_post("/v1/chat/completions", chat.chat_completions)
+    app.router.add_get("/v1/models", admin.list_models)
+    app.router.add_get("/v1/models/{name}", admin.show_model)
+    app.router.add_get("/health", admin.health)
+    return app

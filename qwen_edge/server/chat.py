@@ -1,0 +1,66 @@
+"""POST /v1/chat/completions: the service's deltas as server-sent events, or folded into one body."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+from aiohttp import web
+
+from qwen_edge.chat.messages import Delta, Finish
+from qwen_edge.errors import RequestError, no_such_model, unavailable
+from qwen_edge.server import openai
+from qwen_edge.server.schema import ChatBody, read_body, to_request
+from qwen_edge.server.state import STATE
+
+log = logging.getLogger(__name__)
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
+    state = request.app[STATE]
+    ignore = state.config.server.unknown_parameters == "ignore"
+    body, unknown = read_body(await request.read(), ignore_unknown=ignore)
+    if unknown:
+        log.warning("unknown parameters ignored: %s", ", ".join(unknown))
+    if body.model and not state.names_model(body.model):
+        raise no_such_model(body.model, state.model_name)
+    if state.engine.model is None:
+        raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
+    chat = to_request(body, state.engine.model.defaults, state.config.chat)
+    encoder = openai.Encoder(state.model_name)
+    async with aclosing(state.service.answer(chat)) as events:
+        if body.stream:
+            return await _stream(request, body, encoder, events)
+        whole = encoder.whole([event async for event in events])
+        return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+
+
+async def _stream(
+    request: web.Request, body: ChatBody, encoder: openai.Encoder, events: AsyncGenerator[Delta | Finish, None]
+) -> web.StreamResponse:
+    """Headers go out with the first event, so that a request refused by the engine still gets its own status."""
+    first = await anext(events)
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    response.content_type = "text/event-stream"
+    await response.prepare(request)
+    await _send(response, encoder.first())
+    try:
+        event: Delta | Finish = first
+        while not isinstance(event, Finish):
+            await _send(response, encoder.delta(event))
+            event = await anext(events)
+        await _send(response, encoder.finish(event))
+        if body.stream_options and body.stream_options.include_usage:
+            await _send(response, encoder.usage(event))
+        await response.write(b"data: [DONE]\n\n")
+    except RequestError as error:
+        await _send(response, openai.error(error))
+    await response.write_eof()
+    return response
+
+
+async def _send(response: web.StreamResponse, data: openai.Json) -> None:
+    await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")

@@ -1,0 +1,86 @@
+"""Around every request: counting and one log line, errors as JSON, and the key.
+
+The only place where an exception becomes a response.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from qwen_edge.errors import RequestError, UserError, unavailable
+from qwen_edge.server import openai
+from qwen_edge.server.state import STATE
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_OPEN_PATHS = {"/health"}  # supervisors and load balancers ask without a key
+
+
+@web.middleware
+async def count_and_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Know what is in flight, so that a stop can wait for it. A client that goes away shows as 499, as nginx has it."""
+    state = request.app[STATE]
+    state.in_flight += 1
+    state.idle.clear()
+    began, status = time.monotonic(), 499
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        state.in_flight -= 1
+        if state.in_flight == 0:
+            state.idle.set()
+        log.debug("%s %s %d %.3f s", request.method, request.path, status, time.monotonic() - began)
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """OpenAI's error object for whatever goes wrong. Our own bugs are logged whole and told as such."""
+    try:
+        return await handler(request)
+    except RequestError as error:
+        return error_response(error)
+    except web.HTTPRequestEntityTooLarge as error:
+        return error_response(RequestError(f"The body is too large: {error.text}.", status=413))
+    except web.HTTPException as error:
+        return error_response(RequestError(f"{request.method} {request.path}: {error.reason}.", status=error.status))
+    except UserError as error:
+        log.error("%s %s: %s", request.method, request.path, error)
+        return error_response(RequestError(str(error), status=500, kind="server_error"))
+    except ConnectionResetError:
+        raise  # the client is gone: nobody to answer
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        message = "Internal error: this is a bug in qwen-edge. The server's log has the details."
+        return error_response(RequestError(message, status=500, kind="server_error", code="internal_error"))
+
+
+@web.middleware
+async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keys are compared in constant time; a server that is stopping takes nothing new."""
+    state = request.app[STATE]
+    if state.api_keys and request.path not in _OPEN_PATHS:
+        kind, _, given = request.headers.get("Authorization", "").partition(" ")
+        matches = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in state.api_keys]
+        if kind.lower() != "bearer" or not any(matches):
+            raise RequestError(
+                "A valid API key is needed: send 'Authorization: Bearer <key>'.", status=401, code="invalid_api_key"
+            )
+    if state.stopping and request.method == "POST":
+        raise unavailable("The server is stopping.", retry_after=5)
+    return await handler(request)
+
+
+def error_response(error: RequestError) -> web.Response:
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    body = msgspec.json.encode(openai.error(error))
+    return web.Response(body=body, status=error.status, content_type="application/json", headers=headers)

@@ -1,0 +1,226 @@
+"""The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
+
+Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
+chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning). A parameter is honoured or refused; the few
+that are only labels for the caller's own books are named as such.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from qwen_edge.chat.messages import ChatRequest
+from qwen_edge.config import ChatConfig
+from qwen_edge.errors import RequestError
+from qwen_edge.messages import Sampling
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True):
+    type: Literal["text"]
+    text: str
+
+
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str | dict[str, Any] = "{}"
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str | None = None
+    type: Literal["function"] = "function"
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[_Part] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: None = None
+    annotations: list[Any] | None = None  # what clients send back of an answer of ours: nothing is in it
+    audio: None = None
+    function_call: None = None
+
+
+class _ToolFunction(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: Literal["function"]
+    function: _ToolFunction
+
+
+class _Tools(msgspec.Struct):
+    tools: list[_Tool]
+
+
+class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenAI's names. Values a server without the feature can honour (n=1, logprobs=false) are accepted."""
+
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: _Fraction | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    min_p: _Fraction | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=2)] | None = None
+    seed: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    enable_thinking: bool | None = None
+    return_reasoning: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    # accepted where it asks for what happens anyway
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    response_format: _ResponseFormat | None = None
+    store: bool | None = None
+    # labels for the caller's own books
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+
+
+_NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
+    "n": lambda body: body.n not in (None, 1),
+    "logprobs": lambda body: bool(body.logprobs),
+    "top_logprobs": lambda body: bool(body.top_logprobs),
+    "logit_bias": lambda body: bool(body.logit_bias),
+    "response_format": lambda body: body.response_format is not None and body.response_format.type != "text",
+    "store": lambda body: bool(body.store),
+    "tool_choice": lambda body: body.tool_choice not in (None, "auto", "none"),
+}
+_KNOWN = set(ChatBody.__struct_fields__)
+
+
+def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]]:
+    """The checked body, and the unknown parameters that were left out of it. Raises RequestError."""
+    try:
+        values = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise RequestError("The body must be a JSON object.")
+    unknown = sorted(set(values) - _KNOWN)
+    if unknown and not ignore_unknown:
+        raise RequestError(
+            f"Unknown parameter: {unknown[0]!r}. To let such pass, set server.unknown_parameters: ignore.",
+            code="unknown_parameter",
+            param=unknown[0],
+        )
+    try:
+        body = msgspec.convert({key: values[key] for key in values if key in _KNOWN}, ChatBody)
+        msgspec.convert({"tools": body.tools or []}, _Tools)
+    except msgspec.ValidationError as error:
+        what, param = _place(str(error))
+        raise RequestError(f"Invalid {param or 'body'}: {what}.", param=param) from None
+    for param, is_asked in _NOT_YET.items():
+        if is_asked(body):
+            raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
+    return body, unknown
+
+
+def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatRequest:
+    """Fill in what the body leaves open: from the configuration first, then from the model's own defaults."""
+    arguments = dict(body.chat_template_kwargs or {})
+    if taken := {"messages", "tools", "add_generation_prompt"} & set(arguments):
+        raise RequestError(f"chat_template_kwargs may not set {sorted(taken)[0]!r}.", param="chat_template_kwargs")
+    thinking = arguments.pop("enable_thinking", None)
+    if not isinstance(thinking, bool | None):
+        raise RequestError("enable_thinking must be true or false.", param="chat_template_kwargs")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return ChatRequest(
+        messages=tuple(_message(message) for message in body.messages),
+        sampling=_sampling(body, model, defaults),
+        # as the client wrote them: the same tools must give the same prompt, letter for letter
+        tools=() if body.tool_choice == "none" else tuple(body.tools or ()),
+        thinking=_first(body.enable_thinking, thinking, defaults.thinking),
+        return_reasoning=body.return_reasoning is not False,
+        template_arguments=arguments,
+        max_tokens=_first(body.max_completion_tokens, body.max_tokens, defaults.max_tokens),
+        stop=tuple(text for text in stop if text),
+        parallel_calls=body.parallel_tool_calls is not False,
+    )
+
+
+def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:
+    seed = secrets.randbits(32) if body.seed is None else body.seed
+    return Sampling(
+        temperature=_first(body.temperature, defaults.temperature, model.temperature),
+        top_k=max(0, _first(body.top_k, defaults.top_k, model.top_k)),
+        top_p=_first(body.top_p, defaults.top_p, model.top_p),
+        min_p=_first(body.min_p, defaults.min_p, model.min_p),
+        repetition_penalty=_first(body.repetition_penalty, defaults.repetition_penalty, model.repetition_penalty),
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        # 0xFFFFFFFF asks llama.cpp for a random seed
+        seed=seed % 0xFFFFFFFF,
+    )
+
+
+def _message(message: _Message) -> Mapping[str, Any]:
+    """As chat templates want it: content always text, calls in OpenAI's form, nothing that is not there."""
+    content = message.content or ""
+    plain: dict[str, Any] = {
+        "role": "system" if message.role == "developer" else message.role,
+        "content": content if isinstance(content, str) else "".join(part.text for part in content),
+    }
+    if message.reasoning_content is not None:
+        plain["reasoning_content"] = message.reasoning_content
+    if message.tool_calls:
+        plain["tool_calls"] = [msgspec.to_builtins(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        plain["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        plain["name"] = message.name
+    return plain
+
+
+def _first(*values: Any) -> Any:
+    """The first that says something."""
+    return next((value for value in values if value is not None), None)
+
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?")
+
+
+def _place(message: str) -> tuple[str, str | None]:
+    """msgspec's complaint and the path it names: ("Expected `int`, got `str`", "messages[0].content")."""
+    match = _AT.fullmatch(message)
+    assert match
+    return match["what"].replace("`", ""), (match["path"] or "$")[2:] or None

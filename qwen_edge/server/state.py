@@ -1,0 +1,40 @@
+"""What the handlers of one application share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from qwen_edge.config import Config
+from qwen_edge.service import ChatService
+from qwen_edge.supervisor import Supervisor
+
+
+@dataclass
+class State:
+    """`model_name` is the id the model is offered under. `in_flight` counts requests being handled, and `idle` is set
+    while there are none; `stopping` turns new ones away. Used on the event loop only."""
+
+    config: Config
+    engine: Supervisor
+    model_name: str
+    api_keys: frozenset[str] = frozenset()
+    created: int = field(default_factory=lambda: int(time.time()))
+    stopping: bool = False
+    in_flight: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        limits = self.config.server
+        self.service = ChatService(self.engine, max_waiting=limits.max_waiting, answer_seconds=limits.answer_seconds)
+        self.idle.set()
+
+    def names_model(self, name: str) -> bool:
+        """Whether a client that asks for `name` means our model."""
+        return name == self.model_name or name in self.config.server.model_aliases
+
+
+STATE = web.AppKey("state", State)

@@ -1,0 +1,76 @@
+"""THE pipeline, top to bottom: chat request -> prompt -> engine -> text -> deltas.
+
+HTTP stands above it, processes and llama.cpp below; neither is seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
+from qwen_edge.chat.parser import Parser
+from qwen_edge.chat.template import ChatTemplate, opens_reasoning
+from qwen_edge.errors import EngineError, unavailable
+from qwen_edge.messages import Done, Ready, Submit, Tokens
+from qwen_edge.supervisor import Supervisor
+
+
+class ChatService:
+    """Answers chat requests with the engine's model. Used on the daemon's event loop."""
+
+    def __init__(self, engine: Supervisor, *, max_waiting: int, answer_seconds: float) -> None:
+        self._engine = engine
+        self._max_waiting = max_waiting
+        self._answer_seconds = answer_seconds
+        self._template: tuple[str, ChatTemplate] | None = None
+
+    async def answer(self, request: ChatRequest) -> AsyncGenerator[Delta | Finish, None]:
+        """Yield the answer as it comes, Finish last. Leaving early stops the generation. Raises RequestError."""
+        model = self._ready_model()
+        template = self._template_of(model)
+        prompt = template.render(request)
+        reasons = opens_reasoning(prompt)
+        submit = Submit(
+            id=0,
+            prompt=prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens or model.context,
+            max_seconds=self._answer_seconds,
+            stop=request.stop,
+            reasoning=template.reasoning,
+            reasons=reasons,
+        )
+        names = {tool["function"]["name"] for tool in request.tools}
+        parser = Parser(template.reasoning, names, reasons=reasons)
+        called = False
+        async with aclosing(self._engine.answer(submit)) as events:
+            async for event in events:
+                deltas = parser.feed(event.text) if isinstance(event, Tokens) else parser.finish()
+                for delta in deltas:
+                    if isinstance(delta, Reasoning) and not request.return_reasoning:
+                        continue
+                    if called and isinstance(delta, ToolCall) and not request.parallel_calls:
+                        continue
+                    called = called or isinstance(delta, ToolCall)
+                    yield delta
+                if isinstance(event, Done):
+                    yield Finish("tool_calls" if called and event.reason == "stop" else event.reason, event)
+
+    def _ready_model(self) -> Ready:
+        if self._engine.model is None:
+            raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
+        if self._engine.pending > self._max_waiting:
+            raise unavailable(
+                f"{self._engine.pending} requests are being answered or waiting, as many as server.max_waiting allows.",
+                retry_after=5,
+            )
+        return self._engine.model
+
+    def _template_of(self, model: Ready) -> ChatTemplate:
+        source = model.chat_template
+        if source is None:
+            raise EngineError(f"{model.name} has no chat template. Convert it from a chat model's checkpoint.")
+        if self._template is None or self._template[0] != source:
+            self._template = source, ChatTemplate(source, model.specials)
+        return self._template[1]
