@@ -132,7 +132,7 @@ class Daemon:
         finally:
             watchdog.cancel()
             await runner.cleanup()
-            await self._engine.stop()
+            await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
 
     async def _listen(self, runner: Any) -> str:

@@ -41,7 +41,6 @@ from qwen_edge.messages import (
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _HEALTHY_AFTER = 0.5, 30.0, 60.0  # seconds
-_STOP_SECONDS = 5.0
 
 State = Literal["loading", "ready", "restarting", "stopped"]
 
@@ -157,17 +156,17 @@ class Supervisor:
             if not isinstance(event, Done | Failed):
                 self._link.send([Abort(request.id)])
 
-    async def stop(self) -> None:
-        """End the engine: politely, then not. Requests still running fail."""
+    async def stop(self, grace: float) -> None:
+        """End the engine: politely, and after `grace` seconds not. Requests still running fail."""
         self._stop.set()
         self.state = "stopped"
         self._fail_all("the daemon is stopping")
         if self._link:
             self._link.send([Stop()])
             try:
-                await asyncio.wait_for(asyncio.shield(self._link.closed), _STOP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._link.closed), grace)
             except asyncio.TimeoutError:
-                log.warning("engine did not end in %.0f s: killed", _STOP_SECONDS)
+                log.warning("engine did not end in %.0f s: killed", grace)
         if self._engine:
             self._engine.kill()
 

@@ -6,9 +6,12 @@ The protocol is one datagram a message to the socket in $NOTIFY_SOCKET
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 
 class Notifier:
@@ -43,5 +46,8 @@ class Notifier:
         # a leading @ stands for the abstract namespace
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect(address)
-            notify.sendall(message.encode())
+            try:
+                notify.connect(address)
+                notify.sendall(message.encode())
+            except OSError as error:  # systemd may be re-executing itself: serving goes on
+                log.debug("systemd does not hear us: %s", error)

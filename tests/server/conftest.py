@@ -1,0 +1,92 @@
+"""The real daemon on a real port, with the engine's real loop over a real socket, and a model of a few lines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from qwen_edge.config import Config, parse_config
+from qwen_edge.daemon import Daemon
+from qwen_edge.messages import Load
+from qwen_edge.supervisor import Supervisor
+from qwen_edge.systemd import Notifier
+from tests.fakes import FakeBackend, FakeEngineProcess, Script
+
+
+@dataclass
+class Served:
+    """A running daemon: `backend` is the model in the engine that runs now, `engines` are all it ever had."""
+
+    address: str
+    backend: FakeBackend
+    supervisor: Supervisor
+    http: aiohttp.ClientSession
+    task: asyncio.Task[None]
+    engines: list[FakeEngineProcess] = field(default_factory=list)
+
+    def post(self, body: Any, **options: Any) -> Any:
+        return self.http.post(f"{self.address}/v1/chat/completions", json=body, **options)
+
+    async def ask(self, text: str = "hi", **body: Any) -> tuple[int, dict[str, Any]]:
+        messages = [{"role": "user", "content": text}]
+        async with self.post({"messages": messages, **body}) as response:
+            return response.status, await response.json()
+
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        async with self.http.get(f"{self.address}/health") as response:
+            return response.status, await response.json()
+
+
+Serve = Callable[..., Awaitable[Served]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    running: list[Served] = []
+
+    async def start(
+        script: Script = lambda prompt: "Hello!",
+        settings: str = "",
+        *,
+        keys: frozenset[str] = frozenset(),
+        context: int = 4096,
+        gate: threading.Event | None = None,
+        notifier: Notifier | None = None,
+        hang_seconds: float = 30.0,
+    ) -> Served:
+        engines: list[FakeEngineProcess] = []
+        backend = FakeBackend(script, context=context, gate=gate)
+
+        def engine() -> FakeEngineProcess:
+            backend.cells.clear()
+            engines.append(FakeEngineProcess(backend))
+            return engines[-1]
+
+        config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
+        load = Load("fake.gguf", context, 16, 1, 0, "f16", 0, 0.2)
+        supervisor = Supervisor(load, load_seconds=30, hang_seconds=hang_seconds, start=engine)
+        supervisor.spawn()
+        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier or Notifier({}))
+        said: asyncio.Queue[str] = asyncio.Queue()
+        task = asyncio.create_task(daemon.run(said.put_nowait))
+        line = await said.get()
+        served = Served(line.split()[2], backend, supervisor, aiohttp.ClientSession(), task, engines)
+        running.append(served)
+        return served
+
+    yield start
+    for served in running:
+        if not served.task.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        await served.task
+        await served.http.close()

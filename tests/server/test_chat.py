@@ -1,0 +1,215 @@
+"""Chat completions as clients see them, streamed and not, over a real port."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+
+from qwen_edge.chat.template import THINK
+from tests.waiting import until
+
+THOUGHT = f"{THINK.open}\nHm.\n{THINK.close}\n\nYes."
+CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen"}}\n</tool_call>'
+TOOLS = [{"type": "function", "function": {"name": "set_light", "parameters": {"type": "object"}}}]
+
+
+async def stream(served, **body):
+    """The chunks of a streamed answer, and whether it ended with [DONE]."""
+    messages = [{"role": "user", "content": "hi"}]
+    async with served.post({"messages": messages, "stream": True, **body}) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        events = (await response.text()).split("\n\n")[:-1]
+    assert all(event.startswith("data: ") for event in events)
+    done = events[-1] == "data: [DONE]"
+    return [json.loads(event[6:]) for event in (events[:-1] if done else events)], done
+
+
+def joined(chunks, key: str) -> str:
+    return "".join(choice["delta"].get(key) or "" for chunk in chunks for choice in chunk["choices"])
+
+
+async def test_an_answer_in_one_piece(serve):
+    served = await serve(lambda prompt: "Hello!")
+    status, answer = await served.ask()
+    assert status == 200
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hello!"},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ]
+    usage = answer["usage"]
+    assert usage["completion_tokens"] == len("Hello!") + 1  # the end of the turn is a token too
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+
+
+async def test_a_stream_holds_the_same_answer(serve):
+    served = await serve(lambda prompt: THOUGHT)
+    chunks, done = await stream(served)
+    assert done
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert joined(chunks, "reasoning_content") == "Hm."
+    assert joined(chunks, "content") == "Yes."
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert len(chunks) > 4, "it did stream"
+
+
+async def test_usage_comes_last_in_a_stream_that_asks_for_it(serve):
+    served = await serve()
+    chunks, _ = await stream(served, stream_options={"include_usage": True})
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 7
+
+
+async def test_reasoning_is_told_apart_and_can_be_left_out(serve):
+    served = await serve(lambda prompt: THOUGHT)
+    _, answer = await served.ask()
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    _, answer = await served.ask(return_reasoning=False)
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Yes."}
+
+
+@pytest.mark.parametrize("how", [{"enable_thinking": False}, {"chat_template_kwargs": {"enable_thinking": False}}])
+async def test_thinking_is_switched_off_at_the_top_level_and_in_template_kwargs(serve, how):
+    served = await serve(lambda prompt: "no block" if prompt.endswith("<think>\n\n</think>\n\n") else THOUGHT)
+    _, answer = await served.ask(**how)
+    assert answer["choices"][0]["message"]["content"] == "no block"
+
+
+async def test_the_configuration_says_whether_to_think_when_the_request_does_not(serve):
+    served = await serve(
+        lambda prompt: "no block" if prompt.endswith("</think>\n\n") else THOUGHT, "chat:\n  thinking: false\n"
+    )
+    _, answer = await served.ask()
+    assert answer["choices"][0]["message"]["content"] == "no block"
+    _, answer = await served.ask(enable_thinking=True)
+    assert answer["choices"][0]["message"]["content"] == "Yes."
+
+
+async def test_tools_reach_the_prompt_and_calls_come_back(serve):
+    served = await serve(lambda prompt: CALL if '"name": "set_light"' in prompt else "no tools")
+    _, answer = await served.ask(tools=TOOLS)
+    choice = answer["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    (call,) = choice["message"]["tool_calls"]
+    assert call["type"] == "function"
+    assert call["function"] == {"name": "set_light", "arguments": '{"room": "kitchen"}'}
+
+
+async def test_calls_are_streamed_with_an_index_each(serve):
+    served = await serve(lambda prompt: f"Both.\n{CALL}\n{CALL}")
+    chunks, _ = await stream(served, tools=TOOLS)
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["index"] for call in calls] == [0, 1]
+    assert len({call["id"] for call in calls}) == 2
+    assert joined(chunks, "content") == "Both."
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_a_second_call_is_left_out_where_one_at_a_time_is_asked_for(serve):
+    served = await serve(lambda prompt: f"{CALL}\n{CALL}")
+    _, answer = await served.ask(tools=TOOLS, parallel_tool_calls=False)
+    assert len(answer["choices"][0]["message"]["tool_calls"]) == 1
+
+
+async def test_tool_choice_none_hides_the_tools(serve):
+    served = await serve(lambda prompt: CALL if "set_light" in prompt else "no tools")
+    _, answer = await served.ask(tools=TOOLS, tool_choice="none")
+    assert answer["choices"][0]["message"]["content"] == "no tools"
+
+
+async def test_text_that_is_no_valid_call_stays_text(serve):
+    served = await serve(lambda prompt: "<tool_call>\n{oops\n</tool_call>")
+    _, answer = await served.ask(tools=TOOLS)
+    assert answer["choices"][0]["message"]["content"] == "<tool_call>\n{oops\n</tool_call>"
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_the_history_reaches_the_prompt(serve):
+    seen = []
+    served = await serve(lambda prompt: seen.append(prompt) or "ok")
+    history = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": " two"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "done"},
+        {"role": "user", "content": "three"},
+    ]
+    async with served.post({"messages": history}) as response:
+        assert response.status == 200
+    assert seen[0] == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\none two<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>{"name": "f", "arguments": {}}</tool_call><|im_end|>\n'
+        "<|im_start|>tool\ndone<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+async def test_stop_texts_end_the_answer_but_not_the_thinking(serve):
+    served = await serve(lambda prompt: "<think>\na\nb\n</think>\n\none\ntwo")
+    _, answer = await served.ask(stop="\n")
+    # the blank line between think block and answer comes first: it is the format's, not the answer's
+    assert answer["choices"][0]["message"]["reasoning_content"] == "a\nb"
+
+
+async def test_max_tokens_ends_in_length(serve):
+    served = await serve(lambda prompt: "a long answer")
+    for name in ("max_tokens", "max_completion_tokens"):
+        _, answer = await served.ask(**{name: 6})
+        assert answer["choices"][0]["message"]["content"] == "a long"
+        assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_the_second_turn_reuses_what_the_first_computed(serve):
+    served = await serve()
+    await served.ask("hi")
+    _, second = await served.ask("hi there")
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= len("user\nhi")
+
+
+async def test_requests_wait_for_each_other_and_all_are_answered(serve):
+    served = await serve(lambda prompt: f"re: {prompt.split()[1]}")
+    answers = await asyncio.gather(*(served.ask(f"number{i}") for i in range(8)))
+    said = [answer["choices"][0]["message"]["content"] for _, answer in answers]
+    assert said == [f"re: number{i}<|im_end|>" for i in range(8)]
+
+
+async def test_a_client_that_goes_away_stops_the_generation(serve):
+    gate = threading.Event()
+    gate.set()
+    served = await serve(lambda prompt: "x" * 3000, gate=gate)
+    messages = [{"role": "user", "content": "hi"}]
+    async with served.post({"messages": messages, "stream": True}) as response:
+        await response.content.readline()
+        gate.clear()
+    await until(lambda: not served.supervisor.pending)
+    before = len(served.backend.decodes)
+    gate.set()
+    _, answer = await served.ask("next", max_tokens=1)
+    slices = -(-answer["usage"]["prompt_tokens"] // served.backend.batch)
+    # at most the decode that was waiting at the gate, and then only the next request's prompt
+    assert len(served.backend.decodes) - before <= 1 + slices
+    assert served.backend.open_samplers == 0
+
+
+async def test_a_waiting_client_that_goes_away_is_forgotten(serve):
+    gate = threading.Event()
+    served = await serve(lambda prompt: "ok", gate=gate)
+    first = asyncio.create_task(served.ask("first"))
+    second = asyncio.create_task(served.ask("second"))
+    await until(lambda: served.supervisor.pending == 2)
+    second.cancel()
+    await until(lambda: served.supervisor.pending == 1)
+    gate.set()
+    assert (await first)[0] == 200

@@ -1,0 +1,149 @@
+"""Every refusal is OpenAI's error object with the right status, and names what is wrong."""
+
+import asyncio
+import threading
+
+import pytest
+
+from tests.waiting import until
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+async def refused(served, body, **options):
+    async with served.post(body, **options) as response:
+        error = (await response.json())["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return response.status, error
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "part"),
+    [
+        ({}, None, "missing required field messages"),
+        ({"messages": []}, "messages", "length >= 1"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "robot"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content", "int"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+            "image_url",
+        ),
+        ({"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "messages[0]", "mood"),
+        ({"messages": MESSAGES, "temperature": 3}, "temperature", "<= 2"),
+        ({"messages": MESSAGES, "top_p": -1}, "top_p", ">= 0"),
+        ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens", ">= 1"),
+        ({"messages": MESSAGES, "stop": list("abcdefghijklmnopqr")}, "stop", "length <= 16"),
+        ({"messages": MESSAGES, "temprature": 1}, "temprature", "Unknown parameter"),
+        ({"messages": MESSAGES, "n": 2}, "n", "not supported"),
+        ({"messages": MESSAGES, "logprobs": True}, "logprobs", "not supported"),
+        ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice", "not supported"),
+        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0]", "function"),
+        ({"messages": MESSAGES, "tools": [{"type": "magic", "function": {"name": "x"}}]}, "tools[0].type", "magic"),
+        ({"messages": MESSAGES, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "messages"),
+        (
+            {"messages": MESSAGES, "chat_template_kwargs": {"enable_thinking": "no"}},
+            "chat_template_kwargs",
+            "true or false",
+        ),
+    ],
+)
+async def test_a_bad_parameter_is_named(serve, body, param, part):
+    status, error = await refused(await serve(), body)
+    assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert part in error["message"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"messages": ' + b"[" * 100_000])
+async def test_a_body_that_is_no_json_object_is_refused(serve, data):
+    served = await serve()
+    async with served.http.post(f"{served.address}/v1/chat/completions", data=data) as response:
+        assert response.status == 400
+        assert "body" in (await response.json())["error"]["message"]
+    assert (await served.ask())[0] == 200
+
+
+async def test_values_a_server_without_the_feature_can_honour_are_accepted(serve):
+    served = await serve()
+    neutral = {"n": 1, "logprobs": False, "tool_choice": "auto", "response_format": {"type": "text"}, "store": False}
+    status, _ = await served.ask(**neutral, user="me", metadata={"a": "b"}, logit_bias={})
+    assert status == 200
+
+
+async def test_unknown_parameters_pass_where_the_configuration_lets_them(serve):
+    served = await serve(settings="  unknown_parameters: ignore\n")
+    status, _ = await served.ask(temprature=1)
+    assert status == 200
+
+
+async def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(serve):
+    served = await serve(context=64)
+    status, error = await refused(served, {"messages": [{"role": "user", "content": "x" * 100}]})
+    assert (status, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
+    assert "is 119 tokens long" in error["message"]
+    assert "holds 64 tokens" in error["message"]
+
+
+async def test_a_stream_that_cannot_start_has_a_status_of_its_own(serve):
+    served = await serve(context=64)
+    status, error = await refused(served, {"messages": [{"role": "user", "content": "x" * 100}], "stream": True})
+    assert (status, error["code"]) == (400, "context_length_exceeded")
+
+
+async def test_another_model_is_not_found(serve):
+    served = await serve(settings="  model_aliases: [gpt-4o]\n")
+    status, error = await refused(served, {"messages": MESSAGES, "model": "llama"})
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert "'fake'" in error["message"]
+    assert (await served.ask(model="fake"))[0] == 200
+    assert (await served.ask(model="gpt-4o"))[0] == 200
+
+
+async def test_a_body_that_is_too_large_is_refused(serve):
+    served = await serve(settings="  max_body_bytes: 1024\n")
+    status, _ = await refused(served, {"messages": [{"role": "user", "content": "x" * 2000}]})
+    assert status == 413
+
+
+async def test_unknown_paths_and_methods_are_json_too(serve):
+    served = await serve()
+    async with served.http.get(f"{served.address}/v2/nothing") as response:
+        assert response.status == 404
+        assert "error" in await response.json()
+    async with served.http.get(f"{served.address}/v1/chat/completions") as response:
+        assert response.status == 405
+
+
+async def test_a_key_is_asked_for_everywhere_but_on_health(serve):
+    served = await serve(keys=frozenset({"secret-1", "secret-2"}))
+    status, error = await refused(served, {"messages": MESSAGES})
+    assert (status, error["code"]) == (401, "invalid_api_key")
+    wrong = {"Authorization": "Bearer secret-3"}
+    assert (await refused(served, {"messages": MESSAGES}, headers=wrong))[0] == 401
+    async with served.post({"messages": MESSAGES}, headers={"Authorization": "Bearer secret-2"}) as response:
+        assert response.status == 200
+    assert (await served.health())[0] == 200
+
+
+async def test_a_full_queue_turns_new_requests_away_at_once(serve):
+    gate = threading.Event()
+    served = await serve(settings="  max_waiting: 1\n", gate=gate)
+    waiting = [asyncio.create_task(served.ask(f"{i}")) for i in range(2)]
+    await until(lambda: served.supervisor.pending == 2)
+    async with served.post({"messages": MESSAGES}) as response:
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+    gate.set()
+    assert [status for status, _ in await asyncio.gather(*waiting)] == [200, 200]
+
+
+async def test_models_are_listed(serve):
+    served = await serve()
+    async with served.http.get(f"{served.address}/v1/models") as response:
+        (card,) = (await response.json())["data"]
+    assert (card["id"], card["object"], card["context_length"]) == ("fake", "model", 4096)
+    async with served.http.get(f"{served.address}/v1/models/fake") as response:
+        assert (await response.json())["id"] == "fake"
+    async with served.http.get(f"{served.address}/v1/models/other") as response:
+        assert response.status == 404

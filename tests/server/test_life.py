@@ -1,0 +1,159 @@
+"""Starting, dying, hanging, stopping: the daemon stays, and every client learns what became of its request."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import threading
+
+import aiohttp
+import pytest
+
+from qwen_edge.systemd import Notifier
+from tests.waiting import until
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+async def test_health_is_ok_once_the_model_is_there(serve):
+    served = await serve()
+    assert await served.health() == (200, {"status": "ok", "restarts": 0, "pending": 0})
+
+
+async def test_an_engine_that_dies_is_replaced_and_its_requests_fail_with_503(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate)
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.supervisor.pending)
+    served.engines[0].kill()
+    gate.set()
+    status, answer = await asking
+    assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    assert "killed by SIGKILL" in answer["error"]["message"]
+    await until(lambda: served.supervisor.state == "ready")
+    assert (await served.ask())[0] == 200
+    assert (await served.health())[1]["restarts"] == 1
+
+
+async def test_a_running_stream_ends_with_an_error_event_when_the_engine_dies(serve):
+    gate = threading.Event()
+    gate.set()
+    served = await serve(lambda prompt: "x" * 3000, gate=gate)
+    async with served.post({"messages": MESSAGES, "stream": True}) as response:
+        await response.content.readline()
+        gate.clear()
+        served.engines[0].kill()
+        gate.set()
+        rest = (await response.text()).strip().split("\n\n")
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "engine_failed"
+
+
+async def test_requests_while_the_engine_restarts_are_told_to_come_back(serve):
+    served = await serve()
+    served.engines[0].kill()
+    await until(lambda: served.supervisor.state == "restarting")
+    async with served.post({"messages": MESSAGES}) as response:
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+    assert (await served.health())[0] == 503
+
+
+async def test_an_engine_that_hangs_is_killed_and_replaced(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate, hang_seconds=0.8)
+    status, answer = await served.ask()
+    assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    gate.set()
+    await until(lambda: served.supervisor.state == "ready")
+    assert (await served.ask())[0] == 200
+
+
+async def test_an_idle_engine_gives_signs_of_life(serve):
+    served = await serve(hang_seconds=0.8)
+    for _ in range(20):
+        await asyncio.sleep(0.1)
+        assert served.supervisor.silence < 0.8
+    assert len(served.engines) == 1
+
+
+async def test_sigterm_finishes_what_runs_and_takes_nothing_new(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate)
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.supervisor.pending)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: not _listens(served.address))
+    gate.set()
+    assert (await asking)[0] == 200
+    await served.task
+
+
+async def test_a_kept_connection_gets_503_while_stopping(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate)
+    await served.health()  # leaves a connection open
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.supervisor.pending)
+    await served.health()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: not _listens(served.address))
+    status, answer = await served.ask("another")
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    gate.set()
+    assert (await asking)[0] == 200
+
+
+async def test_a_second_sigterm_stops_at_once(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate)
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.supervisor.pending)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await served.task
+    gate.set()
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+
+
+async def test_systemd_hears_ready_watchdog_and_stopping(serve, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        served = await serve(notifier=Notifier(environment))
+        heard = ""
+        loop = asyncio.get_running_loop()
+        while "WATCHDOG=1" not in heard or "READY=1" not in heard:
+            heard += (await loop.sock_recv(listener, 4096)).decode() + "\n"
+        assert "STATUS=http://127.0.0.1:" in heard
+        os.kill(os.getpid(), signal.SIGTERM)
+        while "STOPPING=1" not in heard:
+            heard += (await loop.sock_recv(listener, 4096)).decode() + "\n"
+        await served.task
+
+
+async def test_the_watchdog_is_not_fed_while_the_engine_is_silent(serve, tmp_path):
+    gate = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "800000"}
+        served = await serve(notifier=Notifier(environment), gate=gate)
+        asking = asyncio.create_task(served.ask())
+        await until(lambda: served.supervisor.silence > 0.6)
+        loop = asyncio.get_running_loop()
+        with pytest.raises(BlockingIOError):
+            while True:
+                listener.recv(4096)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(listener, 4096), 0.5)
+        gate.set()
+        await asking
+
+
+def _listens(address: str) -> bool:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
