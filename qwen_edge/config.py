@@ -7,6 +7,7 @@ read after the start: the value is frozen and its parts are handed to those who 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -73,9 +74,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_config(file: Path | None) -> Config:
-    """The settings of a YAML file on top of the defaults. Raises ConfigError."""
+    """The settings of a YAML file on top of the defaults. Raises ConfigError.
+
+    Without a file: `qwen-edge.yaml` in the service's configuration folder, if there is one.
+    """
     if file is None:
-        return Config()
+        # set by systemd
+        file = Path(os.environ.get("CONFIGURATION_DIRECTORY", "/nonexistent")) / "qwen-edge.yaml"
+        if not file.is_file():
+            return Config()
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -96,6 +103,8 @@ def parse_config(text: str, where: str) -> Config:
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
+    if isinstance(values, dict):  # a group whose every line is a comment
+        values = {key: value for key, value in values.items() if value is not None}
     try:
         return msgspec.convert({} if values is None else values, Config)
     except msgspec.ValidationError as error:

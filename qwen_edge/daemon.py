@@ -42,7 +42,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     keys = read_keys(config)
     notifier = Notifier()
     engine = Supervisor(
-        _load_message(config.engine, model, notifier.watchdog_seconds),
+        load_message(config.engine, model, notifier.watchdog_seconds),
         load_seconds=config.engine.load_seconds,
         hang_seconds=config.engine.hang_seconds,
     )
@@ -51,32 +51,32 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
 
 
 def read_keys(config: Config) -> frozenset[str]:
-    """The API keys, one a line, from the file or from systemd's credential `api-keys`. Raises ConfigError.
+    """The API keys, one a line, from the configured file or from systemd's credential `api-keys`. Raises ConfigError.
 
     Binding to anything but loopback without a key is refused: it would hand the device to the whole network.
     """
     file = config.server.api_keys_file
-    if file is None and (folder := os.environ.get("CREDENTIALS_DIRECTORY")):
-        credential = Path(folder) / "api-keys"
-        file = str(credential) if credential.is_file() else None
-    if file is None:
-        if config.server.host not in _LOOPBACK:
-            raise ConfigError(
-                f"server.host is {config.server.host}, which others can reach, and there is no key. "
-                "Set server.api_keys_file, or keep server.host at 127.0.0.1."
-            )
-        return frozenset()
-    try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
-    keys = frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
-    if not keys:
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "api-keys"
+    keys = _keys_in(Path(file).expanduser()) if file else _keys_in(credential) if credential.is_file() else frozenset()
+    if file and not keys:
         raise ConfigError(f"server.api_keys_file: {file} holds no key. Write one a line.")
+    if not keys and config.server.host not in _LOOPBACK:
+        raise ConfigError(
+            f"server.host is {config.server.host}, which others can reach, and there is no key. "
+            "Set server.api_keys_file, or keep server.host at 127.0.0.1."
+        )
     return keys
 
 
-def _load_message(config: EngineConfig, model: Path, watchdog: float | None) -> Load:
+def _keys_in(file: Path) -> frozenset[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
+    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def load_message(config: EngineConfig, model: Path, watchdog: float | None = None) -> Load:
     """The engine's orders. It must be heard of well within the time after which it would be taken for dead."""
     patience = min(config.hang_seconds, watchdog or config.hang_seconds)
     # Without a GPU flash attention is slower the longer the context, up to 1.8 times at 2,048 tokens.

@@ -93,6 +93,9 @@ def _bars(progress: Progress) -> type[Any] | None:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "mininterval": LINE_EVERY, "disable": False})
 
+        def close(self) -> None:
+            self.disable = True  # no line of farewell: the next stage speaks
+
         def display(self, *_args: Any, **_kwargs: Any) -> None:
             if self.unit == "B" and self.total and self.n:
                 rate = self.format_dict["rate"] or 0.0

@@ -113,7 +113,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         unquantized.unlink(missing_ok=True)
     progress.say("checking: every tensor finite, the tokenizer there and back, one decode")
     with journal.timed("check", quantized):
-        checks = run_worker({"do": "check", "file": str(quantized), "added": plan.tokenizer.added}, lambda _: None)
+        checked = run_worker({"do": "check", "file": str(quantized), "added": plan.tokenizer.added}, lambda _: None)
     with journal.timed("hash", quantized):
         inputs = _hash_inputs(plan, source)
         digest = sha256(quantized)
@@ -128,10 +128,10 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         revision=source.revision,
         fingerprint=fingerprint,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        tools={**_tools(), "python": platform.python_version(), "machine": platform.machine()},
+        tools={**_tools(), **checked["tools"], "python": platform.python_version(), "machine": platform.machine()},
         inputs=inputs,
         types=dict(Counter(row.type for row in table).most_common()),
-        checks=checks,
+        checks=checked["seen"],
         seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
         tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
     )

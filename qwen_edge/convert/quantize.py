@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 from qwen_edge.convert.gguf_file import Plan
@@ -14,6 +17,7 @@ DEFAULT_TYPE = "Q4_K_M"
 # fall back to 5 or 8 bits. For the 596 M weights of Qwen3-0.6B, Q4_K_M so stays under the 0.7 GB its users count on.
 TYPES = {"Q4_0": 9, "Q4_K_S": 9, "Q4_K_M": 9, "Q5_K_M": 9, "Q6_K": 9, "Q8_0": 9, "F16": 17, "BF16": 17}
 _VOCABULARY_BYTES = 16 << 20
+_FULL = 1 << 20  # llama.cpp does not say why a write failed; so little room on the disk does
 
 
 def check_type(name: str) -> str:
@@ -30,7 +34,8 @@ def quantized_bytes(plan: Plan, file_type: str) -> int:
 
 
 def quantize(plan: Plan, source: Path, target: Path, file_type: str, threads: int, progress: Progress) -> None:
-    """Write `target`. Raises ConversionError if llama.cpp refuses or dies, or if the result is too large."""
+    """Write `target`. Raises OSError if the disk is full, ConversionError if llama.cpp refuses or dies, or if the
+    result is too large."""
     sizes = {name: plan.stored_bytes(tensor) for name, tensor in plan.tensors.items()}
     task = {
         "do": "quantize",
@@ -41,7 +46,12 @@ def quantize(plan: Plan, source: Path, target: Path, file_type: str, threads: in
         "sizes": sizes,
     }
     with progress.stage(f"quantizing to {file_type}", plan.total_bytes) as advance:
-        run_worker(task, advance)
+        try:
+            run_worker(task, advance)
+        except ConversionError:
+            if shutil.disk_usage(target.parent).free < _FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
+            raise
     if target.stat().st_size > quantized_bytes(plan, file_type):
         raise ConversionError(
             f"The {file_type} file came out at {target.stat().st_size / 1e6:.1f} MB, more than that type can explain. "

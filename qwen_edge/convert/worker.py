@@ -93,14 +93,14 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(task: dict[str, Any]) -> dict[str, Any]:
-    """file, probes: [text], added: {text: id}"""
+    """file, added: {text: id}"""
     from qwen_edge.convert.check import check_model
-    from qwen_edge.llama.bindings import ERROR, send_log_to
+    from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 
     complaints: list[str] = []
     send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
     try:
-        return check_model(Path(task["file"]), task["added"])
+        return {"seen": check_model(Path(task["file"]), task["added"]), "tools": versions()}
     except EngineError as error:
         raise EngineError(" ".join([str(error), *complaints])) from None
 

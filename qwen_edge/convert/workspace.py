@@ -50,15 +50,16 @@ def work_folder(output: Path) -> Iterator[Path]:
             raise ConversionError(f"Another conversion is writing {output}. Wait for it, or stop it.") from None
         try:
             yield work
-        except (ConversionError, OSError) as error:
-            free = shutil.disk_usage(work).free
+        except ConversionError:
             shutil.rmtree(work)
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or (isinstance(error, ConversionError) and free < _ROOM_TO_SPARE):
-                raise ConversionError(
-                    f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
-                ) from None
             raise
+        except OSError as error:
+            shutil.rmtree(work)
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ConversionError(
+                f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
+            ) from None
         shutil.rmtree(work)
 
 

@@ -23,19 +23,19 @@ class Model:
         gpu_layers: int = -1,
         repack: bool = True,
         check_tensors: bool = False,
-        weights: bool = True,
+        simulate: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes; `repack` reorders weights for the
-        CPU's vector units; `check_tensors` validates every quantized block; without `weights` only metadata and
-        vocabulary are read. `on_progress` gets 0..1 while loading. Raises EngineError."""
+        CPU's vector units; `check_tensors` validates every quantized block; with `simulate` llama.cpp only works out
+        what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
-        params.vocab_only = not weights
+        params.no_alloc = simulate
         # Repacking copies the weights, so a mapping of the file beside the copy would be a second one in memory.
         params.load_mode = C.LLAMA_LOAD_MODE_NONE if repack else C.LLAMA_LOAD_MODE_MMAP
         progress = C.llama_progress_callback(lambda fraction, _: on_progress is None or on_progress(fraction) is None)

@@ -1,9 +1,11 @@
 """A settings file is taken whole or refused with the line and the key."""
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +28,23 @@ def test_every_default_can_be_written_down(tmp_path):
     file = tmp_path / "q.yaml"
     file.write_bytes(msgspec.yaml.encode(Config()))
     assert load_config(file) == Config()
+
+
+def test_the_example_file_is_the_defaults():
+    file = Path(__file__).parents[2] / "systemd" / "qwen-edge.yaml"
+    assert load_config(file) == Config()
+    every_line = re.sub(r"^( *)# (\w+:)", r"\1\2", file.read_text(), flags=re.MULTILINE)
+    config = parse_config(every_line, "example")
+    for group in ("engine", "server", "chat"):
+        written = yaml.safe_load(every_line)[group]
+        assert set(written) == set(getattr(config, group).__struct_fields__), "the example shows every setting"
+
+
+def test_the_service_finds_its_file_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(tmp_path))
+    assert load_config(None) == Config()
+    (tmp_path / "qwen-edge.yaml").write_text("log_level: debug")
+    assert load_config(None).log_level == "debug"
 
 
 def test_settings_are_read():

@@ -1,0 +1,154 @@
+"""`qwen-edge doctor`: is everything here that the daemon needs, and if not, what to do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import psutil
+
+from qwen_edge.config import Config, load_config
+from qwen_edge.convert.manifest import read_manifest, sha256
+from qwen_edge.convert.tensor_table import read_tensor_table
+from qwen_edge.daemon import load_message
+from qwen_edge.device.gpu import find_gpu, rebuild_command
+from qwen_edge.errors import UserError
+from qwen_edge.paths import find_model
+
+_COMPILERS = ("c++", "g++", "clang++")
+_MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `bad` keeps the daemon from working, `note` is worth knowing."""
+
+    mark: Literal["ok", "note", "bad"]
+    what: str
+    remedy: str = ""
+
+
+@click.command("doctor")
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
+@click.option("--model", help="The model to look at, if not the configured one.")
+@click.option("--verify", is_flag=True, help="Read the whole model and compare its checksum (seconds to a minute).")
+def command(file: Path | None, model: str | None, verify: bool) -> None:
+    """Check this machine and installation, each line with its remedy. Exit code 1 if something is bad."""
+    config = load_config(file)
+    worst = "ok"
+    for finding in diagnose(config, model or config.model, verify=verify):
+        mark, colour = _MARKS[finding.mark]
+        remedy = f"\n       -> {finding.remedy}" if finding.remedy else ""
+        click.echo(f"{click.style(mark, fg=colour)}  {finding.what}{remedy}")
+        worst = "bad" if finding.mark == "bad" else worst
+    if worst == "bad":
+        raise SystemExit(1)
+
+
+def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Finding]:
+    """Every check, in the order in which its lack would be met."""
+    yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
+    yield _compiler()
+    yield from _llama(config)
+    try:
+        path = find_model(model)
+    except UserError as error:
+        yield Finding("bad", "no model to serve", str(error))
+    else:
+        yield from _guarded(lambda: _model(path, verify=verify))
+        yield from _guarded(lambda: _memory(config, path))
+    yield _port(config.server.host, config.server.port)
+
+
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except UserError as error:
+        yield Finding("bad", str(error))
+
+
+def _compiler() -> Finding:
+    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if found:
+        return Finding("ok", f"C++ compiler {found}")
+    return Finding("note", "no C++ compiler: not needed to run, only to build llama.cpp", "sudo apt install g++")
+
+
+def _llama(config: Config) -> Iterator[Finding]:
+    try:
+        from qwen_edge.llama.bindings import versions
+        from qwen_edge.llama.devices import list_devices
+    except (UserError, OSError, RuntimeError) as error:
+        yield Finding("bad", f"llama.cpp cannot be loaded: {error}", "pip install --force-reinstall llama-cpp-python")
+        return
+    found = versions()
+    devices = list_devices()
+    names = ", ".join(str(device) for device in devices)
+    yield Finding("ok", f"llama.cpp {found['llama.cpp']} (llama-cpp-python {found['llama-cpp-python']}): {names}")
+    gpu = find_gpu()
+    usable = [device for device in devices if device.kind == "GPU"]
+    if usable:
+        yield Finding("ok", f"GPU used by llama.cpp: {usable[0]}")
+    elif gpu:
+        mark: Literal["bad", "note"] = "bad" if config.engine.require_gpu else "note"
+        yield Finding(mark, f"{gpu.name} is here, but llama.cpp was built without CUDA", rebuild_command(gpu))
+    elif config.engine.require_gpu:
+        yield Finding("bad", "engine.require_gpu is set, and there is no GPU", "set engine.require_gpu: false")
+
+
+def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
+    table = read_tensor_table(path)
+    yield Finding("ok", f"model {path}: {path.stat().st_size / 1e6:.1f} MB, {len(table)} tensors, whole")
+    manifest = read_manifest(path)
+    again = f"qwen-edge convert -o {path}"
+    if manifest is None:
+        yield Finding("note", "no manifest beside the model: where it came from is not known", again)
+    elif manifest.bytes != path.stat().st_size or (verify and manifest.sha256 != sha256(path)):
+        yield Finding("bad", "the model is not the file its manifest describes", again)
+    else:
+        checked = "checksum verified" if verify else "size as described"
+        yield Finding("ok", f"manifest: {manifest.type} of {manifest.source}, {manifest.created}, {checked}")
+
+
+def _memory(config: Config, path: Path) -> Iterator[Finding]:
+    from qwen_edge.llama.plan import plan_memory
+
+    plan = plan_memory(load_message(config.engine, path))
+    available = psutil.virtual_memory().available
+    what = f"memory: {plan}; {available / 1e6:.0f} MB available"
+    if plan.total <= available:
+        yield Finding("ok", what)
+    else:
+        yield Finding("bad", what, "set engine.kv_type: q8_0, lower engine.context, or close other programs")
+
+
+def _answers_as_us(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return "restarts" in json.load(connection.getresponse())
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _port(host: str, port: int) -> Finding:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if _answers_as_us(host, port):
+                return Finding("ok", f"qwen-edge is running on {host}:{port}")
+            remedy = f"stop what uses it (ss -ltnp 'sport = :{port}' shows what), or choose another server.port"
+            return Finding("bad", f"cannot listen on {host}:{port}: {error.strerror}", remedy)
+    return Finding("ok", f"port {host}:{port} is free")

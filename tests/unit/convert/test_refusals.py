@@ -1,0 +1,149 @@
+"""Whatever is wrong with a checkpoint is said in one sentence with the remedy, before anything is written."""
+
+import json
+
+import pytest
+
+from qwen_edge.convert.hub import Source, fetch
+from qwen_edge.convert.pipeline import make_plan
+from qwen_edge.convert.quantize import TYPES, check_type
+from qwen_edge.errors import ConversionError
+from tests.checkpoints import save_shards, write_checkpoint
+
+
+def refused(folder) -> str:
+    with pytest.raises(ConversionError) as error:
+        make_plan(Source(folder, "tiny", str(folder)))
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_checkpoint(tmp_path / "in")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "Qwen3MoeForCausalLM", "Qwen2VLForConditionalGeneration"])
+def test_another_architecture(tmp_path, name):
+    write_checkpoint(tmp_path, config={"architectures": [name]})
+    assert f"architecture {name} cannot be converted; Qwen2ForCausalLM and Qwen3ForCausalLM can" in refused(tmp_path)
+
+
+def test_no_architecture(tmp_path):
+    write_checkpoint(tmp_path, config={"architectures": []})
+    assert "architecture none cannot be converted" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, "many", -3, 0, 2.5])
+def test_a_hyperparameter_that_is_no_number(tmp_path, value):
+    write_checkpoint(tmp_path, config={"num_hidden_layers": value})
+    assert "num_hidden_layers is" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_file_that_is_no_json(folder, file):
+    (folder / file).write_bytes(b"<html>404</html>")
+    assert f"{file} is damaged" in refused(folder)
+
+
+def test_no_config(folder):
+    (folder / "config.json").unlink()
+    assert "has no config.json" in refused(folder)
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refused(folder)
+
+
+def test_no_tokenizer(folder):
+    for name in ("tokenizer.json", "vocab.json"):
+        (folder / name).unlink()
+    assert "has no tokenizer" in refused(folder)
+
+
+def test_another_tokenizer(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+|\s+"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "this is not Qwen's tokenizer" in refused(folder)
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({"id": 99999, "content": "<|more|>", "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "token '<|more|>' has id 99999" in refused(folder)
+
+
+def test_a_missing_tensor(tmp_path):
+    tensors = write_checkpoint(tmp_path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_shards(tmp_path, tensors, 1)
+    assert "lacks tensor 'model.layers.1.mlp.up_proj.weight' (1 missing in all)" in refused(tmp_path)
+
+
+def test_an_extra_tensor(tmp_path):
+    tensors = write_checkpoint(tmp_path)
+    tensors["model.layers.7.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"].copy()
+    save_shards(tmp_path, tensors, 1)
+    assert "'model.layers.7.mlp.up_proj.weight' does not belong" in refused(tmp_path)
+
+
+def test_a_wrong_shape(tmp_path):
+    write_checkpoint(tmp_path, config={"intermediate_size": 768})
+    assert "has shape [256, 512], config.json makes it [256, 768]" in refused(tmp_path)
+
+
+def test_a_missing_shard(tmp_path):
+    write_checkpoint(tmp_path, shards=3)
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    assert "model-00002-of-00003.safetensors missing" in refused(tmp_path)
+
+
+def test_a_truncated_shard(tmp_path):
+    write_checkpoint(tmp_path, shards=3)
+    file = tmp_path / "model-00002-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert "is cut short: 1,000 of" in refused(tmp_path)
+
+
+def test_the_same_tensor_in_two_files(tmp_path):
+    write_checkpoint(tmp_path)
+    (tmp_path / "model-2.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    assert "Two versions of the checkpoint are mixed" in refused(tmp_path)
+
+
+def test_an_index_that_names_more_than_there_is(tmp_path):
+    write_checkpoint(tmp_path, shards=2)
+    file = tmp_path / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"]["model.layers.5.mlp.up_proj.weight"] = "model-00001-of-00002.safetensors"
+    file.write_text(json.dumps(index))
+    assert "no file holds 'model.layers.5.mlp.up_proj.weight'" in refused(tmp_path)
+
+
+def test_a_rope_scaling_that_gguf_cannot_say(tmp_path):
+    write_checkpoint(tmp_path, config={"rope_scaling": {"rope_type": "longrope", "factor": 2.0}})
+    assert "rope scaling 'longrope' cannot be converted" in refused(tmp_path)
+    write_checkpoint(tmp_path, config={"rope_scaling": {"rope_type": "yarn", "factor": 2.0}})
+    assert "lacks original_max_position_embeddings" in refused(tmp_path)
+
+
+def test_an_unknown_quantization_type_is_told_with_those_known():
+    with pytest.raises(ConversionError, match="Q9_X is not a quantization type this converter knows: Q4_0"):
+        check_type("Q9_X")
+    assert [check_type(name.lower()) for name in TYPES] == list(TYPES)
+
+
+@pytest.mark.parametrize("source", ["no-such-folder", "/no/such/folder", "./a/b", "~/x"])
+def test_a_source_that_is_neither_folder_nor_hub_name(source):
+    with pytest.raises(ConversionError, match="no such folder, and not a Hub name"):
+        fetch(source, None, None)
+
+
+def test_a_revision_of_a_folder_makes_no_sense(folder):
+    with pytest.raises(ConversionError, match="--revision applies to Hub repositories only"):
+        fetch(str(folder), "main", None)
