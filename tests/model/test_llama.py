@@ -1,0 +1,206 @@
+"""The objects over llama.cpp do what they say, on a tiny model."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.backend import LlamaBackend
+from qwen_edge.llama.context import Context
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.plan import plan_memory
+from qwen_edge.messages import Load, Sampling, Segment
+from tests.checkpoints import ADDED
+
+pytestmark = pytest.mark.model
+
+PROMPT = list(range(40, 90))
+
+
+def load(path, **changes) -> Load:
+    fields = {"context": 256, "batch": 32, "threads": 2, "gpu_layers": 0, "kv_type": "f16", "flash_attention": 0}
+    return Load(model=str(path), beat_seconds=5.0, **{**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    with Model(tiny_model) as model:
+        yield model
+
+
+@pytest.fixture
+def context(model):
+    context = Context(model, size=256, batch=64, threads=2)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_checkpoint):
+    return Tokenizer.from_file(str(tiny_checkpoint / "tokenizer.json"))
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).map(
+    lambda text: unicodedata.normalize("NFC", text)
+)
+
+
+@settings(deadline=None)
+@given(text=texts)
+def test_text_becomes_the_tokens_hugging_faces_tokenizer_makes_of_it(model, reference, text):
+    assert model.vocab.encode(text) == reference.encode(text, add_special_tokens=False).ids
+
+
+@settings(deadline=None)
+@given(text=texts)
+def test_text_goes_there_and_back(model, text):
+    assert model.vocab.decode(model.vocab.encode(text)).decode() == text
+
+
+def test_special_tokens_are_only_read_when_asked_for(model):
+    marker = model.vocab.special_tokens()["<|im_end|>"]
+    assert model.vocab.encode("<|im_end|>", special=True) == [marker]
+    assert marker not in model.vocab.encode("<|im_end|>")
+    assert set(ADDED) <= set(model.vocab.special_tokens())
+
+
+def test_control_tokens_have_no_text_in_an_answer(model):
+    specials = model.vocab.special_tokens()
+    assert model.vocab.piece(specials["<|im_end|>"]) == b""
+    assert model.vocab.piece(specials["<think>"]) == b"<think>"
+    assert model.vocab.is_end(specials["<|im_end|>"])
+    assert not model.vocab.is_end(specials["<think>"])
+
+
+def logits_after(context, tokens, sizes) -> np.ndarray:
+    """Run tokens in slices of the given sizes on an empty cache."""
+    context.keep(0)
+    position = 0
+    for size in sizes:
+        part = tokens[position : position + size]
+        context.decode(part, position, logits=True)
+        position += len(part)
+    return context.logits().copy()
+
+
+def test_slices_do_not_change_what_comes_out(context):
+    whole = logits_after(context, PROMPT, [50])
+    for sizes in ([32, 18], [1] * 50, [49, 1]):
+        assert np.allclose(logits_after(context, PROMPT, sizes), whole, atol=0.05)
+        assert logits_after(context, PROMPT, sizes).argmax() == whole.argmax()
+
+
+def test_a_tail_that_was_forgotten_leaves_no_trace(context):
+    expected = logits_after(context, PROMPT, [50])
+    logits_after(context, PROMPT[:30] + [7] * 20, [50])
+    context.keep(30)
+    context.decode(PROMPT[30:], 30, logits=True)
+    assert np.allclose(context.logits(), expected, atol=0.05)
+
+
+def test_logits_are_finite_and_one_per_token_of_the_vocabulary(context, model):
+    logits = logits_after(context, PROMPT, [50])
+    assert logits.shape == (model.vocab.size,)
+    assert np.isfinite(logits).all()
+
+
+def test_more_tokens_than_the_context_holds_is_an_error(context):
+    context.decode(PROMPT, 0, logits=False)
+    with pytest.raises(EngineError, match="llama_decode returned"):
+        for position in range(50, 400, 50):
+            context.decode(PROMPT, position, logits=False)
+
+
+@pytest.mark.parametrize(("kv_type", "flash"), [("f16", 0), ("f16", 1), ("q8_0", 1), ("q4_0", 1)])
+def test_every_kind_of_kv_cache_works(model, kv_type, flash):
+    context = Context(model, size=256, batch=64, threads=2, kv_type=kv_type, flash_attention=flash)
+    try:
+        assert np.isfinite(logits_after(context, PROMPT, [50])).all()
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def backend(tiny_model):
+    backend = LlamaBackend(load(tiny_model), lambda fraction: None)
+    backend.warm_up()
+    yield backend
+    backend.close()
+
+
+def say(backend, settings: Sampling, count: int = 24) -> list[int]:
+    backend.keep(0)
+    tokens = list(PROMPT[:30])
+    backend.decode(tokens, 0, logits=True)
+    sampler = backend.sampler(settings)
+    for _ in range(count):
+        tokens.append(sampler.sample())
+        backend.decode(tokens[-1:], len(tokens) - 1, logits=True)
+    sampler.close()
+    return tokens[30:]
+
+
+def test_the_same_seed_says_the_same_and_another_something_else(backend):
+    hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0}
+    assert say(backend, Sampling(seed=1, **hot)) == say(backend, Sampling(seed=1, **hot))
+    assert say(backend, Sampling(seed=1, **hot)) != say(backend, Sampling(seed=2, **hot))
+
+
+def test_greedy_takes_the_largest_logit(backend):
+    greedy = say(backend, Sampling(temperature=0.0))
+    backend.keep(0)
+    backend.decode(PROMPT[:30], 0, logits=True)
+    assert greedy[0] == backend._context.logits().argmax()
+    assert say(backend, Sampling(temperature=1.5, top_k=1)) == greedy
+    assert say(backend, Sampling(temperature=1.5, top_k=0, top_p=0.0)) == greedy
+    assert say(backend, Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=1.0)) == greedy
+
+
+def test_a_presence_penalty_keeps_tokens_from_coming_again(backend):
+    again = say(backend, Sampling(temperature=0.0), 60)
+    penalised = say(backend, Sampling(temperature=0.0, presence_penalty=2.0, frequency_penalty=2.0), 60)
+    assert len(set(penalised)) > len(set(again)) or len(set(again)) == 60
+
+
+def test_a_prompt_is_tokenized_segment_by_segment(backend):
+    ids = backend.tokenize([Segment("<|im_start|>", True), Segment("user\n<|im_end|>"), Segment("<|im_end|>", True)])
+    specials = backend._vocab.special_tokens()
+    assert (ids[0], ids[-1]) == (specials["<|im_start|>"], specials["<|im_end|>"])
+    assert not set(ids[1:-1]) & set(specials.values())
+    with pytest.raises(KeyError):
+        backend.tokenize([Segment("<|nothing|>", True)])
+
+
+def test_the_model_tells_the_daemon_what_it_is(backend):
+    ready = backend.ready()
+    assert (ready.context, ready.trained_context, ready.layers, ready.gpu_layers) == (256, 4096, 2, 0)
+    assert (ready.defaults.top_k, ready.defaults.temperature) == (20, pytest.approx(0.6))
+    assert "<|im_end|>" in ready.specials
+    assert ready.chat_template.startswith("{% for m in messages %}")
+    assert ready.kv_bytes == 2 * 2 * 64 * 2 * 2 * 256  # layers, heads, length, K and V, bytes, tokens
+    assert any("CPU" in device for device in ready.devices)
+
+
+def test_the_memory_plan_adds_up_what_llama_cpp_says(tiny_model, backend):
+    plan = plan_memory(load(tiny_model))
+    assert plan.weights == backend.ready().weights_bytes
+    assert plan.kv_cache == backend.ready().kv_bytes
+    assert plan.compute > 0
+    assert str(plan.total // 1_000_000) in str(plan)
+    assert plan_memory(load(tiny_model, kv_type="q8_0", flash_attention=1)).kv_cache < plan.kv_cache
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all" * 100])
+def test_a_file_that_is_no_model_is_refused_in_words(tmp_path, content):
+    (tmp_path / "bad.gguf").write_bytes(content)
+    with pytest.raises(EngineError, match=r"could not load .*bad\.gguf"):
+        LlamaBackend(load(tmp_path / "bad.gguf"), lambda fraction: None)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(EngineError, match=r"no model at .*none\.gguf"):
+        LlamaBackend(load(tmp_path / "none.gguf"), lambda fraction: None)

@@ -1,0 +1,123 @@
+"""`qwen-edge serve` as a process with a real engine: ready, killed, hung, stopped, refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import psutil
+import pytest
+
+from tests.served import ServedModel
+
+pytestmark = pytest.mark.model
+
+
+def wait_for(condition) -> None:
+    while not condition():
+        threading.Event().wait(0.02)
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model):
+    with ServedModel(tiny_model, "--context", "1024", "--threads", "1") as served:
+        yield served
+
+
+def test_one_line_says_address_model_context_memory_and_time(served):
+    assert "http://127.0.0.1:" in served.line
+    assert "tiny" in served.line
+    assert "context 1024" in served.line
+    assert " MB " in served.line
+    assert "CPU, 1 threads" in served.line
+    assert "ready in" in served.line
+
+
+def test_the_same_seed_gives_the_same_answer(served):
+    one, two, other = (served.ask("hi", max_tokens=20, seed=seed)["content"] for seed in (7, 7, 8))
+    assert one == two
+    assert one != other
+
+
+def test_a_stream_and_a_whole_answer_agree(served):
+    whole = served.ask("hello", max_tokens=20, temperature=0)["content"]
+    assert served.streamed("hello", max_tokens=20, temperature=0) == ("", whole)
+
+
+def test_a_warm_prefix_changes_nothing(served):
+    cold = served.ask("a completely different question", max_tokens=20, temperature=0)
+    served.ask("a completely different answer", max_tokens=3)
+    warm = served.ask("a completely different question", max_tokens=20, temperature=0)
+    assert warm["usage"]["prompt_tokens_details"]["cached_tokens"] > 20
+    assert warm["content"] == cold["content"]
+
+
+def test_a_killed_engine_is_replaced(tiny_model):
+    with ServedModel(tiny_model, "--context", "512", "--threads", "1") as served:
+        first = served.engine.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
+        assert served.engine.pid != first
+        assert served.ask("hi", max_tokens=2)["finish_reason"] == "length"
+        assert any("engine died: killed by SIGKILL" in line for line in served.log)
+
+
+def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model, tmp_path):
+    settings = "engine: {hang_seconds: 1.0}\n"
+    with ServedModel(tiny_model, "--context", "512", settings=settings, folder=tmp_path) as served:
+        os.kill(served.engine.pid, signal.SIGSTOP)
+        wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
+        assert any("engine silent for" in line for line in served.log)
+
+
+def test_an_engine_without_its_daemon_ends(tiny_model):
+    with ServedModel(tiny_model, "--context", "512") as served:
+        engine = served.engine
+        served.process.kill()
+        engine.wait(10)
+
+
+def test_sigterm_finishes_the_running_answer(tiny_model):
+    with ServedModel(tiny_model, "--context", "4096", "--threads", "1") as served:
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 300, "seed": 1}
+        chunks = served.stream(body)
+        next(chunks)
+        engine = served.engine
+        served.process.send_signal(signal.SIGTERM)
+        reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+        assert reasons[-1] in ("length", "stop")
+        assert served.process.wait(10) == 0
+        assert not psutil.pid_exists(engine.pid)
+
+
+def refused(*arguments: str) -> str:
+    command = [sys.executable, "-m", "qwen_edge", "serve", "--port", "0", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_file_that_is_no_model_ends_with_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "bad.gguf").write_bytes(b"nonsense" * 1000)
+    assert refused("--model", str(tmp_path / "bad.gguf")).startswith("qwen-edge: llama.cpp could not load")
+
+
+def test_a_truncated_model_ends_with_one_line_and_exit_code_2(tiny_model, tmp_path):
+    (tmp_path / "cut.gguf").write_bytes(tiny_model.read_bytes()[:-100_000])
+    assert "could not load" in refused("--model", str(tmp_path / "cut.gguf"))
+
+
+def test_a_missing_model_is_named(tmp_path):
+    assert "There is no model at" in refused("--model", str(tmp_path / "none.gguf"))
+
+
+def test_a_port_in_use_is_named(served, tiny_model):
+    port = served.address.rpartition(":")[2]
+    assert f"Cannot listen on 127.0.0.1:{port}" in refused("--model", str(tiny_model), "--port", port)
+
+
+def test_a_gpu_that_is_required_and_not_used_is_an_error(tiny_model, tmp_path):
+    (tmp_path / "gpu.yaml").write_text("engine: {require_gpu: true}")
+    assert "require_gpu" in refused("--model", str(tiny_model), "-c", str(tmp_path / "gpu.yaml"))

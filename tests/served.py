@@ -1,0 +1,98 @@
+"""`qwen-edge serve` as users run it: a process, a port, a line that says it is ready."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+class ServedModel:
+    """A running daemon. Use as a context manager: leaving it stops the daemon and checks that it ended well."""
+
+    def __init__(self, model: Path, *options: str, settings: str = "", folder: Path | None = None) -> None:
+        """`settings` are YAML lines, written to a file in `folder`."""
+        command = [sys.executable, "-m", "qwen_edge", "serve", "--model", str(model), "--port", "0", *options]
+        if settings:
+            assert folder
+            (folder / "settings.yaml").write_text(settings)
+            command += ["-c", str(folder / "settings.yaml")]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        threading.Thread(target=self._read_log, daemon=True).start()
+
+    def __enter__(self) -> ServedModel:
+        assert self.process.stdout
+        self.line = self.process.stdout.readline()
+        assert self.line, "".join(self.log)
+        self.address = next(word for word in self.line.split() if word.startswith("http://"))
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        finally:
+            self.process.kill()
+            assert self.process.stdout
+            self.process.stdout.close()
+
+    @property
+    def engine(self) -> psutil.Process:
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
+
+    def get(self, path: str) -> tuple[int, Any]:
+        return self._open(urllib.request.Request(self.address + path))
+
+    def ask(self, content: str, **body: Any) -> dict[str, Any]:
+        """The message of a whole answer, with `finish_reason` and `usage` beside it."""
+        status, answer = self.post({"messages": [{"role": "user", "content": content}], **body})
+        assert status == 200, answer
+        choice = answer["choices"][0]
+        return {**choice["message"], "finish_reason": choice["finish_reason"], "usage": answer["usage"]}
+
+    def post(self, body: dict[str, Any]) -> tuple[int, Any]:
+        return self._open(self._request(body))
+
+    def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        with urllib.request.urlopen(self._request({**body, "stream": True})) as response:
+            for line in response:
+                data = line.decode().removeprefix("data: ").strip()
+                if data and data != "[DONE]":
+                    yield json.loads(data)
+
+    def streamed(self, content: str, **body: Any) -> tuple[str, str]:
+        """Reasoning and answer of a streamed answer."""
+        chunks = self.stream({"messages": [{"role": "user", "content": content}], **body})
+        deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+        reasoning, answer = ([delta.get(key) or "" for delta in deltas] for key in ("reasoning_content", "content"))
+        return "".join(reasoning), "".join(answer)
+
+    def _request(self, body: dict[str, Any]) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json"}
+        return urllib.request.Request(f"{self.address}/v1/chat/completions", json.dumps(body).encode(), headers)
+
+    @staticmethod
+    def _open(request: urllib.request.Request) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as stream:
+            self.log += stream
