@@ -47,12 +47,11 @@ class Engine:
 
     def step(self) -> list[Outbound]:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
+        if not self.busy:
+            return []
         self._steps += 1
-        if self._running is None:
-            if not self._waiting:
-                return []
-            if failure := self._admit(self._waiting.popleft()):
-                return [failure]
+        if self._running is None and (failure := self._admit(self._waiting.popleft())):
+            return [failure]
         sequence = self._running
         assert sequence
         try:

@@ -29,8 +29,7 @@ class Channel:
         self._frames = inbound_frames()
 
     def send(self, messages: list[Outbound]) -> None:
-        if messages:
-            self._connection.sendall(encode(messages))
+        self._connection.sendall(encode(messages))
 
     def receive(self, timeout: float) -> list[Inbound]:
         """The messages that are there, or that come within `timeout` seconds; may be none."""
@@ -62,11 +61,15 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) ->
     except EngineError as error:
         channel.send([Failed(None, "engine", str(error))])
         return
+    said = time.monotonic()
     while _dispatch(engine, messages):
-        channel.send(engine.step())
+        events = engine.step()
+        if not events and time.monotonic() - said >= load.beat_seconds:
+            events = [engine.beat()]  # idle, or in the middle of a long prompt
+        if events:
+            channel.send(events)
+            said = time.monotonic()
         messages = channel.receive(0.0 if engine.busy else load.beat_seconds)
-        if not messages and not engine.busy:
-            channel.send([engine.beat()])
 
 
 def load_llama(load: Load, channel: Channel) -> Backend:

@@ -1,0 +1,138 @@
+"""The engine process's loop over a socket pair: what it answers, when it speaks unasked, and when it ends."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from qwen_edge.engine.main import Channel, serve
+from qwen_edge.errors import EngineError
+from qwen_edge.messages import (
+    Abort,
+    Beat,
+    Done,
+    Failed,
+    Load,
+    Ready,
+    Sampling,
+    Segment,
+    Stop,
+    Submit,
+    encode,
+    outbound_frames,
+)
+from tests.fakes import FakeBackend, ready
+
+
+class Daemon:
+    """The other end: sends messages, and reads until something has been said."""
+
+    def __init__(self, backend: FakeBackend | EngineError, beat_seconds: float) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._frames = outbound_frames()
+        self.heard: list = []
+        self.thread = threading.Thread(target=self._serve, args=(theirs, backend))
+        self.thread.start()
+        self.send(Load("m", 512, 16, 1, 0, "f16", 0, beat_seconds))
+
+    def send(self, *messages) -> None:
+        self._socket.sendall(encode(list(messages)))
+
+    def hear(self, enough: Callable[[list], bool]) -> list:
+        while not enough(self.heard):
+            data = self._socket.recv(1 << 16)
+            assert data, "the engine ended"
+            self.heard += self._frames.feed(data)
+        return self.heard
+
+    def close(self) -> None:
+        self._socket.close()
+        self.thread.join()
+
+    @staticmethod
+    def _serve(theirs: socket.socket, backend: FakeBackend | EngineError) -> None:
+        def load(_load: Load, channel: Channel) -> FakeBackend:
+            if isinstance(backend, EngineError):
+                raise backend
+            channel.send([ready(backend)])
+            return backend
+
+        with theirs:
+            try:
+                serve(Channel(theirs), load)
+            except EOFError:
+                return
+
+
+@pytest.fixture
+def daemon():
+    started = []
+
+    def start(backend, beat_seconds=60.0) -> Daemon:
+        started.append(Daemon(backend, beat_seconds))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def request(request_id: int, text: str) -> Submit:
+    return Submit(request_id, (Segment(text),), Sampling(), max_tokens=50, max_seconds=60.0)
+
+
+def has(kind: type, count: int = 1) -> Callable[[list], bool]:
+    return lambda heard: sum(isinstance(message, kind) for message in heard) >= count
+
+
+def test_requests_are_answered_one_after_the_other(daemon):
+    engine = daemon(FakeBackend(lambda prompt: f"re {prompt}"))
+    engine.send(request(1, "a"), request(2, "b"))
+    heard = engine.hear(has(Done, 2))
+    assert isinstance(heard[0], Ready)
+    assert "".join(m.text for m in heard if getattr(m, "id", None) == 1 and hasattr(m, "text")) == "re a"
+    assert "".join(m.text for m in heard if getattr(m, "id", None) == 2 and hasattr(m, "text")) == "re b"
+
+
+def test_a_long_prompt_gives_signs_of_life_while_it_is_computed(daemon):
+    engine = daemon(FakeBackend(lambda prompt: "ok", context=4096), beat_seconds=0.0)
+    engine.send(request(1, "x" * 1600))
+    heard = engine.hear(has(Done))
+    beats = [message for message in heard if isinstance(message, Beat) and message.running]
+    assert len(beats) == 1600 // 16 - 1
+
+
+def test_an_idle_engine_gives_signs_of_life(daemon):
+    engine = daemon(FakeBackend(lambda prompt: "ok"), beat_seconds=0.01)
+    heard = engine.hear(has(Beat, 3))
+    assert [message.running for message in heard[1:4]] == [0, 0, 0]
+
+
+def test_an_abort_that_comes_while_the_engine_computes_is_heard(daemon):
+    gate = threading.Event()
+    engine = daemon(FakeBackend(lambda prompt: "x" * 40, gate=gate))
+    engine.send(request(1, "a"))
+    engine.send(Abort(1), request(2, "b"))
+    gate.set()
+    engine.hear(lambda heard: any(isinstance(message, Done) and message.id == 2 for message in heard))
+    assert not any(isinstance(message, Done) and message.id == 1 for message in engine.heard)
+
+
+def test_a_model_that_cannot_be_loaded_is_told(daemon):
+    engine = daemon(EngineError("there is no such model"))
+    (failed,) = engine.hear(has(Failed))
+    assert (failed.id, failed.detail) == (None, "there is no such model")
+    engine.thread.join()
+
+
+def test_the_engine_ends_when_told(daemon):
+    engine = daemon(FakeBackend(lambda prompt: "ok"))
+    engine.send(Stop())
+    engine.thread.join()
+
+
+def test_the_engine_ends_when_the_daemon_is_gone(daemon):
+    engine = daemon(FakeBackend(lambda prompt: "ok"))
+    engine.hear(has(Ready))
+    engine.close()
