@@ -1,0 +1,62 @@
+"""What the documents say exists, and what exists is in the documents."""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from qwen_edge.config import Config
+from qwen_edge.server.schema import ChatBody
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
+
+
+def settings(struct: msgspec.Struct, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if isinstance(value, msgspec.Struct):
+            found |= settings(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def as_written(value: object) -> str:
+    if value in (None, ()):
+        return "none"
+    return f"`{json.dumps(value)}`" if isinstance(value, bool | int | float) else f"`{value}`"
+
+
+def test_every_setting_is_explained_with_its_default():
+    rows = dict(
+        re.findall(r"^\| `([\w.]+)` \| (.+?) \|", (ROOT / "docs" / "settings.md").read_text(), flags=re.MULTILINE)
+    )
+    expected = settings(Config())
+    assert set(rows) == set(expected)
+    for name, value in expected.items():
+        assert rows[name] == as_written(value), name
+
+
+def test_every_parameter_of_a_chat_completion_is_explained():
+    page = (ROOT / "docs" / "api.md").read_text()
+    table = page[page.index("| parameter |") : page.index("Any other parameter")]
+    first_cells = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == set(ChatBody.__struct_fields__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_in_the_pages_exist(page):
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"`make (\w+)`|^make (\w+)", page.read_text(), flags=re.MULTILINE)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
