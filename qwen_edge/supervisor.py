@@ -21,7 +21,7 @@ from typing import Literal
 
 import msgspec
 
-from qwen_edge.errors import EngineError, context_too_long, engine_failed, unavailable
+from qwen_edge.errors import EngineError, RequestError, context_too_long, engine_failed, unavailable
 from qwen_edge.messages import (
     Abort,
     Done,
@@ -209,9 +209,11 @@ class Supervisor:
         elif isinstance(message, Loading):
             log.info("loading the model: %d %%", round(100 * message.fraction))
 
-    def _explain(self, failure: Failed) -> Exception:
+    def _explain(self, failure: Failed) -> RequestError:
         if failure.code == "context_too_long":
             return context_too_long(failure.tokens, self.model.context if self.model else 0)
+        if failure.code == "bad_prompt":
+            return RequestError(f"The prompt cannot be used: {failure.detail}.", param="messages")
         return engine_failed(failure.detail)
 
     def _fail_all(self, reason: str) -> None:

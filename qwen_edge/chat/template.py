@@ -46,24 +46,29 @@ class ChatTemplate:
     def render(self, request: ChatRequest) -> tuple[Segment, ...]:
         """The prompt. Raises RequestError if the template refuses the messages or cannot do what is asked."""
         self._check_thinking(request.thinking)
-        spoken = {"messages": list(request.messages), "tools": list(request.tools) or None}
-        mark = _unused_mark([spoken, request.template_arguments])
-        messages = [self._prepare(message) for message in request.messages]
-        variables = {
-            **self._defuse(request.template_arguments, mark),
-            "messages": self._defuse(messages, mark),
-            "tools": self._defuse(spoken["tools"], mark),
-            "add_generation_prompt": True,
-        }
-        if request.thinking is not None:
-            variables["enable_thinking"] = request.thinking
         try:
-            prompt = self._template.render(variables)
+            mark = _unused_mark([request.messages, request.tools, request.template_arguments])
+            prompt = self._template.render(self._variables(request, mark))
+        except RecursionError:
+            raise RequestError("The messages or tools are nested too deeply.") from None
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}", param="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
+
+    def _variables(self, request: ChatRequest, mark: str) -> dict[str, Any]:
+        """What the template sees; nothing in it can be taken for a special token."""
+        messages = [self._prepare(message) for message in request.messages]
+        variables = {
+            **self._defuse(request.template_arguments, mark),
+            "messages": self._defuse(messages, mark),
+            "tools": self._defuse(request.tools, mark) or None,
+            "add_generation_prompt": True,
+        }
+        if request.thinking is not None:
+            variables["enable_thinking"] = request.thinking
+        return variables
 
     def _check_thinking(self, thinking: bool | None) -> None:
         if thinking and self.reasoning is None:

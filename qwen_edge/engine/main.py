@@ -45,7 +45,7 @@ class Channel:
 def main(descriptor: int) -> None:
     # The daemon decides when the engine ends; Ctrl-C in a terminal reaches the whole group, and is meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, BrokenPipeError):
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         serve(Channel(connection), load_llama)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ class LlamaBackend:
         """Raises EngineError with llama.cpp's own words if the model cannot be loaded or the context not be made."""
         self._started = time.monotonic()
         self._gpu_layers = 0
-        self._complaints: list[str] = []
+        self._complaints: deque[str] = deque(maxlen=2)
         send_log_to(self._on_log)
         try:
             self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
@@ -38,7 +40,7 @@ class LlamaBackend:
                 flash_attention=load.flash_attention,
             )
         except EngineError as error:
-            raise EngineError(" ".join([str(error), *self._complaints[-2:]])) from None
+            raise EngineError(" ".join([str(error), *self._complaints])) from None
         self._load = load
         self._vocab = self._model.vocab
         self._specials = self._vocab.special_tokens()
@@ -109,6 +111,7 @@ class LlamaBackend:
             self._gpu_layers = int(match[1])
         if level == ERROR:
             self._complaints.append(text.strip())
+            sys.stderr.write(f"llama.cpp: {text}")
 
 
 def _sampling_defaults(model: Model) -> Sampling:

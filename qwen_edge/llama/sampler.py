@@ -6,6 +6,8 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.messages import Sampling
 
+_GREEDY_BELOW = 1e-3  # logits divided by less leave the range of floats
+
 
 class Sampler:
     """Samples from the last logits of a context, in C. Owned by one sequence; `close()` frees it."""
@@ -17,7 +19,7 @@ class Sampler:
         penalties = (settings.repetition_penalty, settings.frequency_penalty, settings.presence_penalty)
         if penalties != (1.0, 0.0, 0.0):
             self._add(C.llama_sampler_init_penalties(vocabulary, settings.penalty_window, *penalties))
-        if settings.temperature <= 0.0:
+        if settings.temperature < _GREEDY_BELOW:
             self._add(C.llama_sampler_init_greedy())
             return
         if settings.top_k > 0:

@@ -64,6 +64,17 @@ async def test_a_body_that_is_no_json_object_is_refused(serve, data):
     assert (await served.ask())[0] == 200
 
 
+async def test_tools_nested_too_deeply_are_refused(serve):
+    served = await serve()
+    for depth in (100, 400, 800, 950):
+        nested = '{"a": [' * depth + "]}" * depth
+        tool = f'{{"type": "function", "function": {{"name": "x", "parameters": {nested}}}}}'
+        body = f'{{"messages": [{{"role": "user", "content": "hi"}}], "tools": [{tool}]}}'
+        async with served.http.post(f"{served.address}/v1/chat/completions", data=body) as response:
+            assert response.status in (200, 400), await response.text()
+    assert response.status == 400
+
+
 async def test_values_a_server_without_the_feature_can_honour_are_accepted(serve):
     served = await serve()
     neutral = {"n": 1, "logprobs": False, "tool_choice": "auto", "response_format": {"type": "text"}, "store": False}

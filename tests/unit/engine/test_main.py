@@ -61,7 +61,7 @@ class Daemon:
         with theirs:
             try:
                 serve(Channel(theirs), load)
-            except EOFError:
+            except (EOFError, BrokenPipeError, ConnectionResetError):
                 return
 
 
