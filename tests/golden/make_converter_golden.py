@@ -1,6 +1,7 @@
 """Record what llama.cpp's own converter writes, for tests/shared/test_faithful.py to compare with.
 
-usage: python -m tests.golden.make_converter_golden LLAMA_CPP PYTHON     (a Python with torch, transformers and gguf's dependencies)
+usage: python -m tests.golden.make_converter_golden LLAMA_CPP PYTHON
+       LLAMA_CPP is a checkout, PYTHON one with torch and transformers
 
 Made from llama-cpp-python 0.3.36's sources (llama.cpp 0c1e570). Needs ../shared for Qwen's vocabulary.
 """

@@ -1,0 +1,111 @@
+"""The doctor says what is well, what is not, and what to do about it."""
+
+import socket
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from qwen_edge.cli.doctor import command
+from qwen_edge.convert.manifest import manifest_path
+from qwen_edge.device import gpu
+from tests.served import ServedModel
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def write(text: str) -> str:
+        (tmp_path / "settings.yaml").write_text(text)
+        return str(tmp_path / "settings.yaml")
+
+    return write
+
+
+def doctor(*arguments: str) -> tuple[int, list[str]]:
+    result = CliRunner().invoke(command, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output.splitlines()
+
+
+def line(report: list[str], part: str) -> str:
+    (found,) = [line for line in report if part in line]
+    return found
+
+
+def test_a_sound_installation_is_all_well(tiny_model, settings):
+    code, report = doctor("--model", str(tiny_model), "-c", settings("server: {port: 0}"), "--verify")
+    assert code == 0
+    assert line(report, "Python 3.").startswith("ok")
+    assert line(report, "C++ compiler").startswith("ok")
+    assert "llama-cpp-python" in line(report, "llama.cpp ")
+    assert "whole" in line(report, "model ")
+    assert "checksum verified" in line(report, "manifest:")
+    assert "KV cache" in line(report, "memory:")
+    assert not [line for line in report if line.startswith("BAD")]
+
+
+def test_a_missing_model_is_bad_and_told_how_to_make_one(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("QWEN_EDGE_MODELS", str(tmp_path))
+    code, report = doctor("-c", settings("server: {port: 0}"))
+    assert code == 1
+    assert line(report, "no model to serve").startswith("BAD")
+    assert "qwen-edge convert" in report[report.index(line(report, "no model to serve")) + 1]
+
+
+def test_a_damaged_model_is_found(tiny_model, settings, tmp_path):
+    model = tmp_path / "m.gguf"
+    data = bytearray(tiny_model.read_bytes())
+    manifest_path(model).write_bytes(manifest_path(tiny_model).read_bytes())
+    model.write_bytes(data[:-1000])
+    code, report = doctor("--model", str(model), "-c", settings("server: {port: 0}"))
+    assert (code, line(report, "is cut short")[:3]) == (1, "BAD")
+    data[-1000] ^= 255
+    model.write_bytes(data)
+    assert doctor("--model", str(model), "-c", settings("server: {port: 0}"))[0] == 0
+    code, report = doctor("--model", str(model), "-c", settings("server: {port: 0}"), "--verify")
+    assert (code, line(report, "is not the file its manifest describes")[:3]) == (1, "BAD")
+
+
+def test_a_model_without_manifest_is_worth_a_note(tiny_model, settings, tmp_path):
+    (tmp_path / "m.gguf").symlink_to(tiny_model)
+    code, report = doctor("--model", str(tmp_path / "m.gguf"), "-c", settings("server: {port: 0}"))
+    assert (code, line(report, "no manifest beside the model")[:4]) == (0, "note")
+
+
+def test_a_plan_that_does_not_fit_is_bad_with_the_arithmetic(tiny_model, settings, monkeypatch):
+    little = psutil.virtual_memory()._replace(available=50_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+    code, report = doctor("--model", str(tiny_model), "-c", settings("server: {port: 0}"))
+    memory = line(report, "memory:")
+    assert (code, memory[:3]) == (1, "BAD")
+    assert "weights" in memory
+    assert "; 50 MB available" in memory
+
+
+def test_a_port_in_use_is_bad_unless_it_is_ours(tiny_model, settings):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        taken.settimeout(0)
+        code, report = doctor("--model", str(tiny_model), "-c", settings(f"server: {{port: {port}}}"))
+    assert (code, line(report, "cannot listen on")[:3]) == (1, "BAD")
+    with ServedModel(tiny_model, "--context", "512") as served:
+        port = served.address.rpartition(":")[2]
+        code, report = doctor("--model", str(tiny_model), "-c", settings(f"server: {{port: {port}}}"))
+        assert (code, line(report, "qwen-edge is running on")[:2]) == (0, "ok")
+
+
+@pytest.mark.parametrize(("required", "mark", "code"), [("false", "note", 0), ("true", "BAD", 1)])
+def test_a_gpu_that_llama_cpp_was_not_built_for_is_told_with_the_command(
+    tiny_model, settings, monkeypatch, required, mark, code
+):
+    found = gpu.Gpu("NVIDIA Jetson Orin Nano", "87")
+    monkeypatch.setattr("qwen_edge.cli.doctor.find_gpu", lambda: found)
+    file = settings(f"server: {{port: 0}}\nengine: {{require_gpu: {required}}}")
+    exit_code, report = doctor("--model", str(tiny_model), "-c", file)
+    complaint = line(report, "built without CUDA")
+    assert (exit_code, complaint.startswith(mark)) == (code, True)
+    assert "-DGGML_CUDA=on" in report[report.index(complaint) + 1]
