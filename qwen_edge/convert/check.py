@@ -15,6 +15,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.vocab import Vocab
+from qwen_edge.messages import Load
 
 _PROBES = (
     "Turn on the kitchen light, please. It's 21.5 °C outside; I'll be back at 6:30!",
@@ -48,13 +49,14 @@ def _check_tokenizer(vocab: Vocab, added: Mapping[str, int]) -> None:
         if back != text:
             raise EngineError(f"The converted tokenizer turns {text!r} into {back!r}. The tokenizer files are damaged.")
     for text, token in added.items():
-        if vocab.encode(text, special=True) != [token] or vocab.text(token) != text:
+        if vocab.encode_marked(text) != [token] or vocab.text(token) != text:
             raise EngineError(f"The converted tokenizer does not know {text!r} as token {token}.")
 
 
 def _decode_once(model: Model) -> int:
-    prompt = model.vocab.encode(_PROMPT, special=True)
-    context = Context(model, size=256, batch=max(32, len(prompt)), threads=2)
+    prompt = model.vocab.encode_marked(_PROMPT)
+    load = Load(str(model.path), 256, max(32, len(prompt)), 2, 0, "f16", "off", 5.0)
+    context = Context(model, load)
     try:
         context.decode(prompt, 0, logits=True)
         logits = context.logits()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen_edge.errors import EngineError
 from qwen_edge.llama.bindings import ERROR, send_log_to
-from qwen_edge.llama.context import KV_BYTES, Context
-from qwen_edge.llama.devices import list_devices
+from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
 from qwen_edge.messages import Load, Ready, Sampling, Segment
@@ -25,25 +23,17 @@ class LlamaBackend:
 
     def __init__(self, load: Load, on_progress: Callable[[float], None]) -> None:
         """Raises EngineError with llama.cpp's own words if the model cannot be loaded or the context not be made."""
-        self._started = time.monotonic()
         self._gpu_layers = 0
         self._complaints: deque[str] = deque(maxlen=2)
         send_log_to(self._on_log)
         try:
             self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
-            self._context = Context(
-                self._model,
-                size=min(load.context, self._model.trained_context),
-                batch=load.batch,
-                threads=load.threads,
-                kv_type=load.kv_type,
-                flash_attention=load.flash_attention,
-            )
+            self._context = Context(self._model, load)
         except EngineError as error:
             raise EngineError(" ".join([str(error), *self._complaints])) from None
         self._load = load
         self._vocab = self._model.vocab
-        self._specials = self._vocab.special_tokens()
+        self._specials = self._vocab.specials
 
     @property
     def context(self) -> int:
@@ -84,22 +74,15 @@ class LlamaBackend:
 
     def ready(self) -> Ready:
         """What the daemon wants to know of the loaded model."""
-        model, kv_bytes = self._model, KV_BYTES[self._load.kv_type]
         return Ready(
-            name=model.meta("general.name") or model.path.stem,
+            name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
-            trained_context=model.trained_context,
-            vocabulary=self._vocab.size,
             specials=tuple(self._specials),
-            chat_template=model.chat_template,
-            defaults=_sampling_defaults(model),
-            weights_bytes=model.weights_bytes,
-            kv_bytes=model.kv_bytes_per_token(kv_bytes, kv_bytes) * self.context,
-            devices=tuple(str(device) for device in list_devices()),
+            chat_template=self._model.chat_template,
+            defaults=_sampling_defaults(self._model),
             gpu_layers=self._gpu_layers,
-            layers=model.layers,
+            layers=self._model.layers,
             threads=self._load.threads,
-            seconds=time.monotonic() - self._started,
         )
 
     def close(self) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 
 from qwen_edge.errors import EngineError
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.model import Model
+from qwen_edge.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
 # bytes per element: blocks of 32 values, with a 2-byte scale where quantized
@@ -20,24 +22,23 @@ KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 class Context:
     """One sequence's worth of KV cache. `decode` runs tokens at given positions; `keep` forgets what follows."""
 
-    def __init__(
-        self, model: Model, *, size: int, batch: int, threads: int, kv_type: str = "f16", flash_attention: int = 0
-    ) -> None:
-        """`size` tokens of context, at most `batch` tokens in one decode; `flash_attention` is 1 on, 0 off, -1 auto.
-        Raises EngineError if there is not enough memory."""
+    def __init__(self, model: Model, load: Load) -> None:
+        """As large as `load` asks for, but no larger than the model was trained for. Raises EngineError if there is not
+        enough memory."""
+        size, batch = min(load.context, model.trained_context), load.batch
         params = C.llama_context_default_params()
         params.n_ctx = size
         params.n_batch = params.n_ubatch = batch
         params.n_seq_max = 1
         params.n_outputs_max = 1  # logits of one token a step: 0.6 MB, not 0.6 MB times the batch
-        params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = KV_TYPES[kv_type]
-        params.flash_attn_type = flash_attention
+        params.n_threads = params.n_threads_batch = load.threads
+        params.type_k = params.type_v = KV_TYPES[load.kv_type]
+        params.flash_attn_type = _flash_attention(load)
         params.no_perf = True
         self._context = C.llama_init_from_model(model.handle, params)
         if not self._context:
             raise EngineError(
-                f"llama.cpp could not make a context of {size} tokens (KV cache {kv_type}). "
+                f"llama.cpp could not make a context of {size} tokens (KV cache {load.kv_type}). "
                 "Lower engine.context or choose a smaller engine.kv_type."
             )
         self.size = int(C.llama_n_ctx_seq(self._context))
@@ -86,6 +87,17 @@ class Context:
             C.llama_batch_free(self._batch)
             C.llama_free(self._context)
             self._context = None
+
+
+def _flash_attention(load: Load) -> int:
+    """The setting in llama.cpp's terms. `auto` is on where a quantized cache needs it, llama.cpp's own choice on a GPU,
+    and off on a CPU, where it is slower the longer the context: 1.8 times at 2,048 tokens."""
+    if load.flash_attention != "auto":
+        return int(load.flash_attention == "on")
+    if load.kv_type != "f16":
+        return int(C.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+    on_gpu = load.gpu_layers != 0 and any(device.kind == "GPU" for device in list_devices())
+    return int(C.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
 
 def _view(pointer: Any, length: int, dtype: Any) -> np.ndarray[Any, Any]:

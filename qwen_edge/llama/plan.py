@@ -40,19 +40,11 @@ def plan_memory(load: Load) -> MemoryPlan:
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
-        size = min(load.context, model.trained_context)
-        context = Context(
-            model,
-            size=size,
-            batch=load.batch,
-            threads=load.threads,
-            kv_type=load.kv_type,
-            flash_attention=load.flash_attention,
-        )
+        context = Context(model, load)
         context.close()
         element = KV_BYTES[load.kv_type]
         return MemoryPlan(
             weights=model.weights_bytes,
-            kv_cache=model.kv_bytes_per_token(element, element) * size,
+            kv_cache=model.kv_bytes_per_token(element, element) * context.size,
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )
