@@ -47,7 +47,7 @@ class Markers(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """The first message: what to load and how. `flash_attention` is 1 on, 0 off, -1 llama.cpp's choice."""
+    """The first message: what to load and how."""
 
     model: str
     context: int
@@ -55,7 +55,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     threads: int
     gpu_layers: int
     kv_type: Literal["f16", "q8_0", "q4_0"]
-    flash_attention: int
+    flash_attention: Literal["auto", "on", "off"]
     beat_seconds: float
 
 
@@ -95,25 +95,19 @@ class Loading(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The model is loaded and has decoded one token. Sizes in tokens, `*_bytes` in bytes, `seconds` since start.
+    """The model is loaded and has decoded one token. `context` in tokens.
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
     `gpu_layers` counts the layers that really run on a GPU."""
 
     name: str
     context: int
-    trained_context: int
-    vocabulary: int
     specials: tuple[str, ...]
     chat_template: str | None
     defaults: Sampling
-    weights_bytes: int
-    kv_bytes: int
-    devices: tuple[str, ...]
     gpu_layers: int
     layers: int
     threads: int
-    seconds: float
 
 
 class Tokens(msgspec.Struct, frozen=True, tag=True):
@@ -141,17 +135,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     For code context_too_long `tokens` is the prompt's length."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_prompt", "engine"]
+    code: Literal["context_too_long", "bad_prompt", "engine", "stopping"]
     detail: str
     tokens: int = 0
 
 
 class Beat(msgspec.Struct, frozen=True, tag=True):
-    """A sign of life when there is nothing else to say: steps done since start, requests running and waiting."""
-
-    steps: int
-    running: int
-    waiting: int
+    """A sign of life when there is nothing else to say."""
 
 
 Inbound = Load | Submit | Abort | Stop

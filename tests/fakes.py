@@ -66,9 +66,9 @@ class FakeBackend:
         assert 0 < len(tokens) <= self.batch
         assert position == len(self.cells), "a gap or an overlap in the cache"
         assert position + len(tokens) <= self.context, "more cells than there are"
-        if self.failing:
-            raise EngineError("no more room for tokens")
         self.cells += tokens
+        if self.failing:  # as llama.cpp does: what was computed before it failed stays
+            raise EngineError("the GPU has fallen off the bus")
         self.decodes.append((position, len(tokens)))
         self.logits = logits
 
@@ -110,18 +110,12 @@ def ready(backend: FakeBackend) -> Ready:
     return Ready(
         name="fake",
         context=backend.context,
-        trained_context=backend.context,
-        vocabulary=END + len(SPECIALS),
         specials=tuple(SPECIALS),
         chat_template=TEMPLATE,
         defaults=Sampling(temperature=0.6, top_k=20, top_p=0.95),
-        weights_bytes=1,
-        kv_bytes=1,
-        devices=("CPU",),
         gpu_layers=0,
         layers=1,
         threads=1,
-        seconds=0.0,
     )
 
 

@@ -15,7 +15,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.errors import EngineError
-from qwen_edge.messages import Abort, Beat, Failed, Outbound, Submit, Tokens
+from qwen_edge.messages import Abort, Failed, Outbound, Submit, Tokens
 
 
 class Engine:
@@ -27,14 +27,11 @@ class Engine:
         self._waiting: deque[Submit] = deque()
         self._running: Sequence | None = None
         self._cached: list[int] = []  # the tokens in the KV cache, by position
-        self._steps = 0
+        self.broken = False  # a decode has failed: the process should end
 
     @property
     def busy(self) -> bool:
         return self._running is not None or bool(self._waiting)
-
-    def beat(self) -> Beat:
-        return Beat(self._steps, int(self._running is not None), len(self._waiting))
 
     def submit(self, request: Submit) -> None:
         self._waiting.append(request)
@@ -49,7 +46,6 @@ class Engine:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
         if not self.busy:
             return []
-        self._steps += 1
         if self._running is None and (failure := self._admit(self._waiting.popleft())):
             return [failure]
         sequence = self._running
@@ -60,9 +56,10 @@ class Engine:
                 return []
             return self._extend(sequence, sequence.sampler.sample())
         except EngineError as error:
+            # what a failed decode left in the cache and in the driver is not known: a new process knows
+            self.broken = True
             self._release(sequence)
-            self._forget(0)  # what a failed decode left in the cache is not known
-            return [Failed(sequence.request.id, "engine", str(error))]
+            return [Failed(sequence.request.id, "engine", str(error)), Failed(None, "engine", str(error))]
 
     def _admit(self, request: Submit) -> Failed | None:
         """Make the request the running sequence, on top of the prefix it shares with what is cached."""

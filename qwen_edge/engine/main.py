@@ -1,4 +1,4 @@
-"""The engine process: `python -m qwen_edge.engine.main FD`, FD being its end of the socket pair.
+"""The engine process: started with the number of its end of the socket pair.
 
 It loads what the first message says, then turns: hear messages, step the engine, send what happened. Without work it
 sleeps on the socket and gives a sign of life now and then. It ends when told to, or when the daemon is gone.
@@ -18,7 +18,19 @@ from collections.abc import Callable
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.loop import Engine
 from qwen_edge.errors import EngineError
-from qwen_edge.messages import Abort, Failed, Inbound, Load, Loading, Outbound, Stop, Submit, encode, inbound_frames
+from qwen_edge.messages import (
+    Abort,
+    Beat,
+    Failed,
+    Inbound,
+    Load,
+    Loading,
+    Outbound,
+    Stop,
+    Submit,
+    encode,
+    inbound_frames,
+)
 
 
 class Channel:
@@ -42,15 +54,19 @@ class Channel:
         return self._frames.feed(data)
 
 
-def main(descriptor: int) -> None:
-    # The daemon decides when the engine ends; Ctrl-C in a terminal reaches the whole group, and is meant for it.
+def main(arguments: list[str]) -> None:
+    # The daemon decides when the engine ends. Ctrl-C in a terminal and a service manager's stop reach the whole group
+    # and are meant for the daemon, which lets running answers finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(arguments[0])) as connection, contextlib.suppress(EOFError, ConnectionError):
         serve(Channel(connection), load_llama)
+    sys.stdout.flush()
+    os._exit(0)  # freeing gigabytes page by page is the kernel's job
 
 
 def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) -> None:
-    """Obey the daemon until it says Stop or is gone (EOFError). `load_backend` also sends Ready."""
+    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready."""
     messages: list[Inbound] = []
     while not messages:
         messages = channel.receive(60.0)
@@ -65,10 +81,12 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) ->
     while _dispatch(engine, messages):
         events = engine.step()
         if not events and time.monotonic() - said >= load.beat_seconds:
-            events = [engine.beat()]  # idle, or in the middle of a long prompt
+            events = [Beat()]  # idle, or in the middle of a long prompt
         if events:
             channel.send(events)
             said = time.monotonic()
+        if engine.broken:
+            return
         messages = channel.receive(0.0 if engine.busy else load.beat_seconds)
 
 
@@ -101,9 +119,3 @@ def _dispatch(engine: Engine, messages: list[Inbound]) -> bool:
         elif isinstance(message, Stop):
             return False
     return True
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
-    sys.stdout.flush()
-    os._exit(0)  # freeing gigabytes page by page is the kernel's job

@@ -24,6 +24,7 @@ class Output:
         self._held = ""
         self.stopped = False
         # what is looked for now: None while it is open whether the text begins with reasoning
+        self._behind_reasoning = False
         self._in_reasoning: bool | None = reasons if reasons or not reasoning or not self._stop else None
 
     def push(self, piece: bytes) -> str:
@@ -64,10 +65,15 @@ class Output:
         end = self._held.find(close)
         if end < 0:
             return self._take(len(self._held) if final else len(self._held) - unfinished_marker(self._held, (close,)))
-        self._in_reasoning = False
+        self._in_reasoning, self._behind_reasoning = False, True
         return self._take(end + len(close))
 
     def _pass_answer(self, *, final: bool) -> str:
+        if self._behind_reasoning:
+            # the blank line after a think block is the format's, not the answer's first line
+            answer = self._held.lstrip("\n")
+            self._behind_reasoning = not answer
+            return self._take(len(self._held) - len(answer)) + (self._pass_answer(final=final) if answer else "")
         found = [at for text in self._stop if (at := self._held.find(text)) >= 0]
         if found:
             self.stopped = True

@@ -39,7 +39,7 @@ outbound = st.lists(
     st.builds(Tokens, ids, texts)
     | st.builds(Done, ids, st.sampled_from(["stop", "length"]), ids, ids, ids, st.just(0.5), st.just(1.5))
     | st.builds(Failed, st.none() | ids, st.just("engine"), texts)
-    | st.builds(Beat, ids, ids, ids),
+    | st.builds(Beat),
     max_size=5,
 )
 
@@ -61,5 +61,5 @@ def test_messages_to_the_daemon_survive_any_cut_of_the_stream(batches, cuts):
 
 
 def test_a_load_message_keeps_every_field():
-    load = Load("m.gguf", 8192, 128, 4, -1, "q8_0", -1, 5.0)
+    load = Load("m.gguf", 8192, 128, 4, -1, "q8_0", "auto", 5.0)
     assert inbound_frames().feed(encode([load])) == [load]

@@ -118,15 +118,15 @@ def test_a_stop_text_is_not_part_of_the_answer():
     assert (text_of(events, 1), end_of(events, 1).reason) == ("you ", "stop")
 
 
-def test_a_failed_decode_fails_its_request_and_no_other():
+def test_a_failed_decode_fails_its_request_and_tells_that_the_engine_is_done_for():
     backend = FakeBackend(echo)
     engine = Engine(backend)
     engine.submit(submit(1, "one"))
     backend.failing = True
-    assert end_of(run(engine), 1).code == "engine"
-    backend.failing = False
-    engine.submit(submit(2, "two"))
-    assert text_of(run(engine), 2) == "you said two!"
+    failed, end = engine.step()
+    assert (failed.id, failed.code, end.id) == (1, "engine", None)
+    assert engine.broken
+    assert backend.open_samplers == 0
 
 
 def test_an_unknown_special_token_is_refused():
