@@ -1,7 +1,8 @@
 """Every error a person may see: what happened, where, and what to do about it.
 
 A `UserError` is somebody's mistake or the world's (a wrong path, a full disk, a bad option): the command line prints
-its one sentence and exits with 2, never with a traceback. A `RequestError` is the same for one HTTP request and knows
+its one sentence and exits with its code, never with a traceback. Code 2 does not mend itself; 75 may (EX_TEMPFAIL in
+sysexits.h), and a service manager tries again. A `RequestError` is the same for one HTTP request and knows
 its place in OpenAI's error shape. Anything else that escapes is a bug of ours, and is shown whole.
 Plain values: any thread, any process.
 """
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """A mistake outside this program, told in one sentence that names the remedy. Exit code 2."""
+    """A mistake outside this program, told in one sentence that names the remedy."""
+
+    exit_code = 2
 
 
 class ConfigError(UserError):
@@ -23,8 +26,14 @@ class ConversionError(UserError):
     """A checkpoint that cannot be converted; nothing of it is left behind."""
 
 
-class EngineError(UserError):
-    """The engine cannot run this model here; the message says what to change."""
+class NotNowError(UserError):
+    """Something the daemon needs is not there: a model on a disk not mounted yet, a port, an address."""
+
+    exit_code = 75
+
+
+class EngineError(NotNowError):
+    """The engine cannot run this model here: the file is damaged, memory is short, a driver is not up."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,17 @@ def context_too_long(prompt_tokens: int, context: int) -> RequestError:
         code="context_length_exceeded",
         param="messages",
     )
+
+
+def internal_error() -> RequestError:
+    """A bug of ours, logged whole where it was caught."""
+    message = "Internal error: this is a bug in qwen-edge. The server's log has the details."
+    return RequestError(message, status=500, kind="server_error", code="internal_error")
+
+
+def stopping() -> RequestError:
+    """The daemon is being stopped, or restarted."""
+    return unavailable("The server is stopping. Try again in a moment.", retry_after=5)
 
 
 def engine_failed(detail: str) -> RequestError:

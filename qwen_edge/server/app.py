@@ -16,6 +16,6 @@ def make_app(state: State) -> web.Application:
     app[STATE] = state
     app.router.add_post("/v1/chat/completions", chat.chat_completions)
     app.router.add_get("/v1/models", admin.list_models)
-    app.router.add_get("/v1/models/{name}", admin.show_model)
+    app.router.add_get("/v1/models/{name:.+}", admin.show_model)
     app.router.add_get("/health", admin.health)
     return app

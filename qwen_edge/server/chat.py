@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -10,19 +11,21 @@ import msgspec
 from aiohttp import web
 
 from qwen_edge.chat.messages import Delta, Finish
-from qwen_edge.errors import RequestError, no_such_model, unavailable
+from qwen_edge.errors import RequestError, internal_error, no_such_model, unavailable
 from qwen_edge.server import openai
 from qwen_edge.server.schema import ChatBody, read_body, to_request
 from qwen_edge.server.state import STATE
 
 log = logging.getLogger(__name__)
 
+_BODY_SECONDS = 30.0
+
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
     state = request.app[STATE]
     ignore = state.config.server.unknown_parameters == "ignore"
-    body, unknown = read_body(await request.read(), ignore_unknown=ignore)
+    body, unknown = read_body(await _read(request), ignore_unknown=ignore)
     if unknown:
         log.warning("unknown parameters ignored: %s", ", ".join(unknown))
     if body.model and not state.names_model(body.model):
@@ -42,13 +45,12 @@ async def _stream(
     request: web.Request, body: ChatBody, encoder: openai.Encoder, events: AsyncGenerator[Delta | Finish, None]
 ) -> web.StreamResponse:
     """Headers go out with the first event, so that a request refused by the engine still gets its own status."""
-    first = await anext(events)
+    event = await anext(events)
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
     await response.prepare(request)
     await _send(response, encoder.first())
     try:
-        event: Delta | Finish = first
         while not isinstance(event, Finish):
             await _send(response, encoder.delta(event))
             event = await anext(events)
@@ -58,8 +60,21 @@ async def _stream(
         await response.write(b"data: [DONE]\n\n")
     except RequestError as error:
         await _send(response, openai.error(error))
+    except ConnectionError:
+        raise  # the client is gone
+    except Exception:  # headers are out: the error can only be an event
+        log.exception("streaming an answer failed")
+        await _send(response, openai.error(internal_error()))
     await response.write_eof()
     return response
+
+
+async def _read(request: web.Request) -> bytes:
+    """The body, which must come within reason: a client that never ends would keep the daemon from stopping."""
+    try:
+        return await asyncio.wait_for(request.read(), _BODY_SECONDS)
+    except asyncio.TimeoutError:
+        raise RequestError(f"The body did not come within {_BODY_SECONDS:.0f} s.", status=408) from None
 
 
 async def _send(response: web.StreamResponse, data: openai.Json) -> None:

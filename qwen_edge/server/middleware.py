@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
-from qwen_edge.errors import RequestError, UserError, unavailable
+from qwen_edge.config import LOOPBACK
+from qwen_edge.errors import RequestError, UserError, internal_error, stopping
 from qwen_edge.server import openai
 from qwen_edge.server.state import STATE
 
@@ -60,24 +62,38 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         raise  # the client is gone: nobody to answer
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        message = "Internal error: this is a bug in qwen-edge. The server's log has the details."
-        return error_response(RequestError(message, status=500, kind="server_error", code="internal_error"))
+        return error_response(internal_error())
 
 
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Keys are compared in constant time; a server that is stopping takes nothing new."""
     state = request.app[STATE]
-    if state.api_keys and request.path not in _OPEN_PATHS:
+    if not state.api_keys:
+        _refuse_foreign_page(request)
+    elif request.path not in _OPEN_PATHS:
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        matches = [hmac.compare_digest(given.strip().encode(), key.encode()) for key in state.api_keys]
+        # aiohttp keeps bytes that are no UTF-8 as surrogates
+        token = given.strip().encode(errors="surrogateescape")
+        matches = [hmac.compare_digest(token, key.encode()) for key in state.api_keys]
         if kind.lower() != "bearer" or not any(matches):
             raise RequestError(
                 "A valid API key is needed: send 'Authorization: Bearer <key>'.", status=401, code="invalid_api_key"
             )
     if state.stopping and request.method == "POST":
-        raise unavailable("The server is stopping.", retry_after=5)
+        raise stopping()
     return await handler(request)
+
+
+def _refuse_foreign_page(request: web.Request) -> None:
+    """Without a key, any web page that somebody on this machine has open could use the server: browsers tell."""
+    origin = request.headers.get("Origin")
+    if origin and URL(origin).host not in LOOPBACK:
+        raise RequestError(
+            f"Requests from web pages of {origin} are refused. Set server.api_keys_file to let pages with a key in.",
+            status=403,
+            code="foreign_origin",
+        )
 
 
 def error_response(error: RequestError) -> web.Response:

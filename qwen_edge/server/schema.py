@@ -19,7 +19,7 @@ from qwen_edge.config import ChatConfig
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Sampling
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 
@@ -89,7 +89,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: _Fraction | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: _Fraction | None = None
     frequency_penalty: _Penalty | None = None
     presence_penalty: _Penalty | None = None
@@ -108,6 +108,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     logit_bias: dict[str, float] | None = None
     response_format: _ResponseFormat | None = None
     store: bool | None = None
+    modalities: list[str] | None = None
     # labels for the caller's own books
     user: str | None = None
     metadata: dict[str, str] | None = None
@@ -123,6 +124,7 @@ _NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
     "logit_bias": lambda body: bool(body.logit_bias),
     "response_format": lambda body: body.response_format is not None and body.response_format.type != "text",
     "store": lambda body: bool(body.store),
+    "modalities": lambda body: body.modalities not in (None, ["text"]),
     "tool_choice": lambda body: body.tool_choice not in (None, "auto", "none"),
 }
 _KNOWN = set(ChatBody.__struct_fields__)
@@ -144,7 +146,7 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
             param=unknown[0],
         )
     try:
-        body = msgspec.convert({key: values[key] for key in values if key in _KNOWN}, ChatBody)
+        body = msgspec.convert({key: _whole(values[key]) for key in values if key in _KNOWN}, ChatBody)
         msgspec.convert({"tools": body.tools or []}, _Tools)
     except msgspec.ValidationError as error:
         what, param = _place(str(error))
@@ -153,6 +155,11 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         if is_asked(body):
             raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
     return body, unknown
+
+
+def _whole(value: Any) -> Any:
+    """150.0 as 150: JSON knows no whole numbers, and some clients' languages do not either."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatRequest:

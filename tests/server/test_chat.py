@@ -159,8 +159,9 @@ async def test_the_history_reaches_the_prompt(serve):
 async def test_stop_texts_end_the_answer_but_not_the_thinking(serve):
     served = await serve(lambda prompt: "<think>\na\nb\n</think>\n\none\ntwo")
     _, answer = await served.ask(stop="\n")
-    # the blank line between think block and answer comes first: it is the format's, not the answer's
+    # nor does the blank line between think block and answer: it is the format's, not the answer's
     assert answer["choices"][0]["message"]["reasoning_content"] == "a\nb"
+    assert answer["choices"][0]["message"]["content"] == "one"
 
 
 async def test_max_tokens_ends_in_length(serve):

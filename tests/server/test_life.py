@@ -73,7 +73,7 @@ async def test_an_idle_engine_gives_signs_of_life(serve):
     served = await serve(hang_seconds=0.8)
     for _ in range(20):
         await asyncio.sleep(0.1)
-        assert served.supervisor.silence < 0.8
+        assert served.supervisor.absence < 0.8
     assert len(served.engines) == 1
 
 
@@ -142,7 +142,7 @@ async def test_the_watchdog_is_not_fed_while_the_engine_is_silent(serve, tmp_pat
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "800000"}
         served = await serve(notifier=Notifier(environment), gate=gate)
         asking = asyncio.create_task(served.ask())
-        await until(lambda: served.supervisor.silence > 0.6)
+        await until(lambda: served.supervisor.absence > 0.6)
         loop = asyncio.get_running_loop()
         with pytest.raises(BlockingIOError):
             while True:
