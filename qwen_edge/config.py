@@ -17,19 +17,21 @@ import yaml
 
 from qwen_edge.errors import ConfigError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-_Positive = Annotated[int, msgspec.Meta(ge=1)]
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the model is run. `threads` None: one for each physical core; `gpu_layers` -1: all that a GPU takes."""
 
-    context: Annotated[int, msgspec.Meta(ge=64)] = 8192
+    context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
     threads: _Positive | None = None
     batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 128
-    gpu_layers: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1000)] = -1
     require_gpu: bool = False
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
@@ -45,7 +47,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_keys_file: str | None = None
     model_aliases: tuple[str, ...] = ()
     unknown_parameters: Literal["reject", "ignore"] = "reject"
-    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 4 << 20
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1 << 20
+    max_connections: _Positive = 256
     max_waiting: Annotated[int, msgspec.Meta(ge=0)] = 16
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60
@@ -57,7 +60,7 @@ class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thinking: bool | None = None
     max_tokens: _Positive | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     top_p: _Fraction | None = None
     min_p: _Fraction | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=2)] | None = None
@@ -101,7 +104,9 @@ def parse_config(text: str, where: str) -> Config:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: a value contains itself.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
     if isinstance(values, dict):  # a group whose every line is a comment
         values = {key: value for key, value in values.items() if value is not None}

@@ -18,19 +18,16 @@ from typing import Any
 
 import psutil
 
-from qwen_edge.config import Config, EngineConfig
+from qwen_edge.config import LOOPBACK, Config, EngineConfig
 from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.gpu import find_gpu, rebuild_command
-from qwen_edge.errors import ConfigError, EngineError
+from qwen_edge.errors import ConfigError, EngineError, NotNowError
 from qwen_edge.messages import Load, Ready
 from qwen_edge.paths import find_model
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 
 log = logging.getLogger(__name__)
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_FLASH_ATTENTION = {"on": 1, "off": 0, "auto": -1}
 
 
 def serve(config: Config, say: Callable[[str], None]) -> None:
@@ -60,7 +57,7 @@ def read_keys(config: Config) -> frozenset[str]:
     keys = _keys_in(Path(file).expanduser()) if file else _keys_in(credential) if credential.is_file() else frozenset()
     if file and not keys:
         raise ConfigError(f"server.api_keys_file: {file} holds no key. Write one a line.")
-    if not keys and config.server.host not in _LOOPBACK:
+    if not keys and config.server.host not in LOOPBACK:
         raise ConfigError(
             f"server.host is {config.server.host}, which others can reach, and there is no key. "
             "Set server.api_keys_file, or keep server.host at 127.0.0.1."
@@ -73,14 +70,19 @@ def _keys_in(file: Path) -> frozenset[str]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
-    return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    stripped = (line.strip() for line in lines)
+    return frozenset(line for line in stripped if line and not line.startswith("#"))
 
 
 def load_message(config: EngineConfig, model: Path, watchdog: float | None = None) -> Load:
-    """The engine's orders. It must be heard of well within the time after which it would be taken for dead."""
+    """The engine's orders. It must be heard of well within the time after which it would be taken for dead.
+
+    Raises ConfigError for settings that do not go together."""
+    if config.kv_type != "f16" and config.flash_attention == "off":
+        raise ConfigError(
+            f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto."
+        )
     patience = min(config.hang_seconds, watchdog or config.hang_seconds)
-    # Without a GPU flash attention is slower the longer the context, up to 1.8 times at 2,048 tokens.
-    flash_attention = "off" if config.flash_attention == "auto" and find_gpu() is None else config.flash_attention
     return Load(
         model=str(model.resolve()),
         context=config.context,
@@ -88,7 +90,7 @@ def load_message(config: EngineConfig, model: Path, watchdog: float | None = Non
         threads=config.threads or usable_cores(),
         gpu_layers=config.gpu_layers,
         kv_type=config.kv_type,
-        flash_attention=_FLASH_ATTENTION[flash_attention],
+        flash_attention=config.flash_attention,
         beat_seconds=min(5.0, patience / 4),
     )
 
@@ -121,33 +123,38 @@ class Daemon:
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
+        server = None
         try:
             await runner.setup()
-            address = await self._listen(runner)
+            server = await self._listen(runner)
+            address = _address(self._config.server.host, server)
             await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
             if self._engine.model and not self._stop.is_set():
                 self._announce(address, self._engine.model, say)
                 await self._first_of(self._stop.wait(), engine)
-            await self._drain(state, runner)
+            await self._drain(state, server)
         finally:
             watchdog.cancel()
             await runner.cleanup()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
 
-    async def _listen(self, runner: Any) -> str:
-        """Bind; returns the address with the port that was really taken (for port 0)."""
-        from aiohttp import web
-
+    async def _listen(self, runner: Any) -> asyncio.Server:
+        """Bind and accept, up to the most connections there may be. Raises NotNowError."""
         host, port = self._config.server.host, self._config.server.port
+        most = self._config.server.max_connections
+
+        def accept() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = runner.server() if len(runner.server.connections) < most else _Refusal()
+            return protocol
+
         try:
-            await web.TCPSite(runner, host, port).start()
+            return await asyncio.get_running_loop().create_server(accept, host, port, reuse_address=True)
         except OSError as error:
-            raise ConfigError(
+            raise NotNowError(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}. "
                 "Stop what uses the port, or choose another: server.port (--port)."
             ) from None
-        return f"http://{host}:{runner.addresses[0][1]}"
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
         gpu = find_gpu()
@@ -160,24 +167,25 @@ class Daemon:
             raise EngineError("engine.require_gpu is set, and no layer runs on a GPU: qwen-edge doctor tells why.")
         where = f"{model.gpu_layers}/{model.layers + 1} layers on the GPU" if model.gpu_layers else "CPU"
         status = (
-            f"{address}  {self._model.stem}  context {model.context}  {self._memory() / 1e6:.0f} MB  "
-            f"{where}, {model.threads} threads"
+            f"{address}  {self._model.stem}  context {model.context}  {self._memory()}{where}, {model.threads} threads"
         )
         seconds = time.time() - psutil.Process().create_time()
         say(f"qwen-edge {version('qwen-edge')}  {status}  ready in {seconds:.2f} s")
         self._notifier.ready(status)
 
-    def _memory(self) -> int:
-        """Bytes of memory that would be free if daemon and engine were not here."""
-        processes = [psutil.Process(), *psutil.Process().children()]
-        return sum(process.memory_full_info().pss for process in processes)
+    def _memory(self) -> str:
+        """What would be free if daemon and engine were not here; nothing if the system does not tell."""
+        try:
+            processes = [psutil.Process(), *psutil.Process().children()]
+            return f"{sum(process.memory_full_info().pss for process in processes) / 1e6:.0f} MB  "
+        except psutil.Error:
+            return ""
 
-    async def _drain(self, state: Any, runner: Any) -> None:
+    async def _drain(self, state: Any, server: asyncio.Server) -> None:
         """Take nothing new, finish what runs; give up after drain_seconds, or at once at a second signal."""
         state.stopping = True
         self._notifier.stopping(self._config.server.drain_seconds + 10)
-        for site in list(runner.sites):
-            await site.stop()
+        server.close()
         if state.in_flight:
             log.info("stopping: %d requests are being finished", state.in_flight)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -187,14 +195,18 @@ class Daemon:
             log.warning("stopping now: %d requests are cut off", state.in_flight)
 
     async def _watchdog(self) -> None:
-        """Tell systemd we are alive as long as the engine is heard of: a daemon without an engine is of no use."""
+        """Tell systemd we are alive as long as the engine is heard of: a daemon without an engine is of no use.
+
+        While an engine loads or is replaced, for at most as long as loading may take."""
         interval = self._notifier.watchdog_seconds
         while True:
-            if self._engine.state == "loading":
+            if self._engine.model is None:
                 self._notifier.still_starting(30)
-            if interval and (self._engine.state != "ready" or self._engine.silence < interval / 2):
-                self._notifier.alive()
-            await asyncio.sleep(interval / 4 if interval else 10)
+            if interval:
+                patience = interval / 2 if self._engine.state == "ready" else self._config.engine.load_seconds
+                if self._engine.absence < patience:
+                    self._notifier.alive()
+            await asyncio.sleep(min(interval / 4, 10.0) if interval else 10.0)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -211,3 +223,17 @@ class Daemon:
                 task.cancel()
         for task in done:
             task.result()
+
+
+class _Refusal(asyncio.Protocol):
+    """A connection too many: closed before anything is read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _address(host: str, server: asyncio.Server) -> str:
+    """Where clients find us, with the port that was really taken (for port 0)."""
+    port = server.sockets[0].getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen_edge.errors import ConfigError
+from qwen_edge.errors import NotNowError, UserError
 
 DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
 
@@ -22,19 +22,24 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
-    """The model file to serve: the one chosen, else the default one, else the only one in the models folder."""
+    """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
+
+    Raises NotNowError if there is none, UserError if there are several."""
     folder = folder or models_folder()
-    if chosen is not None:
-        path = Path(chosen).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"There is no model at {path}. Make one: qwen-edge convert -o {path}")
-        return path
-    if (default := folder / DEFAULT_MODEL).is_file():
-        return default
-    found = sorted(folder.glob("*.gguf"))
+    try:
+        if chosen is not None:
+            path = Path(chosen).expanduser()
+            if not path.is_file():
+                raise NotNowError(f"There is no model at {path}. Make one: qwen-edge convert -o {path}")
+            return path
+        if (default := folder / DEFAULT_MODEL).is_file():
+            return default
+        found = sorted(folder.glob("*.gguf"))
+    except OSError as error:
+        raise NotNowError(f"Cannot look for a model: {error}.") from None
     if not found:
-        raise ConfigError(f"There is no model in {folder}. Make one: qwen-edge convert")
+        raise NotNowError(f"There is no model in {folder}. Make one: qwen-edge convert")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ConfigError(f"{folder} holds several models ({names}): say which with --model.")
+        raise UserError(f"{folder} holds several models ({names}): say which with --model.")
     return found[0]

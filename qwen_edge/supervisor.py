@@ -14,14 +14,13 @@ import logging
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 import msgspec
 
-from qwen_edge.errors import EngineError, RequestError, context_too_long, engine_failed, unavailable
+from qwen_edge.errors import EngineError, RequestError, context_too_long, engine_failed, stopping, unavailable
 from qwen_edge.messages import (
     Abort,
     Done,
@@ -37,10 +36,12 @@ from qwen_edge.messages import (
     encode,
     outbound_frames,
 )
+from qwen_edge.spawn import python_command
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _HEALTHY_AFTER = 0.5, 30.0, 60.0  # seconds
+_REAP_SECONDS = 10.0
 
 State = Literal["loading", "ready", "restarting", "stopped"]
 
@@ -52,7 +53,7 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            command = [sys.executable, "-m", "qwen_edge.engine.main", str(theirs.fileno())]
+            command = python_command("qwen_edge.engine.main", str(theirs.fileno()))
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self.socket = ours
 
@@ -60,8 +61,11 @@ class EngineProcess:
         self.process.kill()
 
     def how_it_ended(self) -> str:
-        """Reap the process, which has closed its socket, and tell how it died. May block for a moment."""
-        code = self.process.wait()
+        """Reap the process, whose socket is closed, and tell how it died. May block for a moment."""
+        try:
+            code = self.process.wait(_REAP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "it cannot be killed: a driver holds it"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
@@ -88,7 +92,7 @@ class Supervisor:
         self._link: _Link | None = None
         self._loaded = asyncio.Event()
         self._stop = asyncio.Event()
-        self._heard = clock()
+        self._heard = self._served = clock()
         self._refusal: str | None = None  # why the engine said it cannot load the model
         self.state: State = "loading"
         self.model: Ready | None = None
@@ -108,9 +112,9 @@ class Supervisor:
         return len(self._answers)
 
     @property
-    def silence(self) -> float:
-        """Seconds since the engine was heard of."""
-        return self._clock() - self._heard
+    def absence(self) -> float:
+        """Seconds since a loaded engine was heard of, or since the beginning."""
+        return self._clock() - self._served
 
     async def run(self) -> None:
         """Keep an engine alive until `stop`. Raises EngineError if the very first one cannot load the model."""
@@ -123,7 +127,7 @@ class Supervisor:
             if self.model is None:
                 raise EngineError(self._refusal or f"The engine died while loading the model: {reason}.")
             log.error("engine died: %s; %d requests lost", self._refusal or reason, len(self._answers))
-            self._fail_all(reason)
+            self._fail_all("engine", self._refusal or reason)
             pause = _FIRST_PAUSE if self._clock() - began > _HEALTHY_AFTER else min(2 * pause, _LONGEST_PAUSE)
             self.state, self.restarts = "restarting", self.restarts + 1
             await self._stoppable_sleep(pause)
@@ -139,13 +143,14 @@ class Supervisor:
 
         Leaving the iterator early aborts the request. Raises RequestError.
         """
-        if self.state != "ready" or self._link is None:
+        link = self._link
+        if self.state != "ready" or link is None:
             raise unavailable(f"The engine is {self.state}. Try again in a moment.", retry_after=2)
         request = msgspec.structs.replace(request, id=next(self._ids))
         events = self._answers[request.id] = asyncio.Queue()
-        self._link.send([request])
         event: Tokens | Done | Failed | None = None
         try:
+            link.send([request])
             while not isinstance(event, Done):
                 event = await events.get()
                 if isinstance(event, Failed):
@@ -154,13 +159,13 @@ class Supervisor:
         finally:
             del self._answers[request.id]
             if not isinstance(event, Done | Failed):
-                self._link.send([Abort(request.id)])
+                link.send([Abort(request.id)])
 
     async def stop(self, grace: float) -> None:
         """End the engine: politely, and after `grace` seconds not. Requests still running fail."""
         self._stop.set()
         self.state = "stopped"
-        self._fail_all("the daemon is stopping")
+        self._fail_all("stopping", "")
         if self._link:
             self._link.send([Stop()])
             try:
@@ -172,27 +177,34 @@ class Supervisor:
 
     async def _live(self) -> str:
         """One life of the engine; returns how it ended."""
-        engine = self._engine = self._engine or self._start()
+        try:
+            engine = self._engine = self._engine or self._start()
+        except OSError as error:  # no memory or no descriptors for another process
+            return f"it cannot be started: {error}"
         self.state, self._refusal = "loading", None
         self._heard = self._clock()
         loop = asyncio.get_running_loop()
-        _, self._link = await loop.create_unix_connection(lambda: _Link(self._hear), sock=engine.socket)
-        self._link.send([self._load])
-        watch = asyncio.create_task(self._watch(engine))
+        _, link = await loop.create_unix_connection(lambda: _Link(self._hear), sock=engine.socket)
+        self._link = link
+        link.send([self._load])
+        watch = asyncio.create_task(self._watch(engine, link))
         try:
-            await self._link.closed
+            await link.closed
         finally:
             watch.cancel()
             self._link = self._engine = None
         return await loop.run_in_executor(None, engine.how_it_ended)
 
-    async def _watch(self, engine: EngineProcess) -> None:
-        """Kill an engine that has gone silent: stopped, swapped to death, or stuck in a driver."""
-        while True:
-            patience = self._patience[self.state]
-            if self.silence > patience:
-                log.error("engine silent for %.0f s while %s: killed", self.silence, self.state)
+    async def _watch(self, engine: EngineProcess, link: _Link) -> None:
+        """Kill an engine that has gone silent: stopped, swapped to death, or stuck in a driver.
+
+        A driver may hold even a killed process; closing our end lets its requests fail all the same."""
+        while patience := self._patience.get(self.state):
+            silence = self._clock() - self._heard
+            if silence > patience:
+                log.error("engine silent for %.0f s while %s: killed", silence, self.state)
                 engine.kill()
+                link.close()
                 return
             await asyncio.sleep(min(1.0, patience / 4))
 
@@ -208,17 +220,19 @@ class Supervisor:
                 events.put_nowait(message)
         elif isinstance(message, Loading):
             log.info("loading the model: %d %%", round(100 * message.fraction))
+        if self.state == "ready":
+            self._served = self._heard
 
     def _explain(self, failure: Failed) -> RequestError:
         if failure.code == "context_too_long":
             return context_too_long(failure.tokens, self.model.context if self.model else 0)
         if failure.code == "bad_prompt":
             return RequestError(f"The prompt cannot be used: {failure.detail}.", param="messages")
-        return engine_failed(failure.detail)
+        return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_all(self, code: Literal["engine", "stopping"], detail: str) -> None:
         for request_id, events in self._answers.items():
-            events.put_nowait(Failed(request_id, "engine", reason))
+            events.put_nowait(Failed(request_id, code, detail))
 
     async def _stoppable_sleep(self, seconds: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
@@ -245,6 +259,10 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         if not self.closed.done():
             self.closed.set_result(None)
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.abort()
 
     def send(self, messages: list[Inbound]) -> None:
         """Never blocks. What is sent to an engine that has just died is lost with it."""

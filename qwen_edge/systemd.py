@@ -45,9 +45,9 @@ class Notifier:
             return
         # a leading @ stands for the abstract namespace
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
                 notify.connect(address)
                 notify.sendall(message.encode())
-            except OSError as error:  # systemd may be re-executing itself: serving goes on
-                log.debug("systemd does not hear us: %s", error)
+        except OSError as error:  # systemd may be re-executing itself: serving goes on
+            log.debug("systemd does not hear us: %s", error)

@@ -34,11 +34,11 @@ def _cli() -> None:
 
 
 def main(*arguments: Any) -> None:
-    """Run one command. A user's mistake is one line on stderr and exit code 2; Ctrl-C is 130; bugs show whole."""
+    """Run one command. A user's mistake is one line on stderr (see errors.py); Ctrl-C is 130; bugs show whole."""
     try:
         _cli.main(args=list(arguments) or None, prog_name="qwen-edge", standalone_mode=False)
     except UserError as error:
-        sys.exit(_complain(str(error), 2))
+        sys.exit(_complain(str(error), error.exit_code))
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The steps that need llama.cpp, in a process of their own: `python -m qwen_edge.convert.worker '{...}'`.
+"""The steps that need llama.cpp, in a process of their own.
 
 llama.cpp cannot be interrupted in the middle of a tensor, may abort on a file it does not like, and keeps what it
 allocated; a process can be killed, and what it dies of can be said in one sentence. One JSON object comes in as the
@@ -12,12 +12,12 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from qwen_edge.errors import ConversionError, EngineError
+from qwen_edge.spawn import python_command
 
 _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
@@ -28,7 +28,7 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
 
     Interrupted here (Ctrl-C), the worker is killed and nothing goes on in the background.
     """
-    command = [sys.executable, "-m", "qwen_edge.convert.worker", json.dumps(task)]
+    command = python_command("qwen_edge.convert.worker", json.dumps(task))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
         assert worker.stdout and worker.stderr
         try:
@@ -54,9 +54,10 @@ def _how(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _main() -> None:
+def main(arguments: list[str]) -> None:
+    """The worker's side."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the command that asked
-    task = json.loads(sys.argv[1])
+    task = json.loads(arguments[0])
     try:
         _say(result=_quantize(task) if task["do"] == "quantize" else _check(task))
     except EngineError as error:
@@ -103,7 +104,3 @@ def _check(task: dict[str, Any]) -> dict[str, Any]:
         return {"seen": check_model(Path(task["file"]), task["added"]), "tools": versions()}
     except EngineError as error:
         raise EngineError(" ".join([str(error), *complaints])) from None
-
-
-if __name__ == "__main__":
-    _main()

@@ -78,35 +78,45 @@ def test_an_engine_without_its_daemon_ends(tiny_model):
         engine.wait(10)
 
 
-def test_sigterm_finishes_the_running_answer(tiny_model):
+@pytest.mark.parametrize("to_the_whole_group", [False, True])
+def test_sigterm_finishes_the_running_answer(tiny_model, to_the_whole_group):
+    """A service manager may send the signal to every process of the service."""
     with ServedModel(tiny_model, "--context", "4096", "--threads", "1") as served:
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 300, "seed": 1}
         chunks = served.stream(body)
         next(chunks)
         engine = served.engine
         served.process.send_signal(signal.SIGTERM)
+        if to_the_whole_group:
+            engine.send_signal(signal.SIGTERM)
         reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
         assert reasons[-1] in ("length", "stop")
         assert served.process.wait(10) == 0
         assert not psutil.pid_exists(engine.pid)
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: str, code: int = 75) -> str:
+    """What is said on stderr by a daemon that ends with `code`: 75 may mend itself, 2 does not."""
     command = [sys.executable, "-m", "qwen_edge", "serve", "--port", "0", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]
 
 
-def test_a_file_that_is_no_model_ends_with_one_line_and_exit_code_2(tmp_path):
+def test_a_file_that_is_no_model_ends_with_one_line(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"nonsense" * 1000)
     assert refused("--model", str(tmp_path / "bad.gguf")).startswith("qwen-edge: llama.cpp could not load")
 
 
-def test_a_truncated_model_ends_with_one_line_and_exit_code_2(tiny_model, tmp_path):
+def test_a_truncated_model_ends_with_one_line(tiny_model, tmp_path):
     (tmp_path / "cut.gguf").write_bytes(tiny_model.read_bytes()[:-100_000])
     assert "could not load" in refused("--model", str(tmp_path / "cut.gguf"))
+
+
+def test_a_mistake_in_the_settings_ends_with_exit_code_2(tiny_model, tmp_path):
+    (tmp_path / "bad.yaml").write_text("engin: {}")
+    assert "there is no such setting" in refused("--model", str(tiny_model), "-c", str(tmp_path / "bad.yaml"), code=2)
 
 
 def test_a_missing_model_is_named(tmp_path):

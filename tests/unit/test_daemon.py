@@ -18,7 +18,7 @@ def test_without_keys_only_loopback_is_served():
 
 
 def test_keys_come_one_a_line_from_the_file(tmp_path):
-    (tmp_path / "keys").write_text("# kitchen\nsecret-1\n\n  secret-2 \n")
+    (tmp_path / "keys").write_text("# kitchen\n  # cellar\nsecret-1\n\n  secret-2 \n")
     settings = config(f"server: {{host: 0.0.0.0, api_keys_file: {tmp_path / 'keys'}}}")
     assert read_keys(settings) == {"secret-1", "secret-2"}
 
@@ -40,6 +40,12 @@ def test_keys_come_from_systemds_credential(tmp_path, monkeypatch):
         read_keys(config("server: {host: 0.0.0.0}"))
     (tmp_path / "api-keys").write_text("secret\n")
     assert read_keys(config("server: {host: 0.0.0.0}")) == {"secret"}
+
+
+def test_a_quantized_cache_without_flash_attention_is_refused_in_words(tmp_path):
+    with pytest.raises(ConfigError, match="q8_0 needs flash attention"):
+        load_message(config("engine: {kv_type: q8_0, flash_attention: 'off'}").engine, tmp_path / "m")
+    assert load_message(config("engine: {kv_type: q8_0}").engine, tmp_path / "m").flash_attention == "auto"
 
 
 def test_the_engine_is_heard_of_well_within_anybodys_patience(tmp_path):

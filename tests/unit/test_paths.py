@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.errors import ConfigError
+from qwen_edge.errors import UserError
 from qwen_edge.paths import DEFAULT_MODEL, find_model, models_folder
 
 
@@ -24,11 +24,11 @@ def test_the_model_is_the_one_chosen_the_default_or_the_only_one(tmp_path):
 
 
 def test_no_model_and_too_many_are_told_with_what_to_do(tmp_path):
-    with pytest.raises(ConfigError, match=r"no model in .*qwen-edge convert"):
+    with pytest.raises(UserError, match=r"no model in .*qwen-edge convert"):
         find_model(None, tmp_path)
-    with pytest.raises(ConfigError, match=r"no model at .*x\.gguf"):
+    with pytest.raises(UserError, match=r"no model at .*x\.gguf"):
         find_model(str(tmp_path / "x.gguf"), tmp_path)
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).touch()
-    with pytest.raises(ConfigError, match=r"several models \(a.gguf, b.gguf\)"):
+    with pytest.raises(UserError, match=r"several models \(a.gguf, b.gguf\)"):
         find_model(None, tmp_path)
