@@ -50,6 +50,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1 << 20
     max_connections: _Positive = 256
     max_waiting: Annotated[int, msgspec.Meta(ge=0)] = 16
+    body_seconds: _Seconds = 30
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60
 

@@ -18,14 +18,13 @@ from qwen_edge.server.state import STATE
 
 log = logging.getLogger(__name__)
 
-_BODY_SECONDS = 30.0
-
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
     state = request.app[STATE]
     ignore = state.config.server.unknown_parameters == "ignore"
-    body, unknown = read_body(await _read(request), ignore_unknown=ignore)
+    data = await _read(request, state.config.server.body_seconds)
+    body, unknown = read_body(data, ignore_unknown=ignore)
     if unknown:
         log.warning("unknown parameters ignored: %s", ", ".join(unknown))
     if body.model and not state.names_model(body.model):
@@ -69,12 +68,12 @@ async def _stream(
     return response
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read(request: web.Request, seconds: float) -> bytes:
     """The body, which must come within reason: a client that never ends would keep the daemon from stopping."""
     try:
-        return await asyncio.wait_for(request.read(), _BODY_SECONDS)
+        return await asyncio.wait_for(request.read(), seconds)
     except asyncio.TimeoutError:
-        raise RequestError(f"The body did not come within {_BODY_SECONDS:.0f} s.", status=408) from None
+        raise RequestError(f"The body did not come within {seconds:g} s.", status=408) from None
 
 
 async def _send(response: web.StreamResponse, data: openai.Json) -> None:

@@ -32,6 +32,7 @@ class Served:
     http: aiohttp.ClientSession
     task: asyncio.Task[None]
     engines: list[FakeEngineProcess] = field(default_factory=list)
+    failing_starts: list[OSError] = field(default_factory=list)  # raised instead of starting another engine
 
     def post(self, body: Any, **options: Any) -> Any:
         return self.http.post(f"{self.address}/v1/chat/completions", json=body, **options)
@@ -64,9 +65,12 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         hang_seconds: float = 30.0,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
+        failing_starts: list[OSError] = []
         backend = FakeBackend(script, context=context, gate=gate)
 
         def engine() -> FakeEngineProcess:
+            if failing_starts:
+                raise failing_starts.pop()
             backend.cells.clear()
             engines.append(FakeEngineProcess(backend))
             return engines[-1]
@@ -79,7 +83,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         said: asyncio.Queue[str] = asyncio.Queue()
         task = asyncio.create_task(daemon.run(said.put_nowait))
         line = await said.get()
-        served = Served(line.split()[2], backend, supervisor, aiohttp.ClientSession(), task, engines)
+        http = aiohttp.ClientSession()
+        served = Served(line.split()[2], backend, supervisor, http, task, engines, failing_starts)
         running.append(served)
         return served
 

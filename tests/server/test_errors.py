@@ -1,6 +1,7 @@
 """Every refusal is OpenAI's error object with the right status, and names what is wrong."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -33,6 +34,11 @@ async def refused(served, body, **options):
         ({"messages": MESSAGES, "temperature": 3}, "temperature", "<= 2"),
         ({"messages": MESSAGES, "top_p": -1}, "top_p", ">= 0"),
         ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens", ">= 1"),
+        ({"messages": MESSAGES, "max_tokens": 10**30}, "max_tokens", "<= 2147483647"),
+        ({"messages": MESSAGES, "max_tokens": 1e300}, "max_tokens", "<= 2147483647"),
+        ({"messages": MESSAGES, "top_k": 2**40}, "top_k", "<= 2147483647"),
+        ({"messages": MESSAGES, "max_tokens": 7.5}, "max_tokens", "int"),
+        ({"messages": MESSAGES, "modalities": ["audio"]}, "modalities", "not supported"),
         ({"messages": MESSAGES, "stop": list("abcdefghijklmnopqr")}, "stop", "length <= 16"),
         ({"messages": MESSAGES, "temprature": 1}, "temprature", "Unknown parameter"),
         ({"messages": MESSAGES, "n": 2}, "n", "not supported"),
@@ -75,9 +81,18 @@ async def test_tools_nested_too_deeply_are_refused(serve):
     assert response.status == 400
 
 
+async def test_whole_numbers_may_be_written_with_a_point(serve):
+    status, answer = await (await serve(lambda prompt: "a long answer")).ask(
+        max_tokens=6.0, top_k=20.0, temperature=1.0
+    )
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "a long"
+
+
 async def test_values_a_server_without_the_feature_can_honour_are_accepted(serve):
     served = await serve()
     neutral = {"n": 1, "logprobs": False, "tool_choice": "auto", "response_format": {"type": "text"}, "store": False}
+    neutral |= {"modalities": ["text"]}
     status, _ = await served.ask(**neutral, user="me", metadata={"a": "b"}, logit_bias={})
     assert status == 200
 
@@ -158,3 +173,65 @@ async def test_models_are_listed(serve):
         assert (await response.json())["id"] == "fake"
     async with served.http.get(f"{served.address}/v1/models/other") as response:
         assert response.status == 404
+
+
+async def test_pages_of_other_sites_are_refused_where_no_key_protects(serve):
+    served = await serve()
+    status, error = await refused(served, {"messages": MESSAGES}, headers={"Origin": "https://evil.example"})
+    assert (status, error["code"]) == (403, "foreign_origin")
+    assert "https://evil.example" in error["message"]
+    for origin in ("http://localhost:3000", "http://127.0.0.1"):
+        async with served.post({"messages": MESSAGES}, headers={"Origin": origin}) as response:
+            assert response.status == 200
+
+
+async def test_pages_with_a_key_come_from_anywhere(serve):
+    served = await serve(keys=frozenset({"secret"}))
+    headers = {"Origin": "https://home.example", "Authorization": "Bearer secret"}
+    async with served.post({"messages": MESSAGES}, headers=headers) as response:
+        assert response.status == 200
+
+
+async def test_a_key_that_is_no_text_is_a_wrong_key(serve):
+    served = await serve(keys=frozenset({"secret"}))
+    async with raw(served) as (reader, writer):
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+
+
+async def test_a_body_that_never_ends_is_given_up(serve):
+    served = await serve(settings="  body_seconds: 0.1\n")
+    async with raw(served) as (reader, writer):
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in await reader.readline()
+    assert (await served.ask())[0] == 200
+
+
+async def test_connections_beyond_the_limit_are_closed_and_the_others_served(serve):
+    served = await serve(settings="  max_connections: 2\n")
+    async with raw(served) as (reader, writer), raw(served) as (second, _):
+        async with raw(served) as (third, _):
+            with contextlib.suppress(ConnectionResetError):
+                assert await third.read() == b""
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        assert not second.at_eof()
+
+
+async def test_a_model_with_a_slash_in_its_name_can_be_asked_for(serve):
+    served = await serve(settings="  model_aliases: [Qwen/Qwen3-0.6B]\n")
+    async with served.http.get(f"{served.address}/v1/models/Qwen/Qwen3-0.6B") as response:
+        assert response.status == 200
+    async with served.http.get(f"{served.address}/v1/models/Qwen/other") as response:
+        assert response.status == 404
+
+
+@contextlib.asynccontextmanager
+async def raw(served):
+    """A connection without an HTTP client, which would not send what these tests send."""
+    host, port = served.address.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    yield reader, writer
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()

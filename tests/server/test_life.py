@@ -1,6 +1,7 @@
 """Starting, dying, hanging, stopping: the daemon stays, and every client learns what became of its request."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import aiohttp
 import pytest
 
+from qwen_edge.server import openai
 from qwen_edge.systemd import Notifier
 from tests.waiting import until
 
@@ -66,6 +68,38 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(serve):
     assert (status, answer["error"]["code"]) == (503, "engine_failed")
     gate.set()
     await until(lambda: served.supervisor.state == "ready")
+    assert (await served.ask())[0] == 200
+
+
+async def test_requests_of_an_engine_that_cannot_even_be_killed_fail_all_the_same(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate, hang_seconds=0.8)
+    served.engines[0].kill = lambda: None  # as a process that a driver holds
+    status, answer = await served.ask()
+    assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    await until(lambda: len(served.engines) == 2)
+    gate.set()
+
+
+async def test_a_machine_with_no_room_for_another_process_is_asked_again(serve):
+    served = await serve()
+    served.failing_starts.append(OSError(errno.EAGAIN, "Resource temporarily unavailable"))
+    served.engines[0].kill()
+    await until(lambda: len(served.engines) == 2 and served.supervisor.state == "ready")
+    assert (await served.ask())[0] == 200
+    assert served.supervisor.restarts == 2
+
+
+async def test_an_error_of_ours_in_a_stream_reaches_the_client_as_an_event(serve, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    served = await serve()
+    monkeypatch.setattr(openai.Encoder, "finish", broken)
+    async with served.post({"messages": MESSAGES, "stream": True}) as response:
+        rest = (await response.text()).strip().split("\n\n")
+    assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
+    monkeypatch.undo()
     assert (await served.ask())[0] == 200
 
 

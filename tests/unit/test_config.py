@@ -67,6 +67,11 @@ def test_settings_are_read():
         ("a: [", "q.yaml, line 1: not valid YAML"),
         ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
         ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
+        ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself."),
+        ("model: 2024-13-45", "q.yaml: not valid YAML"),
+        ("engine: {context: 99999999999999999999}", "q.yaml, line 1: engine.context: expected"),
+        ("server: {answer_seconds: .inf}", "q.yaml, line 1: server.answer_seconds: expected"),
+        ("server: {answer_seconds: .nan}", "q.yaml, line 1: server.answer_seconds: expected"),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_key(text, message):

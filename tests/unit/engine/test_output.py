@@ -58,6 +58,13 @@ def test_a_prompt_that_opened_the_reasoning_is_known_to_the_output():
     assert run(Output(("\n",), THINK, reasons=True), [b"a\nb</think>c", b"\nd"]) == "a\nb</think>c"
 
 
+@given(st.lists(st.integers(0, 1000), max_size=12))
+def test_the_blank_line_behind_the_reasoning_is_no_stop_text(cuts):
+    text = "<think>\na\n</think>\n\none\ntwo"
+    shown = run(Output(("\n",), THINK), cut(text.encode(), cuts))
+    assert shown == "<think>\na\n</think>\n\none"
+
+
 def test_half_a_character_is_never_shown():
     output = Output(())
     assert output.push("你".encode()[:2]) == ""
