@@ -78,7 +78,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served):
 
 
 @pytest.mark.parametrize(
-    "settings", ["{kv_type: q8_0, flash_attention: 'on'}", "{batch: 512}", "{flash_attention: 'on'}"]
+    "settings", ["{kv_type: q8_0}", "{batch: 512}", "{flash_attention: 'on'}", "{flash_attention: 'off'}"]
 )
 def test_kv_type_batch_and_attention_change_no_word(conversion, walk, tmp_path, settings):
     with ServedModel(conversion["file"], settings=f"engine: {settings}", folder=tmp_path) as served:
