@@ -47,10 +47,10 @@ def manifest_path(model: Path) -> Path:
 
 
 def read_manifest(model: Path) -> Manifest | None:
-    """The manifest beside a model; None if there is none or it is not one of ours."""
+    """The manifest beside a model; None if there is none that can be read, or it is not one of ours."""
     try:
         return msgspec.json.decode(manifest_path(model).read_bytes(), type=Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

@@ -41,26 +41,36 @@ def work_folder(output: Path) -> Iterator[Path]:
         lock = (work / "lock").open("w")
     except OSError as error:
         raise ConversionError(
-            f"Cannot write to {output.parent}: {error.strerror}. Choose another place with -o."
+            f"Cannot write to {error.filename}: {error.strerror}. Choose another place with -o."
         ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConversionError(f"Another conversion is writing {output}. Wait for it, or stop it.") from None
+        except OSError as error:  # a file system without locks
+            raise ConversionError(_explain(error, output)) from error
         try:
             yield work
         except ConversionError:
-            shutil.rmtree(work)
+            _remove(work)
             raise
         except OSError as error:
-            shutil.rmtree(work)
-            if error.errno != errno.ENOSPC:
-                raise
-            raise ConversionError(
-                f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
-            ) from None
-        shutil.rmtree(work)
+            _remove(work)
+            raise ConversionError(_explain(error, output)) from error
+        _remove(work)
+
+
+def _explain(error: OSError, output: Path) -> str:
+    """What a disk refused while the conversion ran."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
+    return f"{error.filename or output.parent}: {error.strerror or error}. Mend that, or choose another place with -o."
+
+
+def _remove(work: Path) -> None:
+    """As far as the disk lets us: what it just refused is told already, and must not be told by a traceback."""
+    shutil.rmtree(work, ignore_errors=True)
 
 
 class Journal:

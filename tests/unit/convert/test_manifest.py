@@ -1,0 +1,29 @@
+"""A manifest that cannot be read is as good as none: it describes, and nothing depends on it."""
+
+import pytest
+
+from qwen_edge.convert.manifest import manifest_path, read_manifest
+
+
+def test_a_model_without_a_manifest(tmp_path):
+    assert read_manifest(tmp_path / "m.gguf") is None
+
+
+def test_a_place_that_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert read_manifest(tmp_path / "file" / "m.gguf") is None
+
+
+def test_a_folder_in_its_place(tmp_path):
+    manifest_path(tmp_path / "m.gguf").mkdir()
+    assert read_manifest(tmp_path / "m.gguf") is None
+
+
+def test_a_name_too_long_for_the_file_system(tmp_path):
+    assert read_manifest(tmp_path / ("m" * 300)) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": "caf\xe9"}', b"\xff\xfe"])
+def test_a_file_that_is_none_of_ours(tmp_path, content):
+    manifest_path(tmp_path / "m.gguf").write_bytes(content)
+    assert read_manifest(tmp_path / "m.gguf") is None
