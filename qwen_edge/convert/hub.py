@@ -6,21 +6,24 @@ HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen_edge.convert.progress import LINE_EVERY, Progress
 from qwen_edge.errors import ConversionError
 
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
 DEFAULT_SOURCE = "Qwen/Qwen3-0.6B"
 # what a plain `qwen-edge convert` fetches does not change under its users
 _PINNED = {"Qwen/Qwen3-0.6B": "c1899de289a04d12100db370d81485cdf75e47ca"}
-_NEEDED = [
+_DESCRIPTIONS = [
     "config.json",
     "generation_config.json",
-    "model*.safetensors",
     "model.safetensors.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -29,6 +32,8 @@ _NEEDED = [
     "chat_template.j*",
     "README.md",  # licence and authorship, which the GGUF carries on
 ]
+_NEEDED = [*_DESCRIPTIONS, "model*.safetensors"]
+_KEPT = "what was downloaded so far is kept"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -42,10 +47,19 @@ class Source:
     revision: str | None = None
 
 
+def descriptions(folder: Path) -> list[Path]:
+    """The files of a checkpoint which a conversion reads, but for the weights: what else lies there is not asked."""
+    return sorted(file for pattern in _DESCRIPTIONS for file in folder.glob(pattern) if file.is_file())
+
+
 def fetch(source: str, revision: str | None, progress: Progress) -> Source:
     """Find the folder, or download the repository. Raises ConversionError."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(source).expanduser()
+        is_here = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, the home of nobody
+        raise ConversionError(f"{source} cannot be looked at: {error}. Give another folder, or a Hub name.") from None
+    if is_here:
         if revision is not None:
             raise ConversionError(f"{source} is a folder here: --revision applies to Hub repositories only.")
         return Source(folder, folder.resolve().name, str(folder.resolve()))
@@ -58,29 +72,64 @@ def fetch(source: str, revision: str | None, progress: Progress) -> Source:
 
 def _download(repo: str, revision: str | None, progress: Progress) -> Source:
     # imported here: it takes half a second, and a local folder needs none of it
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     progress.say(f"fetching {repo} (revision {revision or 'main'}) from the Hub")
     try:
         folder = snapshot_download(repo, revision=revision, allow_patterns=_NEEDED, tqdm_class=_bars(progress))
-    except errors.GatedRepoError:
-        raise ConversionError(
-            f"{repo} asks its users to accept its terms: do that on its Hub page, then set HF_TOKEN and try again."
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ConversionError(f"There is no repository {repo} on the Hub (or it is private: set HF_TOKEN).") from None
-    except errors.RevisionNotFoundError:
-        raise ConversionError(f"{repo} has no revision {revision!r}.") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise ConversionError(
-            f"{repo} is not (wholly) in the local Hub cache, and the Hub cannot be reached. Check the network, or "
-            "HF_HUB_OFFLINE, and try again: what was downloaded so far is kept."
-        ) from None
-    except (errors.HfHubHTTPError, ConnectionError) as error:
-        raise ConversionError(
-            f"Downloading {repo} failed: {str(error).splitlines()[0]}. Try again: what was downloaded so far is kept."
-        ) from None
+    except Exception as error:  # httpx's errors or httpx2's, hf_xet's, the library's own: they share no base
+        raise ConversionError(_explain(error, repo, revision)) from error
     return Source(Path(folder), repo.rpartition("/")[2], repo, Path(folder).name)
+
+
+def _explain(error: Exception, repo: str, revision: str | None) -> str:
+    """What kept the download from finishing, and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if not isinstance(error.__cause__, errors.HfHubHTTPError):
+            why = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
+            return (
+                f"{repo} is not (wholly) in the local Hub cache, and the Hub cannot be reached{why}. Check the "
+                f"network, or HF_HUB_OFFLINE, and try again: {_KEPT}."
+            )
+        error = error.__cause__  # it was reached, and this is what it answered
+    if isinstance(error, errors.HFValidationError):
+        return f"{repo} is not a name the Hub would give (those look like {DEFAULT_SOURCE}): {_first_line(error)}"
+    if isinstance(error, errors.HfHubHTTPError):
+        return _explain_answer(error, repo, revision)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk of the Hub cache {constants.HF_HUB_CACHE} is full. Make room, or set HF_HOME to a folder on "
+            f"another disk, and try again: {_KEPT}."
+        )
+    if isinstance(error, OSError) and error.filename:
+        return f"Cannot write to the Hub cache: {error.filename}: {error.strerror}. Set HF_HOME to a folder of yours."
+    return (
+        f"Downloading {repo} failed: {_first_line(error)}. Check the network, the proxy and HF_ENDPOINT, and try "
+        f"again: {_KEPT}."
+    )
+
+
+def _explain_answer(error: HfHubHTTPError, repo: str, revision: str | None) -> str:
+    """The same for what the Hub itself answered."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} asks its users to accept its terms: do that on its Hub page, then set HF_TOKEN and try again."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"There is no repository {repo} on the Hub (or it is private: set HF_TOKEN)."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}."
+    status = error.response.status_code
+    if status in (401, 403):
+        return f"The Hub refuses to hand out {repo} (HTTP {status}). Check that HF_TOKEN is valid and may read it."
+    return f"The Hub answered HTTP {status} when asked for {repo}. Try again later: {_KEPT}."
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0].rstrip('. ')}"
 
 
 def _bars(progress: Progress) -> type[Any] | None:

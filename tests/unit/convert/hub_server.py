@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 class HubServer(ThreadingHTTPServer):
     """Serves `folder` as acme/tiny. `requests` are "METHOD path" with the byte range; `break_after` bytes of a large
-    file the connection is cut, once."""
+    file the connection is cut, once; `status` is answered to everything, if set."""
 
     def __init__(self, folder: Path, *, token: str | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -21,6 +21,7 @@ class HubServer(ThreadingHTTPServer):
         self.token = token
         self.requests: list[tuple[str, str, str | None]] = []
         self.break_after: int | None = None
+        self.status: int | None = None
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -41,7 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = self.path.partition("?")[0]
         self.server.requests.append((self.command, path, self.headers.get("Range")))
-        if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+        if self.server.status:
+            self._send(self.server.status, b"{}")
+        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._send(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         elif not path.startswith(("/api/models/acme/tiny", "/acme/tiny/resolve/")):
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})

@@ -1,11 +1,20 @@
 """Downloads from a Hub on loopback, by the command itself: what is fetched, resumed, and told when it cannot be."""
 
+import errno
+import importlib
+import io
 import os
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
+from rich.console import Console
 
+from qwen_edge.convert.hub import fetch as fetch_here
+from qwen_edge.convert.progress import Progress
+from qwen_edge.errors import ConversionError
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.hub_server import COMMIT, HubServer
 
@@ -105,3 +114,69 @@ def test_a_private_repository_opens_with_the_token(hub, tmp_path):
     hub.token = "hf_secret"
     assert fetch(hub, tmp_path, "acme/tiny").startswith("REFUSED There is no repository acme/tiny")
     assert fetch(hub, tmp_path, "acme/tiny", HF_TOKEN="hf_secret").startswith("FETCHED")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "The Hub refuses to hand out acme/tiny (HTTP 401). Check that HF_TOKEN is valid and may read it."),
+        (403, "The Hub refuses to hand out acme/tiny (HTTP 403). Check that HF_TOKEN is valid and may read it."),
+        (404, "The Hub answered HTTP 404 when asked for acme/tiny. Try again later"),
+        (500, "The Hub answered HTTP 500 when asked for acme/tiny. Try again later"),
+    ],
+)
+def test_what_the_hub_answers_instead_is_told(hub, tmp_path, status, message):
+    hub.status = status
+    assert fetch(hub, tmp_path, "acme/tiny").startswith(f"REFUSED {message}")
+
+
+@pytest.mark.parametrize("name", ["acme/-tiny", "acme/tiny.git", "acme/ti--ny", "acme/" + "x" * 100])
+def test_a_name_the_hub_would_not_give_is_told(name):
+    with pytest.raises(ConversionError, match=f"^{name} is not a name the Hub would give"):
+        fetch_here(name, None, Progress(Console(file=io.StringIO())))
+
+
+def test_a_proxy_that_is_none_is_told(hub, tmp_path):
+    line = fetch(hub, tmp_path, "acme/tiny", HTTP_PROXY="gopher://nowhere", NO_PROXY="", no_proxy="")
+    assert line.startswith("REFUSED Downloading acme/tiny failed: ")
+    assert "Check the network, the proxy and HF_ENDPOINT, and try again" in line
+
+
+def test_a_cache_that_cannot_be_written_is_told(hub, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = fetch(hub, tmp_path, "acme/tiny", HF_HOME=str(tmp_path / "file"))
+    assert line.startswith(f"REFUSED Cannot write to the Hub cache: {tmp_path}/file")
+    assert line.endswith("Set HF_HOME to a folder of yours.")
+
+
+def refused_by(monkeypatch, error: Exception) -> str:
+    def fails(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(ConversionError) as refusal:
+        fetch_here("acme/tiny", None, Progress(Console(file=io.StringIO())))
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["ConnectError", "ConnectTimeout", "ReadTimeout", "ReadError", "ProxyError", "InvalidURL"]
+)
+def test_trouble_of_the_connection_is_told(monkeypatch, name):
+    """In the words of the HTTP library the Hub library stands on: httpx, or httpx2 in its later releases."""
+    (transport,) = {kind.__module__.partition(".")[0] for kind in HfHubHTTPError.__mro__} & {"httpx", "httpx2"}
+    error = getattr(importlib.import_module(transport), name)("[Errno 104] reset\nby peer")
+    told = refused_by(monkeypatch, error)
+    assert told.startswith(f"Downloading acme/tiny failed: {name}: [Errno 104] reset. Check the network")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_under_the_cache_is_told(monkeypatch, number):
+    told = refused_by(monkeypatch, OSError(number, os.strerror(number)))
+    assert told.startswith("The disk of the Hub cache ")
+    assert "Make room, or set HF_HOME" in told
+
+
+def test_trouble_in_the_hubs_own_transfer_is_told(monkeypatch):
+    assert "RuntimeError: Data processing error" in refused_by(monkeypatch, RuntimeError("Data processing error: x"))
