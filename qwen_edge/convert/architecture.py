@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_edge.convert.checkpoint import Checkpoint
+from qwen_edge.convert.checkpoint import Checkpoint, number, whole_number
 from qwen_edge.convert.safetensors import Tensor
 from qwen_edge.errors import ConversionError
 
@@ -55,6 +55,9 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
         return value
 
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise ConversionError(f"{where}: rope_scaling is {rope!r}, a group of settings was expected.")
+    theta = {"rope_theta": rope.get("rope_theta") or config.get("rope_theta") or 10000.0}
     return Architecture(
         name=name,
         layers=integer("num_hidden_layers"),
@@ -65,23 +68,33 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
         kv_heads=integer("num_key_value_heads"),
         head_dim=integer("head_dim") if "head_dim" in config or name == "qwen3" else None,
         vocabulary=integer("vocab_size"),
-        rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        rope_scaling=_rope_scaling(rope, where),
+        rms_eps=number({"rms_norm_eps": 1e-6, **config}, "rms_norm_eps", where),
+        rope_theta=number(theta, "rope_theta", where),
+        rope_scaling=_rope_scaling(rope, config, where),
         tied_head=bool(config.get("tie_word_embeddings", False)),
         # Qwen2 always has biases on q, k and v; Qwen3 has them only if it says so.
         attention_bias=name == "qwen2" or bool(config.get("attention_bias", False)),
     )
 
 
-def _rope_scaling(rope: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+_YARN = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
+_CONTEXT = "original_max_position_embeddings"
+
+
+def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """What GGUF keeps of it, as numbers; {} if there is none. The original context may stand beside the group."""
     kind = rope.get("rope_type", rope.get("type", "default"))
-    needs = {"default": [], "linear": ["factor"], "yarn": ["factor", "original_max_position_embeddings"]}
+    needs = {"default": [], "linear": ["factor"], "yarn": ["factor", _CONTEXT]}
     if kind not in needs:
         raise ConversionError(f"{where}: rope scaling {kind!r} cannot be converted; linear and yarn can.")
-    if missing := [key for key in needs[kind] if key not in rope]:
+    given = {_CONTEXT: config.get(_CONTEXT), **rope}
+    if missing := [key for key in needs[kind] if given.get(key) is None]:
         raise ConversionError(f"{where}: rope scaling {kind!r} lacks {missing[0]}.")
-    return {**rope, "rope_type": kind} if needs[kind] else {}
+    if kind == "default":
+        return {}
+    scaling = {key: number(given, key, where) for key in ("factor", *_YARN) if given.get(key) is not None}
+    context = {_CONTEXT: whole_number(given, _CONTEXT, where)} if kind == "yarn" else {}
+    return {"rope_type": kind, **scaling, **context}
 
 
 def name_tensors(checkpoint: Checkpoint, arch: Architecture) -> dict[str, Tensor]:

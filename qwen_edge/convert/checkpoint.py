@@ -16,6 +16,7 @@ from qwen_edge.convert.safetensors import Tensor, read_header
 from qwen_edge.errors import ConversionError
 
 _INDEX = "model.safetensors.index.json"
+_LARGEST = 3.4e38  # of a 32-bit float, which is what GGUF stores
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,25 @@ def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
+
+
+def number(values: Mapping[str, Any], key: str, where: str | Path) -> float:
+    """A number from a JSON object of the file `where`; text that is one is taken for it. Raises ConversionError."""
+    value = values.get(key)
+    try:
+        if not isinstance(value, bool) and abs(found := float(value)) <= _LARGEST:  # type: ignore[arg-type]
+            return found
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConversionError(f"{where}: {key} is {value!r}, a number was expected. Correct the file, or take it away.")
+
+
+def whole_number(values: Mapping[str, Any], key: str, where: str | Path) -> int:
+    """The same for a count: 20.0 is one, 20.5 is not."""
+    value = number(values, key, where)
+    if not value.is_integer() or abs(value) >= 1 << 31:
+        raise ConversionError(f"{where}: {key} is {values[key]!r}, a whole number was expected. Correct the file.")
+    return int(value)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 import gguf
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from qwen_edge.convert.architecture import Architecture
-from qwen_edge.convert.checkpoint import Checkpoint
+from qwen_edge.convert.checkpoint import Checkpoint, number, whole_number
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
 from qwen_edge.convert.tokenizer import Tokenizer
@@ -43,6 +44,10 @@ _SAMPLING = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
 }
+_WHOLE = ("top_k", "penalty_last_n", "mirostat")
+# keys of a model card that may hold lists of texts, or also groups ({name: ..., repo_url: ...})
+_LISTS = {"license", "tags", "pipeline_tag", "language", "languages"}
+_GROUPS = {"base_model", "base_models", "base_model_sources", "dataset", "datasets", "dataset_sources"}
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,9 @@ class Plan:
 
     @property
     def dtype(self) -> str:
-        """The type of the matrices: the checkpoint's own if it is a 16-bit one, else F16."""
-        first = next(tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) >= 2)
-        return first if first in _TYPES else "F16"
+        """The type of the matrices: that of the checkpoint's first 16-bit one, else F16, as llama.cpp guesses."""
+        matrices = (tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) >= 2)
+        return next((dtype for dtype in matrices if dtype in _TYPES), "F16")
 
     def stored_type(self, tensor: Tensor) -> gguf.GGMLQuantizationType:
         """Vectors (norms, biases) are kept in F32: llama.cpp computes with them as they are."""
@@ -107,17 +112,42 @@ def _write_header(plan: Plan, file: Path) -> None:
 
 def _general(plan: Plan, parameters: int) -> gguf.Metadata:
     """Authorship from the model card, sampling defaults from generation_config.json."""
-    folder, generation = plan.checkpoint.folder, plan.checkpoint.generation
-    card, config = gguf.Metadata.load_model_card(folder), gguf.Metadata.load_hf_parameters(folder)
+    card = _model_card(plan.checkpoint.folder)
+    config = {key: value for key, value in plan.checkpoint.config.items() if isinstance(value, str)}
     # the folder of a Hub download is named by its revision; its model's name tells more
     metadata = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(plan.name), parameters)
     metadata.name = metadata.name or plan.name
     if metadata.size_label is None:
         metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
     for key, field in _SAMPLING.items():
-        if generation.get(key) is not None:
-            setattr(metadata, f"sampling_{field}", generation[key])
+        if plan.checkpoint.generation.get(key) is not None:
+            setattr(metadata, f"sampling_{field}", _sampling(plan.checkpoint, key))
     return metadata
+
+
+def _sampling(checkpoint: Checkpoint, key: str) -> str | float:
+    """A default in the type GGUF has for it: people write 20.0 or "20" where a count is meant."""
+    if key == "sequence":
+        return str(checkpoint.generation[key])
+    where = checkpoint.folder / "generation_config.json"
+    return (whole_number if key in _WHOLE else number)(checkpoint.generation, key, where)
+
+
+def _model_card(folder: Path) -> dict[str, Any]:
+    """The front matter of README.md. Anyone writes what they like there: what gguf could not store is left out."""
+    try:
+        card = gguf.Metadata.load_model_card(folder)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return {key: value for key, value in card.items() if _storable(key, value)}
+
+
+def _storable(key: str, value: Any) -> bool:
+    if not isinstance(value, list):
+        return isinstance(value, str)
+    if not all(isinstance(item, dict) for item in value):
+        return key in _LISTS | _GROUPS and all(isinstance(item, str) for item in value)
+    return key in _GROUPS and all(isinstance(inner, str) for item in value for inner in item.values())
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, arch: Architecture) -> None:

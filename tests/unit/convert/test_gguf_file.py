@@ -119,13 +119,27 @@ def test_a_head_of_its_own_is_kept(tmp_path):
     assert "output.weight" in [tensor.name for tensor in reader.tensors]
 
 
-def test_yarn_scaling_is_carried_over(tmp_path):
-    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+        {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32768.0, "attention_factor": None},
+        {"rope_type": "yarn", "factor": "4.0", "original_max_position_embeddings": "32768"},
+    ],
+)
+def test_yarn_scaling_is_carried_over(tmp_path, scaling):
     write_checkpoint(tmp_path / "in", config={"rope_scaling": scaling})
     reader = convert(tmp_path / "in", tmp_path / "out.gguf")
     assert value(reader, "qwen3.rope.scaling.type") == "yarn"
     assert value(reader, "qwen3.rope.scaling.factor") == 4.0
     assert value(reader, "qwen3.rope.scaling.original_context_length") == 32768
+
+
+def test_yarns_original_context_may_stand_beside_its_group(tmp_path):
+    config = {"rope_scaling": {"type": "yarn", "factor": 2.0}, "original_max_position_embeddings": 2048}
+    write_checkpoint(tmp_path / "in", config=config)
+    reader = convert(tmp_path / "in", tmp_path / "out.gguf")
+    assert value(reader, "qwen3.rope.scaling.original_context_length") == 2048
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -176,3 +190,78 @@ def test_a_repetition_penalty_is_carried_over(tmp_path):
     (tmp_path / "in" / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.05}))
     reader = convert(tmp_path / "in", tmp_path / "out.gguf")
     assert value(reader, "general.sampling.penalty_repeat") == pytest.approx(1.05)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"---\nlicense: [\n---\n",
+        b"---\nlicense: a: b\n---\n",
+        b"---\ndate: 2024-13-45\n---\n",
+        b"---\n- a\n- b\n---\n",
+        b"---\nlicense: caf\xe9\n---\n",
+        b"\xff\xfe\x00",
+        b"---\nlicense: 5\nname: [a, b]\nversion: 1.0\nauthor: {a: b}\ntags: [1, x, null]\n"
+        b"language: [no, en]\nbase_model: {a: b}\ndatasets: [{name: 5}]\n---\n",
+        b"",
+    ],
+)
+def test_a_model_card_that_is_not_as_it_should_be_is_left_out(tmp_path, card):
+    write_checkpoint(tmp_path / "in")
+    plain = convert(tmp_path / "in", tmp_path / "plain.gguf")
+    (tmp_path / "in" / "README.md").write_bytes(card)
+    assert set(convert(tmp_path / "in", tmp_path / "out.gguf").fields) <= {*plain.fields, "general.dataset.count"}
+
+
+def test_what_is_sound_in_a_model_card_goes_along_with_what_is_not(tmp_path):
+    write_checkpoint(tmp_path / "in")
+    card = "---\nlicense: [mit, apache-2.0]\nversion: 2\nbase_model:\n- Qwen/Qwen3-0.6B\ntags: [a, b]\n---\n"
+    (tmp_path / "in" / "README.md").write_text(card)
+    reader = convert(tmp_path / "in", tmp_path / "out.gguf")
+    assert value(reader, "general.license") == "mit,apache-2.0"
+    assert value(reader, "general.base_model.0.name") == "Qwen3 0.6B"
+    assert value(reader, "general.tags") == ["a", "b"]
+    assert "general.version" not in reader.fields
+
+
+@pytest.mark.parametrize("written", [20, 20.0, "20", "20.0"])
+def test_sampling_defaults_come_in_gguf_s_types_however_they_are_written(tmp_path, written):
+    write_checkpoint(tmp_path / "in")
+    given = {"top_k": written, "temperature": written, "penalty_last_n": None}
+    (tmp_path / "in" / "generation_config.json").write_text(json.dumps(given))
+    reader = convert(tmp_path / "in", tmp_path / "out.gguf")
+    assert [kind.name for kind in reader.fields["general.sampling.top_k"].types] == ["INT32"]
+    assert [kind.name for kind in reader.fields["general.sampling.temp"].types] == ["FLOAT32"]
+    assert value(reader, "general.sampling.top_k") == value(reader, "general.sampling.temp") == 20
+    assert "general.sampling.penalty_last_n" not in reader.fields
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '{"top_k": 20.5}',
+        '{"top_k": 3e9}',
+        '{"top_p": "high"}',
+        '{"top_p": [1]}',
+        '{"top_p": true}',
+        '{"temperature": 1e300}',
+        '{"temperature": "nan"}',
+    ],
+)
+def test_a_sampling_default_that_is_no_number_is_told(tmp_path, given):
+    write_checkpoint(tmp_path / "in")
+    (tmp_path / "in" / "generation_config.json").write_text(given)
+    with pytest.raises(ConversionError, match=r"generation_config\.json: \w+ is .*number was expected"):
+        convert(tmp_path / "in", tmp_path / "out.gguf")
+
+
+def test_the_first_16_bit_matrix_decides_the_type_of_all(tmp_path):
+    """A checkpoint whose embedding was kept in F32 is still a BF16 checkpoint."""
+    tensors = write_checkpoint(tmp_path / "in")
+    name = "model.embed_tokens.weight"
+    save_shards(tmp_path / "in", {**tensors, name: tensors[name].astype(np.float32)}, 1)
+    reader = convert(tmp_path / "in", tmp_path / "out.gguf")
+    assert value(reader, "general.file_type") == gguf.LlamaFileType.MOSTLY_BF16
+    embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    assert embedding.tensor_type == gguf.GGMLQuantizationType.BF16
+    assert embedding.data.tobytes() == tensors[name].tobytes()
