@@ -20,7 +20,7 @@ import msgspec
 from qwen_edge.convert.architecture import name_tensors, read_architecture
 from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.gguf_file import Plan, write_gguf
-from qwen_edge.convert.hub import Source, fetch
+from qwen_edge.convert.hub import Source, descriptions, fetch
 from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest, sha256
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
@@ -29,6 +29,7 @@ from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
 from qwen_edge.convert.workspace import Journal, check_room, sync, work_folder
+from qwen_edge.errors import ConversionError
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,14 @@ def convert(job: Job, progress: Progress) -> Path:
     Runs in the caller's thread, with llama.cpp's part in worker processes.
     """
     source = fetch(job.source, job.revision, progress)
-    plan = make_plan(source)
-    output = _output(job, f"{plan.name.lower()}-{job.file_type.lower()}.gguf")
-    fingerprint = _fingerprint(source, job.file_type)
+    try:
+        plan = make_plan(source)
+        fingerprint = _fingerprint(source, plan, job.file_type)
+        output = _output(job, f"{plan.name.lower()}-{job.file_type.lower()}.gguf")
+    except OSError as error:
+        raise ConversionError(
+            f"{error.filename or source.folder} cannot be read: {error.strerror or error}. Mend that, and try again."
+        ) from error
     known = read_manifest(output)
     if known and known.fingerprint == fingerprint and _intact(output, known) and not job.force:
         progress.say(f"{output} is up to date")
@@ -86,10 +92,14 @@ def make_plan(source: Source) -> Plan:
     return Plan(source.name, checkpoint, arch, tokenizer, tensors)
 
 
-def _fingerprint(source: Source, file_type: str) -> str:
+def _inputs(source: Source, plan: Plan) -> list[Path]:
+    """What the conversion reads; a person's other files in the same folder are no part of it."""
+    return sorted([*plan.checkpoint.weight_files, *descriptions(source.folder)])
+
+
+def _fingerprint(source: Source, plan: Plan, file_type: str) -> str:
     """Changes when an input file or a tool does."""
-    files = sorted(file for file in source.folder.iterdir() if file.is_file())
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _inputs(source, plan)]
     return hashlib.sha256(repr((source.name, file_type, sorted(_tools().items()), stats)).encode()).hexdigest()
 
 
@@ -115,7 +125,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
     with journal.timed("check", quantized):
         checked = run_worker({"do": "check", "file": str(quantized), "added": plan.tokenizer.added}, lambda _: None)
     with journal.timed("hash", quantized):
-        inputs = _hash_inputs(plan, source)
+        inputs = tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in _inputs(source, plan))
         digest = sha256(quantized)
     table = read_tensor_table(quantized)
     return Manifest(
@@ -137,14 +147,11 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
     )
 
 
-def _hash_inputs(plan: Plan, source: Source) -> tuple[Input, ...]:
-    described = [file for file in source.folder.iterdir() if file.suffix in (".json", ".txt", ".jinja")]
-    files = sorted([*plan.checkpoint.weight_files, *described])
-    return tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in files)
-
-
 def _intact(output: Path, manifest: Manifest) -> bool:
-    return output.is_file() and output.stat().st_size == manifest.bytes and sha256(output) == manifest.sha256
+    try:
+        return output.stat().st_size == manifest.bytes and sha256(output) == manifest.sha256
+    except OSError:  # not there, or not to be read: made again
+        return False
 
 
 def _publish(model: Path, output: Path, manifest: Manifest) -> None:

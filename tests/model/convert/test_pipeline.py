@@ -100,6 +100,20 @@ def test_a_changed_checkpoint_is_converted_again(source, out):
     assert read_manifest(out).sha256 != before
 
 
+def test_other_files_in_the_folder_change_nothing(source, out):
+    run(source, out)
+    for name in ("notes.txt", "trainer_state.json", "optimizer.bin", "my.jinja"):
+        (source / name).write_text("{}")
+    (source / "logs").mkdir()
+    assert "is up to date" in run(source, out)
+    run(source, out, force=True)
+    names = {given.name for given in read_manifest(out).inputs}
+    assert names == {
+        "config.json", "generation_config.json", "merges.txt", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "vocab.json",
+    }  # fmt: skip
+
+
 def test_a_damaged_model_is_made_again(source, out):
     run(source, out)
     good = sha256(out)

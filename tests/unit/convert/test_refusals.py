@@ -1,11 +1,14 @@
 """Whatever is wrong with a checkpoint is said in one sentence with the remedy, before anything is written."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from qwen_edge.convert.hub import Source, fetch
-from qwen_edge.convert.pipeline import make_plan
+from qwen_edge.convert.pipeline import Job, convert, make_plan
+from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import TYPES, check_type
 from qwen_edge.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
@@ -42,10 +45,40 @@ def test_a_hyperparameter_that_is_no_number(tmp_path, value):
     assert "num_hidden_layers is" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rms_norm_eps": None},
+        {"rope_theta": "much"},
+        {"rope_scaling": "yarn"},
+        {"rope_scaling": {"type": "linear", "factor": "much"}},
+        {"rope_scaling": {"type": "linear", "factor": None}},
+    ],
+)
+def test_a_setting_of_another_kind(tmp_path, change):
+    write_checkpoint(tmp_path, config=change)
+    assert "config.json: " in refused(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
 def test_a_file_that_is_no_json(folder, file):
     (folder / file).write_bytes(b"<html>404</html>")
     assert f"{file} is damaged" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "model.safetensors.index.json"])
+def test_a_file_that_cannot_be_read(folder, file):
+    (folder / file).unlink(missing_ok=True)
+    (folder / file).mkdir()
+    job = Job(source=str(folder), file_type="Q4_K_M", models=folder.parent)
+    with pytest.raises(ConversionError, match=f"{folder / file} cannot be read: Is a directory"):
+        convert(job, Progress(Console(file=io.StringIO())))
+
+
+def test_an_output_that_cannot_be_looked_at(folder):
+    job = Job(source=str(folder), file_type="Q4_K_M", models=folder.parent, output=folder / ("m" * 300))
+    with pytest.raises(ConversionError, match="File name too long"):
+        convert(job, Progress(Console(file=io.StringIO())))
 
 
 def test_no_config(folder):
@@ -141,6 +174,12 @@ def test_an_unknown_quantization_type_is_told_with_those_known():
 @pytest.mark.parametrize("source", ["no-such-folder", "/no/such/folder", "./a/b", "~/x"])
 def test_a_source_that_is_neither_folder_nor_hub_name(source):
     with pytest.raises(ConversionError, match="no such folder, and not a Hub name"):
+        fetch(source, None, None)
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x", "a" * 300 + "/b"])
+def test_a_source_that_cannot_even_be_looked_at(source):
+    with pytest.raises(ConversionError, match="cannot be looked at"):
         fetch(source, None, None)
 
 
