@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -49,13 +49,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).map(
 )
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_text_becomes_the_tokens_hugging_faces_tokenizer_makes_of_it(model, reference, text):
     assert model.vocab.encode(text) == reference.encode(text, add_special_tokens=False).ids
 
 
-@settings(deadline=None)
 @given(text=texts)
 def test_text_goes_there_and_back(model, text):
     assert model.vocab.decode(model.vocab.encode(text)).decode() == text

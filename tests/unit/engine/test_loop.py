@@ -1,7 +1,7 @@
 """The engine answers every request in full, whatever comes between; the fake model notices any misplaced token."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
@@ -163,7 +163,6 @@ actions = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(actions)
 def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan):
     backend = FakeBackend(echo, context=128, batch=8)

@@ -1,0 +1,157 @@
+"""One thing the user wants: an action with its values, and the tool that does it.
+
+An intent is drawn for a tool, so that its values are ones that the tool's schema takes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from .actions import NOUNS, Action
+from .numbers import NUMBERS, draw_number, draw_time
+from .split import Split
+from .tools import Tool, Value
+from .words import DEVICES, WORDS, Lang, Word, made_up_room
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is wanted, in the language it is said in."""
+
+    action: Action
+    tool: Tool
+    lang: Lang
+    values: Mapping[str, Value]
+
+    def call(self) -> dict[str, Any]:
+        return self.tool.call(self._sent())
+
+    def writable(self) -> bool:
+        """Whether every value is one that the tool's schema lists."""
+        sent = self._sent()
+        return all(p.takes(sent[p.slot].key) for p in self.tool.parameters if p.slot in sent)
+
+    def with_values(self, **values: Value) -> "Intent":
+        return replace(self, values={**self.values, **values})
+
+    def without(self, slot: str) -> "Intent":
+        return replace(self, values={name: value for name, value in self.values.items() if name != slot})
+
+    def _sent(self) -> Mapping[str, Value]:
+        """The values by every slot a tool may have for them: a room, a kind of device, a whole name."""
+        family, name = self.action.family, self.noun().removeprefix("the ")
+        kind = word_value(DEVICES[family], self.lang) if family in DEVICES else self.values.get("appliance")
+        implied = {
+            slot: Value(key, key, key) for slot, key in self.action.implied.items() if slot in self.tool.required
+        }
+        sent = {**implied, **self.values, "thing": Value(name, name, name)}
+        return sent if kind is None else {**sent, "device": kind}
+
+    def noun(self, form: int = 0) -> str:
+        """The thing's noun phrase with its values filled in; empty for families without one."""
+        forms = self.noun_forms()
+        return self.fill(forms[form]) if forms else ""
+
+    def noun_forms(self) -> tuple[str, ...]:
+        nouns = NOUNS.get(self.action.family)
+        if nouns is None:
+            return ()
+        return nouns[self.lang].roomy if "room" in self.values and nouns[self.lang].roomy else nouns[self.lang].bare
+
+    def fill(self, frame: str, **more: str) -> str:
+        """The frame with the values as they were said; a room's own name has no article."""
+        if "room" in self.values and self.values["room"].is_name():
+            frame = frame.replace("the {room}", "{room}")
+        return frame.format_map({slot: value.said for slot, value in self.values.items()} | more)
+
+    def wish(self) -> str:
+        """The plain sentence, for the model's reasoning."""
+        return self.fill(self.action.wording[self.lang].frames[0], it=self.noun())
+
+    def done(self, reading: str = "") -> str:
+        """The plain confirmation."""
+        said = self.fill(self.action.wording[self.lang].done, it=self.noun(), reading=reading)
+        return said[0].upper() + said[1:]
+
+
+def fits(tool: Tool, action: Action) -> bool:
+    """Whether some request for the action can be written as a call to the tool."""
+    if action.family not in tool.families or any(action.fixed.get(slot) != key for slot, key in tool.fixed.items()):
+        return False
+    if not all(tool.takes(slot, key) for slot, key in action.fixed.items()):
+        return False
+    if any(tool.parameter(slot) is None and tool.parameter("device") is None for slot in action.slots):
+        return False
+    return {*action.slots, *action.fixed, *action.implied, "room", "device", "thing"}.issuperset(tool.required)
+
+
+def word_value(word: Word, lang: Lang, form: int = 0) -> Value:
+    said = word.said(lang)[form]
+    return Value(word.key, said, said)
+
+
+def draw_intent(
+    rng: Random, tool: Tool, action: Action, lang: Lang, split: Split, kept: Mapping[str, Value] | None = None
+) -> Intent | None:
+    """Values for an action that the tool fits; None when its enums have none.
+
+    With `kept` it is a follow-up: these values stay, and no room is added that was not named.
+    """
+    values = {slot: Value(key, key, key) for slot, key in action.fixed.items()} | dict(kept or {})
+    if kept is not None and not _same_room(tool, kept):
+        return None
+    wanted = [slot for slot in action.slots if slot not in values]
+    if kept is None and "room" not in action.slots and _says_room(rng, tool, action):
+        wanted.append("room")
+    for slot in wanted:
+        value = draw_value(rng, slot, tool, lang, split)
+        if value is None:
+            return None
+        values[slot] = value
+    intent = Intent(action, tool, lang, values)
+    return intent if intent.writable() else None
+
+
+def _same_room(tool: Tool, kept: Mapping[str, Value]) -> bool:
+    """Whether the tool can be told the room that is known, and needs none that is not."""
+    if "room" in kept:
+        return tool.parameter("room") is not None or tool.parameter("thing") is not None
+    return "room" not in tool.required
+
+
+def _says_room(rng: Random, tool: Tool, action: Action) -> bool:
+    """Always where the schema or the sentences need a room, never where nothing could hold it."""
+    nouns = NOUNS.get(action.family)
+    if nouns is not None and not nouns["en"].roomy:
+        return False
+    if tool.parameter("thing") is not None:
+        return rng.random() < 0.7
+    if tool.parameter("room") is None:
+        return False
+    return "room" in tool.required or action.question or rng.random() < 0.75
+
+
+def draw_value(rng: Random, slot: str, tool: Tool, lang: Lang, split: Split) -> Value | None:
+    """A value for the slot that the tool's parameter can take."""
+    if slot in NUMBERS:
+        return draw_number(rng, slot, lang, split)
+    if slot == "time":
+        return draw_time(rng, lang)
+    parameter = tool.parameter(slot) or tool.parameter("device")
+    free = parameter is None or parameter.written is None
+    words = _rooms(rng, split, free=free) if slot == "room" else WORDS[slot]
+    taken = [word for word in words if parameter is None or parameter.takes(word.key)]
+    if not taken:
+        return None
+    word = rng.choice(taken)
+    return word_value(word, lang, 0 if rng.random() < 0.75 else rng.randrange(len(word.said(lang))))
+
+
+def _rooms(rng: Random, split: Split, *, free: bool) -> tuple[Word, ...]:
+    """Where any room may be named, made-up ones are too; held-out dialogues also name unseen ones."""
+    if free and split is Split.HELD_OUT and rng.random() < 0.15:
+        return WORDS["unseen room"]
+    if free and rng.random() < 0.25:
+        return (made_up_room(rng),)
+    return WORDS["room"]

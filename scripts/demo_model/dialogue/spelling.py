@@ -1,0 +1,174 @@
+"""Makes tools concrete: names, parameter names, enums, descriptions, in the many ways people write them.
+
+A model that has seen one spelling learns the spelling; one that has seen thousands reads the
+schema. Plans and slots are the tables `data/plans.yaml` and `data/slots.yaml`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from .split import Split
+from .tables import phrases, table
+from .tools import Parameter, Schema, Tool
+from .words import DEVICES, WORDS, Word, made_up_name
+
+Plan = Mapping[str, Any]
+LAYOUTS: Mapping[str, Sequence[Sequence[Plan]]] = table("plans")["layouts"]
+GENERAL: Sequence[Plan] = table("plans")["general"]
+OTHERS: Sequence[Plan] = table("plans")["others"]
+
+_TRIES = 100
+_NAME_STYLES: tuple[Callable[[str], str], ...] = (
+    lambda name: name,
+    lambda name: "".join(part.capitalize() if i else part for i, part in enumerate(name.split("_"))),
+    lambda name: name.replace("_", "-"),
+    lambda name: "home_" + name,
+    lambda name: "smart_home_" + name,
+)
+_NAME_WEIGHTS = (70, 15, 5, 5, 5)
+_KEY_STYLES: tuple[Callable[[Word], str], ...] = (
+    lambda word: word.key.replace(" ", "_"),
+    lambda word: word.key,
+    lambda word: word.key.title(),
+    lambda word: word.key.replace(" ", "_").upper(),
+    lambda word: word.zh[0],
+)
+_KEY_WEIGHTS = (35, 25, 12, 8, 20)
+
+
+def make_tools(rng: Random, family: str, layout: Sequence[Plan], split: Split) -> list[Tool]:
+    """The tools of one layout; a parameter that they share is written the same in all of them."""
+    shared: dict[str, Parameter] = {}
+    tools = []
+    for plan in layout:
+        tool = _of_split(rng, family, plan, shared, split)
+        shared |= {p.slot: p for p in tool.parameters}
+        tools.append(tool)
+    return tools
+
+
+def _of_split(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter], split: Split) -> Tool:
+    """Training never has a held-out spelling; held-out scenes have one where the plan allows it, half the time."""
+    unseen = split is Split.HELD_OUT and rng.random() < 0.5
+    tool = _draw(rng, family, plan, shared)
+    for _ in range(_TRIES):
+        if tool.unseen == unseen:
+            break
+        tool = _draw(rng, family, plan, shared)
+    assert split is Split.HELD_OUT or not tool.unseen, f"no spelling of {plan['verbs']} is for training"
+    return tool
+
+
+def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter]) -> Tool:
+    planned = plan.get("slots", "").split()
+    slots = [slot[:-1] for slot in planned if slot.endswith("!") or rng.random() < 0.55]
+    if rng.random() < 0.25:
+        rng.shuffle(slots)
+    described = rng.random() < 0.4
+    parameters = _distinct(rng, [shared.get(slot) or make_parameter(rng, slot, described) for slot in slots])
+    if rng.random() < 0.12:
+        parameters.append(_spare(rng))
+    description = _description(rng, plan)
+    return Tool(
+        families=phrases(plan["families"]) if "families" in plan else (family,),
+        name=_name(rng, plan, described=bool(description)),
+        description=description,
+        parameters=parameters,
+        required=_required(rng, planned, slots),
+        fixed=plan.get("fixed", {}),
+        extras={"additionalProperties": False} if rng.random() < 0.08 else {},
+    )
+
+
+def _distinct(rng: Random, parameters: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters, with names drawn anew until no two are the same."""
+    taken: dict[str, Parameter] = {}
+    for parameter in parameters:
+        one = parameter
+        while one.name in taken:
+            one = make_parameter(rng, parameter.slot, "description" in parameter.schema)
+        taken[one.name] = one
+    return list(taken.values())
+
+
+def _spare(rng: Random) -> Parameter:
+    """A parameter that no request ever fills."""
+    name, schema = rng.choice(sorted(table("names")["spare"].items()))
+    return Parameter(f"spare {name}", name, schema)
+
+
+def _required(rng: Random, planned: Sequence[str], slots: Sequence[str]) -> tuple[str, ...]:
+    """Most schemas require what is always there; some let the room be left out, some say nothing."""
+    if rng.random() < 0.1:
+        return ()
+    optional = () if rng.random() < 0.7 else ("room", "city")
+    return tuple(slot for slot in slots if f"{slot}!" in planned and slot not in optional)
+
+
+def _description(rng: Random, plan: Plan) -> str:
+    if rng.random() < 0.2:
+        return ""
+    about = rng.choice(phrases(plan["about"]))
+    if rng.random() < 0.7:
+        return about
+    stop = "" if about.endswith(".") else "." if about.isascii() else "。"
+    return f"{about}{stop} {rng.choice(phrases(table('names')['more']))}"
+
+
+def _name(rng: Random, plan: Plan, *, described: bool) -> str:
+    """Verb and noun in some style; rarely a word that means nothing, where a description tells what it does."""
+    if described and rng.random() < 0.08:
+        return made_up_name(rng)
+    verb, noun = rng.choice(phrases(plan["verbs"])), rng.choice(phrases(plan["nouns"]))
+    order = rng.random()
+    plain = f"{noun}_{verb}" if order < 0.15 else noun if order < 0.19 and "fixed" not in plan else f"{verb}_{noun}"
+    return rng.choices(_NAME_STYLES, _NAME_WEIGHTS)[0](plain)
+
+
+def make_parameter(rng: Random, slot: str, described: bool) -> Parameter:
+    """One spelling of a slot, described or not."""
+    entry = table("slots").get(slot, {"names": slot})
+    hints = phrases(entry.get("hints"))
+    hint: Schema = {"description": rng.choice(hints)} if described and hints else {}
+    name = rng.choice(phrases(entry["names"]))
+    if "range" in entry:
+        return Parameter(slot, name, _number(rng, entry["range"], hint))
+    if "tables" in entry:
+        chosen = rng.choice(entry["tables"])
+        return _closed(rng, slot, rng.choice(phrases(chosen["names"])), chosen["values"], hint)
+    if slot == "device":
+        words = (*DEVICES.values(), *rng.sample(WORDS["appliance"], 2))
+        return _closed(rng, slot, name, _some(rng, words), hint)
+    if "free" in entry and rng.random() >= entry["free"]:
+        return _closed(rng, slot, name, _some(rng, WORDS[slot]), hint)
+    return Parameter(slot, name, {"type": "string"} | hint)
+
+
+def _number(rng: Random, limits: Sequence[int], hint: Schema) -> Schema:
+    stated = {"minimum": limits[0], "maximum": limits[1]} if rng.random() < 0.2 else {}
+    return {"type": "number" if rng.random() < 0.25 else "integer"} | hint | stated
+
+
+def _closed(rng: Random, slot: str, name: str, written: Mapping[str, Any], hint: Schema) -> Parameter:
+    """A parameter that takes listed values only, or says in words which ones it takes."""
+    values = list(written.values())
+    rng.shuffle(values)
+    schema: Schema = {"type": "string", "enum": values} | hint
+    if isinstance(values[0], bool):
+        schema = {"type": "boolean"} | hint
+    elif isinstance(values[0], int):
+        scale = " ".join(f"{value} = {key}" for key, value in written.items())
+        schema = {"type": "integer", "description": scale}
+    elif len(values) == 2 and rng.random() < 0.12:
+        schema = {"type": "string", "description": f"{values[0]} or {values[1]}"}
+    elif slot == "power" and "on" in values and rng.random() < 0.15:
+        schema["enum"] = [*values, "toggle"]
+    return Parameter(slot, name, schema, written)
+
+
+def _some(rng: Random, words: Sequence[Word]) -> dict[str, str]:
+    """A handful of the words, all in one style."""
+    style = rng.choices(_KEY_STYLES, _KEY_WEIGHTS)[0]
+    few = words if len(words) <= 4 else rng.sample(words, rng.randint(2, 6))
+    return {word.key: style(word) for word in few}
