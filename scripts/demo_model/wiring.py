@@ -22,22 +22,22 @@ _FAST = 6  # rotary pairs that turn fast enough to tell one token from the next
 _SLOW = 14  # from this pair on a few hundred tokens hardly turn them
 
 
-@torch.no_grad()
 def wire_copying(model: Qwen3) -> None:
     """Changes the embedding and the first two layers' attention. Residual dimensions, of 256:
 
     0 to 190 the embedding, 191 a constant that every token has, 192 to 255 the register.
     """
-    embedding = model.model.embed_tokens.weight
-    embedding[:, 191] = 0.1
-    embedding[:, 192:] = 0.0
-    first, second = (layer.self_attn for layer in model.model.layers[:2])
-    _attend_to_the_token_before(first, model.model.frequencies)
-    first.v_proj.weight[:64] = _selected(range(64))
-    _write(first, range(192, 256), gain=0.03)
-    _attend_to_what_followed(second)
-    second.v_proj.weight[:64] = _selected(range(64, 128))
-    _write(second, range(64, 128), gain=0.1)
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding[:, 191] = 0.1
+        embedding[:, 192:] = 0.0
+        first, second = (layer.self_attn for layer in model.model.layers[:2])
+        _attend_to_the_token_before(first, model.model.frequencies)
+        first.v_proj.weight[:64] = _selected(range(64))
+        _write(first, range(192, 256), gain=0.03)
+        _attend_to_what_followed(second)
+        second.v_proj.weight[:64] = _selected(range(64, 128))
+        _write(second, range(64, 128), gain=0.1)
 
 
 def _attend_to_the_token_before(layer: Attention, frequencies: torch.Tensor) -> None:
