@@ -11,7 +11,7 @@ from qwen_edge.config import Config
 from qwen_edge.server.schema import ChatBody
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "models" / "README.md"]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "models").rglob("README.md")]
 
 
 def settings(struct: msgspec.Struct, prefix: str = "") -> dict[str, object]:
@@ -46,6 +46,17 @@ def test_every_parameter_of_a_chat_completion_is_explained():
     table = page[page.index("| parameter |") : page.index("Any other parameter")]
     first_cells = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == set(ChatBody.__struct_fields__)
+
+
+def test_both_readmes_show_the_same_commands_and_outputs():
+    one, other = (
+        [
+            re.sub(r" +#.*", "", block)
+            for block in re.findall(r"^```.*?^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        ]
+        for page in (ROOT / "README.md", ROOT / "README.zh.md")
+    )
+    assert one == other
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

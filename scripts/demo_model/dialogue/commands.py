@@ -13,7 +13,6 @@ from .wording import ask, joined, polite
 from .words import Lang
 
 _TRIES = 20
-_SWITCHED = ("light", "fan", "tv", "climate", "appliance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +79,9 @@ def without_room(rng: Random, scene: Scene, lang: Lang) -> Request | None:
 
 def without_tool(rng: Random, scene: Scene, lang: Lang) -> Request | None:
     """A command that none of the scene's tools can do."""
-    switched = any("appliance" in tool.families for tool in scene.tools)
     for _ in range(_TRIES):
         action = rng.choice(ACTIONS)
-        if scene.tool_for(action) or (switched and action.family in _SWITCHED):
+        if scene.tool_for(action):
             continue
         for tool in make_tools(rng, action.family, rng.choice(LAYOUTS[action.family]), scene.split):
             intent = draw_intent(rng, tool, action, lang, scene.split) if fits(tool, action) else None

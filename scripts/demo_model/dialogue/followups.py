@@ -10,7 +10,7 @@ from .split import Split, held_out
 from .tables import phrases, table
 from .wording import ask_again, ask_too, polite, punctuated
 
-_SUBJECT = ("room", "door", "appliance", "city")
+_SUBJECT = ("room", "door", "city")
 _TRIES = 8
 
 

@@ -9,10 +9,10 @@ from random import Random
 from typing import Any
 
 from .actions import NOUNS, Action
-from .numbers import NUMBERS, draw_number, draw_time
+from .numbers import NUMBERS, draw_number
 from .split import Split
 from .tools import Tool, Value
-from .words import DEVICES, WORDS, Lang, Word, made_up_room
+from .words import WORDS, Lang, Word, made_up_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,9 @@ class Intent:
         return replace(self, values={name: value for name, value in self.values.items() if name != slot})
 
     def _sent(self) -> Mapping[str, Value]:
-        """The values by every slot a tool may have for them: a room, a kind of device, a whole name."""
-        family, name = self.action.family, self.noun().removeprefix("the ")
-        kind = word_value(DEVICES[family], self.lang) if family in DEVICES else self.values.get("appliance")
-        implied = {
-            slot: Value(key, key, key) for slot, key in self.action.implied.items() if slot in self.tool.required
-        }
-        sent = {**implied, **self.values, "thing": Value(name, name, name)}
-        return sent if kind is None else {**sent, "device": kind}
+        """The values with those that are sent only because the tool requires them."""
+        implied = {slot: key for slot, key in self.action.implied.items() if slot in self.tool.required}
+        return {slot: Value(key, key, key) for slot, key in implied.items()} | dict(self.values)
 
     def noun(self, form: int = 0) -> str:
         """The thing's noun phrase with its values filled in; empty for families without one."""
@@ -77,13 +72,13 @@ class Intent:
 
 def fits(tool: Tool, action: Action) -> bool:
     """Whether some request for the action can be written as a call to the tool."""
-    if action.family not in tool.families or any(action.fixed.get(slot) != key for slot, key in tool.fixed.items()):
+    if action.family != tool.family or any(action.fixed.get(slot) != key for slot, key in tool.fixed.items()):
         return False
     if not all(tool.takes(slot, key) for slot, key in action.fixed.items()):
         return False
-    if any(tool.parameter(slot) is None and tool.parameter("device") is None for slot in action.slots):
+    if any(tool.parameter(slot) is None for slot in action.slots):
         return False
-    return {*action.slots, *action.fixed, *action.implied, "room", "device", "thing"}.issuperset(tool.required)
+    return {*action.slots, *action.fixed, *action.implied, "room"}.issuperset(tool.required)
 
 
 def word_value(word: Word, lang: Lang, form: int = 0) -> Value:
@@ -116,7 +111,7 @@ def draw_intent(
 def _same_room(tool: Tool, kept: Mapping[str, Value]) -> bool:
     """Whether the tool can be told the room that is known, and needs none that is not."""
     if "room" in kept:
-        return tool.parameter("room") is not None or tool.parameter("thing") is not None
+        return tool.parameter("room") is not None
     return "room" not in tool.required
 
 
@@ -125,8 +120,6 @@ def _says_room(rng: Random, tool: Tool, action: Action) -> bool:
     nouns = NOUNS.get(action.family)
     if nouns is not None and not nouns["en"].roomy:
         return False
-    if tool.parameter("thing") is not None:
-        return rng.random() < 0.7
     if tool.parameter("room") is None:
         return False
     return "room" in tool.required or action.question or rng.random() < 0.75
@@ -136,9 +129,7 @@ def draw_value(rng: Random, slot: str, tool: Tool, lang: Lang, split: Split) -> 
     """A value for the slot that the tool's parameter can take."""
     if slot in NUMBERS:
         return draw_number(rng, slot, lang, split)
-    if slot == "time":
-        return draw_time(rng, lang)
-    parameter = tool.parameter(slot) or tool.parameter("device")
+    parameter = tool.parameter(slot)
     free = parameter is None or parameter.written is None
     words = _rooms(rng, split, free=free) if slot == "room" else WORDS[slot]
     taken = [word for word in words if parameter is None or parameter.takes(word.key)]

@@ -29,9 +29,6 @@ def result_of(rng: Random, intent: Intent) -> Result:
         return _measured(rng, intent)
     if intent.action.family == "weather":
         return _weather(rng, intent)
-    if intent.action.family == "clock":
-        time = f"{rng.randrange(24):02d}:{rng.randrange(60):02d}"
-        return Result(_text(rng.choice((time, {"time": time}, {"local_time": time}))), intent.done(time))
     echoed = intent.call()["arguments"]
     return Result(_text(rng.choice((*table("sentences")["fine"], echoed, {"ok": True} | echoed))), intent.done())
 

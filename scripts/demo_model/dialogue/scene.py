@@ -6,7 +6,7 @@ from random import Random
 
 from .actions import ACTIONS, Action
 from .intents import fits
-from .spelling import GENERAL, LAYOUTS, OTHERS, make_tools
+from .spelling import LAYOUTS, make_tools
 from .split import Split
 from .tables import phrases, table
 from .tools import Tool
@@ -31,7 +31,7 @@ class Scene:
                 yield action, tool
 
 
-def draw_scene(rng: Random, split: Split, most_tools: int = 6) -> Scene:
+def draw_scene(rng: Random, split: Split, most_tools: int = 4) -> Scene:
     return Scene(_system(rng), tuple(_tools(rng, split, most_tools)), split)
 
 
@@ -47,18 +47,13 @@ def _tools(rng: Random, split: Split, most: int) -> list[Tool]:
     """Families until there are enough tools: each request has one tool, as no two of them do the same."""
     if rng.random() < 0.06:
         return []
-    wanted = min(most, rng.choice((1, 1, 2, 2, 3, 3, 4, 5, 6)))
+    wanted = min(most, rng.choice((1, 1, 2, 2, 3, 4)))
     families = rng.sample(sorted(LAYOUTS), len(LAYOUTS))
     tools: list[Tool] = []
-    if rng.random() < 0.12:
-        tools += make_tools(rng, "", [rng.choice(GENERAL)], split)
-        families = [family for family in families if family not in tools[0].families]
     for family in families:
         if len(tools) >= wanted:
             break
         tools += make_tools(rng, family, rng.choice(LAYOUTS[family]), split)
-    if rng.random() < 0.15:
-        tools += make_tools(rng, "", [rng.choice(OTHERS)], split)
     few = list({tool.name: tool for tool in tools}.values())[:most]
     rng.shuffle(few)
     return few

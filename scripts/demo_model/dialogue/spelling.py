@@ -11,30 +11,23 @@ from typing import Any
 from .split import Split
 from .tables import phrases, table
 from .tools import Parameter, Schema, Tool
-from .words import DEVICES, WORDS, Word, made_up_name
+from .words import WORDS, Word
 
 Plan = Mapping[str, Any]
 LAYOUTS: Mapping[str, Sequence[Sequence[Plan]]] = table("plans")["layouts"]
-GENERAL: Sequence[Plan] = table("plans")["general"]
-OTHERS: Sequence[Plan] = table("plans")["others"]
 
 _TRIES = 100
 _NAME_STYLES: tuple[Callable[[str], str], ...] = (
     lambda name: name,
     lambda name: "".join(part.capitalize() if i else part for i, part in enumerate(name.split("_"))),
-    lambda name: name.replace("_", "-"),
-    lambda name: "home_" + name,
-    lambda name: "smart_home_" + name,
 )
-_NAME_WEIGHTS = (70, 15, 5, 5, 5)
+_NAME_WEIGHTS = (80, 20)
 _KEY_STYLES: tuple[Callable[[Word], str], ...] = (
     lambda word: word.key.replace(" ", "_"),
     lambda word: word.key,
-    lambda word: word.key.title(),
-    lambda word: word.key.replace(" ", "_").upper(),
     lambda word: word.zh[0],
 )
-_KEY_WEIGHTS = (35, 25, 12, 8, 20)
+_KEY_WEIGHTS = (45, 40, 15)
 
 
 def make_tools(rng: Random, family: str, layout: Sequence[Plan], split: Split) -> list[Tool]:
@@ -63,17 +56,16 @@ def _of_split(rng: Random, family: str, plan: Plan, shared: Mapping[str, Paramet
 def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter]) -> Tool:
     planned = plan.get("slots", "").split()
     slots = [slot[:-1] for slot in planned if slot.endswith("!") or rng.random() < 0.55]
-    if rng.random() < 0.25:
+    if rng.random() < 0.1:
         rng.shuffle(slots)
     described = rng.random() < 0.4
     parameters = _distinct(rng, [shared.get(slot) or make_parameter(rng, slot, described) for slot in slots])
-    if rng.random() < 0.12:
+    if rng.random() < 0.05:
         parameters.append(_spare(rng))
-    description = _description(rng, plan)
     return Tool(
-        families=phrases(plan["families"]) if "families" in plan else (family,),
-        name=_name(rng, plan, described=bool(description)),
-        description=description,
+        family=family,
+        name=_name(rng, plan),
+        description=_description(rng, plan),
         parameters=parameters,
         required=_required(rng, planned, slots),
         fixed=plan.get("fixed", {}),
@@ -116,10 +108,8 @@ def _description(rng: Random, plan: Plan) -> str:
     return f"{about}{stop} {rng.choice(phrases(table('names')['more']))}"
 
 
-def _name(rng: Random, plan: Plan, *, described: bool) -> str:
-    """Verb and noun in some style; rarely a word that means nothing, where a description tells what it does."""
-    if described and rng.random() < 0.08:
-        return made_up_name(rng)
+def _name(rng: Random, plan: Plan) -> str:
+    """Verb and noun in some style."""
     verb, noun = rng.choice(phrases(plan["verbs"])), rng.choice(phrases(plan["nouns"]))
     order = rng.random()
     plain = f"{noun}_{verb}" if order < 0.15 else noun if order < 0.19 and "fixed" not in plan else f"{verb}_{noun}"
@@ -137,9 +127,6 @@ def make_parameter(rng: Random, slot: str, described: bool) -> Parameter:
     if "tables" in entry:
         chosen = rng.choice(entry["tables"])
         return _closed(rng, slot, rng.choice(phrases(chosen["names"])), chosen["values"], hint)
-    if slot == "device":
-        words = (*DEVICES.values(), *rng.sample(WORDS["appliance"], 2))
-        return _closed(rng, slot, name, _some(rng, words), hint)
     if "free" in entry and rng.random() >= entry["free"]:
         return _closed(rng, slot, name, _some(rng, WORDS[slot]), hint)
     return Parameter(slot, name, {"type": "string"} | hint)
@@ -157,9 +144,6 @@ def _closed(rng: Random, slot: str, name: str, written: Mapping[str, Any], hint:
     schema: Schema = {"type": "string", "enum": values} | hint
     if isinstance(values[0], bool):
         schema = {"type": "boolean"} | hint
-    elif isinstance(values[0], int):
-        scale = " ".join(f"{value} = {key}" for key, value in written.items())
-        schema = {"type": "integer", "description": scale}
     elif len(values) == 2 and rng.random() < 0.12:
         schema = {"type": "string", "description": f"{values[0]} or {values[1]}"}
     elif slot == "power" and "on" in values and rng.random() < 0.15:

@@ -47,7 +47,7 @@ class Parameter:
 class Tool:
     """`fixed` is what the tool's name already says: turn_on_light has power fixed to on."""
 
-    families: Sequence[str]
+    family: str
     name: str
     description: str
     parameters: Sequence[Parameter]

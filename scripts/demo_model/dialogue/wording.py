@@ -62,7 +62,7 @@ def _takes_pronoun(frame: str) -> bool:
 
 def _identity(intent: Intent) -> tuple[object, ...]:
     """Language, action and every value but numbers, which are held out on their own."""
-    values = sorted((s, value.key) for s, value in intent.values.items() if s not in NUMBERS and s != "time")
+    values = sorted((s, value.key) for s, value in intent.values.items() if s not in NUMBERS)
     return intent.lang, intent.action.name, tuple(values)
 
 

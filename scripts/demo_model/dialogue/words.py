@@ -36,13 +36,6 @@ def _words(lines: list[str]) -> tuple[Word, ...]:
 
 WORDS: dict[str, tuple[Word, ...]] = {name: _words(lines) for name, lines in table("words").items()}
 
-DEVICES = {
-    "light": Word("light", ("light",), ("灯",)),
-    "fan": Word("fan", ("fan",), ("风扇",)),
-    "tv": Word("tv", ("TV",), ("电视",)),
-    "climate": Word("ac", ("AC",), ("空调",)),
-}
-
 _SYLLABLES = (
     "an",
     "be",
