@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import yaml
 
+from qwen_edge.complaints import split_complaint
 from qwen_edge.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -114,7 +115,8 @@ def parse_config(text: str, where: str) -> Config:
     try:
         return msgspec.convert({} if values is None else values, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), where, lines)) from None
+        what, path = split_complaint(error)
+        raise ConfigError(_explain(what, path, where, lines)) from None
 
 
 def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
@@ -134,7 +136,6 @@ def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
     return lines
 
 
-_AT = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?(?P<path>\$[^`]*)`)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
 _WORDS = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
@@ -142,11 +143,8 @@ _WORDS = {
 }  # fmt: skip
 
 
-def _explain(message: str, where: str, lines: dict[str, int]) -> str:
+def _explain(what: str, path: str, where: str, lines: dict[str, int]) -> str:
     """msgspec's complaint in our words: which file, line and key, and what to write instead."""
-    match = _AT.fullmatch(message)
-    assert match
-    path, what = match["path"] or "$", match["what"]
     if unknown := _UNKNOWN.fullmatch(what):
         known = [field.name for field in _fields(path)]
         near = difflib.get_close_matches(unknown["field"], known, n=1)

@@ -7,7 +7,6 @@ that are only labels for the caller's own books are named as such.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from qwen_edge.chat.messages import ChatRequest
+from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Sampling
@@ -149,8 +149,9 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         body = msgspec.convert({key: _whole(values[key]) for key in values if key in _KNOWN}, ChatBody)
         msgspec.convert({"tools": body.tools or []}, _Tools)
     except msgspec.ValidationError as error:
-        what, param = _place(str(error))
-        raise RequestError(f"Invalid {param or 'body'}: {what}.", param=param) from None
+        what, path = split_complaint(error)
+        param = path[2:] or None
+        raise RequestError(f"Invalid {param or 'body'}: {what.replace('`', '')}.", param=param) from None
     for param, is_asked in _NOT_YET.items():
         if is_asked(body):
             raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
@@ -221,13 +222,3 @@ def _message(message: _Message) -> Mapping[str, Any]:
 def _first(*values: Any) -> Any:
     """The first that says something."""
     return next((value for value in values if value is not None), None)
-
-
-_AT = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?")
-
-
-def _place(message: str) -> tuple[str, str | None]:
-    """msgspec's complaint and the path it names: ("Expected `int`, got `str`", "messages[0].content")."""
-    match = _AT.fullmatch(message)
-    assert match
-    return match["what"].replace("`", ""), (match["path"] or "$")[2:] or None

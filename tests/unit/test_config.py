@@ -64,6 +64,8 @@ def test_settings_are_read():
         ("engine: {kv_type: q5}", "q.yaml, line 1: engine.kv_type: must be one of f16, q8_0, q4_0."),
         ("chat: 3", "q.yaml, line 1: chat: expected a group of settings, got a whole number."),
         ("- a", "q.yaml, line 1: the file: expected a group of settings, got a list."),
+        ("5: 1", "q.yaml, line 1: the file: expected text."),
+        ('"mo\\ndel": a', "q.yaml, line 1: "),
         ("a: [", "q.yaml, line 1: not valid YAML"),
         ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
         ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
