@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen_edge.remedies import install_bindings
+
 _TEGRA_GPUS = ("dev/nvgpu", "dev/nvhost-gpu", "dev/nvhost-as-gpu")
 
 
@@ -35,7 +37,6 @@ def find_gpu(root: Path = Path("/")) -> Gpu | None:
 
 def rebuild_command(gpu: Gpu) -> str:
     """What to type to build llama.cpp with CUDA. Without CUDACXX the build may quietly leave CUDA out."""
-    return (
-        f'CUDACXX=/usr/local/cuda/bin/nvcc CMAKE_ARGS="-DGGML_CUDA=on -DCMAKE_CUDA_ARCHITECTURES={gpu.compute}" '
-        "pip install --force-reinstall --no-cache-dir --no-deps --no-binary llama-cpp-python llama-cpp-python==0.3.36"
-    )
+    flags = f"-DGGML_CUDA=on -DCMAKE_CUDA_ARCHITECTURES={gpu.compute}"
+    pip = install_bindings("--force-reinstall", "--no-cache-dir", "--no-deps", "--no-binary", "llama-cpp-python")
+    return f'CUDACXX=/usr/local/cuda/bin/nvcc CMAKE_ARGS="{flags}" {pip}'

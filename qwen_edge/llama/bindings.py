@@ -14,8 +14,9 @@ from importlib.metadata import version
 from typing import Any
 
 from qwen_edge.errors import EngineError
+from qwen_edge.remedies import install_bindings
 
-WARNING, ERROR = 3, 4  # ggml_log_level
+ERROR = 4  # of ggml_log_level
 
 
 def _import_bindings() -> Any:
@@ -23,7 +24,7 @@ def _import_bindings() -> Any:
         return importlib.import_module("llama_cpp.llama_cpp")
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None:
-        raise EngineError("llama-cpp-python is not installed. Install it: pip install llama-cpp-python")
+        raise EngineError(f"llama-cpp-python is not installed. Install it: {install_bindings()}")
     sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
     try:
         return importlib.import_module("llama_cpp.llama_cpp")

@@ -1,11 +1,13 @@
 """What the daemon finds out about the machine."""
 
 import os
+import sys
 
 import pytest
 
 from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
+from qwen_edge.remedies import pinned_bindings
 
 
 def touch(root, path: str, content: str = "") -> None:
@@ -37,8 +39,9 @@ def test_a_card_with_its_driver(tmp_path, sign):
 
 def test_the_rebuild_command_sets_all_that_keeps_cuda_from_being_left_out():
     command = rebuild_command(Gpu("Orin", "87"))
-    for part in ("CUDACXX=", "-DGGML_CUDA=on", "-DCMAKE_CUDA_ARCHITECTURES=87", "--no-binary"):
+    for part in ("CUDACXX=", "-DGGML_CUDA=on", "-DCMAKE_CUDA_ARCHITECTURES=87", "--no-binary", sys.executable):
         assert part in command
+    assert command.endswith(pinned_bindings())
 
 
 def test_cores_are_those_this_process_may_use():
