@@ -20,7 +20,9 @@ from qwen_edge.daemon import serve
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]")
 @click.option("--context", type=click.IntRange(64), help="Tokens of context.  [default: 8192]")
-@click.option("--threads", type=click.IntRange(1), help="Threads to compute with.  [default: all cores]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads to compute with.  [default: one for each physical core]"
+)
 def command(file: Path | None, model: str | None, **options: Any) -> None:
     """Serve a model over HTTP, in OpenAI's terms, until stopped.
 
