@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from qwen_edge.convert.tokenizer import _QWEN2_SPLIT
 
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
 MERGES = ["h e", "l l", "Ġ Ġ", "he ll", "hell o"]
+_PERIOD = 1_048_583
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
 
 
@@ -39,7 +42,10 @@ def write_checkpoint(
     config: Mapping[str, Any] = {},
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Write a tiny random model; returns its tensors. `head` adds lm_head.weight, a copy of the embedding if tied."""
+    """Write a tiny model of noise, always the same for a `seed`; returns its tensors.
+
+    `head` adds lm_head.weight, a copy of the embedding if tied.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocab = _write_tokenizer(folder, tokenizer_json)
     hidden, ffn, heads, kv_heads, head_dim, rows = 256, 512, 4, 2, 64, len(vocab) + len(ADDED) + 5
@@ -66,9 +72,7 @@ def write_checkpoint(
     (folder / "config.json").write_text(json.dumps(described))
     generation = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
     (folder / "generation_config.json").write_text(json.dumps(generation))
-    tensors = _tensors(
-        np.random.default_rng(seed), qwen3, layers, _DTYPES[dtype], hidden, ffn, heads, kv_heads, head_dim, rows
-    )
+    tensors = _tensors(seed, qwen3, layers, _DTYPES[dtype], hidden, ffn, heads, kv_heads, head_dim, rows)
     if head or not tied:
         embedding = tensors["model.embed_tokens.weight"]
         tensors["lm_head.weight"] = embedding.copy() if tied else embedding[::-1].copy()
@@ -91,9 +95,25 @@ def save_shards(folder: Path, tensors: Mapping[str, np.ndarray], shards: int) ->
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def _tensors(rng, qwen3, layers, dtype, hidden, ffn, heads, kv_heads, head_dim, rows) -> dict[str, np.ndarray]:
+def noise(seed: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Numbers from -1 to 1 without order, the same on every machine and with every numpy: a hash of their index.
+
+    They repeat after a prime number of them, so that large tensors take little memory to make.
+    """
+    word = np.arange(min(math.prod(shape), _PERIOD), dtype=np.uint32)
+    word += np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # MurmurHash3's last steps
+        word ^= word >> np.uint32(shift)
+        word *= np.uint32(factor)
+    values = (word >> np.uint32(8)).astype(np.float32) / 2**23 - 1
+    return np.resize(values.astype(dtype), shape)
+
+
+def _tensors(seed, qwen3, layers, dtype, hidden, ffn, heads, kv_heads, head_dim, rows) -> dict[str, np.ndarray]:
+    seeds = itertools.count(1000 * seed)
+
     def random(*shape: int) -> np.ndarray:
-        return (rng.standard_normal(shape, dtype=np.float32) * 0.05).astype(dtype)
+        return (noise(next(seeds), shape, np.float32) * np.float32(0.087)).astype(dtype)
 
     q, kv = heads * head_dim, kv_heads * head_dim
     tensors = {"model.embed_tokens.weight": random(rows, hidden), "model.norm.weight": 1 + random(hidden)}

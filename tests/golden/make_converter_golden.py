@@ -19,6 +19,7 @@ from typing import Any
 import gguf
 
 from qwen_edge.convert.manifest import sha256
+from tests.checkpoints import noise
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -26,13 +27,19 @@ GOLDEN = Path(__file__).with_name("converter.json")
 
 
 def make_checkpoints(folder: Path) -> dict[str, Path]:
-    """Two checkpoints with Qwen's tokenizer: Qwen3 of two layers, and the same weights as a Qwen2 with biases."""
-    import ml_dtypes  # noqa: F401 - tells numpy of bfloat16
+    """Two checkpoints with Qwen's tokenizer: Qwen3 of two layers, and the same weights as a Qwen2 with biases.
+
+    The weights are noise that no library's random generator has a say in, so that they can be made anywhere.
+    """
+    import ml_dtypes
     from safetensors.numpy import load_file, save_file
 
     maker = SHARED / "tools" / "make_synthetic_qwen3.py"
     qwen3, qwen2 = folder / "Qwen3-Two", folder / "Qwen2-Two"
     subprocess.run([sys.executable, str(maker), str(qwen3), "--layers", "2"], check=True, stdout=subprocess.DEVNULL)
+    shapes = {name: tensor.shape for name, tensor in load_file(qwen3 / "model.safetensors").items()}
+    tensors = {name: noise(i, shapes[name], ml_dtypes.bfloat16) for i, name in enumerate(sorted(shapes))}
+    save_file(tensors, qwen3 / "model.safetensors", metadata={"format": "pt"})
     qwen2.mkdir()
     for file in qwen3.iterdir():
         if file.name.startswith(("tokenizer", "vocab", "merges", "generation")):
@@ -46,7 +53,6 @@ def make_checkpoints(folder: Path) -> dict[str, Path]:
     }
     config = {key: value for key, value in {**config, **changes}.items() if key not in ("head_dim", "attention_bias")}
     (qwen2 / "config.json").write_text(json.dumps(config))
-    tensors = load_file(qwen3 / "model.safetensors")
     for i in range(2):
         p = f"model.layers.{i}.self_attn."
         del tensors[p + "q_norm.weight"], tensors[p + "k_norm.weight"]
@@ -82,8 +88,7 @@ def main() -> None:
             out = Path(name) / f"{kind}.gguf"
             converter = llama_cpp / "convert_hf_to_gguf.py"
             subprocess.run([python, str(converter), str(checkpoint), "--outfile", str(out)], check=True)
-            source = sha256(checkpoint / "model.safetensors")
-            golden[kind] = {"source": source, "sha256": sha256(out), **describe(out)}
+            golden[kind] = {"sha256": sha256(out), **describe(out)}
     GOLDEN.write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
 
 

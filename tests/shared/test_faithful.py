@@ -21,8 +21,6 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2"])
 def test_the_unquantized_file_is_the_one_llama_cpp_writes(checkpoints, tmp_path, kind):
     theirs = json.loads(GOLDEN.read_text())[kind]
-    if sha256(checkpoints[kind] / "model.safetensors") != theirs["source"]:
-        pytest.skip("this numpy draws other random numbers than the one the golden file was made with")
     command = [sys.executable, "-m", "qwen_edge", "convert", str(checkpoints[kind]), "--type", "BF16"]
     subprocess.run([*command, "-o", str(tmp_path / "ours.gguf")], check=True)
     if sha256(tmp_path / "ours.gguf") != theirs["sha256"]:
