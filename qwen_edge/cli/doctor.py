@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import platform
@@ -22,6 +23,7 @@ from qwen_edge.daemon import load_message
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
+from qwen_edge.remedies import install_bindings
 
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
@@ -55,6 +57,8 @@ def command(file: Path | None, model: str | None, verify: bool) -> None:
 
 def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Finding]:
     """Every check, in the order in which its lack would be met."""
+    host, port = config.server.host, config.server.port
+    running = _answers_as_us(host, port)
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
     yield _compiler()
     yield from _llama(config)
@@ -64,8 +68,8 @@ def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Fin
         yield Finding("bad", "no model to serve", str(error))
     else:
         yield from _guarded(lambda: _model(path, verify=verify))
-        yield from _guarded(lambda: _memory(config, path))
-    yield _port(config.server.host, config.server.port)
+        yield from _guarded(lambda: _memory(config, path, running=running))
+    yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
 
 
 def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -86,8 +90,12 @@ def _llama(config: Config) -> Iterator[Finding]:
     try:
         from qwen_edge.llama.bindings import versions
         from qwen_edge.llama.devices import list_devices
-    except (UserError, OSError, RuntimeError) as error:
-        yield Finding("bad", f"llama.cpp cannot be loaded: {error}", "pip install --force-reinstall llama-cpp-python")
+    except UserError as error:
+        yield Finding("bad", str(error))
+        return
+    except (OSError, RuntimeError) as error:
+        remedy = install_bindings("--force-reinstall", "--no-cache-dir")
+        yield Finding("bad", f"llama.cpp cannot be loaded: {error}", remedy)
         return
     found = versions()
     devices = list_devices()
@@ -118,37 +126,54 @@ def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
         yield Finding("ok", f"manifest: {manifest.type} of {manifest.source}, {manifest.created}, {checked}")
 
 
-def _memory(config: Config, path: Path) -> Iterator[Finding]:
-    from qwen_edge.llama.plan import plan_memory
+def _memory(config: Config, path: Path, *, running: bool) -> Iterator[Finding]:
+    try:
+        from qwen_edge.llama.plan import plan_memory
+    except (UserError, OSError, RuntimeError):
+        return  # told above
 
     plan = plan_memory(load_message(config.engine, path))
     available = psutil.virtual_memory().available
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)
+    elif running:
+        yield Finding("note", f"{what}, and the daemon that runs holds part of the rest", "stop it to know for sure")
     else:
         yield Finding("bad", what, "set engine.kv_type: q8_0, lower engine.context, or close other programs")
 
 
 def _answers_as_us(host: str, port: int) -> bool:
+    """Whether a daemon of ours listens there."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/health")
-        return "restarts" in json.load(connection.getresponse())
+        health = json.load(connection.getresponse())
+        return isinstance(health, dict) and "restarts" in health
     except (OSError, ValueError, http.client.HTTPException):
         return False
     finally:
         connection.close()
 
 
-def _port(host: str, port: int) -> Finding:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if _answers_as_us(host, port):
-                return Finding("ok", f"qwen-edge is running on {host}:{port}")
+def check_port(host: str, port: int) -> Finding:
+    """Whether the daemon could listen there: on every address of the host, IPv4 and IPv6, as asyncio will."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        remedy = "choose another server.host or server.port"
+        if error.errno == errno.EADDRINUSE:
             remedy = f"stop what uses it (ss -ltnp 'sport = :{port}' shows what), or choose another server.port"
-            return Finding("bad", f"cannot listen on {host}:{port}: {error.strerror}", remedy)
-    return Finding("ok", f"port {host}:{port} is free")
+        return Finding("bad", f"cannot listen on {_place(host, port)}: {error.strerror}", remedy)
+    return Finding("ok", f"port {_place(host, port)} is free")
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

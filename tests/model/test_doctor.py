@@ -1,6 +1,7 @@
 """The doctor says what is well, what is not, and what to do about it."""
 
 import socket
+import sys
 
 import psutil
 import pytest
@@ -82,6 +83,28 @@ def test_a_plan_that_does_not_fit_is_bad_with_the_arithmetic(tiny_model, setting
     assert (code, memory[:3]) == (1, "BAD")
     assert "weights" in memory
     assert "; 50 MB available" in memory
+
+
+def test_little_memory_beside_a_running_daemon_is_a_note_that_says_so(tiny_model, settings, monkeypatch):
+    with ServedModel(tiny_model, "--context", "512") as served:
+        little = psutil.virtual_memory()._replace(available=50_000_000)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+        port = served.address.rpartition(":")[2]
+        code, report = doctor("--model", str(tiny_model), "-c", settings(f"server: {{port: {port}}}"))
+    memory = line(report, "memory:")
+    assert (code, memory[:4]) == (0, "note")
+    assert "the daemon that runs holds part of the rest" in memory
+
+
+def test_bindings_that_cannot_be_loaded_are_bad_and_nothing_else_fails(tiny_model, settings, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("qwen_edge.llama")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    code, report = doctor("--model", str(tiny_model), "-c", settings("server: {port: 0}"))
+    assert code == 1
+    assert [line for line in report if line.startswith("BAD")] == [line(report, "llama-cpp-python is not installed")]
+    assert f"{sys.executable} -m pip install llama-cpp-python==" in line(report, "is not installed")
 
 
 def test_a_port_in_use_is_bad_unless_it_is_ours(tiny_model, settings):
