@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _OLDEST = (3, 10)
+_OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMPILED = re.compile(r"\[(\d+)/(\d+)\]")
 
 
@@ -32,32 +34,60 @@ def main() -> None:
             f"Python {sys.version.split()[0]} is too old: 3.10 or later is needed (JetPack 6, Ubuntu 22.04). "
             "If there is a newer one, name it: make PYTHON=python3.12 ..."
         )
-    venv, extras = Path(sys.argv[1]), sys.argv[2:]
-    stamp, wanted = venv / ".qwen-edge", _wanted(extras)
-    if stamp.is_file() and wanted in stamp.read_text().splitlines():
+    venv, extras = Path(sys.argv[1]), set(sys.argv[2:])
+    stamp, described = venv / ".qwen-edge", _described()
+    version = _version(venv / "bin" / "python")
+    installed = _installed(stamp, described)
+    if version == _OURS and installed is not None and extras <= installed:
         return
-    python = _make_venv(venv)
+    python = _make_venv(venv, version)
+    installed = _installed(stamp, described)  # nothing, if the environment was made anew
     if not _has(python, "llama_cpp"):
         _check_compiler()
-    _install(python, extras)
-    with stamp.open("a") as done:
-        done.write(wanted + "\n")
+    stamp.unlink(missing_ok=True)  # half an installation is none
+    _install(python, sorted(extras))
+    stamp.write_text(json.dumps({"described": described, "extras": sorted(extras | (installed or set()))}) + "\n")
 
 
-def _wanted(extras: list[str]) -> str:
+def _described() -> str:
     """Changes when what is to be installed changes."""
-    described = [(ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml")]
-    key = b"".join([*described, sys.version.encode(), " ".join(sorted(extras)).encode()])
-    return hashlib.sha256(key).hexdigest()
+    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))).hexdigest()
 
 
-def _make_venv(venv: Path) -> Path:
+def _installed(stamp: Path, described: str) -> set[str] | None:
+    """The extras that were installed by this same description; None if nothing was."""
+    try:
+        noted = json.loads(stamp.read_text())
+        return set(noted["extras"]) if noted["described"] == described else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _version(python: Path) -> str | None:
+    """ "3.11", as the interpreter itself says; None if it does not run (the Python it was made from is gone)."""
+    tell = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        told = subprocess.run([python, "-c", tell], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return told.stdout.strip() if told.returncode == 0 else None
+
+
+def _make_venv(venv: Path, version: str | None) -> Path:
+    """The interpreter in `venv`, which is made unless it is there, for this Python, and complete.
+
+    A virtual environment is bound to the Python that made it: with another one nothing in it would be found.
+    """
     python = venv / "bin" / "python"
-    if python.is_file() and _has(python, "pip"):
+    if version == _OURS and _has(python, "pip"):
         return python
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        _give_up(f"Python's venv is missing. Install it: sudo apt install python{version}-venv")
+        _give_up(f"Python's venv is missing. Install it: sudo apt install python{_OURS}-venv")
+    if (venv / "pyvenv.cfg").is_file():
+        why = {None: "the Python it was made with is gone", _OURS: "it has no pip"}
+        print(f"{venv} cannot be used: {why.get(version, f'it was made with Python {version}')}", flush=True)
+    elif venv.is_dir() and any(venv.iterdir()):
+        _give_up(f"{venv} holds other things than a virtual environment. Name another folder.")
     print(f"making {venv} with Python {sys.version.split()[0]}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
     return python

@@ -1,7 +1,6 @@
 """The first command a person types names what is missing, and what installs it."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_a_compiler_that_works_is_enough(bootstrap, monkeypatch, tmp_path):
 def test_a_python_without_venv_is_told_with_the_package(bootstrap, capsys, monkeypatch, tmp_path, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    said = gives_up(capsys, lambda: bootstrap._make_venv(tmp_path / "venv"))
+    said = gives_up(capsys, lambda: bootstrap._make_venv(tmp_path / "venv", None))
     assert f"sudo apt install python{sys.version_info.major}.{sys.version_info.minor}-venv" in said
 
 
@@ -95,10 +94,113 @@ def test_progress_in_a_log_is_a_line_now_and_then(bootstrap, capsys, monkeypatch
     ]
 
 
-def test_an_environment_that_is_up_to_date_is_left_alone(bootstrap, tmp_path):
-    (tmp_path / ".qwen-edge").write_text(bootstrap._wanted([]) + "\n")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=True, env={**os.environ, "PATH": ""}
-    )
-    assert done.stdout == ""
-    assert [path.name for path in tmp_path.iterdir()] == [".qwen-edge"]
+OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def install(bootstrap, monkeypatch, tmp_path):
+    """Runs the whole script with a pip that installs everything at once; returns what it was asked to install."""
+    asked = []
+    monkeypatch.setattr(bootstrap, "_install", lambda _python, extras: asked.append(extras))
+    monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
+    (tmp_path / "setup.cfg").write_text("a")
+    (tmp_path / "pyproject.toml").write_text("a")
+
+    def run(*extras: str) -> list[list[str]]:
+        asked.clear()
+        monkeypatch.setattr(sys, "argv", ["bootstrap.py", str(tmp_path / "venv"), *extras])
+        bootstrap.main()
+        return list(asked)
+
+    return run
+
+
+@pytest.fixture
+def venv(bootstrap, monkeypatch, tmp_path):
+    """A virtual environment whose Python says what is asked of it. Making it anew takes no time here."""
+    run = subprocess.run
+
+    def fake(version: str) -> None:
+        (tmp_path / "venv" / "bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "venv" / "pyvenv.cfg").write_text("")
+        python = tmp_path / "venv" / "bin" / "python"
+        python.unlink(missing_ok=True)
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+
+    def run_or_make(command, **options):
+        if "venv" not in command:
+            return run(command, **options)
+        (tmp_path / "venv" / ".qwen-edge").unlink(missing_ok=True)  # --clear
+        fake(OURS)
+        return None
+
+    monkeypatch.setattr(bootstrap.subprocess, "run", run_or_make)
+    return fake
+
+
+def test_what_is_installed_is_not_installed_again(install, venv):
+    venv(OURS)
+    assert install() == [[]]
+    assert install("dev") == [["dev"]]
+    assert install() == install("dev") == install() == []
+
+
+def test_a_changed_description_is_installed_again_each_part_once(install, venv, tmp_path):
+    venv(OURS)
+    install("dev")
+    (tmp_path / "setup.cfg").write_text("b")
+    assert install() == [[]]
+    assert install("dev") == [["dev"]]
+    assert install() == install("dev") == []
+    (tmp_path / "setup.cfg").write_text("a")
+    assert install() == [[]], "what was installed long ago is not installed now"
+
+
+def test_an_installation_that_failed_is_tried_again(install, venv, bootstrap, monkeypatch):
+    venv(OURS)
+    install()
+    with monkeypatch.context() as broken, pytest.raises(SystemExit):
+        broken.setattr(bootstrap, "_install", lambda *_: bootstrap._give_up("no network"))
+        install("dev")
+    assert install() == [[]]
+
+
+@pytest.mark.parametrize("stamp", ["", "0123abcd\n", "[]", '{"extras": 3}', "\u20ac"])
+def test_a_stamp_of_another_kind_is_none(install, venv, tmp_path, stamp):
+    venv(OURS)
+    (tmp_path / "venv" / ".qwen-edge").write_text(stamp)
+    assert install() == [[]]
+
+
+def test_another_pythons_environment_is_made_anew(install, venv, capsys):
+    venv(OURS)
+    install("dev")
+    venv("3.9")
+    assert install() == [[]]
+    assert "venv cannot be used: it was made with Python 3.9\nmaking " in capsys.readouterr().out
+    assert install("dev") == [["dev"]], "it went with the old one"
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(install, venv, capsys, tmp_path):
+    venv(OURS)
+    install()
+    (tmp_path / "venv" / "bin" / "python").unlink()
+    (tmp_path / "venv" / "bin" / "python").symlink_to("/usr/bin/python-of-last-year")
+    assert install() == [[]]
+    assert "venv cannot be used: the Python it was made with is gone\nmaking " in capsys.readouterr().out
+
+
+def test_a_folder_with_other_things_in_it_is_not_emptied(install, venv, capsys, tmp_path):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "letters.txt").write_text("")
+    assert "holds other things than a virtual environment" in gives_up(capsys, install)
+
+
+def test_it_runs_with_nothing_installed(tmp_path):
+    """By the interpreter alone: no site-packages, no environment, and a folder that makes it stop early."""
+    (tmp_path / "letters.txt").write_text("")
+    command = [sys.executable, "-I", "-S", SCRIPT, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""})
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"bootstrap: {tmp_path} holds other things")
