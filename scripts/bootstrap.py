@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 _OLDEST = (3, 10)
@@ -115,7 +116,7 @@ def _check_compiler() -> None:
 def _install(python: Path, extras: list[str]) -> None:
     """pip, with one line that moves instead of its log; the log is shown if it fails."""
     target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    command = [python, "-m", "pip", "install", "--verbose", "--disable-pip-version-check", "--editable", target]
+    command = [str(python), "-m", "pip", "install", "--verbose", "--disable-pip-version-check", "--editable", target]
     print("installing qwen-edge; llama.cpp is compiled the first time, which takes minutes", flush=True)
     log: list[str] = []
     with subprocess.Popen(
@@ -178,7 +179,7 @@ class _Progress:
         print(f"\r{'':79}\rinstalled in {seconds:.0f} s" if self._terminal else f"installed in {seconds:.0f} s")
 
 
-def _give_up(sentence: str) -> None:
+def _give_up(sentence: str) -> NoReturn:
     print(f"bootstrap: {sentence}", file=sys.stderr)
     sys.exit(2)
 
