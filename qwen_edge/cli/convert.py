@@ -20,7 +20,9 @@ from qwen_edge.paths import models_folder
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to make, or a folder to put it into.")
 @click.option("--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"One of {', '.join(TYPES)}.")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository; the default model's is pinned.")
-@click.option("--threads", type=click.IntRange(1), help="Threads to quantize with.  [default: all cores]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads to quantize with.  [default: one for each physical core]"
+)
 @click.option("--force", is_flag=True, help="Convert even if the file is there and up to date.")
 def command(
     source: str, output: Path | None, file_type: str, revision: str | None, threads: int | None, force: bool

@@ -56,6 +56,14 @@ def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
         raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
 
 
+def read_text(file: Path) -> str:
+    """A text file of the checkpoint. Raises ConversionError if it is no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
+
+
 def number(values: Mapping[str, Any], key: str, where: str | Path) -> float:
     """A number from a JSON object of the file `where`; text that is one is taken for it. Raises ConversionError."""
     value = values.get(key)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from qwen_edge.convert.checkpoint import read_json
+from qwen_edge.convert.checkpoint import read_json, read_text
 from qwen_edge.errors import ConversionError
 
 # gguf.TokenType
@@ -53,7 +53,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], vocabulary: int) -> 
         texts=texts,
         kinds=kinds,
         merges=merges,
-        roles=_roles(settings, config, ids),
+        roles=_roles(settings, config, ids, vocabulary),
         adds=_adds(settings, whole),
         chat_template=_chat_template(folder, settings),
         added=ids,
@@ -96,7 +96,7 @@ def _from_vocab_and_merges(
         vocab = msgspec.json.decode(vocab_file.read_bytes(), type=dict[str, int])
     except msgspec.DecodeError as error:
         raise ConversionError(f"{vocab_file} is damaged: {error}. Download it again.") from None
-    lines = merges_file.read_text(encoding="utf-8").splitlines()
+    lines = read_text(merges_file).splitlines()
     merges = [line for line in lines if line.strip() and not line.startswith("#version")]
     decoder = settings.get("added_tokens_decoder", {})
     return vocab, merges, [{"id": int(i), **token} for i, token in decoder.items()]
@@ -127,8 +127,10 @@ def _kind(token: dict[str, Any]) -> int:
     return CONTROL if token.get("special") or looks_special else USER_DEFINED
 
 
-def _roles(settings: dict[str, Any], config: Mapping[str, Any], ids: dict[str, int]) -> dict[str, int]:
-    """Special token ids: tokenizer_config.json has the first word, config.json the second."""
+def _roles(settings: dict[str, Any], config: Mapping[str, Any], ids: dict[str, int], vocabulary: int) -> dict[str, int]:
+    """Special token ids: tokenizer_config.json has the first word, config.json the second.
+
+    An id that is no token's means none: -1 is a common way to write that."""
     roles: dict[str, int] = {}
     for role in _SPECIAL_ROLES:
         entry = settings.get(f"{role}_token")
@@ -137,7 +139,7 @@ def _roles(settings: dict[str, Any], config: Mapping[str, Any], ids: dict[str, i
             roles[role] = ids[text]
     for role in _SPECIAL_ROLES:
         token_id = config.get(f"{role}_token_id")
-        if isinstance(token_id, int):
+        if isinstance(token_id, int) and 0 <= token_id < vocabulary:
             roles.setdefault(role, token_id)
     return roles
 
@@ -161,6 +163,6 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | list[dict[st
         return inside
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     legacy = read_json(folder / "chat_template.json").get("chat_template")
     return legacy if isinstance(legacy, str) else None

@@ -97,6 +97,13 @@ def test_vocab_and_merges_files_serve_as_well_as_tokenizer_json(tmp_path):
         assert value(a, f"tokenizer.ggml.{key}") == value(b, f"tokenizer.ggml.{key}")
 
 
+@pytest.mark.parametrize("none", [-1, 10**9])
+def test_a_special_token_id_that_is_no_tokens_means_none(tmp_path, none):
+    write_checkpoint(tmp_path / "in", config={"mask_token_id": none})
+    reader = convert(tmp_path / "in", tmp_path / "out.gguf")
+    assert "tokenizer.ggml.mask_token_id" not in reader.fields
+
+
 @pytest.mark.parametrize(("dtype", "stored"), [("BF16", "BF16"), ("F16", "F16"), ("F32", "F16")])
 def test_a_16_bit_checkpoint_keeps_its_type_and_f32_becomes_f16(tmp_path, dtype, stored):
     source = write_checkpoint(tmp_path / "in", dtype=dtype)

@@ -186,3 +186,13 @@ def test_a_source_that_cannot_even_be_looked_at(source):
 def test_a_revision_of_a_folder_makes_no_sense(folder):
     with pytest.raises(ConversionError, match="--revision applies to Hub repositories only"):
         fetch(str(folder), "main", None)
+
+
+@pytest.mark.parametrize("name", ["merges.txt", "chat_template.jinja"])
+def test_a_text_file_that_is_no_text(tmp_path, name):
+    write_checkpoint(tmp_path, tokenizer_json=False)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    assert f"{name} is damaged" in refused(tmp_path)
