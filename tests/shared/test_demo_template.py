@@ -3,29 +3,15 @@
 Conversations are generated. Qwen's template is no part of this repository.
 """
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jinja2 import Template
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from scripts.demo_model.render import TEMPLATE, compiled
 from tests.shared.conftest import SHARED
 
-OURS = Path(__file__).resolve().parents[2] / "models" / "demo" / "chat_template.jinja"
 QWENS = SHARED / "data" / "Qwen3-0.6B.jinja"
-
-
-@cache
-def compiled(path: Path) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
 WORDS = st.lists(
@@ -85,7 +71,7 @@ def test_demo_template_renders_what_qwens_renders(
     messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, switches: dict[str, bool | None]
 ) -> None:
     given = {"messages": messages, "tools": tools, **switches}
-    assert compiled(OURS).render(given) == compiled(QWENS).render(given)
+    assert compiled(TEMPLATE).render(given) == compiled(QWENS).render(given)
 
 
 def test_a_whole_tool_conversation_is_the_same_in_every_mode() -> None:
@@ -106,4 +92,4 @@ def test_a_whole_tool_conversation_is_the_same_in_every_mode() -> None:
         for offered in (tools, [], None):
             for thinking in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
                 given = {"messages": messages[:end], "tools": offered, "add_generation_prompt": True, **thinking}
-                assert compiled(OURS).render(given) == compiled(QWENS).render(given)
+                assert compiled(TEMPLATE).render(given) == compiled(QWENS).render(given)
