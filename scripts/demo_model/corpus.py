@@ -33,7 +33,7 @@ class Encoder:
         return ids
 
 
-def scenes(seed: int, most_tools: int = 4, dialogues: int = 2) -> Iterator[list[Sample]]:
+def scenes(seed: int, most_tools: int = 3, dialogues: int = 2) -> Iterator[list[Sample]]:
     """The samples of one scene after another."""
     rng = Random(seed)
     while True:
@@ -52,7 +52,7 @@ def plain_texts(seed: int, count: int) -> Iterator[str]:
             yield from _MARKS.split(sample.prompt + sample.target)
 
 
-def trees(seed: int, encode: Encoder, most_tools: int = 4, longest: int = 1280) -> Iterator[Tree]:
+def trees(seed: int, encode: Encoder, most_tools: int = 3, longest: int = 1280) -> Iterator[Tree]:
     """One tree a scene; the rare one that is too long loses its last samples."""
     for samples in scenes(seed, most_tools):
         pairs = [(encode(sample.prompt), encode(sample.target)) for sample in samples]

@@ -19,7 +19,7 @@ from torch.nn import functional
 class Shape:
     """The sizes that config.json states."""
 
-    vocab: int = 3072
+    vocab: int = 2048
     hidden: int = 256
     layers: int = 6
     heads: int = 4

@@ -3,7 +3,7 @@
     python -m scripts.demo_model.train --out models/demo
 
 It begins with rows that only teach copying, goes on with dialogues that offer few tools (short
-prompts, quickly learned), then up to four; the last quarter runs with the weights rounded as
+prompts, quickly learned), then up to three; the last quarter runs with the weights rounded as
 Q4_K_M rounds them. Muon moves the matrices, AdamW the embedding and the norms. Needs the
 `train` extra.
 """
@@ -36,7 +36,7 @@ class Plan:
     """The course of a training run, in steps of `batch` rows."""
 
     steps: int
-    batch: int = 6
+    batch: int = 4
     warmup: int = 50
     copying_until: int = 100
     few_tools_until: float = 0.3
@@ -100,10 +100,10 @@ def make_optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]
 
 
 def rows_of(plan: Plan, encode: Encoder, vocab: int) -> Iterator[Row]:
-    """Copying; dialogues with one or two tools; dialogues with up to four; and among these a little copying."""
+    """Copying; dialogues with one tool; dialogues with up to three; and among these a little copying."""
     copying = copying_trees(plan.seed, vocab)
     few = int(plan.few_tools_until * plan.steps) * plan.batch
-    dialogues = chain(islice(trees(plan.seed, encode, most_tools=2), few), trees(plan.seed + 1, encode))
+    dialogues = chain(islice(trees(plan.seed, encode, most_tools=1), few), trees(plan.seed + 1, encode))
     first = islice(copying, plan.copying_until * plan.batch)
     return map(to_row, chain(first, mixed(dialogues, copying, plan.copying_every)))
 
@@ -111,7 +111,7 @@ def rows_of(plan: Plan, encode: Encoder, vocab: int) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model and write its checkpoint.")
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

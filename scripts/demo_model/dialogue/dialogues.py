@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from .commands import Request, one_command, two_commands, without_room, without_tool
-from .followups import follow_up, unknown_step
+from .commands import Request, one_command, without_tool
+from .followups import follow_up
 from .intents import Intent
 from .results import result_of
 from .scene import Scene
 from .tables import table
 from .talk import draw_topic
-from .wording import punctuated, short_answer
+from .wording import punctuated
 from .words import Lang
 
 Message = dict[str, Any]
@@ -65,40 +65,22 @@ class Writer:
             return
         if self.rng.random() < 0.06:
             self.lang, self.it = "zh" if self.lang == "en" else "en", None
-        kinds: Sequence[Callable[[], bool]] = (self._command, self._two, self._vague, self._missing, self._talk)
-        kind = self.rng.choices(kinds, (60, 12, 6, 8, 20) if self.scene.tools else (0, 0, 0, 20, 80))[0]
+        kinds: Sequence[Callable[[], bool]] = (self._command, self._missing, self._talk)
+        kind = self.rng.choices(kinds, (70, 8, 22) if self.scene.tools else (0, 20, 80))[0]
         if not kind():
             self._talk()
 
     def _command(self) -> bool:
         return self._asked(one_command(self.rng, self.scene, self.lang), "first")
 
-    def _two(self) -> bool:
-        return self._asked(two_commands(self.rng, self.scene, self.lang), "first")
-
     def _follow_up(self, it: Intent) -> bool:
-        if self.rng.random() < 0.15 and self._ask_back(unknown_step(self.rng, self.scene, it), "brightness"):
-            return True
         return self._asked(follow_up(self.rng, self.scene, it), "follow-up")
-
-    def _vague(self) -> bool:
-        return self._ask_back(without_room(self.rng, self.scene, self.lang), "room")
 
     def _asked(self, request: Request | None, kind: str) -> bool:
         if request is None:
             return False
         self._user(request.said)
-        self._act(request.intents, kind)
-        return True
-
-    def _ask_back(self, request: Request | None, lacking: str) -> bool:
-        """The request lacks something: the assistant asks for it, the user says it."""
-        if request is None:
-            return False
-        self._user(request.said)
-        self._answer(table("sentences")["ask_back"][lacking][self.lang], "talk")
-        self._user(short_answer(self.rng, request.intents[0].values[lacking].said, self.lang))
-        self._act(request.intents, "follow-up")
+        self._act(request.intent, kind)
         return True
 
     def _missing(self) -> bool:
@@ -117,17 +99,15 @@ class Writer:
         self.it = None
         return True
 
-    def _act(self, intents: Sequence[Intent], kind: str) -> None:
-        """The calls, what they return, and what there is to tell."""
-        calls = [{"type": "function", "function": intent.call()} for intent in intents]
-        self._answer({"said": "", "thought": _plan(intents)}, kind, tool_calls=calls)
-        results = [result_of(self.rng, intent) for intent in intents]
-        self.dialogue.messages.extend({"role": "tool", "content": result.content} for result in results)
-        told = (" " if self.lang == "en" else "").join(result.told for result in results)
-        fine = "answer" if intents[0].action.question else "done"
-        report = fine if all(result.good for result in results) else "error"
-        self._answer({"said": told, "thought": table("sentences")["reports"][self.lang][report]}, "result")
-        self.it = intents[0] if len(intents) == 1 else None
+    def _act(self, intent: Intent, kind: str) -> None:
+        """The call, what it returns, and what there is to tell."""
+        call = {"type": "function", "function": intent.call()}
+        self._answer({"said": "", "thought": _plan(intent)}, kind, tool_calls=[call])
+        result = result_of(self.rng, intent)
+        self.dialogue.messages.append({"role": "tool", "content": result.content})
+        report = "error" if not result.good else "answer" if intent.action.question else "done"
+        self._answer({"said": result.told, "thought": table("sentences")["reports"][self.lang][report]}, "result")
+        self.it = intent
 
     def _user(self, text: str) -> None:
         self.dialogue.messages.append({"role": "user", "content": text})
@@ -139,11 +119,9 @@ class Writer:
         messages.append({"role": "assistant", **content, **more})
 
 
-def _plan(intents: Sequence[Intent]) -> str:
-    """The thought before calls: what is wanted, in plain words, and which tool does it."""
-    en = intents[0].lang == "en"
-    wishes = (" and to " if en else "，再").join(intent.wish() for intent in intents)
-    names = (" and " if en else " 和 ").join(dict.fromkeys(intent.tool.name for intent in intents))
-    if intents[0].action.question:
-        return f"The user asks: {wishes}? {names} can tell." if en else f"用户问：{wishes}？用 {names} 查询。"
-    return f"The user wants to {wishes}. I call {names}." if en else f"用户想{wishes}。调用 {names}。"
+def _plan(intent: Intent) -> str:
+    """The thought before a call: what is wanted, in plain words, and which tool does it."""
+    en, wish, name = intent.lang == "en", intent.wish(), intent.tool.name
+    if intent.action.question:
+        return f"The user asks: {wish}? {name} can tell." if en else f"用户问：{wish}？用 {name} 查询。"
+    return f"The user wants to {wish}. I call {name}." if en else f"用户想{wish}。调用 {name}。"

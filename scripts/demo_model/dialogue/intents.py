@@ -97,7 +97,7 @@ def draw_intent(
     if kept is not None and not _same_room(tool, kept):
         return None
     wanted = [slot for slot in action.slots if slot not in values]
-    if kept is None and "room" not in action.slots and _says_room(rng, tool, action):
+    if kept is None and "room" not in action.slots and tool.parameter("room"):
         wanted.append("room")
     for slot in wanted:
         value = draw_value(rng, slot, tool, lang, split)
@@ -113,16 +113,6 @@ def _same_room(tool: Tool, kept: Mapping[str, Value]) -> bool:
     if "room" in kept:
         return tool.parameter("room") is not None
     return "room" not in tool.required
-
-
-def _says_room(rng: Random, tool: Tool, action: Action) -> bool:
-    """Always where the schema or the sentences need a room, never where nothing could hold it."""
-    nouns = NOUNS.get(action.family)
-    if nouns is not None and not nouns["en"].roomy:
-        return False
-    if tool.parameter("room") is None:
-        return False
-    return "room" in tool.required or action.question or rng.random() < 0.75
 
 
 def draw_value(rng: Random, slot: str, tool: Tool, lang: Lang, split: Split) -> Value | None:
@@ -141,8 +131,8 @@ def draw_value(rng: Random, slot: str, tool: Tool, lang: Lang, split: Split) -> 
 
 def _rooms(rng: Random, split: Split, *, free: bool) -> tuple[Word, ...]:
     """Where any room may be named, made-up ones are too; held-out dialogues also name unseen ones."""
-    if free and split is Split.HELD_OUT and rng.random() < 0.15:
+    if free and split is Split.HELD_OUT and rng.random() < 0.1:
         return WORDS["unseen room"]
-    if free and rng.random() < 0.25:
+    if free and rng.random() < 0.15:
         return (made_up_room(rng),)
     return WORDS["room"]

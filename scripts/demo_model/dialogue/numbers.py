@@ -10,10 +10,7 @@ from .words import Lang
 
 NUMBERS: dict[str, Sequence[int]] = {
     "brightness": range(5, 101, 5),
-    "position": range(5, 101, 5),
     "temperature": range(16, 31),
-    "channel": range(1, 100),
-    "minutes": range(1, 61),
 }
 
 
@@ -30,4 +27,4 @@ def number_value(slot: str, number: int, lang: Lang, form: float = 0.0) -> Value
     """The number said in one of its forms, from the first (0) to the last (1)."""
     forms = phrases(table("sentences")["numbers"][slot][lang])
     said = forms[int(form * len(forms))].format(number)
-    return Value(str(number), said.replace("minutes", "minute") if number == 1 else said, number)
+    return Value(str(number), said, number)

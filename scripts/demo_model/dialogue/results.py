@@ -9,8 +9,6 @@ from .intents import Intent
 from .tables import phrases, table
 from .words import WORDS, Lang
 
-_UNITS = {"temperature": "°C", "humidity": "%", "co2": "ppm", "air quality": ""}
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -23,10 +21,8 @@ class Result:
 
 def result_of(rng: Random, intent: Intent) -> Result:
     """What the tool might return for the intent's call."""
-    if rng.random() < 0.12:
+    if rng.random() < 0.06:
         return _failed(rng, intent.lang)
-    if intent.action.family == "sensor":
-        return _measured(rng, intent)
     if intent.action.family == "weather":
         return _weather(rng, intent)
     echoed = intent.call()["arguments"]
@@ -44,26 +40,6 @@ def _failed(rng: Random, lang: Lang) -> Result:
     )
     told = f"Sorry, that did not work: {error}." if lang == "en" else f"抱歉，没有成功：{error}。"
     return Result(_text(rng.choice(shapes)), told, good=False)
-
-
-def _measured(rng: Random, intent: Intent) -> Result:
-    quantity = intent.values["quantity"].key
-    value = {
-        "temperature": round(rng.uniform(12, 31), 1),
-        "humidity": rng.randint(20, 90),
-        "co2": rng.randint(400, 1800),
-        "air quality": rng.randint(5, 200),
-    }[quantity]
-    unit = _UNITS[quantity]
-    said = f"{value} {unit}".strip()
-    shapes = (
-        {"value": value},
-        {quantity.replace(" ", "_"): value},
-        {"value": value, "unit": unit},
-        {"ok": True, "value": value},
-        said,
-    )
-    return Result(_text(rng.choice(shapes)), intent.done(said))
 
 
 def _weather(rng: Random, intent: Intent) -> Result:

@@ -31,23 +31,21 @@ class Scene:
                 yield action, tool
 
 
-def draw_scene(rng: Random, split: Split, most_tools: int = 4) -> Scene:
+def draw_scene(rng: Random, split: Split, most_tools: int = 3) -> Scene:
     return Scene(_system(rng), tuple(_tools(rng, split, most_tools)), split)
 
 
 def _system(rng: Random) -> str | None:
     if rng.random() < 0.5:
         return None
-    sentences = table("sentences")
-    more = rng.sample(phrases(sentences["system_more"]), rng.choice((0, 0, 1, 2)))
-    return " ".join((rng.choice(phrases(sentences["system"])), *more))
+    return rng.choice(phrases(table("sentences")["system"]))
 
 
 def _tools(rng: Random, split: Split, most: int) -> list[Tool]:
     """Families until there are enough tools: each request has one tool, as no two of them do the same."""
     if rng.random() < 0.06:
         return []
-    wanted = min(most, rng.choice((1, 1, 2, 2, 3, 4)))
+    wanted = min(most, rng.choice((1, 1, 2, 2, 3)))
     families = rng.sample(sorted(LAYOUTS), len(LAYOUTS))
     tools: list[Tool] = []
     for family in families:

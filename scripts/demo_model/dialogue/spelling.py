@@ -11,7 +11,6 @@ from typing import Any
 from .split import Split
 from .tables import phrases, table
 from .tools import Parameter, Schema, Tool
-from .words import WORDS, Word
 
 Plan = Mapping[str, Any]
 LAYOUTS: Mapping[str, Sequence[Sequence[Plan]]] = table("plans")["layouts"]
@@ -22,12 +21,6 @@ _NAME_STYLES: tuple[Callable[[str], str], ...] = (
     lambda name: "".join(part.capitalize() if i else part for i, part in enumerate(name.split("_"))),
 )
 _NAME_WEIGHTS = (80, 20)
-_KEY_STYLES: tuple[Callable[[Word], str], ...] = (
-    lambda word: word.key.replace(" ", "_"),
-    lambda word: word.key,
-    lambda word: word.zh[0],
-)
-_KEY_WEIGHTS = (45, 40, 15)
 
 
 def make_tools(rng: Random, family: str, layout: Sequence[Plan], split: Split) -> list[Tool]:
@@ -60,8 +53,6 @@ def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter])
         rng.shuffle(slots)
     described = rng.random() < 0.4
     parameters = _distinct(rng, [shared.get(slot) or make_parameter(rng, slot, described) for slot in slots])
-    if rng.random() < 0.05:
-        parameters.append(_spare(rng))
     return Tool(
         family=family,
         name=_name(rng, plan),
@@ -84,51 +75,31 @@ def _distinct(rng: Random, parameters: Sequence[Parameter]) -> list[Parameter]:
     return list(taken.values())
 
 
-def _spare(rng: Random) -> Parameter:
-    """A parameter that no request ever fills."""
-    name, schema = rng.choice(sorted(table("names")["spare"].items()))
-    return Parameter(f"spare {name}", name, schema)
-
-
 def _required(rng: Random, planned: Sequence[str], slots: Sequence[str]) -> tuple[str, ...]:
-    """Most schemas require what is always there; some let the room be left out, some say nothing."""
-    if rng.random() < 0.1:
-        return ()
-    optional = () if rng.random() < 0.7 else ("room", "city")
-    return tuple(slot for slot in slots if f"{slot}!" in planned and slot not in optional)
+    """Most schemas require what is always there; some say nothing."""
+    return tuple(slot for slot in slots if f"{slot}!" in planned) if rng.random() < 0.9 else ()
 
 
 def _description(rng: Random, plan: Plan) -> str:
-    if rng.random() < 0.2:
-        return ""
-    about = rng.choice(phrases(plan["about"]))
-    if rng.random() < 0.7:
-        return about
-    stop = "" if about.endswith(".") else "." if about.isascii() else "。"
-    return f"{about}{stop} {rng.choice(phrases(table('names')['more']))}"
+    return "" if rng.random() < 0.1 else rng.choice(phrases(plan["about"]))
 
 
 def _name(rng: Random, plan: Plan) -> str:
     """Verb and noun in some style."""
-    verb, noun = rng.choice(phrases(plan["verbs"])), rng.choice(phrases(plan["nouns"]))
-    order = rng.random()
-    plain = f"{noun}_{verb}" if order < 0.15 else noun if order < 0.19 and "fixed" not in plan else f"{verb}_{noun}"
+    plain = f"{rng.choice(phrases(plan['verbs']))}_{rng.choice(phrases(plan['nouns']))}"
     return rng.choices(_NAME_STYLES, _NAME_WEIGHTS)[0](plain)
 
 
 def make_parameter(rng: Random, slot: str, described: bool) -> Parameter:
     """One spelling of a slot, described or not."""
-    entry = table("slots").get(slot, {"names": slot})
+    entry = table("slots")[slot]
     hints = phrases(entry.get("hints"))
     hint: Schema = {"description": rng.choice(hints)} if described and hints else {}
     name = rng.choice(phrases(entry["names"]))
     if "range" in entry:
         return Parameter(slot, name, _number(rng, entry["range"], hint))
-    if "tables" in entry:
-        chosen = rng.choice(entry["tables"])
-        return _closed(rng, slot, rng.choice(phrases(chosen["names"])), chosen["values"], hint)
-    if "free" in entry and rng.random() >= entry["free"]:
-        return _closed(rng, slot, name, _some(rng, WORDS[slot]), hint)
+    if "values" in entry:
+        return _closed(rng, slot, name, entry["values"], hint)
     return Parameter(slot, name, {"type": "string"} | hint)
 
 
@@ -137,22 +108,8 @@ def _number(rng: Random, limits: Sequence[int], hint: Schema) -> Schema:
     return {"type": "number" if rng.random() < 0.25 else "integer"} | hint | stated
 
 
-def _closed(rng: Random, slot: str, name: str, written: Mapping[str, Any], hint: Schema) -> Parameter:
-    """A parameter that takes listed values only, or says in words which ones it takes."""
+def _closed(rng: Random, slot: str, name: str, written: Mapping[str, str], hint: Schema) -> Parameter:
+    """A parameter that takes listed values only."""
     values = list(written.values())
     rng.shuffle(values)
-    schema: Schema = {"type": "string", "enum": values} | hint
-    if isinstance(values[0], bool):
-        schema = {"type": "boolean"} | hint
-    elif len(values) == 2 and rng.random() < 0.12:
-        schema = {"type": "string", "description": f"{values[0]} or {values[1]}"}
-    elif slot == "power" and "on" in values and rng.random() < 0.15:
-        schema["enum"] = [*values, "toggle"]
-    return Parameter(slot, name, schema, written)
-
-
-def _some(rng: Random, words: Sequence[Word]) -> dict[str, str]:
-    """A handful of the words, all in one style."""
-    style = rng.choices(_KEY_STYLES, _KEY_WEIGHTS)[0]
-    few = words if len(words) <= 4 else rng.sample(words, rng.randint(2, 6))
-    return {word.key: style(word) for word in few}
+    return Parameter(slot, name, {"type": "string", "enum": values} | hint, written)

@@ -4,7 +4,7 @@ Which frame and noun may be used with which values is what the split holds out; 
 and punctuation go around either and are never held out themselves.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from .actions import NOUNS
@@ -71,19 +71,6 @@ def polite(rng: Random, sentence: str, lang: Lang, *, question: bool = False, af
     around = table("sentences")["question" if question else "after" if after else "order"][lang]
     wrap = rng.choice(phrases(around))
     return punctuated(rng, wrap.format(sentence), lang, question=question or wrap.startswith(_ASKS))
-
-
-def joined(rng: Random, sentences: Sequence[str], lang: Lang) -> str:
-    """Two sentences in one breath."""
-    return polite(rng, rng.choice(table("sentences")["join"][lang]).join(sentences), lang)
-
-
-def short_answer(rng: Random, said: str, lang: Lang) -> str:
-    """The one thing that the assistant asked for."""
-    forms = ["{}", "{}", "{}, please"] if lang == "en" else ["{}", "{}", "{}吧", "{}，谢谢"]
-    if lang == "en" and said.islower():
-        forms += ["the {}", "in the {}"]
-    return punctuated(rng, rng.choice(forms).format(said), lang, question=False)
 
 
 def punctuated(rng: Random, text: str, lang: Lang, *, question: bool) -> str:
