@@ -69,27 +69,33 @@ def ask(host: str, question: str, **options: Any) -> None:
     """Print the answer as it comes, then how fast it came."""
     print(f"\n> {question}")
     began = time.perf_counter()
-    first = None
+    shown: list[tuple[str, float]] = []  # what kind of text came when
     usage: dict[str, Any] = {}
     for chunk in stream(host, messages=[{"role": "user", "content": question}], **options):
         usage = chunk.get("usage") or usage
         for choice in chunk["choices"]:
-            text = spoken(choice["delta"])
-            if text and first is None:
-                first = time.perf_counter()
-            print(text, end="", flush=True)
-    first = first or time.perf_counter()
-    tokens = usage["completion_tokens"]
-    rate = (tokens - 1) / max(time.perf_counter() - first, 1e-9)
-    print(f"\n  [first token after {1000 * (first - began):.0f} ms, {tokens} tokens, {rate:.0f} tokens/s]")
+            for kind, text in spoken(choice["delta"]):
+                if shown and shown[-1][0] != kind:
+                    print()
+                print(text, end="", flush=True)
+                shown.append((kind, time.perf_counter()))
+    tokens, (kind, first), (_, last) = usage["completion_tokens"], shown[0], shown[-1]
+    if kind == "call":  # comes in one piece: only the whole can be timed
+        speed = f"call after {1000 * (first - began):.0f} ms, {tokens} tokens, {tokens / (last - began):.0f} tokens/s"
+    else:
+        rate = (tokens - 1) / max(last - first, 1e-9)
+        speed = f"first token after {1000 * (first - began):.0f} ms, {tokens} tokens, {rate:.0f} tokens/s"
+    print(f"\n  [{speed}]")
 
 
-def spoken(delta: dict[str, Any]) -> str:
-    """What a person wants to see of a piece: the thinking in grey, calls as the function they call."""
+def spoken(delta: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person wants to see of a piece, with its kind: the thinking in grey, calls as the function they call."""
     if thought := delta.get("reasoning_content"):
-        return f"\033[2m{thought}\033[0m" if sys.stdout.isatty() else thought
-    calls = [call["function"] for call in delta.get("tool_calls", [])]
-    return (delta.get("content") or "") + "".join(f"{call['name']}({call['arguments']})" for call in calls)
+        yield "thought", f"\033[2m{thought}\033[0m" if sys.stdout.isatty() else thought
+    if delta.get("content"):
+        yield "answer", delta["content"]
+    for call in delta.get("tool_calls", []):
+        yield "call", f"{call['function']['name']}({call['function']['arguments']})"
 
 
 def stream(host: str, **body: Any) -> Iterator[dict[str, Any]]:
