@@ -26,7 +26,8 @@ import psutil
 _QUANTIZE = """
 import ctypes, sys
 from llama_cpp import llama_cpp as C
-C.llama_log_set(C.llama_log_callback(lambda level, text, data: None), None)
+quiet = C.llama_log_callback(lambda level, text, data: None)  # kept: C holds no reference
+C.llama_log_set(quiet, None)
 params = C.llama_model_quantize_default_params()
 params.ftype, params.nthread = C.LLAMA_FTYPE_MOSTLY_Q4_K_M, int(sys.argv[3])
 sys.exit(C.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(params)))
