@@ -39,23 +39,23 @@ class Daemon:
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": tokens,
             "temperature": 0,
+            "enable_thinking": False,  # no markers: every token but the last is seen as text
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         connection = http.client.HTTPConnection(self._host)
         connection.request("POST", "/v1/chat/completions", json.dumps(body))
-        times: list[float] = []
+        first = last = 0.0
         usage: dict[str, Any] = {}
         for line in connection.getresponse():
             if line.startswith(b"data: {"):
                 chunk = json.loads(line[6:])
                 usage = chunk.get("usage") or usage
-                delta = chunk["choices"][0]["delta"] if chunk["choices"] else {}
-                if delta.get("content") or delta.get("reasoning_content"):
-                    times.append(time.perf_counter())
+                last = last if not chunk["choices"] else time.perf_counter()
+                if not first and chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                    first = last
         connection.close()
-        # markers such as <think> have no chunk of their own: count what came between the first and the last
-        return usage["prompt_tokens"], (len(times) - 1) / (times[-1] - times[0])
+        return usage["prompt_tokens"], (usage["completion_tokens"] - 1) / (last - first)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
