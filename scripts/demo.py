@@ -79,6 +79,8 @@ def ask(host: str, question: str, **options: Any) -> None:
                     print()
                 print(text, end="", flush=True)
                 shown.append((kind, time.perf_counter()))
+    if not shown:
+        sys.exit("The daemon gave no answer.")
     tokens, (kind, first), (_, last) = usage["completion_tokens"], shown[0], shown[-1]
     if kind == "call":  # comes in one piece: only the whole can be timed
         speed = f"call after {1000 * (first - began):.0f} ms, {tokens} tokens, {tokens / (last - began):.0f} tokens/s"

@@ -31,8 +31,6 @@ def groups(question: Question) -> Iterator[str]:
     yield f"commands, {question.lang}, {mode}"
     for new in sorted(question.unseen):
         yield f"commands, unseen {new}"
-    if len(question.calls) > 1:
-        yield "commands, two calls"
     if any(
         isinstance(value, int) and not isinstance(value, bool)
         for call in question.calls

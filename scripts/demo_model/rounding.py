@@ -8,7 +8,6 @@ Gradients are taken at the rounded weights and applied to the exact ones.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 
@@ -37,14 +36,3 @@ def _embedding(weights: Tensor) -> Tensor:
     groups = weights.view(-1, 16)
     step = (groups.abs().amax(1, keepdim=True) / 31).clamp(min=1e-9)
     return ((groups / step).round().clamp(-32, 31) * step).view_as(weights)
-
-
-def rounding_error(model: nn.Module) -> float:
-    """Mean relative error over the matrices, for the log."""
-    with torch.no_grad():
-        errors = [
-            (_matrix(p) - p).norm() / p.norm()
-            for name, p in model.named_parameters()
-            if p.ndim == 2 and "embed" not in name
-        ]
-    return float(torch.stack(errors).mean())

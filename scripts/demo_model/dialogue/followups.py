@@ -38,8 +38,8 @@ def _elsewhere(rng: Random, scene: Scene, it: Intent) -> Request | None:
     slot = next((slot for slot in ("room", "city") if slot in it.values), None)
     if slot is None or it.tool.parameter(slot) is None:
         return None
-    other = draw_value(rng, slot, it.tool, it.lang, scene.split)
-    if other is None or other.key == it.values[slot].key:
+    other = draw_value(rng, slot, it.lang, scene.split)
+    if other.key == it.values[slot].key:
         return None
     intent = it.with_values(**{slot: other})
     sentence = ask_too(rng, intent, scene.split)

@@ -27,16 +27,8 @@ class Intent:
     def call(self) -> dict[str, Any]:
         return self.tool.call(self._sent())
 
-    def writable(self) -> bool:
-        """Whether every value is one that the tool's schema lists."""
-        sent = self._sent()
-        return all(p.takes(sent[p.slot].key) for p in self.tool.parameters if p.slot in sent)
-
     def with_values(self, **values: Value) -> "Intent":
         return replace(self, values={**self.values, **values})
-
-    def without(self, slot: str) -> "Intent":
-        return replace(self, values={name: value for name, value in self.values.items() if name != slot})
 
     def _sent(self) -> Mapping[str, Value]:
         """The values with those that are sent only because the tool requires them."""
@@ -89,9 +81,10 @@ def word_value(word: Word, lang: Lang, form: int = 0) -> Value:
 def draw_intent(
     rng: Random, tool: Tool, action: Action, lang: Lang, split: Split, kept: Mapping[str, Value] | None = None
 ) -> Intent | None:
-    """Values for an action that the tool fits; None when its enums have none.
+    """Values for an action that the tool fits.
 
-    With `kept` it is a follow-up: these values stay, and no room is added that was not named.
+    With `kept` it is a follow-up: these values stay, no room is added that was not named, and None comes where the
+    tool would need one.
     """
     values = {slot: Value(key, key, key) for slot, key in action.fixed.items()} | dict(kept or {})
     if kept is not None and not _same_room(tool, kept):
@@ -99,13 +92,8 @@ def draw_intent(
     wanted = [slot for slot in action.slots if slot not in values]
     if kept is None and "room" not in action.slots and tool.parameter("room"):
         wanted.append("room")
-    for slot in wanted:
-        value = draw_value(rng, slot, tool, lang, split)
-        if value is None:
-            return None
-        values[slot] = value
-    intent = Intent(action, tool, lang, values)
-    return intent if intent.writable() else None
+    values |= {slot: draw_value(rng, slot, lang, split) for slot in wanted}
+    return Intent(action, tool, lang, values)
 
 
 def _same_room(tool: Tool, kept: Mapping[str, Value]) -> bool:
@@ -115,24 +103,18 @@ def _same_room(tool: Tool, kept: Mapping[str, Value]) -> bool:
     return "room" not in tool.required
 
 
-def draw_value(rng: Random, slot: str, tool: Tool, lang: Lang, split: Split) -> Value | None:
-    """A value for the slot that the tool's parameter can take."""
+def draw_value(rng: Random, slot: str, lang: Lang, split: Split) -> Value:
+    """Something for the slot: a number, or a word that the tool is given as it was said."""
     if slot in NUMBERS:
         return draw_number(rng, slot, lang, split)
-    parameter = tool.parameter(slot)
-    free = parameter is None or parameter.written is None
-    words = _rooms(rng, split, free=free) if slot == "room" else WORDS[slot]
-    taken = [word for word in words if parameter is None or parameter.takes(word.key)]
-    if not taken:
-        return None
-    word = rng.choice(taken)
+    word = rng.choice(_rooms(rng, split) if slot == "room" else WORDS[slot])
     return word_value(word, lang, 0 if rng.random() < 0.75 else rng.randrange(len(word.said(lang))))
 
 
-def _rooms(rng: Random, split: Split, *, free: bool) -> tuple[Word, ...]:
-    """Where any room may be named, made-up ones are too; held-out dialogues also name unseen ones."""
-    if free and split is Split.HELD_OUT and rng.random() < 0.1:
+def _rooms(rng: Random, split: Split) -> tuple[Word, ...]:
+    """Some rooms are made up; held-out dialogues also name unseen ones."""
+    if split is Split.HELD_OUT and rng.random() < 0.1:
         return WORDS["unseen room"]
-    if free and rng.random() < 0.15:
+    if rng.random() < 0.15:
         return (made_up_room(rng),)
     return WORDS["room"]

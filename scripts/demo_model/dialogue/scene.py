@@ -23,11 +23,11 @@ class Scene:
     def tool_for(self, action: Action) -> Tool | None:
         return next((tool for tool in self.tools if fits(tool, action)), None)
 
-    def possible(self, *families: str) -> Iterator[tuple[Action, Tool]]:
-        """Actions (of the families, if any are named) with the tool that does each."""
+    def possible(self, family: str) -> Iterator[tuple[Action, Tool]]:
+        """The family's actions that a tool here does, with that tool."""
         for action in ACTIONS:
             tool = self.tool_for(action)
-            if tool is not None and (not families or action.family in families):
+            if tool is not None and action.family == family:
                 yield action, tool
 
 

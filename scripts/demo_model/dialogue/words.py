@@ -1,4 +1,4 @@
-"""The words of a home: rooms, doors, colours and the like, in both languages.
+"""The words of a home: rooms, doors, cities, in both languages.
 
 Made-up names ("Lena's room", 小美的房间) exist so that a model has to copy what it is told
 instead of knowing every room there is.
