@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ from qwen_edge.messages import (
     encode,
     outbound_frames,
 )
-from qwen_edge.spawn import python_command
+from qwen_edge.spawn import python_command, with_huge_pages
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class EngineProcess:
         ours.setblocking(False)
         with theirs:
             command = python_command("qwen_edge.engine.main", str(theirs.fileno()))
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=with_huge_pages(os.environ)
+            )
         self.socket = ours
 
     def kill(self) -> None:
