@@ -166,20 +166,22 @@ class Daemon:
         elif self._config.engine.require_gpu and not model.gpu_layers:
             raise EngineError("engine.require_gpu is set, and no layer runs on a GPU: qwen-edge doctor tells why.")
         where = f"{model.gpu_layers}/{model.layers + 1} layers on the GPU" if model.gpu_layers else "CPU"
-        status = (
-            f"{address}  {self._model.stem}  context {model.context}  {self._memory()}{where}, {model.threads} threads"
-        )
+        size = f"context {model.context}  {self._memory(model)}"
+        status = f"{address}  {self._model.stem}  {size}{where}, {model.threads} threads"
         seconds = time.time() - psutil.Process().create_time()
         say(f"qwen-edge {version('qwen-edge')}  {status}  ready in {seconds:.2f} s")
         self._notifier.ready(status)
 
-    def _memory(self) -> str:
-        """What would be free if daemon and engine were not here; nothing if the system does not tell."""
+    def _memory(self, model: Ready) -> str:
+        """What would be free if daemon and engine were not here, now and once the context is full; nothing if the
+        system does not tell."""
         try:
             processes = [psutil.Process(), *psutil.Process().children()]
-            return f"{sum(process.memory_full_info().pss for process in processes) / 1e6:.0f} MB  "
+            now = sum(process.memory_full_info().pss for process in processes)
         except psutil.Error:
             return ""
+        full = f" ({(now + model.bytes_to_come) / 1e6:.0f} when it is full)" if model.bytes_to_come else ""
+        return f"{now / 1e6:.0f} MB{full}  "
 
     async def _drain(self, state: Any, server: asyncio.Server) -> None:
         """Take nothing new, finish what runs; give up after drain_seconds, or at once at a second signal."""

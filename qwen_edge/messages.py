@@ -98,10 +98,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has decoded one token. `context` in tokens.
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
-    `gpu_layers` counts the layers that really run on a GPU."""
+    `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what the KV cache will have grown by
+    when the context is full."""
 
     name: str
     context: int
+    bytes_to_come: int
     specials: tuple[str, ...]
     chat_template: str | None
     defaults: Sampling

@@ -110,6 +110,7 @@ def ready(backend: FakeBackend) -> Ready:
     return Ready(
         name="fake",
         context=backend.context,
+        bytes_to_come=0,
         specials=tuple(SPECIALS),
         chat_template=TEMPLATE,
         defaults=Sampling(temperature=0.6, top_k=20, top_p=0.95),

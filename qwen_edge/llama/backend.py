@@ -12,7 +12,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.sampler import Sampler
+from qwen_edge.llama.sampler import Chain, Largest, make_sampler
 from qwen_edge.messages import Load, Ready, Sampling, Segment
 
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
@@ -55,8 +55,8 @@ class LlamaBackend:
     def keep(self, length: int) -> None:
         self._context.keep(length)
 
-    def sampler(self, settings: Sampling) -> Sampler:
-        return Sampler(settings, self._context, self._vocab.size)
+    def sampler(self, settings: Sampling) -> Chain | Largest:
+        return make_sampler(settings, self._context, self._vocab.size)
 
     def piece(self, token: int) -> bytes:
         return self._vocab.piece(token)
@@ -77,6 +77,7 @@ class LlamaBackend:
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
+            bytes_to_come=self._context.bytes_to_come,
             specials=tuple(self._specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),

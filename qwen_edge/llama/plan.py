@@ -1,4 +1,4 @@
-"""How much memory a model with its context will take, worked out by llama.cpp itself without taking it."""
+"""How much memory a model with a full context will take, worked out by llama.cpp itself without taking it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plan_memory(load: Load) -> MemoryPlan:
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
-        context = Context(model, load)
+        context = Context(model, load, room=load.context)
         context.close()
         element = KV_BYTES[load.kv_type]
         return MemoryPlan(

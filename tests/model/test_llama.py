@@ -110,10 +110,41 @@ def test_logits_are_finite_and_one_per_token_of_the_vocabulary(context, model):
 
 
 def test_more_tokens_than_the_context_holds_is_an_error(context):
-    context.decode(PROMPT, 0, logits=False)
-    with pytest.raises(EngineError, match="llama_decode returned"):
-        for position in range(50, 400, 50):
-            context.decode(PROMPT, position, logits=False)
+    for position in range(0, 250, 50):
+        context.decode(PROMPT, position, logits=False)
+    with pytest.raises(EngineError, match="300 tokens are more than the context of 256 holds"):
+        context.decode(PROMPT, 250, logits=False)
+
+
+@pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
+def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, flash):
+    asked = load(model.path, context=1000, batch=64, kv_type=kv_type, flash_attention=flash)
+    small, full = Context(model, asked, room=256), Context(model, asked, room=1000)
+    assert small.bytes_to_come > full.bytes_to_come == 0
+    try:
+        tokens = [40 + i % 60 for i in range(1000)]
+        for position in range(0, 1000, 50):
+            for context in (small, full):
+                context.decode(tokens[position : position + 50], position, logits=True)
+            assert np.allclose(small.logits(), full.logits(), atol=1e-3), position
+        assert small.bytes_to_come == 0
+        for context in (small, full):
+            context.keep(300)
+            context.decode(tokens[:1], 300, logits=True)
+        assert np.allclose(small.logits(), full.logits(), atol=1e-3)
+    finally:
+        small.close()
+        full.close()
+
+
+@pytest.mark.parametrize("settings", [Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.2)])
+def test_a_sampler_goes_on_when_the_cache_has_grown(model, settings):
+    backend = LlamaBackend(load(model.path, context=2048), lambda fraction: None)
+    try:
+        assert len(say(backend, settings, count=1100)) == 1100
+        assert backend._context.bytes_to_come == 0
+    finally:
+        backend.close()
 
 
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
