@@ -90,6 +90,7 @@ def main() -> None:
     for depth in options.depth:
         prompt = "Hello" + " and more" * (depth // 2)
         daemon.decode(prompt, options.tokens)
+        time.sleep(4)  # idle, as between requests: the engine sees to its memory, which would disturb llama-bench
         pairs = []
         for _ in range(options.repeat):
             real, ours = daemon.decode(prompt, options.tokens)

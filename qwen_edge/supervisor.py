@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -37,7 +36,7 @@ from qwen_edge.messages import (
     encode,
     outbound_frames,
 )
-from qwen_edge.spawn import python_command, with_huge_pages
+from qwen_edge.spawn import python_command
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +54,7 @@ class EngineProcess:
         ours.setblocking(False)
         with theirs:
             command = python_command("qwen_edge.engine.main", str(theirs.fileno()))
-            self.process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=with_huge_pages(os.environ)
-            )
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self.socket = ours
 
     def kill(self) -> None:

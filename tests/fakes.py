@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
+from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.errors import EngineError
 from qwen_edge.messages import Load, Ready, Sampling, Segment
@@ -138,7 +140,7 @@ class FakeEngineProcess:
             return self._backend
 
         try:
-            serve(Channel(self._theirs), load)
+            serve(Channel(self._theirs), load, HugePages(root=Path("/nonexistent")))
         except OSError:
             pass  # the daemon's end is gone
         except EOFError:

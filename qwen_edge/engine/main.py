@@ -1,7 +1,8 @@
 """The engine process: started with the number of its end of the socket pair.
 
 It loads what the first message says, then turns: hear messages, step the engine, send what happened. Without work it
-sleeps on the socket and gives a sign of life now and then. It ends when told to, or when the daemon is gone.
+sees to its memory, then sleeps on the socket and gives a sign of life now and then. It ends when told to, or when the
+daemon is gone.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import time
 from collections.abc import Callable
 
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.errors import EngineError
 from qwen_edge.messages import (
     Abort,
     Beat,
+    Done,
     Failed,
     Inbound,
     Load,
@@ -60,12 +63,12 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(arguments[0])) as connection, contextlib.suppress(EOFError, ConnectionError):
-        serve(Channel(connection), load_llama)
+        serve(Channel(connection), load_llama, HugePages())
     sys.stdout.flush()
     os._exit(0)  # freeing gigabytes page by page is the kernel's job
 
 
-def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) -> None:
+def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pages: HugePages) -> None:
     """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready."""
     messages: list[Inbound] = []
     while not messages:
@@ -77,6 +80,7 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) ->
     except EngineError as error:
         channel.send([Failed(None, "engine", str(error))])
         return
+    pages.look()
     said = time.monotonic()
     while _dispatch(engine, messages):
         events = engine.step()
@@ -87,7 +91,9 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend]) ->
             said = time.monotonic()
         if engine.broken:
             return
-        messages = channel.receive(0.0 if engine.busy else load.beat_seconds)
+        if any(isinstance(event, Done) for event in events):
+            pages.look()  # the KV cache may have grown
+        messages = channel.receive(0.0 if engine.busy or pages.step() else load.beat_seconds)
 
 
 def load_llama(load: Load, channel: Channel) -> Backend:

@@ -3,9 +3,11 @@
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.errors import EngineError
 from qwen_edge.messages import (
@@ -61,7 +63,7 @@ class Daemon:
 
         with theirs:
             try:
-                serve(Channel(theirs), load)
+                serve(Channel(theirs), load, HugePages(root=Path("/nonexistent")))
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 return
 
