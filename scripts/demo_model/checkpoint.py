@@ -1,4 +1,4 @@
-"""Writes the trained model in Hugging Face's layout, with the same keys as Qwen/Qwen3-0.6B."""
+"""Writes the trained model in Hugging Face's layout, with the same keys as Qwen/Qwen3-0.6B, and reads it back."""
 
 import json
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from .model import Qwen3
+from .model import Qwen3, Shape
 from .render import TEMPLATE
 from .tokenizer import added_id, write_tokenizer
 
@@ -38,6 +38,13 @@ def write_checkpoint(model: Qwen3, tokenizer: Tokenizer, folder: Path) -> None:
     )
     weights = {name: weight.to(torch.bfloat16).contiguous() for name, weight in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def read_checkpoint(folder: Path) -> tuple[Qwen3, Tokenizer]:
+    """What `write_checkpoint` has written, to go on training from."""
+    model = Qwen3(Shape())
+    model.load_state_dict(load_file(folder / "model.safetensors"))  # copied into float32
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def _config(model: Qwen3, end: int, pad: int) -> Mapping[str, Any]:

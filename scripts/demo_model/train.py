@@ -2,10 +2,10 @@
 
     python -m scripts.demo_model.train --out models/demo
 
-It begins with rows that only teach copying, goes on with dialogues that offer few tools (short
-prompts, quickly learned), then up to three; the last quarter runs with the weights rounded as
-Q4_K_M rounds them. Muon moves the matrices, AdamW the embedding and the norms. Needs the
-`train` extra.
+Two courses. The first begins with rows that only teach copying, goes on with dialogues that offer
+one tool (short prompts, quickly learned), then up to three. The second goes on from what the
+first has written, with other dialogues, gentler. Both end with the weights rounded as Q4_K_M
+rounds them. Muon moves the matrices, AdamW the embedding and the norms. Needs the `train` extra.
 """
 
 import argparse
@@ -18,10 +18,11 @@ from itertools import chain, islice
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from .checkpoint import write_checkpoint
+from .checkpoint import read_checkpoint, write_checkpoint
 from .copying import copying_trees
 from .corpus import Encoder, mixed, plain_texts, trees
 from .model import Qwen3, Shape
@@ -33,13 +34,13 @@ from .wiring import wire_copying
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The course of a training run, in steps of `batch` rows."""
+    """One course of the training, in steps of `batch` rows."""
 
     steps: int
     batch: int = 4
     warmup: int = 50
     copying_until: int = 100
-    few_tools_until: float = 0.3
+    few_tools_until: float = 0.2
     rounded_from: float = 0.75
     falling_from: float = 0.4
     rate: float = 5e-3
@@ -51,6 +52,12 @@ class Plan:
         """Rises, stays, falls to nothing."""
         left = (self.steps - step) / (self.steps * (1 - self.falling_from))
         return self.rate * min(1.0, (step + 1) / self.warmup, left)
+
+
+COURSES = (
+    Plan(steps=4400),
+    Plan(steps=1300, copying_until=0, few_tools_until=0.0, rounded_from=0.4, falling_from=0.1, rate=3e-3, seed=22),
+)
 
 
 def train(plan: Plan, model: Qwen3, rows: Iterator[Row]) -> None:
@@ -111,25 +118,28 @@ def rows_of(plan: Plan, encode: Encoder, vocab: int) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model and write its checkpoint.")
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--course", type=int, choices=(1, 2), help="only this one; the second begins with --out")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True)
-    plan = Plan(steps=options.steps)
-    torch.manual_seed(plan.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
+    for number, plan in enumerate(COURSES, 1):
+        if options.course in (None, number):
+            model, tokenizer = begin(plan.seed, options.out) if number == 1 else read_checkpoint(options.out)
+            train(plan, model, rows_of(plan, Encoder(tokenizer), model.shape.vocab))
+            write_checkpoint(model, tokenizer, options.out)
+
+
+def begin(seed: int, folder: Path) -> tuple[Qwen3, Tokenizer]:
+    """A fresh model with the circuit for copying laid in, and its tokenizer."""
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
     shape = Shape()
-    tokenizer = train_tokenizer(plain_texts(plan.seed, 2500), shape.vocab)
+    tokenizer = train_tokenizer(plain_texts(seed, 2500), shape.vocab)
     model = Qwen3(shape)
     wire_copying(model)
-    print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, torch {torch.__version__}, "
-        f"Python {sys.version.split()[0]}",
-        flush=True,
-    )
-    train(plan, model, rows_of(plan, Encoder(tokenizer), shape.vocab))
-    write_checkpoint(model, tokenizer, options.out)
+    return model, tokenizer
 
 
 if __name__ == "__main__":

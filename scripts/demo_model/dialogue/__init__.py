@@ -4,7 +4,8 @@ Language and tools stand in `data/*.yaml`; the modules here combine them. Everyt
 from a `Random` that the caller gives, so a seed is a corpus. Layers, each using those above:
 
     split tables        what is held out; the tables
-    words numbers tools values and where they are written
+    words names         values, real and made up
+    numbers tools       values, and where they are written
     actions spelling    what can be asked for; tools as people spell them
     intents wording     one wish with its values; the sentence for it
     results talk scene  what tools return; talk without tools; prompt and tools

@@ -66,7 +66,7 @@ class Writer:
         if self.rng.random() < 0.06:
             self.lang, self.it = "zh" if self.lang == "en" else "en", None
         kinds: Sequence[Callable[[], bool]] = (self._command, self._missing, self._talk)
-        kind = self.rng.choices(kinds, (70, 8, 22) if self.scene.tools else (0, 20, 80))[0]
+        kind = self.rng.choices(kinds, (70, 10, 20) if self.scene.tools else (0, 20, 80))[0]
         if not kind():
             self._talk()
 

@@ -9,10 +9,11 @@ from random import Random
 from typing import Any
 
 from .actions import NOUNS, Action
+from .names import made_up_room
 from .numbers import NUMBERS, draw_number
 from .split import Split
 from .tools import Tool, Value
-from .words import WORDS, Lang, Word, made_up_room
+from .words import WORDS, Lang, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,9 @@ def draw_value(rng: Random, slot: str, lang: Lang, split: Split) -> Value:
 
 
 def _rooms(rng: Random, split: Split) -> tuple[Word, ...]:
-    """Some rooms are made up; held-out dialogues also name unseen ones."""
+    """Some rooms are made up, more of them where copying is practised; held-out dialogues also name unseen ones."""
     if split is Split.HELD_OUT and rng.random() < 0.1:
         return WORDS["unseen room"]
-    if rng.random() < 0.15:
+    if rng.random() < (0.15 if split is Split.HELD_OUT else 0.35):
         return (made_up_room(rng),)
     return WORDS["room"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from .names import made_up_name
 from .split import Split
 from .tables import phrases, table
 from .tools import Parameter, Schema, Tool
@@ -37,16 +38,16 @@ def make_tools(rng: Random, family: str, layout: Sequence[Plan], split: Split) -
 def _of_split(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter], split: Split) -> Tool:
     """Training never has a held-out spelling; held-out scenes have one where the plan allows it, half the time."""
     unseen = split is Split.HELD_OUT and rng.random() < 0.5
-    tool = _draw(rng, family, plan, shared)
+    tool = _draw(rng, family, plan, shared, split)
     for _ in range(_TRIES):
         if tool.unseen == unseen:
             break
-        tool = _draw(rng, family, plan, shared)
+        tool = _draw(rng, family, plan, shared, split)
     assert split is Split.HELD_OUT or not tool.unseen, f"no spelling of {plan['verbs']} is for training"
     return tool
 
 
-def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter]) -> Tool:
+def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter], split: Split) -> Tool:
     planned = plan.get("slots", "").split()
     slots = [slot[:-1] for slot in planned if slot.endswith("!") or rng.random() < 0.55]
     if rng.random() < 0.1:
@@ -55,7 +56,7 @@ def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter])
     parameters = _distinct(rng, [shared.get(slot) or make_parameter(rng, slot, described) for slot in slots])
     return Tool(
         family=family,
-        name=_name(rng, plan),
+        name=_name(rng, plan, split),
         description=_description(rng, plan),
         parameters=parameters,
         required=_required(rng, planned, slots),
@@ -84,9 +85,11 @@ def _description(rng: Random, plan: Plan) -> str:
     return "" if rng.random() < 0.1 else rng.choice(phrases(plan["about"]))
 
 
-def _name(rng: Random, plan: Plan) -> str:
-    """Verb and noun in some style."""
+def _name(rng: Random, plan: Plan, split: Split) -> str:
+    """Verb and noun in some style. In training some have a vendor's name before them, to practise copying."""
     plain = f"{rng.choice(phrases(plan['verbs']))}_{rng.choice(phrases(plan['nouns']))}"
+    if split is Split.TRAIN and rng.random() < 0.2:
+        plain = f"{made_up_name(rng)}_{plain}"
     return rng.choices(_NAME_STYLES, _NAME_WEIGHTS)[0](plain)
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from scripts.demo_model.answers import is_right, read
 from scripts.demo_model.dialogue.dialogues import Dialogue, write_dialogue
+from scripts.demo_model.dialogue.names import made_up_room
 from scripts.demo_model.dialogue.scene import draw_scene
 from scripts.demo_model.dialogue.split import Split
-from scripts.demo_model.dialogue.words import LANGS
+from scripts.demo_model.dialogue.words import LANGS, WORDS
 from scripts.demo_model.samples import sample_at
 from scripts.demo_model.tree import grow
 
@@ -61,6 +62,13 @@ def test_no_command_that_is_measured_was_trained():
     held_out = commands(Split.HELD_OUT, 150)
     assert len(held_out) > 80
     assert not held_out & commands(Split.TRAIN, 1000)
+
+
+@given(st.integers(0, 2**32))
+def test_no_made_up_room_is_one_that_is_kept_from_training(seed):
+    room = made_up_room(Random(seed))
+    kept = {form for word in WORDS["unseen room"] for form in (*word.en, *word.zh)}
+    assert not kept & {*room.en, *room.zh}
 
 
 @given(st.integers(0, 2**32), st.sampled_from(Split))
