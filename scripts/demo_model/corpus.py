@@ -33,11 +33,12 @@ class Encoder:
         return ids
 
 
-def scenes(seed: int, most_tools: int = 3, dialogues: int = 2) -> Iterator[list[Sample]]:
-    """The samples of one scene after another."""
+def scenes(seed: int, most_tools: int = 3, wide: float = 0.0, dialogues: int = 2) -> Iterator[list[Sample]]:
+    """The samples of one scene after another, a share of them wide."""
     rng = Random(seed)
     while True:
-        scene = draw_scene(rng, Split.TRAIN, most_tools)
+        split = Split.WIDE if wide and rng.random() < wide else Split.TRAIN
+        scene = draw_scene(rng, split, most_tools)
         yield [
             sample
             for _ in range(dialogues)
@@ -52,9 +53,9 @@ def plain_texts(seed: int, count: int) -> Iterator[str]:
             yield from _MARKS.split(sample.prompt + sample.target)
 
 
-def trees(seed: int, encode: Encoder, most_tools: int = 3, longest: int = 1280) -> Iterator[Tree]:
+def trees(seed: int, encode: Encoder, most_tools: int = 3, wide: float = 0.0, longest: int = 1280) -> Iterator[Tree]:
     """One tree a scene; the rare one that is too long loses its last samples."""
-    for samples in scenes(seed, most_tools):
+    for samples in scenes(seed, most_tools, wide):
         pairs = [(encode(sample.prompt), encode(sample.target)) for sample in samples]
         while pairs:
             tree = grow((prompt + target, len(prompt)) for prompt, target in pairs)

@@ -2,10 +2,12 @@
 
     python -m scripts.demo_model.train --out models/demo
 
-Two courses. The first begins with rows that only teach copying, goes on with dialogues that offer
-one tool (short prompts, quickly learned), then up to three. The second goes on from what the
-first has written, with other dialogues, gentler. Both end with the weights rounded as Q4_K_M
-rounds them. Muon moves the matrices, AdamW the embedding and the norms. Needs the `train` extra.
+Three courses. The first begins with rows that only teach copying, goes on with dialogues that
+offer one tool (short prompts, quickly learned), then up to three. The others go on from what the
+one before has written: the second with other dialogues, gentler, the third with many more words
+for rooms and tools, so that they are read and not known by heart. All end with the weights
+rounded as Q4_K_M rounds them. Muon moves the matrices, AdamW the embedding and the norms. Needs
+the `train` extra.
 """
 
 import argparse
@@ -46,6 +48,7 @@ class Plan:
     rate: float = 5e-3
     decay: float = 0.05
     copying_every: int = 12
+    wide: float = 0.0
     seed: int = 20
 
     def rate_at(self, step: int) -> float:
@@ -57,6 +60,7 @@ class Plan:
 COURSES = (
     Plan(steps=4400),
     Plan(steps=1300, copying_until=0, few_tools_until=0.0, rounded_from=0.4, falling_from=0.1, rate=3e-3, seed=22),
+    Plan(steps=3600, copying_until=0, few_tools_until=0.0, falling_from=0.3, rate=4e-3, wide=0.6, seed=24),
 )
 
 
@@ -110,7 +114,7 @@ def rows_of(plan: Plan, encode: Encoder, vocab: int) -> Iterator[Row]:
     """Copying; dialogues with one tool; dialogues with up to three; and among these a little copying."""
     copying = copying_trees(plan.seed, vocab)
     few = int(plan.few_tools_until * plan.steps) * plan.batch
-    dialogues = chain(islice(trees(plan.seed, encode, most_tools=1), few), trees(plan.seed + 1, encode))
+    dialogues = chain(islice(trees(plan.seed, encode, most_tools=1), few), trees(plan.seed + 1, encode, wide=plan.wide))
     first = islice(copying, plan.copying_until * plan.batch)
     return map(to_row, chain(first, mixed(dialogues, copying, plan.copying_every)))
 
@@ -118,7 +122,7 @@ def rows_of(plan: Plan, encode: Encoder, vocab: int) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo model and write its checkpoint.")
     parser.add_argument("--out", type=Path, default=Path("models/demo"))
-    parser.add_argument("--course", type=int, choices=(1, 2), help="only this one; the second begins with --out")
+    parser.add_argument("--course", type=int, choices=range(1, len(COURSES) + 1), help="only this one")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

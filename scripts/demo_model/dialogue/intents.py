@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from .actions import NOUNS, Action
-from .names import made_up_room
+from .names import made_up_room, rare_room
 from .numbers import NUMBERS, draw_number
 from .split import Split
 from .tools import Tool, Value
@@ -118,4 +118,6 @@ def _rooms(rng: Random, split: Split) -> tuple[Word, ...]:
         return WORDS["unseen room"]
     if rng.random() < (0.15 if split is Split.HELD_OUT else 0.35):
         return (made_up_room(rng),)
+    if split is Split.WIDE and rng.random() < 0.5:
+        return (rare_room(rng),)
     return WORDS["room"]

@@ -13,6 +13,8 @@ _PARTS = table("names")
 _ONSETS, _VOWELS = phrases(_PARTS["onsets"]), phrases(_PARTS["vowels"])
 _CODAS = ("",) * 9 + phrases(_PARTS["codas"])
 _PLACES_EN, _PLACES_ZH = phrases(_PARTS["places_en"]), phrases(_PARTS["places_zh"])
+_WIDER = table("wider")
+_RARE_EN, _RARE_ZH = phrases(_WIDER["rooms_en"]), phrases(_WIDER["rooms_zh"])
 _NEVER = {form for word in WORDS["unseen room"] for form in (*word.en, *word.zh)}
 
 
@@ -32,3 +34,20 @@ def made_up_room(rng: Random) -> Word:
     en = rng.choice((name, name, f"{name.capitalize()} {place}", f"{name.capitalize()}'s {place}"))
     zh = han + rng.choice(("", "", "的")) + rng.choice(_PLACES_ZH)
     return made_up_room(rng) if {en, zh} & _NEVER else Word(en, (en,), (zh,))
+
+
+def rare_room(rng: Random) -> Word:
+    """A room of a longer list; in Chinese every second time some characters out of thousands."""
+    en, zh = rng.choice(_RARE_EN), rng.choice(_RARE_ZH)
+    if rng.random() < 0.5:
+        zh = "".join(_any_han(rng) for _ in range(rng.randint(1, 4))) + rng.choice(_PLACES_ZH)
+    return rare_room(rng) if {en, zh} & _NEVER else Word(en, (en,), (zh,))
+
+
+def _any_han(rng: Random) -> str:
+    """One of the 3,755 common characters: the first level of GB 2312."""
+    while True:
+        try:
+            return bytes((rng.randint(0xB0, 0xD7), rng.randint(0xA1, 0xFE))).decode("gb2312")
+        except UnicodeDecodeError:  # the last row is not full
+            continue

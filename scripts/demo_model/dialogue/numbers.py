@@ -12,12 +12,13 @@ NUMBERS: dict[str, Sequence[int]] = {
     "brightness": range(5, 101, 5),
     "temperature": range(16, 31),
 }
+_WIDE = NUMBERS | {"brightness": range(1, 101)}
 
 
 def draw_number(rng: Random, slot: str, lang: Lang, split: Split) -> Value:
     """A number of the slot. Training never has the held-out ones; held-out requests mostly do."""
     while True:
-        number = rng.choice(NUMBERS[slot])
+        number = rng.choice(_WIDE[slot] if split is Split.WIDE else NUMBERS[slot])
         unseen = held_out("number", slot, number)
         if unseen == (split is Split.HELD_OUT) or (split is Split.HELD_OUT and rng.random() < 0.1):
             return number_value(slot, number, lang, rng.random())

@@ -45,7 +45,7 @@ def _tools(rng: Random, split: Split, most: int) -> list[Tool]:
     """Families until there are enough tools: each request has one tool, as no two of them do the same."""
     if rng.random() < 0.06:
         return []
-    wanted = min(most, rng.choice((1, 1, 2, 2, 3)))
+    wanted = min(most, rng.choice((1, 2, 2, 3, 3) if split is Split.WIDE else (1, 1, 2, 2, 3)))
     families = rng.sample(sorted(LAYOUTS), len(LAYOUTS))
     tools: list[Tool] = []
     for family in families:

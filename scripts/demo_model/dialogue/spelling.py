@@ -53,7 +53,8 @@ def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter],
     if rng.random() < 0.1:
         rng.shuffle(slots)
     described = rng.random() < 0.4
-    parameters = _distinct(rng, [shared.get(slot) or make_parameter(rng, slot, described) for slot in slots])
+    chosen = [shared.get(slot) or make_parameter(rng, slot, described, split) for slot in slots]
+    parameters = _distinct(rng, chosen, split)
     return Tool(
         family=family,
         name=_name(rng, plan, split),
@@ -65,13 +66,13 @@ def _draw(rng: Random, family: str, plan: Plan, shared: Mapping[str, Parameter],
     )
 
 
-def _distinct(rng: Random, parameters: Sequence[Parameter]) -> list[Parameter]:
+def _distinct(rng: Random, parameters: Sequence[Parameter], split: Split) -> list[Parameter]:
     """The parameters, with names drawn anew until no two are the same."""
     taken: dict[str, Parameter] = {}
     for parameter in parameters:
         one = parameter
         while one.name in taken:
-            one = make_parameter(rng, parameter.slot, "description" in parameter.schema)
+            one = make_parameter(rng, parameter.slot, "description" in parameter.schema, split)
         taken[one.name] = one
     return list(taken.values())
 
@@ -87,18 +88,25 @@ def _description(rng: Random, plan: Plan) -> str:
 
 def _name(rng: Random, plan: Plan, split: Split) -> str:
     """Verb and noun in some style. In training some have a vendor's name before them, to practise copying."""
-    plain = f"{rng.choice(phrases(plan['verbs']))}_{rng.choice(phrases(plan['nouns']))}"
-    if split is Split.TRAIN and rng.random() < 0.2:
+    verbs = _widened(rng, phrases(plan["verbs"]), "verbs", phrases(plan["verbs"])[0], split)
+    plain = f"{rng.choice(verbs)}_{rng.choice(phrases(plan['nouns']))}"
+    if split is not Split.HELD_OUT and rng.random() < 0.2:
         plain = f"{made_up_name(rng)}_{plain}"
     return rng.choices(_NAME_STYLES, _NAME_WEIGHTS)[0](plain)
 
 
-def make_parameter(rng: Random, slot: str, described: bool) -> Parameter:
+def _widened(rng: Random, words: Sequence[str], kind: str, key: str, split: Split) -> Sequence[str]:
+    """The words, or in wide training every second time others of the same meaning."""
+    wide = split is Split.WIDE and rng.random() < 0.5
+    return phrases(table("wider")[kind][key]) if wide else words
+
+
+def make_parameter(rng: Random, slot: str, described: bool, split: Split) -> Parameter:
     """One spelling of a slot, described or not."""
     entry = table("slots")[slot]
     hints = phrases(entry.get("hints"))
     hint: Schema = {"description": rng.choice(hints)} if described and hints else {}
-    name = rng.choice(phrases(entry["names"]))
+    name = rng.choice(_widened(rng, phrases(entry["names"]), "parameters", slot, split))
     if "range" in entry:
         return Parameter(slot, name, _number(rng, entry["range"], hint))
     if "values" in entry:

@@ -10,9 +10,10 @@ from hashlib import blake2b
 
 
 class Split(Enum):
-    """Who a dialogue is written for."""
+    """Who a dialogue is written for; WIDE is training with many more words for rooms and tools."""
 
     TRAIN = "train"
+    WIDE = "wide"
     HELD_OUT = "held-out"
 
 

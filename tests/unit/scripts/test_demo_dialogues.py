@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scripts.demo_model.answers import is_right, read
 from scripts.demo_model.dialogue.dialogues import Dialogue, write_dialogue
-from scripts.demo_model.dialogue.names import made_up_room
+from scripts.demo_model.dialogue.names import made_up_room, rare_room
 from scripts.demo_model.dialogue.scene import draw_scene
 from scripts.demo_model.dialogue.split import Split
 from scripts.demo_model.dialogue.words import LANGS, WORDS
@@ -64,9 +64,9 @@ def test_no_command_that_is_measured_was_trained():
     assert not held_out & commands(Split.TRAIN, 1000)
 
 
-@given(st.integers(0, 2**32))
-def test_no_made_up_room_is_one_that_is_kept_from_training(seed):
-    room = made_up_room(Random(seed))
+@given(st.integers(0, 2**32), st.sampled_from((made_up_room, rare_room)))
+def test_no_room_that_is_made_up_or_rare_is_one_that_is_kept_from_training(seed, draw):
+    room = draw(Random(seed))
     kept = {form for word in WORDS["unseen room"] for form in (*word.en, *word.zh)}
     assert not kept & {*room.en, *room.zh}
 
