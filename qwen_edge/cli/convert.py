@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from qwen_edge.convert.hub import DEFAULT_SOURCE
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
-from qwen_edge.convert.quantize import DEFAULT_TYPE, TYPES, check_type
+from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_type
 from qwen_edge.device.cpu import usable_cores
 from qwen_edge.paths import models_folder
 
@@ -19,14 +20,13 @@ from qwen_edge.paths import models_folder
 @click.argument("source", default=DEFAULT_SOURCE)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to make, or a folder to put it into.")
 @click.option("--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"One of {', '.join(TYPES)}.")
+@click.option("--head", help=f"Type of the output head: {', '.join(HEADS)}.  [default: the type's own]")
 @click.option("--revision", help="Branch, tag or commit of a Hub repository; the default model's is pinned.")
 @click.option(
     "--threads", type=click.IntRange(1), help="Threads to quantize with.  [default: one for each physical core]"
 )
 @click.option("--force", is_flag=True, help="Convert even if the file is there and up to date.")
-def command(
-    source: str, output: Path | None, file_type: str, revision: str | None, threads: int | None, force: bool
-) -> None:
+def command(source: str, output: Path | None, file_type: str, head: str | None, **options: Any) -> None:
     """Convert SOURCE, a Hub repository or a local checkpoint folder, to a quantized GGUF file.
 
     SOURCE is Qwen/Qwen3-0.6B if not given. Interrupted, the same command goes on where it stopped.
@@ -36,9 +36,10 @@ def command(
         file_type=check_type(file_type),
         models=models_folder(),
         output=output,
-        revision=revision,
-        threads=threads or usable_cores(),
-        force=force,
+        revision=options["revision"],
+        threads=options["threads"] or usable_cores(),
+        force=options["force"],
+        head=check_head(head, check_type(file_type)),
     )
     progress = Progress(Console(stderr=False))
     try:

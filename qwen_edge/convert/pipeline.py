@@ -34,8 +34,8 @@ from qwen_edge.errors import ConversionError
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion as asked for. `file_type` is one of TYPES; without `output` the file goes into `models`, named
-    after model and type."""
+    """One conversion as asked for. `file_type` is one of TYPES, `head` one of HEADS or the type's own; without `output`
+    the file goes into `models`, named after model, type and head."""
 
     source: str
     file_type: str
@@ -44,6 +44,12 @@ class Job:
     revision: str | None = None
     threads: int = 2
     force: bool = False
+    head: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Type and head, as they stand in the file's name."""
+        return f"{self.file_type}-head-{self.head}" if self.head else self.file_type
 
 
 def convert(job: Job, progress: Progress) -> Path:
@@ -54,8 +60,8 @@ def convert(job: Job, progress: Progress) -> Path:
     source = fetch(job.source, job.revision, progress)
     try:
         plan = make_plan(source)
-        fingerprint = _fingerprint(source, plan, job.file_type)
-        output = _output(job, f"{plan.name.lower()}-{job.file_type.lower()}.gguf")
+        fingerprint = _fingerprint(source, plan, job.kind)
+        output = _output(job, f"{plan.name.lower()}-{job.kind.lower()}.gguf")
     except OSError as error:
         raise ConversionError(
             f"{error.filename or source.folder} cannot be read: {error.strerror or error}. Mend that, and try again."
@@ -97,10 +103,10 @@ def _inputs(source: Source, plan: Plan) -> list[Path]:
     return sorted([*plan.checkpoint.weight_files, *descriptions(source.folder)])
 
 
-def _fingerprint(source: Source, plan: Plan, file_type: str) -> str:
+def _fingerprint(source: Source, plan: Plan, kind: str) -> str:
     """Changes when an input file or a tool does."""
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _inputs(source, plan)]
-    return hashlib.sha256(repr((source.name, file_type, sorted(_tools().items()), stats)).encode()).hexdigest()
+    return hashlib.sha256(repr((source.name, kind, sorted(_tools().items()), stats)).encode()).hexdigest()
 
 
 def _tools() -> dict[str, str]:
@@ -119,7 +125,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
             if job.file_type == plan.dtype:
                 unquantized.replace(quantized)
             else:
-                quantize(plan, unquantized, quantized, job.file_type, job.threads, progress)
+                quantize(plan, unquantized, quantized, job.file_type, job.head, threads=job.threads, progress=progress)
         unquantized.unlink(missing_ok=True)
     progress.say("checking: every tensor finite, the tokenizer there and back, one decode")
     with journal.timed("check", quantized):

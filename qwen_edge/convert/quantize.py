@@ -16,6 +16,8 @@ DEFAULT_TYPE = "Q4_K_M"
 # What is worth offering for a small model, with the bits a weight may take at most: rows that are no multiple of 256
 # fall back to 5 or 8 bits. For the 596 M weights of Qwen3-0.6B, Q4_K_M so stays under the 0.7 GB its users count on.
 TYPES = {"Q4_0": 9, "Q4_K_S": 9, "Q4_K_M": 9, "Q5_K_M": 9, "Q6_K": 9, "Q8_0": 9, "F16": 17, "BF16": 17}
+# The output head is a third of what is read for every token; llama.cpp's mix gives it 6 bits.
+HEADS = {"q8_0": "Q8_0", "q6_k": "Q6_K", "q4_k": "Q4_K"}
 _VOCABULARY_BYTES = 16 << 20
 _FULL = 1 << 20  # llama.cpp does not say why a write failed; so little room on the disk does
 
@@ -33,8 +35,22 @@ def quantized_bytes(plan: Plan, file_type: str) -> int:
     return weights * TYPES[file_type] // 8 + _VOCABULARY_BYTES
 
 
-def quantize(plan: Plan, source: Path, target: Path, file_type: str, threads: int, progress: Progress) -> None:
-    """Write `target`. Raises OSError if the disk is full, ConversionError if llama.cpp refuses or dies, or if the
+def check_head(name: str | None, file_type: str) -> str | None:
+    """Raises ConversionError for a head that is not offered, or where nothing is quantized."""
+    if name is None:
+        return None
+    if name.lower() not in HEADS:
+        raise ConversionError(f"--head {name} is not one of {', '.join(HEADS)}.")
+    if file_type in ("F16", "BF16"):
+        raise ConversionError(f"--head needs a quantized --type; {file_type} is none.")
+    return name.lower()
+
+
+def quantize(
+    plan: Plan, source: Path, target: Path, file_type: str, head: str | None, *, threads: int, progress: Progress
+) -> None:
+    """Write `target`. `head` is one of HEADS, or None for the type's own mix. Raises OSError if the disk is full,
+    ConversionError if llama.cpp refuses or dies, or if the
     result is too large."""
     sizes = {name: plan.stored_bytes(tensor) for name, tensor in plan.tensors.items()}
     task = {
@@ -42,6 +58,8 @@ def quantize(plan: Plan, source: Path, target: Path, file_type: str, threads: in
         "source": str(source),
         "target": str(target),
         "type": file_type,
+        "head": HEADS[head] if head else None,
+        "tied": "output.weight" not in plan.tensors,
         "threads": threads,
         "sizes": sizes,
     }

@@ -69,7 +69,7 @@ def _say(**message: Any) -> None:
 
 
 def _quantize(task: dict[str, Any]) -> dict[str, Any]:
-    """source, target, type, threads, sizes: {tensor: stored bytes}"""
+    """source, target, type, head, tied, threads, sizes: {tensor: stored bytes}"""
     from qwen_edge.llama.bindings import ERROR, send_log_to
     from qwen_edge.llama.quantize import quantize
 
@@ -86,7 +86,9 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
 
     send_log_to(on_log)
     try:
-        quantize(Path(task["source"]), Path(task["target"]), task["type"], task["threads"])
+        quantize(
+            Path(task["source"]), Path(task["target"]), task["type"], task["threads"], task["head"], tied=task["tied"]
+        )
     except EngineError as error:
         raise EngineError(f"{error} It says: {'; '.join(complaints) or 'nothing'}") from None
     _say(advance=task["sizes"].get(running, 0))

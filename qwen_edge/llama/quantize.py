@@ -13,12 +13,17 @@ from qwen_edge.llama.bindings import C
 _SLAB_BYTES = 32 << 20
 
 
-def quantize(source: Path, target: Path, file_type: str, threads: int) -> None:
-    """`file_type` is llama.cpp's name for it, e.g. Q4_K_M. Blocks until done; each tensor is reported to llama.cpp's
-    log. Raises EngineError if it refuses."""
+def quantize(source: Path, target: Path, file_type: str, threads: int, head: str | None = None, *, tied: bool) -> None:
+    """`file_type` is llama.cpp's name for it, e.g. Q4_K_M; `head` that of a tensor type, e.g. Q8_0, for the output head
+    (the embedding, where it is `tied` to that). Blocks until done; each tensor is reported to llama.cpp's log. Raises
+    EngineError if it refuses."""
     params = C.llama_model_quantize_default_params()
     params.ftype = getattr(C, f"LLAMA_FTYPE_MOSTLY_{file_type}")
     params.nthread = threads
     params.max_buf_size = _SLAB_BYTES
+    if head and tied:
+        params.token_embedding_type = getattr(C, f"GGML_TYPE_{head}")
+    elif head:
+        params.output_tensor_type = getattr(C, f"GGML_TYPE_{head}")
     if C.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(params)) != 0:
         raise EngineError(f"llama.cpp could not quantize {source} to {file_type}.")

@@ -55,6 +55,18 @@ def command(source, out, *more) -> subprocess.Popen:
     )
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("head", ["q8_0", "q6_k", "q4_k"])
+def test_the_output_head_can_have_a_type_of_its_own(tmp_path, out, tied, head):
+    write_checkpoint(tmp_path / "tiny", tied=tied)
+    run(tmp_path / "tiny", out, head=head)
+    tensors = read_manifest(out).tensors
+    assert tensors["token_embd.weight" if tied else "output.weight"].startswith(head.upper())
+    assert tensors["blk.0.attn_q.weight"].startswith("Q4_K")
+    assert "up to date" in run(tmp_path / "tiny", out, head=head)
+    assert "up to date" not in run(tmp_path / "tiny", out)
+
+
 def test_a_checkpoint_becomes_a_model_and_its_manifest(source, out):
     said = run(source, out)
     assert left_in(out.parent) == ["tiny.gguf", "tiny.gguf.json"]

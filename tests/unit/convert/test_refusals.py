@@ -9,7 +9,7 @@ from rich.console import Console
 from qwen_edge.convert.hub import Source, fetch
 from qwen_edge.convert.pipeline import Job, convert, make_plan
 from qwen_edge.convert.progress import Progress
-from qwen_edge.convert.quantize import TYPES, check_type
+from qwen_edge.convert.quantize import TYPES, check_head, check_type
 from qwen_edge.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
 
@@ -169,6 +169,15 @@ def test_an_unknown_quantization_type_is_told_with_those_known():
     with pytest.raises(ConversionError, match="Q9_X is not a quantization type this converter knows: Q4_0"):
         check_type("Q9_X")
     assert [check_type(name.lower()) for name in TYPES] == list(TYPES)
+
+
+def test_a_head_that_cannot_be_is_told():
+    with pytest.raises(ConversionError, match="--head q9 is not one of q8_0, q6_k, q4_k"):
+        check_head("q9", "Q4_K_M")
+    with pytest.raises(ConversionError, match="--head needs a quantized --type; BF16 is none"):
+        check_head("q8_0", "BF16")
+    assert check_head("Q8_0", "Q4_K_M") == "q8_0"
+    assert check_head(None, "BF16") is None
 
 
 @pytest.mark.parametrize("source", ["no-such-folder", "/no/such/folder", "./a/b", "~/x"])
