@@ -32,6 +32,8 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
     threads: _Positive | None = None
     batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 128
+    speculate: bool = True
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8
     gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1000)] = -1
     require_gpu: bool = False
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
@@ -52,6 +54,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: _Positive = 256
     max_waiting: Annotated[int, msgspec.Meta(ge=0)] = 16
     body_seconds: _Seconds = 30
+    wait_seconds: _Seconds = 120
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60
 

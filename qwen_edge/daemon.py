@@ -92,6 +92,8 @@ def load_message(config: EngineConfig, model: Path, watchdog: float | None = Non
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
         beat_seconds=min(5.0, patience / 4),
+        parallel=config.parallel,
+        speculate=config.speculate,
     )
 
 

@@ -36,7 +36,7 @@ class EngineError(NotNowError):
     """The engine cannot run this model here: the file is damaged, memory is short, a driver is not up."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: Python writes the traceback into an exception
 class RequestError(Exception):
     """One HTTP request that cannot be answered, in the terms of OpenAI's error object.
 

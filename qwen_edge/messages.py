@@ -14,9 +14,13 @@ import msgspec
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How to choose tokens. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 cut nothing; seed is 32 bits.
+    """How to choose tokens. temperature 0 is greedy; top_k 0, top_p 1, typical_p 1 and min_p 0 cut nothing; seed is 32
+    bits. Penalties look back `penalty_window` tokens of the answer; repetition 1 and frequency or presence 0 penalise
+    nothing, nor does DRY with multiplier 0 (its window of -1 is all of the answer).
 
-    Penalties look back `penalty_window` tokens; repetition 1 and frequency or presence 0 penalise nothing."""
+    The model cannot end its turn within the first `min_tokens`, or with `ignore_eos` at all. `logit_bias` is added to
+    the logits of these tokens. `logprobs` None asks for none, else for that of each token and of so many likely ones.
+    """
 
     temperature: float = 0.8
     top_k: int = 40
@@ -27,6 +31,15 @@ class Sampling(msgspec.Struct, frozen=True):
     presence_penalty: float = 0.0
     penalty_window: int = 64
     seed: int = 0
+    typical_p: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
@@ -43,11 +56,15 @@ class Markers(msgspec.Struct, frozen=True):
     close: str
 
 
+Priority = Literal["interactive", "background", "idle"]
+PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
+
 # daemon -> engine
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """The first message: what to load and how."""
+    """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate`
+    lets the engine guess tokens from the text so far."""
 
     model: str
     context: int
@@ -57,10 +74,13 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     kv_type: Literal["f16", "q8_0", "q4_0"]
     flash_attention: Literal["auto", "on", "off"]
     beat_seconds: float
+    parallel: int = 1
+    speculate: bool = True
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
-    """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill.
+    """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill, which
+    must begin within `wait_seconds`.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning."""
@@ -73,6 +93,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     stop: tuple[str, ...] = ()
     reasoning: Markers | None = None
     reasons: bool = False
+    priority: Priority = "interactive"
+    wait_seconds: float = 1e9
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
@@ -112,11 +134,27 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     threads: int
 
 
+class Alternative(msgspec.Struct, frozen=True, array_like=True):
+    """A token, as the bytes it stands for, and the logarithm of its probability."""
+
+    piece: bytes
+    logprob: float
+
+
+class Logprob(msgspec.Struct, frozen=True, array_like=True):
+    """The token that was chosen, and those that were likely."""
+
+    chosen: Alternative
+    top: tuple[Alternative, ...]
+
+
 class Tokens(msgspec.Struct, frozen=True, tag=True):
-    """New text of one request."""
+    """New text of one request. `logprobs`, where they were asked for, are of the tokens sampled since the last message;
+    the text of some of them may be held back yet."""
 
     id: int
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -137,7 +175,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     For code context_too_long `tokens` is the prompt's length."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_prompt", "engine", "stopping"]
+    code: Literal["context_too_long", "bad_request", "waited", "engine", "stopping"]
     detail: str
     tokens: int = 0
 

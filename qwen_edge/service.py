@@ -7,23 +7,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+
+import msgspec
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.errors import EngineError, unavailable
-from qwen_edge.messages import Done, Ready, Submit, Tokens
+from qwen_edge.merge import merged
+from qwen_edge.messages import Done, Logprob, Ready, Submit, Tokens
 from qwen_edge.supervisor import Supervisor
 
 
 class ChatService:
     """Answers chat requests with the engine's model. Used on the daemon's event loop."""
 
-    def __init__(self, engine: Supervisor, *, max_waiting: int, answer_seconds: float) -> None:
+    def __init__(self, engine: Supervisor, *, max_pending: int, wait_seconds: float, answer_seconds: float) -> None:
+        """`max_pending` requests may be running or waiting. One may wait so many seconds, and then take so many."""
         self._engine = engine
-        self._max_waiting = max_waiting
+        self._max_pending = max_pending
+        self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
         self._template: tuple[str, ChatTemplate] | None = None
+
+    async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
+        """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
+        They share the prompt and differ in the seed. Leaving early stops them all. Raises RequestError."""
+        sampling = request.sampling
+        seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]
+        each = [replace(request, sampling=msgspec.structs.replace(sampling, seed=seed)) for seed in seeds]
+        async with merged([self.answer(one) for one in each]) as events:
+            async for number, event in events:
+                yield number, event
 
     async def answer(self, request: ChatRequest) -> AsyncGenerator[Delta | Finish, None]:
         """Yield the answer as it comes, Finish last. Leaving early stops the generation. Raises RequestError."""
@@ -40,29 +56,35 @@ class ChatService:
             stop=request.stop,
             reasoning=template.reasoning,
             reasons=reasons,
+            priority=request.priority,
+            wait_seconds=self._wait_seconds,
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)
-        called = False
+        called, logprobs = False, list[Logprob]()
         async with aclosing(self._engine.answer(submit)) as events:
             async for event in events:
+                logprobs += event.logprobs if isinstance(event, Tokens) else ()
                 deltas = parser.feed(event.text) if isinstance(event, Tokens) else parser.finish()
                 for delta in deltas:
+                    known, logprobs = tuple(logprobs), []
                     if isinstance(delta, Reasoning) and not request.return_reasoning:
                         continue
                     if called and isinstance(delta, ToolCall) and not request.parallel_calls:
                         continue
                     called = called or isinstance(delta, ToolCall)
-                    yield delta
+                    yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
-                    yield Finish("tool_calls" if called and event.reason == "stop" else event.reason, event)
+                    reason = "tool_calls" if called and event.reason == "stop" else event.reason
+                    yield Finish(reason, event, tuple(logprobs))
 
     def _ready_model(self) -> Ready:
         if self._engine.model is None:
             raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
-        if self._engine.pending > self._max_waiting:
+        if self._engine.pending >= self._max_pending:
             raise unavailable(
-                f"{self._engine.pending} requests are being answered or waiting, as many as server.max_waiting allows.",
+                f"{self._engine.pending} requests are being answered or waiting, as many as engine.parallel and "
+                "server.max_waiting allow.",
                 retry_after=5,
             )
         return self._engine.model

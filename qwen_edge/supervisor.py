@@ -226,8 +226,12 @@ class Supervisor:
     def _explain(self, failure: Failed) -> RequestError:
         if failure.code == "context_too_long":
             return context_too_long(failure.tokens, self.model.context if self.model else 0)
-        if failure.code == "bad_prompt":
-            return RequestError(f"The prompt cannot be used: {failure.detail}.", param="messages")
+        if failure.code == "waited":
+            return unavailable(
+                "The request has waited as long as server.wait_seconds allows: the server is busy.", retry_after=10
+            )
+        if failure.code == "bad_request":
+            return RequestError(f"The request cannot be used: {failure.detail}.")
         return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
 
     def _fail_all(self, code: Literal["engine", "stopping"], detail: str) -> None:

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.errors import EngineError
-from qwen_edge.messages import Load, Ready, Sampling, Segment
+from qwen_edge.kv.slice import Slice
+from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment
 
 END = 256
 SPECIALS = {
@@ -42,20 +43,68 @@ TEMPLATE = """
 Script = Callable[[str], str]
 
 
-class FakeBackend:
+class FakeCache:
+    """Cells as llama.cpp's unified cache has them: a cell belongs to every sequence that shares it. Each knows its
+    token; a wrong call (a gap, an overlap, a cell that is not there) fails at once."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+
+    @property
+    def used(self) -> int:
+        return len({id(cell) for held in self.cells.values() for cell in held.values()})
+
+    def held(self, sequence: int) -> list[int]:
+        held = self.cells.get(sequence, {})
+        return [held[position][0] for position in range(len(held))]  # a gap is a KeyError
+
+    def write(self, sequence: int, position: int, tokens: Sequence[int]) -> None:
+        held = self.cells.setdefault(sequence, {})
+        assert position == len(held), "a gap or an overlap in the cache"
+        for i, token in enumerate(tokens, position):
+            held[i] = [token]
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        held = self.cells.setdefault(target, {})
+        for position in range(start, end):
+            assert position not in held, "two cells for one position"
+            held[position] = self.cells[source][position]
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        held = self.cells.get(sequence, {})
+        for position in range(start, end):
+            del held[position]
+        if not held:
+            self.cells.pop(sequence, None)
+
+
+class FakeBackend(FakeCache):
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
     loses, repeats or misplaces a token makes it say something else."""
 
-    def __init__(self, script: Script, *, context: int = 4096, batch: int = 16, gate: threading.Event | None = None):
+    def __init__(
+        self,
+        script: Script,
+        *,
+        context: int = 4096,
+        batch: int = 16,
+        parallel: int = 4,
+        gate: threading.Event | None = None,
+    ) -> None:
         """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set."""
+        super().__init__()
         self.script = script
         self.context = context
         self.batch = batch
+        self.parallel = parallel
+        self.rows = self.sequences = 2 * parallel
+        self.spare = context
         self.gate = gate
-        self.cells: list[int] = []
-        self.decodes: list[tuple[int, int]] = []  # position and length of each
+        self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0
         self.failing = False
+        self.fitted: list[int] = []
+        self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
@@ -63,24 +112,30 @@ class FakeBackend:
             ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
 
-    def decode(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
+    def decode(self, slices: Sequence[Slice]) -> None:
         if self.gate:
             self.gate.wait()
-        assert 0 < len(tokens) <= self.batch
-        assert position == len(self.cells), "a gap or an overlap in the cache"
-        assert position + len(tokens) <= self.context, "more cells than there are"
-        self.cells += tokens
+        assert 0 < sum(len(one.tokens) for one in slices) <= self.batch
+        assert len({one.sequence for one in slices}) == len(slices) <= self.parallel
+        self.logits, end = {}, 0
+        for one in slices:
+            self.write(one.sequence, one.position, one.tokens)
+            end += len(one.tokens)
+            for back in range(one.logits):
+                self.logits[end - 1 - back] = one.sequence, one.position + len(one.tokens) - back
+        assert len(self.logits) <= self.rows
+        assert self.used <= self.context, "more cells than there are"
         if self.failing:  # as llama.cpp does: what was computed before it failed stays
             raise EngineError("the GPU has fallen off the bus")
-        self.decodes.append((position, len(tokens)))
-        self.logits = logits
+        self.decodes.append([(one.position, len(one.tokens)) for one in slices])
 
-    def keep(self, length: int) -> None:
-        del self.cells[length:]
+    def fit(self, cells: int) -> None:
+        assert cells == self.used
+        self.fitted.append(cells)
 
     def sampler(self, settings: Sampling) -> FakeSampler:
         self.open_samplers += 1
-        return FakeSampler(self)
+        return FakeSampler(self, settings)
 
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < END else _NAMES[token].encode()
@@ -90,20 +145,26 @@ class FakeBackend:
 
 
 class FakeSampler:
-    def __init__(self, backend: FakeBackend) -> None:
+    def __init__(self, backend: FakeBackend, settings: Sampling) -> None:
         self._backend = backend
-        self._prompt: int | None = None
+        self._settings = settings
+        self._prompt: list[int] = []
+        self._answer: list[int] = []
 
-    def sample(self) -> int:
-        assert self._backend.logits, "sampled without logits"
-        cells = self._backend.cells
-        if self._prompt is None:
-            self._prompt = len(cells)
-        prompt = b"".join(self._backend.piece(token) for token in cells[: self._prompt]).decode()
-        answer = list(self._backend.script(prompt).encode())
-        said = len(cells) - self._prompt
-        assert cells[self._prompt :] == answer[:said], "the cache does not hold what was said"
-        return answer[said] if said < len(answer) else END
+    def sample(self, row: int) -> int:
+        sequence, length = self._backend.logits[row]
+        cells = self._backend.held(sequence)[:length]
+        if not self._prompt:
+            self._prompt = cells
+            text = b"".join(self._backend.piece(token) for token in cells).decode()
+            self._answer = [*self._backend.script(text).encode(), END]
+        said = len(cells) - len(self._prompt)
+        assert cells == self._prompt + self._answer[:said], "the cache does not hold what was said"
+        return self._answer[said]
+
+    def logprob(self, row: int, token: int) -> Logprob:
+        chosen = Alternative(self._backend.piece(token), -0.5)
+        return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
 
     def close(self) -> None:
         self._backend.open_samplers -= 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwen_edge.messages import Done, Sampling
+from qwen_edge.messages import Done, Logprob, Priority, Sampling
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class ChatRequest:
     """One chat completion, checked and in the model's terms.
 
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
-    the choice to the model's template, `max_tokens` None to the room in the context."""
+    the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -25,13 +25,16 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     parallel_calls: bool = True
+    priority: Priority = "interactive"
+    choices: int = 1
 
 
 @dataclass(frozen=True)
 class Reasoning:
-    """A piece of what the model thinks before it answers."""
+    """A piece of what the model thinks before it answers. `logprobs`, here and below, of the tokens it came from."""
 
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Content:
     """A piece of the answer."""
 
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class ToolCall:
 
     name: str
     arguments: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Finish:
 
     reason: str
     done: Done
+    logprobs: tuple[Logprob, ...] = ()
 
 
 Delta = Reasoning | Content | ToolCall

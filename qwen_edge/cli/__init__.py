@@ -11,7 +11,7 @@ import click
 
 from qwen_edge.errors import UserError
 
-_VERBS = ("convert", "doctor", "serve")
+_VERBS = ("bench", "convert", "doctor", "serve")
 
 
 class _Verbs(click.Group):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qwen_edge.errors import EngineError
+from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.vocab import Vocab
@@ -58,8 +59,8 @@ def _decode_once(model: Model) -> int:
     load = Load(str(model.path), 256, max(32, len(prompt)), 2, 0, "f16", "off", 5.0)
     context = Context(model, load)
     try:
-        context.decode(prompt, 0, logits=True)
-        logits = context.logits()
+        context.decode([Slice(0, 0, prompt, logits=True)])
+        logits = context.logits(len(prompt) - 1)
         if not np.isfinite(logits).all():
             raise EngineError(f"{model.path} decodes to values that are not finite numbers. The weights are damaged.")
         return int(logits.argmax())

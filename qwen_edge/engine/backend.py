@@ -5,41 +5,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from qwen_edge.messages import Sampling, Segment
+from qwen_edge.kv.cells import Cache
+from qwen_edge.kv.slice import Slice
+from qwen_edge.messages import Logprob, Sampling, Segment
 
 
 class Sampler(Protocol):
     """Chooses the tokens of one sequence."""
 
-    def sample(self) -> int:
-        """The next token, from the backend's last logits."""
+    def sample(self, row: int) -> int:
+        """The next token, from the logits of the token that stood at place `row` of the last batch."""
+
+    def logprob(self, row: int, token: int) -> Logprob:
+        """How likely the token just sampled from there was."""
 
     def close(self) -> None:
         """Free it; it is not used after."""
 
 
-class Backend(Protocol):
-    """One model with one sequence of KV cache. Used by one thread."""
+class Backend(Cache, Protocol):
+    """One model with one KV cache, whose cells many sequences share. Used by one thread."""
 
     @property
     def context(self) -> int:
-        """Tokens the cache holds."""
+        """Cells in the cache: the most tokens that all sequences together may hold."""
 
     @property
     def batch(self) -> int:
         """The most tokens `decode` takes at once."""
 
+    @property
+    def parallel(self) -> int:
+        """How many requests may run at once."""
+
+    @property
+    def rows(self) -> int:
+        """The most tokens whose logits one `decode` gives; no less than `parallel`."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences are numbered from 0 to before this."""
+
+    @property
+    def spare(self) -> int:
+        """Cells that finished requests may keep while others run: there may be a price for every one."""
+
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         """Token ids of a prompt. Raises KeyError if a special segment names no token of this model."""
 
-    def decode(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
-        """Run tokens at `position` and after; with `logits`, a sampler may sample. Raises EngineError."""
+    def decode(self, slices: Sequence[Slice]) -> None:
+        """Run one batch. Raises EngineError; what the cache then holds is not known."""
 
-    def keep(self, length: int) -> None:
-        """Forget all positions from `length` on."""
+    def fit(self, cells: int) -> None:
+        """Give memory back, if so many cells, which are all that are held, need less than there is."""
 
     def sampler(self, settings: Sampling) -> Sampler:
-        """A fresh sampler for one sequence."""
+        """A fresh sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text (none for control tokens)."""

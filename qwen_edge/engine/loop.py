@@ -1,96 +1,204 @@
-"""Engine.step: take a request, run a batch, choose a token, tell the daemon. The whole engine in one screen.
+"""Engine.step: hand out places, run a batch, choose tokens, tell the daemon. The whole engine in one screen.
 
-One sequence at a time; what it computed stays in the KV cache, and the next request goes on from the longest prefix
-it shares. Synchronous and free of I/O: the process around it is `main.py`, and tests and benchmarks drive it directly.
+Many sequences at once. What they computed stays in the KV cache for whoever begins with the same tokens (`kv.cells`);
+who runs with how many tokens is `scheduler`'s to say. Synchronous and free of I/O: the process around it is `main.py`,
+and tests and benchmarks drive it directly.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
+from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.scheduler import Part, in_order, plan, victim, with_guesses
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.errors import EngineError
-from qwen_edge.messages import Abort, Failed, Outbound, Submit, Tokens
+from qwen_edge.kv.cells import Cells
+from qwen_edge.messages import Abort, Failed, Outbound, Submit
+
+_STEP_SECONDS = 0.35  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
+_MARGIN = 32  # cells for each running answer to grow, before another request is let in
 
 
 class Engine:
     """Owns the backend. `step()` does at most one decode, so messages are heard at least that often."""
 
-    def __init__(self, backend: Backend, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, backend: Backend, clock: Callable[[], float] = time.monotonic, *, speculates: bool = True
+    ) -> None:
+        """With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`)."""
         self._backend = backend
+        self._speculates = speculates
         self._clock = clock
-        self._waiting: deque[Submit] = deque()
-        self._running: Sequence | None = None
-        self._cached: list[int] = []  # the tokens in the KV cache, by position
+        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare)
+        self._pace = Pace()
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._refused: list[Outbound] = []
+        self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
+        self._turn = 0
         self.broken = False  # a decode has failed: the process should end
 
     @property
     def busy(self) -> bool:
-        return self._running is not None or bool(self._waiting)
+        return bool(self._running or self._waiting or self._refused)
+
+    @property
+    def open_cells(self) -> int:
+        """Cells of the KV cache that requests hold; those of finished ones, which can go, not counted."""
+        return self._cells.size - self._cells.available
 
     def submit(self, request: Submit) -> None:
-        self._waiting.append(request)
+        """Take a request in. What cannot be answered is refused with the next step."""
+        try:
+            tokens = self._backend.tokenize(request.prompt)
+            if not tokens:
+                raise ValueError("the prompt is empty")
+            if len(tokens) >= self._cells.size:
+                self._refused.append(Failed(request.id, "context_too_long", "", tokens=len(tokens)))
+                return
+            sampler = self._backend.sampler(request.sampling)
+        except KeyError as error:
+            self._refused.append(Failed(request.id, "bad_request", f"the model has no token {error}"))
+        except ValueError as error:
+            self._refused.append(Failed(request.id, "bad_request", str(error)))
+        else:
+            output = Output(request.stop, request.reasoning, reasons=request.reasons)
+            self._waiting.append(Sequence(request, tokens, sampler, output, self._clock()))
 
     def abort(self, message: Abort) -> None:
         """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
-        self._waiting = deque(request for request in self._waiting if request.id != message.id)
-        if self._running and self._running.request.id == message.id:
-            self._release(self._running)
+        for sequence in [*self._waiting, *self._running]:
+            if sequence.request.id == message.id:
+                self._release(sequence)
+
+    def rest(self) -> None:
+        """There has been nothing to do for a while: give back the memory that is not needed. Raises EngineError."""
+        self._backend.fit(self._cells.used)
 
     def step(self) -> list[Outbound]:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
-        if not self.busy:
-            return []
-        if self._running is None and (failure := self._admit(self._waiting.popleft())):
-            return [failure]
-        sequence = self._running
-        assert sequence
+        events, self._refused = self._refused, []
+        events += self._expire()
+        self._let_in()
+        if not self._running:
+            return events
+        self._turn += 1
+        parts = self._next_batch()
         try:
-            self._decode(sequence)
-            if sequence.computed < len(sequence.tokens):
-                return []
-            return self._extend(sequence, sequence.sampler.sample())
+            self._decode(parts)
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
             self.broken = True
-            self._release(sequence)
-            return [Failed(sequence.request.id, "engine", str(error)), Failed(None, "engine", str(error))]
+            lost = [Failed(one.request.id, "engine", str(error)) for one in [*self._running, *self._waiting]]
+            for sequence in [*self._running, *self._waiting]:
+                sequence.sampler.close()
+            self._running, self._waiting = [], []
+            return [*events, *lost, Failed(None, "engine", str(error))]
+        end = 0
+        for part in parts:
+            end += part.size
+            if part.samples:
+                events += self._sample(part, end - part.rows)
+        return events
 
-    def _admit(self, request: Submit) -> Failed | None:
-        """Make the request the running sequence, on top of the prefix it shares with what is cached."""
-        try:
-            tokens = self._backend.tokenize(request.prompt)
-        except KeyError as error:
-            return Failed(request.id, "bad_prompt", f"the model has no token {error}")
-        if not tokens:
-            return Failed(request.id, "bad_prompt", "the prompt is empty")
-        if len(tokens) >= self._backend.context:
-            return Failed(request.id, "context_too_long", "", tokens=len(tokens))
-        # at least one token is computed anew: the logits to sample from are not kept
-        cached = min(_common_prefix(self._cached, tokens), len(tokens) - 1)
-        self._forget(cached)
-        self._running = Sequence(
-            request=request,
-            tokens=tokens,
-            cached=cached,
-            sampler=self._backend.sampler(request.sampling),
-            output=Output(request.stop, request.reasoning, reasons=request.reasons),
-            started=self._clock(),
-        )
-        return None
+    def _expire(self) -> list[Outbound]:
+        """End what has taken as long as it may."""
+        now, events = self._clock(), list[Outbound]()
+        for sequence in [*self._waiting, *self._running]:
+            if sequence.waited_too_long(now):
+                self._release(sequence)
+                events.append(Failed(sequence.request.id, "waited", ""))
+            elif sequence.late(now):
+                events += self._finish(sequence, "length", sequence.output.finish())
+        return events
 
-    def _decode(self, sequence: Sequence) -> None:
-        """Run the next slice; logits are wanted once it reaches the last token."""
-        tokens = sequence.next_slice(self._backend.batch)
-        last = sequence.computed + len(tokens) == len(sequence.tokens)
-        self._backend.decode(tokens, sequence.computed, logits=last)
-        sequence.computed += len(tokens)
-        self._cached += tokens
+    def _let_in(self) -> None:
+        """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
+        for sequence in in_order(self._waiting, self._pace):
+            while self._running and not self._fits(sequence):
+                lowest = victim(self._running)
+                if lowest.rank <= sequence.rank:
+                    return
+                self._put_back(lowest)
+            opened = self._cells.open(sequence.tokens)
+            assert opened, "there are more sequences in the cache than places"
+            sequence.place, sequence.computed = opened
+            if sequence.started is None:
+                sequence.started = self._clock()
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
+
+    def _fits(self, sequence: Sequence) -> bool:
+        if len(self._running) >= self._backend.parallel or self._crowded:
+            return False
+        growing = sum(one.remaining + _MARGIN for one in self._running)
+        return self._cells.available >= growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
+
+    def _put_back(self, sequence: Sequence) -> None:
+        """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
+        assert sequence.place is not None
+        self._cells.park(sequence.place, sequence.tokens[: sequence.computed])
+        sequence.place, sequence.computed = None, 0
+        self._running.remove(sequence)
+        self._waiting.append(sequence)
+
+    def _next_batch(self) -> list[Part]:
+        """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
+        while True:
+            for one in self._running:
+                if one.place is not None and one.remaining > 1:
+                    one.computed = self._cells.adopt(one.place, one.tokens)
+            batch, pace = self._backend.batch, self._pace
+            parts = plan(self._running, turn=self._turn, batch=batch, seconds=_STEP_SECONDS, pace=pace)
+            if self._speculates:
+                guessed = with_guesses(parts, turn=self._turn, batch=batch, rows=self._backend.rows, pace=pace)
+                if self._cells.reserve(sum(part.size for part in guessed)):
+                    return guessed
+            if self._cells.reserve(sum(part.size for part in parts)):
+                return parts
+            self._put_back(victim(self._running))
+            self._crowded = True
+
+    def _decode(self, parts: list[Part]) -> None:
+        began = self._clock()
+        self._backend.decode([part.slice() for part in parts])
+        seconds, rows = self._clock() - began, sum(part.rows for part in parts)
+        self._pace.learn(sum(part.size for part in parts), rows, seconds)
+        for part in parts:
+            sequence = part.sequence
+            assert sequence.place is not None
+            sequence.computed += part.count
+            if sequence.first_token_at is None:
+                sequence.ran += part.count
+            self._cells.compute(sequence.place, sequence.computed)
+            if part.count > 1 or sequence.computed == sequence.prompt_length:
+                self._cells.publish(sequence.place, sequence.tokens[: sequence.computed])
+            self._cells.compute(sequence.place, sequence.computed + len(part.guesses))
+
+    def _sample(self, part: Part, row: int) -> list[Outbound]:
+        """Choose the next token, and those after it as long as it is what was guessed. The logits begin at `row`."""
+        sequence, events = part.sequence, list[Outbound]()
+        assert sequence.place is not None
+        chosen: list[int] = []
+        while True:
+            token = sequence.sampler.sample(row + len(chosen))
+            if sequence.request.sampling.logprobs is not None:
+                sequence.unsaid.append(sequence.sampler.logprob(row + len(chosen), token))
+            chosen.append(token)
+            if self._backend.is_end(token) or part.guesses[len(chosen) - 1 : len(chosen)] != (token,):
+                break
+        sequence.computed += len(chosen) - 1
+        self._cells.shrink(sequence.place, sequence.computed)
+        for token in chosen:
+            events += self._extend(sequence, token)
+            if sequence.place is None:
+                break
+        return events
 
     def _extend(self, sequence: Sequence, token: int) -> list[Outbound]:
         """Take a sampled token into the sequence, or end it there."""
@@ -102,27 +210,24 @@ class Engine:
         text = sequence.output.push(self._backend.piece(token))
         if sequence.output.stopped:
             return self._finish(sequence, "stop", text)
-        if sequence.exhausted(self._backend.context, self._clock()):
+        if sequence.exhausted(self._cells.size, self._clock()):
             return self._finish(sequence, "length", text + sequence.output.finish())
-        return [Tokens(sequence.request.id, text)] if text else []
+        return [*sequence.say(text)]
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)
         done = sequence.done(reason, self._clock())
-        return [Tokens(sequence.request.id, text), done] if text else [done]
+        return [*sequence.say(text), done]
 
     def _release(self, sequence: Sequence) -> None:
         sequence.sampler.close()
-        self._running = None
-
-    def _forget(self, length: int) -> None:
-        if length < len(self._cached):
-            self._backend.keep(length)
-            del self._cached[length:]
-
-
-def _common_prefix(one: list[int], other: list[int]) -> int:
-    for i, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return i
-    return min(len(one), len(other))
+        if sequence.place is None:
+            self._waiting.remove(sequence)
+            return
+        # a text may end before the last of the guesses that were right
+        sequence.computed = min(sequence.computed, len(sequence.tokens))
+        self._cells.shrink(sequence.place, sequence.computed)
+        self._cells.park(sequence.place, sequence.tokens[: sequence.computed])
+        sequence.place = None
+        self._running.remove(sequence)
+        self._crowded = False

@@ -42,9 +42,16 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._frames = inbound_frames()
+        self._said = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since something was sent."""
+        return time.monotonic() - self._said
 
     def send(self, messages: list[Outbound]) -> None:
         self._connection.sendall(encode(messages))
+        self._said = time.monotonic()
 
     def receive(self, timeout: float) -> list[Inbound]:
         """The messages that are there, or that come within `timeout` seconds; may be none."""
@@ -76,24 +83,29 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     load = messages.pop(0)
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
-        engine = Engine(load_backend(load, channel))
+        engine = Engine(load_backend(load, channel), speculates=load.speculate)
+        pages.look()
+        while _dispatch(engine, messages) and not engine.broken:
+            messages = _turn(engine, channel, pages, load.beat_seconds)
     except EngineError as error:
         channel.send([Failed(None, "engine", str(error))])
-        return
-    pages.look()
-    said = time.monotonic()
-    while _dispatch(engine, messages):
-        events = engine.step()
-        if not events and time.monotonic() - said >= load.beat_seconds:
-            events = [Beat()]  # idle, or in the middle of a long prompt
-        if events:
-            channel.send(events)
-            said = time.monotonic()
-        if engine.broken:
-            return
-        if any(isinstance(event, Done) for event in events):
-            pages.look()  # the KV cache may have grown
-        messages = channel.receive(0.0 if engine.busy or pages.step() else load.beat_seconds)
+
+
+def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
+    """One step and what it leads to; returns the messages that have come meanwhile. Raises EngineError."""
+    events = engine.step()
+    if events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
+        channel.send(events or [Beat()])
+    if engine.broken:
+        return []
+    if any(isinstance(event, Done) for event in events):
+        pages.look()  # the KV cache may have grown
+    patience = 0.0 if engine.busy or pages.step() else beat_seconds
+    messages = channel.receive(patience)
+    if patience and not messages:
+        engine.rest()
+        pages.look()
+    return messages
 
 
 def load_llama(load: Load, channel: Channel) -> Backend:
@@ -101,12 +113,8 @@ def load_llama(load: Load, channel: Channel) -> Backend:
     # imported here, after the messages module has taken the load: numpy and llama.cpp take a quarter of a second
     from qwen_edge.llama.backend import LlamaBackend
 
-    said = time.monotonic()
-
     def on_progress(fraction: float) -> None:
-        nonlocal said
-        if time.monotonic() - said > load.beat_seconds / 4:
-            said = time.monotonic()
+        if channel.silence > load.beat_seconds / 4:
             channel.send([Loading(fraction)])
 
     backend = LlamaBackend(load, on_progress)

@@ -7,50 +7,69 @@ from typing import Literal
 
 from qwen_edge.engine.backend import Sampler
 from qwen_edge.engine.output import Output
-from qwen_edge.messages import Done, Submit
+from qwen_edge.engine.speculate import Lookup
+from qwen_edge.messages import PRIORITIES, Done, Logprob, Submit, Tokens
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
-    """`tokens` are the prompt and what was generated; the first `computed` of them are in the KV cache.
+    """`tokens` are the prompt and what was generated. While it has a `place`, a sequence number of the KV cache, the
+    first `computed` of them stand there. `ran` counts the tokens of the prompt that it had to compute itself.
 
     Times are seconds of the engine's clock. Owned by the engine's thread."""
 
     request: Submit
     tokens: list[int]
-    cached: int
     sampler: Sampler
     output: Output
-    started: float
+    arrived: float
+    place: int | None = None
+    computed: int = 0
+    ran: int = 0
+    lookup: Lookup = field(default_factory=Lookup)
+    unsaid: list[Logprob] = field(default_factory=list)  # not sent yet
+    started: float | None = None
     first_token_at: float | None = None
-    computed: int = field(init=False)
+    rank: int = field(init=False)
     prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.computed = self.cached
+        self.rank = PRIORITIES.index(self.request.priority)
         self.prompt_length = len(self.tokens)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens to compute before the next one can be sampled. Never none between two steps."""
+        return len(self.tokens) - self.computed
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
 
-    def next_slice(self, batch: int) -> list[int]:
-        """The tokens to decode next: at most `batch` of those not computed yet. Never empty while it runs."""
-        return self.tokens[self.computed : self.computed + batch]
-
     def exhausted(self, context: int, now: float) -> bool:
         """Whether the answer is as long as it may be, in tokens or seconds, or the context is full."""
-        too_long = self.generated >= self.request.max_tokens or now - self.started >= self.request.max_seconds
-        return too_long or len(self.tokens) >= context
+        return self.generated >= self.request.max_tokens or self.late(now) or len(self.tokens) >= context
+
+    def late(self, now: float) -> bool:
+        return self.started is not None and now - self.started >= self.request.max_seconds
+
+    def waited_too_long(self, now: float) -> bool:
+        return self.started is None and now - self.arrived >= self.request.wait_seconds
+
+    def say(self, text: str) -> list[Tokens]:
+        """The message with this text and the logprobs that wait, if there are any."""
+        logprobs, self.unsaid = tuple(self.unsaid), []
+        return [Tokens(self.request.id, text, logprobs)] if text or logprobs else []
 
     def done(self, reason: Literal["stop", "length"], now: float) -> Done:
         first = self.first_token_at if self.first_token_at is not None else now
+        started = self.started if self.started is not None else now
         return Done(
             id=self.request.id,
             reason=reason,
             prompt_tokens=self.prompt_length,
-            cached_tokens=self.cached,
+            cached_tokens=max(0, min(self.computed, self.prompt_length) - self.ran),
             completion_tokens=self.generated,
-            prefill_seconds=first - self.started,
+            prefill_seconds=first - started,
             decode_seconds=now - first,
         )

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen_edge.errors import EngineError
+from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.sampler import Chain, Largest, make_sampler
+from qwen_edge.llama.sampler import Sampler
 from qwen_edge.messages import Load, Ready, Sampling, Segment
 
+# without flash attention every token reads all cells, its own sequence's or not: 1,000 of them cost 11 ms
+_SPARE_CELLS = 0
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
@@ -43,20 +46,42 @@ class LlamaBackend:
     def batch(self) -> int:
         return self._load.batch
 
+    @property
+    def parallel(self) -> int:
+        return self._load.parallel
+
+    @property
+    def rows(self) -> int:
+        return self._context.sequences
+
+    @property
+    def sequences(self) -> int:
+        return self._context.sequences
+
+    @property
+    def spare(self) -> int:
+        return self._context.size if self._context.skips else _SPARE_CELLS
+
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
         for segment in prompt:
             ids += [self._specials[segment.text]] if segment.special else self._vocab.encode(segment.text)
         return ids
 
-    def decode(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
-        self._context.decode(tokens, position, logits=logits)
+    def decode(self, slices: Sequence[Slice]) -> None:
+        self._context.decode(slices)
 
-    def keep(self, length: int) -> None:
-        self._context.keep(length)
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        self._context.share(source, target, start, end)
 
-    def sampler(self, settings: Sampling) -> Chain | Largest:
-        return make_sampler(settings, self._context, self._vocab.size)
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        self._context.forget(sequence, start, end)
+
+    def fit(self, cells: int) -> None:
+        self._context.fit(cells)
+
+    def sampler(self, settings: Sampling) -> Sampler:
+        return Sampler(settings, self._context, self._vocab)
 
     def piece(self, token: int) -> bytes:
         return self._vocab.piece(token)
@@ -66,11 +91,11 @@ class LlamaBackend:
 
     def warm_up(self) -> None:
         """Decode one token: the first one pays for what llama.cpp puts off until it is needed."""
-        self._context.decode([0], 0, logits=True)
+        self._context.decode([Slice(0, 0, [0], logits=True)])
         sampler = self.sampler(Sampling(temperature=0.0))
-        sampler.sample()
+        sampler.sample(0)
         sampler.close()
-        self._context.keep(0)
+        self._context.forget(0, 0, 1)
 
     def ready(self) -> Ready:
         """What the daemon wants to know of the loaded model."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qwen_edge.errors import EngineError
+from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.model import Model
@@ -24,10 +25,13 @@ KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYP
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 _FIRST_ROOM = 1024  # tokens: a smart home's prompt and answer
+_SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
+_SPARE_ROOM = 256  # cells that stay free when the cache is made smaller
+_NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
 class Context:
-    """One sequence's worth of KV cache. `decode` runs tokens at given positions; `keep` forgets what follows."""
+    """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence."""
 
     def __init__(self, model: Model, load: Load, room: int = _FIRST_ROOM) -> None:
         """For as many tokens as `load` asks for, but no more than the model was trained for; there is space for `room`
@@ -36,15 +40,8 @@ class Context:
         self._model, self._kv_type = model, load.kv_type
         self._params = _parameters(load)
         self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle))
+        self._batch = _Batch(load.batch)
         self._open(min(room, self.size))
-        batch = load.batch
-        self._batch = C.llama_batch_init(batch, 0, 1)
-        self._tokens = _view(self._batch.token, batch, np.int32)
-        self._positions = _view(self._batch.pos, batch, np.int32)
-        self._wanted = _view(self._batch.logits, batch, np.int8)
-        _view(self._batch.n_seq_id, batch, np.int32)[:] = 1
-        for i in range(batch):
-            self._batch.seq_id[i][0] = 0
 
     @property
     def handle(self) -> Any:
@@ -52,53 +49,63 @@ class Context:
         return self._context
 
     @property
+    def skips(self) -> bool:
+        """Whether attention passes over the cells of other sequences at no cost: flash attention does."""
+        return bool(self._params.flash_attn_type != C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+
+    @property
+    def sequences(self) -> int:
+        return int(self._params.n_seq_max)
+
+    @property
     def bytes_to_come(self) -> int:
         """What the cache will have grown by when the context is full."""
         element = KV_BYTES[self._kv_type]
         return self._model.kv_bytes_per_token(element, element) * max(0, self.size - self._room)
 
-    def decode(self, tokens: Sequence[int], position: int, *, logits: bool) -> None:
-        """Run `tokens` at `position`, `position`+1, ...; with `logits`, those of the last token can be sampled from.
-
-        Blocks for the length of the computation, without the interpreter lock; where the cache must grow first, for
-        the time it takes to copy it as well. Raises EngineError; what the cache then holds is not known.
-        """
-        n = len(tokens)
-        self._make_room(position + n)
-        self._batch.n_tokens = n
-        self._tokens[:n] = tokens
-        self._positions[:n] = np.arange(position, position + n, dtype=np.int32)
-        self._wanted[:n] = 0
-        self._wanted[n - 1] = logits
-        status = C.llama_decode(self._context, self._batch)
+    def decode(self, slices: Sequence[Slice]) -> None:
+        """Run slices as one batch. Blocks for the length of the computation, without the interpreter lock; where the
+        cache must grow first, for the time it takes to copy it as well. Raises EngineError; what the cache then holds
+        is not known."""
+        batch = self._batch.fill(slices)
+        while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self._room < self.size:
+            self._move(min(self.size, 2 * self._room))
         if status != 0:
-            raise EngineError(f"llama_decode returned {status} for {n} tokens at position {position}")
+            why = "the context is full" if status == _NO_ROOM else f"llama_decode returned {status}"
+            at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
+            raise EngineError(f"{why}; tokens of sequences: {at}")
 
-    def logits(self) -> Any:
-        """The last token's logits, float32 of shape (vocabulary,); valid until the next decode."""
-        pointer = C.llama_get_logits_ith(self._context, -1)
+    def logits(self, row: int) -> Any:
+        """Those of the token at place `row` of the last batch, float32 of shape (vocabulary,); valid until the next."""
+        pointer = C.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(self._vocabulary,))
 
-    def keep(self, length: int) -> None:
-        """Forget everything from position `length` on."""
-        removed = C.llama_memory_seq_rm(self._memory, 0, length, -1)
-        assert removed, "a plain attention cache can drop any tail"
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """The target sequence also holds the source's cells from `start` to before `end`. Only marks them."""
+        C.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        """The sequence holds its cells from `start` to before `end` no more."""
+        removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
+        assert removed, "a plain attention cache can drop any part"
 
     def close(self) -> None:
         if self._context:
-            C.llama_batch_free(self._batch)
             self._free()
 
-    def _make_room(self, tokens: int) -> None:
-        """Move to a cache of twice the room when `tokens` do not fit: the old one is gone before the new one is made,
-        so that both are never in memory, only the new one and what the old one held."""
-        if tokens > self.size:
-            raise EngineError(f"{tokens} tokens are more than the context of {self.size} holds.")
-        if tokens > self._room:
-            held = self._save()
-            self._free()
-            self._open(min(self.size, max(tokens, 2 * self._room)))
-            self._restore(held)
+    def fit(self, cells: int) -> None:
+        """Give memory back if so many cells, which are all that are held, leave more than half of the cache empty."""
+        room = max(_FIRST_ROOM, cells + _SPARE_ROOM)
+        if self._room >= 2 * room:
+            self._move(room)
+
+    def _move(self, room: int) -> None:
+        """To a cache of another size: the old one is gone before the new one is made, so that both are never in memory,
+        only the new one and what the old one held."""
+        held = self._save()
+        self._free()
+        self._open(room)
+        self._restore(held)
 
     def _open(self, room: int) -> None:
         self._params.n_ctx = room
@@ -117,14 +124,14 @@ class Context:
 
     def _save(self) -> np.ndarray[Any, Any]:
         """What the cache holds, in llama.cpp's form."""
-        held = np.empty(C.llama_state_seq_get_size(self._context, 0), np.uint8)
-        written = C.llama_state_seq_get_data(self._context, _bytes_of(held), held.size, 0)
+        held = np.empty(C.llama_state_get_size(self._context), np.uint8)
+        written = C.llama_state_get_data(self._context, _bytes_of(held), held.size)
         if written != held.size:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
         return held
 
     def _restore(self, held: np.ndarray[Any, Any]) -> None:
-        read = C.llama_state_seq_set_data(self._context, _bytes_of(held), held.size, 0)
+        read = C.llama_state_set_data(self._context, _bytes_of(held), held.size)
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
 
@@ -133,8 +140,9 @@ def _parameters(load: Load) -> Any:
     """Everything about a context but its size."""
     params = C.llama_context_default_params()
     params.n_batch = params.n_ubatch = load.batch
-    params.n_seq_max = 1
-    params.n_outputs_max = 1  # logits of one token a step: 0.6 MB, not 0.6 MB times the batch
+    params.n_seq_max = load.parallel * _SEQUENCES_EACH
+    params.kv_unified = True  # sequences share cells
+    params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
     params.n_threads = params.n_threads_batch = load.threads
     params.type_k = params.type_v = KV_TYPES[load.kv_type]
     params.flash_attn_type = _flash_attention(load)
@@ -153,9 +161,35 @@ def _flash_attention(load: Load) -> int:
     return int(C.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
 
-def _view(pointer: Any, length: int, dtype: Any) -> np.ndarray[Any, Any]:
-    """A numpy array over C memory: one assignment instead of a ctypes call per element."""
-    return np.ctypeslib.as_array(pointer, shape=(length,)).view(dtype)
+class _Batch:
+    """llama.cpp's batch over numpy arrays: one assignment a slice instead of ctypes calls for every token."""
+
+    def __init__(self, size: int) -> None:
+        self._tokens, self._positions, self._sequences = (np.zeros(size, np.int32) for _ in range(3))
+        self._counts, self._wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
+        first, each = self._sequences.ctypes.data, self._sequences.itemsize
+        addresses = (ctypes.c_void_p * size)(*range(first, first + size * each, each))
+        self._lists = ctypes.cast(addresses, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+        self._kept = addresses
+
+    def fill(self, slices: Sequence[Slice]) -> Any:
+        """The slices one after the other."""
+        end = 0
+        self._wanted[:] = 0
+        for one in slices:
+            begin, end = end, end + len(one.tokens)
+            self._tokens[begin:end] = one.tokens
+            self._positions[begin:end] = np.arange(one.position, one.position + len(one.tokens), dtype=np.int32)
+            self._sequences[begin:end] = one.sequence
+            self._wanted[end - one.logits : end] = 1
+        return C.llama_batch(
+            n_tokens=end,
+            token=self._tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            pos=self._positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._lists,
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> Any:

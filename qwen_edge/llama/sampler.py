@@ -1,50 +1,85 @@
-"""Choosing the next token: the largest logit, or llama.cpp's sampler chain built from one request's settings."""
+"""Choosing the next token: a few edits of the logits, then the largest of them or llama.cpp's sampler chain."""
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
+import numpy as np
+
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
-from qwen_edge.messages import Sampling
+from qwen_edge.llama.vocab import Vocab
+from qwen_edge.messages import Alternative, Logprob, Sampling
 
 _GREEDY_BELOW = 1e-3  # logits divided by less leave the range of floats
 _NO_PENALTIES = (1.0, 0.0, 0.0)
+_BREAKERS = (b"\n", b":", b'"', b"*")  # where DRY's repetitions end, as its author proposes
 
 
-def make_sampler(settings: Sampling, context: Context, vocabulary: int) -> Largest | Chain:
-    """What one request's settings ask for, for one sequence."""
-    if settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES:
-        return Largest(context)
-    return Chain(settings, context, vocabulary)
+class Sampler:
+    """Chooses the tokens of one sequence, from the logits of a context. Used by the engine's thread."""
 
-
-class Largest:
-    """Takes the largest logit: a chain of one sampler would first write all 150,000 into a list, for half a millisecond
-    a token."""
-
-    def __init__(self, context: Context) -> None:
+    def __init__(self, settings: Sampling, context: Context, vocab: Vocab) -> None:
+        """Raises ValueError if the settings name a token that there is not."""
+        if unknown := [token for token, _ in settings.logit_bias if not 0 <= token < vocab.size]:
+            raise ValueError(f"logit_bias names token {unknown[0]}; the model's go from 0 to {vocab.size - 1}")
+        self._settings = settings
         self._context = context
+        self._vocab = vocab
+        self._taken = 0
+        self._biased = np.array([token for token, _ in settings.logit_bias], np.int64)
+        self._bias = np.array([bias for _, bias in settings.logit_bias], np.float32)
+        # a chain would first write all 150,000 logits into a list, for half a millisecond a token
+        largest = settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES
+        self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, context.size)
 
-    def sample(self) -> int:
-        return int(self._context.logits().argmax())
+    def sample(self, row: int) -> int:
+        """The next token, from the logits at place `row` of the last batch, which it may change."""
+        logits = self._context.logits(row)
+        if len(self._bias):
+            logits[self._biased] += self._bias
+        if self._settings.ignore_eos or self._taken < self._settings.min_tokens:
+            logits[self._vocab.ends] = -np.inf
+        self._taken += 1
+        return self._chain.sample(self._context.handle, row) if self._chain else int(logits.argmax())
+
+    def logprob(self, row: int, token: int) -> Logprob:
+        """How likely the token just sampled was, and the likeliest ones: after biases, before temperature and cuts."""
+        logits = self._context.logits(row).astype(np.float64)
+        logits -= logits.max()
+        logits -= np.log(np.exp(logits).sum())
+        count = min(self._settings.logprobs or 0, len(logits) - 1)
+        top = np.argpartition(-logits, count)[:count]
+        top = top[np.argsort(-logits[top], kind="stable")]
+        return Logprob(self._shown(token, logits), tuple(self._shown(int(one), logits) for one in top))
 
     def close(self) -> None:
-        pass
+        if self._chain:
+            self._chain.close()
+
+    def _shown(self, token: int, logits: Any) -> Alternative:
+        piece = self._vocab.piece(token) or self._vocab.text(token).encode()
+        return Alternative(piece, max(float(logits[token]), -9999.0))  # JSON has no infinity; OpenAI writes this
 
 
-class Chain:
-    """Samples from the last logits of a context, in C. Owned by one sequence; `close()` frees it."""
+class _Chain:
+    """llama.cpp's samplers in llama.cpp's own order: penalties see all logits, temperature comes after every cut."""
 
-    def __init__(self, settings: Sampling, context: Context, vocabulary: int) -> None:
-        """The order is llama.cpp's own: penalties see all logits, temperature comes after every cut."""
-        self._context = context
+    def __init__(self, settings: Sampling, vocab: Vocab, context: int) -> None:
+        """`context` is as long as an answer can be."""
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         if _penalties(settings) != _NO_PENALTIES:
-            self._add(C.llama_sampler_init_penalties(vocabulary, settings.penalty_window, *_penalties(settings)))
+            self._add(C.llama_sampler_init_penalties(vocab.size, settings.penalty_window, *_penalties(settings)))
+        if settings.dry_multiplier:
+            self._add(_dry(settings, vocab, context))
         if settings.temperature < _GREEDY_BELOW:
             self._add(C.llama_sampler_init_greedy())
             return
         if settings.top_k > 0:
             self._add(C.llama_sampler_init_top_k(settings.top_k))
+        if settings.typical_p < 1.0:
+            self._add(C.llama_sampler_init_typical(settings.typical_p, 1))
         if settings.top_p < 1.0:
             self._add(C.llama_sampler_init_top_p(settings.top_p, 1))
         if settings.min_p > 0.0:
@@ -52,17 +87,25 @@ class Chain:
         self._add(C.llama_sampler_init_temp(settings.temperature))
         self._add(C.llama_sampler_init_dist(settings.seed))
 
-    def sample(self) -> int:
-        """The next token, which the chain also remembers for its penalties."""
-        return int(C.llama_sampler_sample(self._chain, self._context.handle, -1))
+    def sample(self, context: Any, row: int) -> int:
+        """The chain also remembers the token, for its penalties."""
+        return int(C.llama_sampler_sample(self._chain, context, row))
 
     def close(self) -> None:
         if self._chain:
             C.llama_sampler_free(self._chain)
             self._chain = None
 
-    def _add(self, sampler: int) -> None:
+    def _add(self, sampler: Any) -> None:
         C.llama_sampler_chain_add(self._chain, sampler)
+
+
+def _dry(settings: Sampling, vocab: Vocab, whole: int) -> Any:
+    """Penalises what would go on with a repetition (https://github.com/oobabooga/text-generation-webui/pull/5677)."""
+    breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)
+    window = whole if settings.dry_penalty_last_n < 0 else settings.dry_penalty_last_n
+    shape = settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length, window
+    return C.llama_sampler_init_dry(vocab.handle, *shape, breakers, len(_BREAKERS))
 
 
 def _penalties(settings: Sampling) -> tuple[float, float, float]:

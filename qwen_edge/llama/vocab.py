@@ -21,6 +21,15 @@ class Vocab:
         self._pieces: dict[int, bytes] = {}
         self.size = int(C.llama_vocab_n_tokens(handle))
 
+    @property
+    def handle(self) -> Any:
+        return self._vocab
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The tokens with which the model can end its turn."""
+        return [token for token in self._steering if self.is_end(token)]
+
     @cached_property
     def specials(self) -> Mapping[str, int]:
         """Every token that template text may name (control and user-defined ones), by text."""

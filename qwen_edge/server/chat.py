@@ -33,7 +33,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
     chat = to_request(body, state.engine.model.defaults, state.config.chat)
     encoder = openai.Encoder(state.model_name)
-    async with aclosing(state.service.answer(chat)) as events:
+    async with aclosing(state.service.choices(chat)) as events:
         if body.stream:
             return await _stream(request, body, encoder, events)
         whole = encoder.whole([event async for event in events])
@@ -41,21 +41,32 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(
-    request: web.Request, body: ChatBody, encoder: openai.Encoder, events: AsyncGenerator[Delta | Finish, None]
+    request: web.Request,
+    body: ChatBody,
+    encoder: openai.Encoder,
+    events: AsyncGenerator[tuple[int, Delta | Finish], None],
 ) -> web.StreamResponse:
     """Headers go out with the first event, so that a request refused by the engine still gets its own status."""
-    event = await anext(events)
+    choice, event = await anext(events)
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
     await response.prepare(request)
-    await _send(response, encoder.first())
+    begun, finishes = set[int](), list[Finish]()
     try:
-        while not isinstance(event, Finish):
-            await _send(response, encoder.delta(event))
-            event = await anext(events)
-        await _send(response, encoder.finish(event))
+        while True:
+            if choice not in begun:
+                begun.add(choice)
+                await _send(response, encoder.first(choice))
+            if isinstance(event, Finish):
+                finishes.append(event)
+                await _send(response, encoder.finish(choice, event))
+            else:
+                await _send(response, encoder.delta(choice, event))
+            if len(finishes) == (body.n or 1):
+                break
+            choice, event = await anext(events)
         if body.stream_options and body.stream_options.include_usage:
-            await _send(response, encoder.usage(event))
+            await _send(response, encoder.usage(finishes))
         await response.write(b"data: [DONE]\n\n")
     except RequestError as error:
         await _send(response, openai.error(error))

@@ -8,76 +8,106 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.errors import RequestError
-from qwen_edge.messages import Done
+from qwen_edge.messages import Alternative, Logprob
 
 Json = dict[str, Any]
 
 
 class Encoder:
-    """One answer's chunks: they share an id, a time and a model, and count the tool calls."""
+    """One request's chunks: they share an id, a time and a model. `choice` is the number of the answer."""
 
     def __init__(self, model: str) -> None:
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._calls = 0
+        self._calls = Counter[int]()
 
-    def first(self) -> Json:
+    def first(self, choice: int) -> Json:
         """The chunk that says who speaks."""
-        return self._chunk({"role": "assistant", "content": ""})
+        return self._chunk(choice, {"role": "assistant", "content": ""})
 
-    def delta(self, delta: Delta) -> Json:
+    def delta(self, choice: int, delta: Delta) -> Json:
+        logprobs = _logprobs(delta.logprobs)
         if isinstance(delta, Reasoning):
-            return self._chunk({"reasoning_content": delta.text})
+            return self._chunk(choice, {"reasoning_content": delta.text}, logprobs)
         if isinstance(delta, Content):
-            return self._chunk({"content": delta.text})
-        call = {"index": self._calls, **_call(delta)}
-        self._calls += 1
-        return self._chunk({"tool_calls": [call]})
+            return self._chunk(choice, {"content": delta.text}, logprobs)
+        call = {"index": self._calls[choice], **_call(delta)}
+        self._calls[choice] += 1
+        return self._chunk(choice, {"tool_calls": [call]}, logprobs)
 
-    def finish(self, finish: Finish) -> Json:
-        return self._chunk({}, finish.reason)
+    def finish(self, choice: int, finish: Finish) -> Json:
+        return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason)
 
-    def usage(self, finish: Finish) -> Json:
+    def usage(self, finishes: Sequence[Finish]) -> Json:
         """The extra chunk of stream_options.include_usage: no choices, only the counts."""
-        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": usage(finish.done)}
+        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": usage(finishes)}
 
-    def whole(self, events: Iterable[Delta | Finish]) -> Json:
+    def whole(self, events: Iterable[tuple[int, Delta | Finish]]) -> Json:
         """A non-streaming body, from the same events."""
-        reasoning, content, calls = [], [], []
-        reason, done = "stop", None
-        for event in events:
-            if isinstance(event, Reasoning):
-                reasoning.append(event.text)
-            elif isinstance(event, Content):
-                content.append(event.text)
-            elif isinstance(event, ToolCall):
-                calls.append(_call(event))
-            else:
-                reason, done = event.reason, event.done
-        message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
-        if reasoning:
-            message["reasoning_content"] = "".join(reasoning)
-        if calls:
-            message["tool_calls"] = calls
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        assert done, "a finished answer has counts"
-        return {**self._shared, "object": "chat.completion", "choices": [choice], "usage": usage(done)}
+        answers = defaultdict[int, list[Delta | Finish]](list)
+        for choice, event in events:
+            answers[choice].append(event)
+        choices = [_choice(choice, answers[choice]) for choice in sorted(answers)]
+        finishes = [event for answer in answers.values() for event in answer if isinstance(event, Finish)]
+        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": usage(finishes)}
 
-    def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> Json:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(
+        self, index: int, delta: Mapping[str, Any], logprobs: Json | None = None, reason: str | None = None
+    ) -> Json:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
 
 
-def usage(done: Done) -> Json:
+def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
+    """The events of one answer folded together."""
+    reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
+    reason = "stop"
+    for event in events:
+        logprobs += event.logprobs
+        if isinstance(event, Reasoning):
+            reasoning.append(event.text)
+        elif isinstance(event, Content):
+            content.append(event.text)
+        elif isinstance(event, ToolCall):
+            calls.append(_call(event))
+        else:
+            reason = event.reason
+    message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
+    if reasoning:
+        message["reasoning_content"] = "".join(reasoning)
+    if calls:
+        message["tool_calls"] = calls
+    return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
+
+
+def usage(finishes: Sequence[Finish]) -> Json:
+    """The counts of all answers to a request; they have its prompt in common."""
+    first, completion = finishes[0].done, sum(finish.done.completion_tokens for finish in finishes)
     return {
-        "prompt_tokens": done.prompt_tokens,
-        "completion_tokens": done.completion_tokens,
-        "total_tokens": done.prompt_tokens + done.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": done.cached_tokens},
+        "prompt_tokens": first.prompt_tokens,
+        "completion_tokens": completion,
+        "total_tokens": first.prompt_tokens + completion,
+        "prompt_tokens_details": {"cached_tokens": min(finish.done.cached_tokens for finish in finishes)},
+    }
+
+
+def _logprobs(logprobs: Sequence[Logprob]) -> Json | None:
+    if not logprobs:
+        return None
+    listed = [{**_token(one.chosen), "top_logprobs": [_token(other) for other in one.top]} for one in logprobs]
+    return {"content": listed, "refusal": None}
+
+
+def _token(token: Alternative) -> Json:
+    return {
+        "token": token.piece.decode("utf-8", "replace"),
+        "logprob": token.logprob,
+        "bytes": list(token.piece),
     }
 
 

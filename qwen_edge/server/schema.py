@@ -1,8 +1,8 @@
 """The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
 
 Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
-chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning). A parameter is honoured or refused; the few
-that are only labels for the caller's own books are named as such.
+chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority). A parameter is honoured or refused;
+the few that are only labels for the caller's own books are named as such.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
 from qwen_edge.errors import RequestError
-from qwen_edge.messages import Sampling
+from qwen_edge.messages import Priority, Sampling
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 
 
 class _Part(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,12 +101,20 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     parallel_tool_calls: bool | None = None
     enable_thinking: bool | None = None
     return_reasoning: bool | None = None
+    priority: Priority | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    # accepted where it asks for what happens anyway
-    n: int | None = None
+    typical_p: _Fraction | None = None
+    dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    dry_base: Annotated[float, msgspec.Meta(ge=1, le=10)] | None = None
+    dry_allowed_length: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    dry_penalty_last_n: Annotated[int, msgspec.Meta(ge=-1, le=2**20)] | None = None
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    ignore_eos: bool | None = None
+    logit_bias: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], _Bias] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    # accepted where it asks for what happens anyway
     response_format: _ResponseFormat | None = None
     store: bool | None = None
     modalities: list[str] | None = None
@@ -118,10 +127,6 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
-    "n": lambda body: body.n not in (None, 1),
-    "logprobs": lambda body: bool(body.logprobs),
-    "top_logprobs": lambda body: bool(body.top_logprobs),
-    "logit_bias": lambda body: bool(body.logit_bias),
     "response_format": lambda body: body.response_format is not None and body.response_format.type != "text",
     "store": lambda body: bool(body.store),
     "modalities": lambda body: body.modalities not in (None, ["text"]),
@@ -183,10 +188,14 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         max_tokens=_first(body.max_completion_tokens, body.max_tokens, defaults.max_tokens),
         stop=tuple(text for text in stop if text),
         parallel_calls=body.parallel_tool_calls is not False,
+        priority=body.priority or "interactive",
+        choices=body.n or 1,
     )
 
 
 def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:
+    if body.top_logprobs and not body.logprobs:
+        raise RequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
     seed = secrets.randbits(32) if body.seed is None else body.seed
     return Sampling(
         temperature=_first(body.temperature, defaults.temperature, model.temperature),
@@ -196,6 +205,15 @@ def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling
         repetition_penalty=_first(body.repetition_penalty, defaults.repetition_penalty, model.repetition_penalty),
         frequency_penalty=body.frequency_penalty or 0.0,
         presence_penalty=body.presence_penalty or 0.0,
+        typical_p=_first(body.typical_p, model.typical_p),
+        dry_multiplier=_first(body.dry_multiplier, model.dry_multiplier),
+        dry_base=_first(body.dry_base, model.dry_base),
+        dry_allowed_length=_first(body.dry_allowed_length, model.dry_allowed_length),
+        dry_penalty_last_n=_first(body.dry_penalty_last_n, model.dry_penalty_last_n),
+        min_tokens=body.min_tokens or 0,
+        ignore_eos=bool(body.ignore_eos),
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         # 0xFFFFFFFF asks llama.cpp for a random seed
         seed=seed % 0xFFFFFFFF,
     )

@@ -29,7 +29,12 @@ class State:
 
     def __post_init__(self) -> None:
         limits = self.config.server
-        self.service = ChatService(self.engine, max_waiting=limits.max_waiting, answer_seconds=limits.answer_seconds)
+        self.service = ChatService(
+            self.engine,
+            max_pending=limits.max_waiting + self.config.engine.parallel,
+            wait_seconds=limits.wait_seconds,
+            answer_seconds=limits.answer_seconds,
+        )
         self.idle.set()
 
     def names_model(self, name: str) -> bool:

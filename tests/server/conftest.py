@@ -60,13 +60,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         *,
         keys: frozenset[str] = frozenset(),
         context: int = 4096,
+        parallel: int = 1,
         gate: threading.Event | None = None,
         notifier: Notifier | None = None,
         hang_seconds: float = 30.0,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
-        backend = FakeBackend(script, context=context, gate=gate)
+        backend = FakeBackend(script, context=context, parallel=parallel, gate=gate)
 
         def engine() -> FakeEngineProcess:
             if failing_starts:

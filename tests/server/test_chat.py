@@ -204,6 +204,82 @@ async def test_a_client_that_goes_away_stops_the_generation(serve):
     assert served.backend.open_samplers == 0
 
 
+async def test_several_answers_to_one_prompt_come_side_by_side(serve):
+    served = await serve(lambda prompt: THOUGHT, parallel=4)
+    _, answer = await served.ask("once", n=3)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert {choice["message"]["content"] for choice in answer["choices"]} == {"Yes."}
+    usage = answer["usage"]
+    computed = sum(length for batch in served.backend.decodes for _, length in batch)
+    assert computed < usage["prompt_tokens"] + usage["completion_tokens"] + 3
+    chunks, done = await stream(served, n=3, stream_options={"include_usage": True})
+    assert done
+    for index in range(3):
+        own = [chunk for chunk in chunks if chunk["choices"] and chunk["choices"][0]["index"] == index]
+        assert own[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        assert joined(own, "content") == "Yes."
+        assert own[-1]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["completion_tokens"] == usage["completion_tokens"]
+
+
+async def test_one_of_several_answers_that_fails_fails_the_request(serve):
+    served = await serve(lambda prompt: "ok", parallel=4)
+    served.backend.failing = True
+    status, answer = await served.ask("once", n=3)
+    assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    served.backend.failing = False
+    await until(lambda: served.supervisor.state == "ready" and not served.supervisor.pending)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_every_token_has_its_logprob_when_asked(serve, streamed):
+    served = await serve(lambda prompt: THOUGHT)
+    if streamed:
+        chunks, _ = await stream(served, logprobs=True, top_logprobs=2)
+        found = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    else:
+        _, answer = await served.ask(logprobs=True, top_logprobs=2)
+        found = [answer["choices"][0]["logprobs"]]
+    tokens = [token for logprobs in found if logprobs for token in logprobs["content"]]
+    assert b"".join(bytes(token["bytes"]) for token in tokens).decode() == THOUGHT + "<|im_end|>"
+    assert all(len(token["top_logprobs"]) == 2 and token["logprob"] == -0.5 for token in tokens)
+
+
+async def test_no_logprobs_are_shown_of_reasoning_that_is_not(serve):
+    served = await serve(lambda prompt: THOUGHT)
+    _, answer = await served.ask(logprobs=True, return_reasoning=False)
+    content = answer["choices"][0]["logprobs"]["content"]
+    assert "Hm" not in "".join(token["token"] for token in content)
+    assert "Yes." in "".join(token["token"] for token in content)
+
+
+async def test_many_clients_are_answered_at_once_each_with_its_own_answer(serve):
+    served = await serve(lambda prompt: f"You said {prompt.splitlines()[1]}", parallel=4)
+    answers = await asyncio.gather(*(served.ask(f"number {i}") for i in range(10)))
+    for i, (status, answer) in enumerate(answers):
+        assert (status, answer["choices"][0]["message"]["content"]) == (200, f"You said number {i}<|im_end|>")
+    assert max(len(batch) for batch in served.backend.decodes) == 4
+    assert sum(answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0 for _, answer in answers) >= 9
+
+
+async def test_the_background_waits_for_those_who_wait(serve):
+    gate = threading.Event()
+    served = await serve(lambda prompt: "ok", gate=gate, parallel=1)
+    first = asyncio.create_task(served.ask("first"))
+    await until(lambda: served.supervisor.pending == 1)
+    ended: list[str] = []
+
+    async def ask(priority: str) -> None:
+        status, _ = await served.ask("one more", priority=priority)
+        ended.append(f"{status} {priority}")
+
+    rest = [asyncio.create_task(ask(priority)) for priority in ("idle", "background", "interactive")]
+    await until(lambda: served.supervisor.pending == 4)
+    gate.set()
+    await asyncio.gather(first, *rest)
+    assert ended == ["200 interactive", "200 background", "200 idle"]
+
+
 async def test_a_waiting_client_that_goes_away_is_forgotten(serve):
     gate = threading.Event()
     served = await serve(lambda prompt: "ok", gate=gate)

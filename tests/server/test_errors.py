@@ -41,8 +41,11 @@ async def refused(served, body, **options):
         ({"messages": MESSAGES, "modalities": ["audio"]}, "modalities", "not supported"),
         ({"messages": MESSAGES, "stop": list("abcdefghijklmnopqr")}, "stop", "length <= 16"),
         ({"messages": MESSAGES, "temprature": 1}, "temprature", "Unknown parameter"),
-        ({"messages": MESSAGES, "n": 2}, "n", "not supported"),
-        ({"messages": MESSAGES, "logprobs": True}, "logprobs", "not supported"),
+        ({"messages": MESSAGES, "n": 0}, "n", ">= 1"),
+        ({"messages": MESSAGES, "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+        ({"messages": MESSAGES, "logit_bias": {"word": 1}}, "logit_bias", "matching regex"),
+        ({"messages": MESSAGES, "logit_bias": {"5": 101}}, "logit_bias[...]", "<= 100"),
+        ({"messages": MESSAGES, "priority": "now"}, "priority", "Invalid enum value"),
         ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice", "not supported"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0]", "function"),
@@ -154,7 +157,7 @@ async def test_a_key_is_asked_for_everywhere_but_on_health(serve):
 
 async def test_a_full_queue_turns_new_requests_away_at_once(serve):
     gate = threading.Event()
-    served = await serve(settings="  max_waiting: 1\n", gate=gate)
+    served = await serve(settings="  max_waiting: 1\nengine:\n  parallel: 1\n", gate=gate)
     waiting = [asyncio.create_task(served.ask(f"{i}")) for i in range(2)]
     await until(lambda: served.supervisor.pending == 2)
     async with served.post({"messages": MESSAGES}) as response:

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_prompt_of_several_thousand_tokens_is_right(served, walk):
     message = served.ask(text, temperature=0, enable_thinking=False)
     assert message["usage"]["prompt_tokens"] > 4000
     assert message["content"] == walk["topics"]["beta"]["answer"]
+
+
+def test_many_at_once_are_all_right_while_a_long_prompt_is_computed(served, walk):
+    def ask(topic: str, words: str) -> bool:
+        thinking, answer = walk["topics"][topic]["thinking"], walk["topics"][topic]["answer"]
+        return served.streamed(f"{words}On {topic}, please", temperature=0) == (thinking, answer)
+
+    manual = "The house has a kitchen, a hall and a garden with two lamps. " * 15
+    asked = [(topic, words) for words in ("", manual) for topic in ("alpha", "beta", "gamma", "delta")]
+    with ThreadPoolExecutor(9) as clients:
+        answers = [clients.submit(ask, *one) for one in asked]
+        answers.append(clients.submit(ask, "sigma", "A long story about the weather and the sea. " * 200))
+        assert [answer.result() for answer in answers] == [True] * 9
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Abort, Done, Failed, Sampling, Segment, Submit, Tokens
+from qwen_edge.messages import PRIORITIES, Abort, Done, Failed, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend
 
 
@@ -48,7 +48,7 @@ def test_long_prompts_are_computed_in_slices_of_the_batch():
     engine = Engine(backend)
     engine.submit(submit(1, "x" * 40, max_tokens=1))
     run(engine)
-    assert backend.decodes == [(0, 16), (16, 16), (32, 8)]
+    assert backend.decodes == [[(0, 16)], [(16, 16)], [(32, 8)]]
 
 
 def test_the_next_turn_computes_only_what_is_new():
@@ -60,7 +60,7 @@ def test_the_next_turn_computes_only_what_is_new():
     engine.submit(submit(2, "system. ", "two", max_tokens=1))
     done = end_of(run(engine), 2)
     assert done.cached_tokens == len("system. ")
-    assert backend.decodes == [(8, 3)]
+    assert backend.decodes == [[(8, 3)]]
 
 
 def test_the_same_prompt_again_computes_one_token():
@@ -132,13 +132,13 @@ def test_a_failed_decode_fails_its_request_and_tells_that_the_engine_is_done_for
 def test_an_unknown_special_token_is_refused():
     engine = Engine(FakeBackend(echo))
     engine.submit(submit(1, "<|unheard|>"))
-    assert end_of(run(engine), 1).code == "bad_prompt"
+    assert end_of(run(engine), 1).code == "bad_request"
 
 
 def test_an_empty_prompt_is_refused():
     engine = Engine(FakeBackend(echo))
     engine.submit(submit(1))
-    assert end_of(run(engine), 1).code == "bad_prompt"
+    assert end_of(run(engine), 1).code == "bad_request"
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
@@ -156,24 +156,27 @@ def test_an_aborted_request_says_nothing_more_within_one_step(steps):
 
 
 actions = st.lists(
-    st.tuples(st.just("submit"), st.text(st.sampled_from("ab"), min_size=1, max_size=24))
+    st.tuples(
+        st.just("submit"),
+        st.tuples(st.text(st.sampled_from("ab"), min_size=1, max_size=24), st.sampled_from(PRIORITIES)),
+    )
     | st.tuples(st.just("abort"), st.integers(0, 20))
     | st.tuples(st.just("step"), st.integers(1, 30)),
     max_size=30,
 )
 
 
-@given(actions)
-def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan):
-    backend = FakeBackend(echo, context=128, batch=8)
+@given(actions, st.sampled_from((48, 64, 128)))
+def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan, context):
+    backend = FakeBackend(echo, context=context, batch=8, parallel=3)
     engine = Engine(backend)
     prompts: dict[int, str] = {}
     aborted: set[int] = set()
     events = []
     for kind, value in plan:
         if kind == "submit":
-            prompts[len(prompts)] = value
-            engine.submit(submit(len(prompts) - 1, value))
+            prompts[len(prompts)] = value[0]
+            engine.submit(submit(len(prompts) - 1, value[0], priority=value[1]))
         elif kind == "abort":
             if not any(isinstance(event, Done) and event.id == value for event in events):
                 aborted.add(value)
@@ -184,6 +187,10 @@ def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan):
     events += run(engine)
     for request_id, prompt in prompts.items():
         if request_id not in aborted:
-            assert text_of(events, request_id) == echo(prompt)
-            assert end_of(events, request_id).reason == "stop"
+            done = end_of(events, request_id)
+            whole = echo(prompt)
+            expected = whole[: context - len(prompt)]
+            assert text_of(events, request_id) == expected
+            assert done.reason == ("stop" if len(prompt) + len(whole) < context else "length")
     assert backend.open_samplers == 0
+    assert engine.open_cells == 0

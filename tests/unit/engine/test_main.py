@@ -111,6 +111,16 @@ def test_an_idle_engine_gives_signs_of_life(daemon):
     engine.hear(has(Beat, 3))
 
 
+def test_an_engine_that_has_had_nothing_to_do_gives_memory_back(daemon):
+    backend = FakeBackend(lambda prompt: "ok")
+    engine = daemon(backend, beat_seconds=0.01)
+    engine.send(request(1, "abc"))
+    engine.hear(has(Done))
+    engine.heard.clear()
+    engine.hear(has(Beat, 3))
+    assert backend.fitted[-1] == len("abc") + len("ok")
+
+
 def test_an_abort_that_comes_while_the_engine_computes_is_heard(daemon):
     gate = threading.Event()
     engine = daemon(FakeBackend(lambda prompt: "x" * 40, gate=gate))

@@ -1,0 +1,1 @@
+"""Measures servers from outside, as their users feel them: the same work for each, in turn, over HTTP."""

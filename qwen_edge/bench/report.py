@@ -1,0 +1,76 @@
+"""Figures of many runs, side by side. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from qwen_edge.bench.workloads import MORE_IS_BETTER
+
+Key = tuple[str, str]  # workload and figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: for each server its runs, in the same order, as they were taken in turn."""
+
+    workload: str
+    figure: str
+    runs: Mapping[str, Sequence[float]]
+
+    def median(self, server: str) -> float:
+        return statistics.median(self.runs[server])
+
+    def ratio(self, server: str, other: str) -> float:
+        """Run by run, the median of server / other: above 1 is better where more is better, worse elsewhere."""
+        pairs = zip(self.runs[server], self.runs[other], strict=True)
+        return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs)
+
+    @property
+    def more_is_better(self) -> bool:
+        return self.figure in MORE_IS_BETTER
+
+
+class Results:
+    """Collects what the runs say."""
+
+    def __init__(self, servers: Sequence[str]) -> None:
+        self.servers = list(servers)
+        self._runs: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, workload: str, server: str, figures: Mapping[str, float]) -> None:
+        for figure, value in figures.items():
+            self._runs[workload, figure][server].append(value)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [Row(workload, figure, dict(runs)) for (workload, figure), runs in self._runs.items()]
+
+    def table(self) -> Table:
+        """Medians with all runs behind them, and the first server's ratio to each of the others."""
+        table = Table(box=None, pad_edge=False)
+        for title in ("work", "figure", *self.servers, *(f"first / {other}" for other in self.servers[1:])):
+            table.add_column(title, overflow="fold")
+        for row in self.rows:
+            medians = [f"{row.median(one):.2f}  ({_listed(row.runs[one])})" for one in self.servers]
+            ratios = [f"{row.ratio(self.servers[0], other):.2f}" for other in self.servers[1:]]
+            table.add_row(row.workload, row.figure, *medians, *ratios)
+        return table
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "servers": self.servers,
+            "figures": [
+                {"workload": row.workload, "figure": row.figure, "more_is_better": row.more_is_better, "runs": row.runs}
+                for row in self.rows
+            ],
+        }
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)

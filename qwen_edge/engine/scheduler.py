@@ -1,0 +1,106 @@
+"""Who runs in the next step, with how many tokens. Pure: values in, values out.
+
+Decoding sequences come first, each with its one token. What time is left in the step goes to prompts. Among prompts,
+and among those that wait for a place, the order is that of arrival plus own cost: a short prompt overtakes a long one
+that has just come, but whoever has waited as long as its prompt takes is overtaken by nobody.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from dataclasses import dataclass, replace
+
+from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.sequence import Sequence
+from qwen_edge.engine.speculate import worth
+from qwen_edge.kv.radix import common_prefix
+from qwen_edge.kv.slice import Slice
+
+_LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
+_TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most
+_LEAST = 8  # tokens of prompt in a step, however slow the device
+
+Sequences = collections.abc.Iterable[Sequence]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So many next tokens of a sequence; where these are all there are, also guesses of what comes after."""
+
+    sequence: Sequence
+    count: int
+    samples: bool
+    guesses: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.count + len(self.guesses)
+
+    @property
+    def rows(self) -> int:
+        """Tokens whose logits are wanted."""
+        return 1 + len(self.guesses) if self.samples else 0
+
+    def slice(self) -> Slice:
+        assert self.sequence.place is not None
+        at = self.sequence.computed
+        tokens = [*self.sequence.tokens[at : at + self.count], *self.guesses]
+        return Slice(self.sequence.place, at, tokens, self.rows)
+
+
+def plan(running: list[Sequence], *, turn: int, batch: int, seconds: float, pace: Pace) -> list[Part]:
+    """The parts of the next batch, of at most `batch` tokens; `turn` counts the steps. Where answers are being decoded,
+    a step takes no longer than `seconds`, so that none of them stalls behind a long prompt."""
+    due = _due(running, turn)
+    decoding = [one for one in due if one.remaining == 1]
+    parts = [Part(one, 1, samples=True) for one in decoding]
+    budget = batch - len(decoding)
+    if decoding:
+        budget = min(budget, max(_LEAST, pace.tokens_within(seconds, len(decoding)) - len(decoding)))
+    ahead: list[Sequence] = []
+    for one in in_order((one for one in due if one.remaining > 1), pace):
+        if budget > 0 and not any(_follows(one, other) for other in ahead):
+            count = min(budget, one.remaining)
+            parts.append(Part(one, count, samples=count == one.remaining))
+            budget -= count
+        ahead.append(one)
+    return parts
+
+
+def with_guesses(parts: list[Part], *, turn: int, batch: int, rows: int, pace: Pace) -> list[Part]:
+    """The parts with guesses for those that decode, where they make more tokens a second of the whole batch; and one
+    guess now and then where they do not, as only batches that are run tell the pace."""
+    tokens, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
+    guessed = []
+    for part in parts:
+        guesses: tuple[int, ...] = ()
+        if part.samples and part.count == 1:
+            lookup = part.sequence.lookup
+            possible = lookup.guess(part.sequence.tokens)[: min(batch - tokens, rows - outputs)]
+            best = worth(len(possible), lookup.rate, tokens, outputs, pace)
+            guesses = tuple(possible[: best or turn % _TRY_EVERY == 0])
+            tokens, outputs = tokens + len(guesses), outputs + len(guesses)
+        guessed.append(replace(part, guesses=guesses))
+    return guessed
+
+
+def in_order(sequences: Sequences, pace: Pace) -> list[Sequence]:
+    """Who gets a place, or a slice, first."""
+    return sorted(sequences, key=lambda one: (one.rank, one.arrived + pace.seconds(one.remaining), one.request.id))
+
+
+def victim(running: Sequences) -> Sequence:
+    """Who gives way when there is not enough for all: the lowest priority, and of these the one that came last."""
+    return max(running, key=lambda one: (one.rank, one.arrived, one.request.id))
+
+
+def _due(running: list[Sequence], turn: int) -> list[Sequence]:
+    """All of the highest priority that is there, and the others now and then."""
+    best = min((one.rank for one in running), default=0)
+    return [one for one in running if turn % _LOWER_EVERY ** (one.rank - best) == 0]
+
+
+def _follows(one: Sequence, other: Sequence) -> bool:
+    """Whether the other prompt, which is ahead, is about to compute tokens that this one begins with: it waits for them
+    and shares them."""
+    return common_prefix(one.tokens, other.tokens) > one.computed

@@ -1,0 +1,173 @@
+"""The cells of the KV cache: who holds which, what is shared, and what goes when there are too few.
+
+A sequence is open while a request uses it and parked after; its cells stay for whoever begins with the same tokens.
+What open sequences have computed is published into the tree, so that others share it at once. What nobody uses goes
+first by value: Greedy-Dual-Size-Frequency (Cherkasova, HP Labs 1998), worth = age + hits * cost / size, where the age
+is the worth of what went last. Cost and size both grow with the tokens, so what remains of cost / size is the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from qwen_edge.kv.radix import Radix
+
+_PIECE = 64  # cells that go at once, so that a full cache is not tidied at every step
+_DEPTH = 2048  # where a token costs about twice what the first one does, as attention reads all before it
+
+
+class Cache(Protocol):
+    """What is done to the real cells."""
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """The target sequence also holds the source's cells from position `start` to before `end`."""
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        """The sequence holds its cells from `start` to before `end` no more."""
+
+
+class Cells:
+    """Of `size` cells and as many `sequences`. While some are open, parked ones keep no more than `spare` cells for
+    themselves. Used by the engine's thread."""
+
+    def __init__(self, cache: Cache, size: int, sequences: int, spare: int) -> None:
+        self.size = size
+        self._spare = spare
+        self._cache = cache
+        self._tree = Radix()
+        self._open: dict[int, int] = {}  # how many tokens each open sequence holds
+        self._idle = list(reversed(range(sequences)))
+        self._age = 0.0
+
+    @property
+    def used(self) -> int:
+        return self._tree.cells + sum(length - self._tree.length(one) for one, length in self._open.items())
+
+    @property
+    def available(self) -> int:
+        """How many cells could be free: all but those that open sequences hold."""
+        return self.size - self.used + self._parked()
+
+    def open(self, tokens: Sequence[int]) -> tuple[int, int] | None:
+        """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
+        its logits). None if all sequences are open."""
+        length, holder = self._tree.match(tokens[:-1])
+        if holder is not None:
+            self._touch(holder, length)
+        if not self._idle and not self._drop_least():
+            return None
+        sequence = self._idle.pop()
+        self._open[sequence] = 0
+        held = self.adopt(sequence, tokens)
+        self._tidy()
+        return sequence, held
+
+    def adopt(self, sequence: int, tokens: Sequence[int]) -> int:
+        """Share what others have computed of these tokens meanwhile; returns how many the sequence holds now."""
+        length, holder = self._tree.match(tokens[:-1])
+        if holder is not None and length > self._open[sequence]:
+            self._replace(sequence, holder, length)
+            self._tree.insert(sequence, tokens[:length])
+            self._open[sequence] = length
+        return self._open[sequence]
+
+    def reserve(self, count: int) -> bool:
+        """Make `count` cells free. False if open sequences hold too many: nothing has gone then."""
+        if self.size - self.used < count and self.available < count:
+            return False
+        while (short := count - (self.size - self.used)) > 0:
+            self._trim_least(short)
+        return True
+
+    def shared(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens cost no cell: open sequences hold them."""
+        return self._tree.match(tokens, self._open.keys())[0]
+
+    def compute(self, sequence: int, length: int) -> None:
+        """The sequence holds so many tokens now, the last ones in cells of its own."""
+        self._open[sequence] = length
+
+    def shrink(self, sequence: int, length: int) -> None:
+        """The sequence gives up the cells behind its first `length` tokens, which it has not published."""
+        if length < self._open[sequence]:
+            self._cache.forget(sequence, length, self._open[sequence])
+            self._open[sequence] = length
+
+    def publish(self, sequence: int, tokens: Sequence[int]) -> None:
+        """Let others share what the sequence holds. Where they hold the same already, its own cells become free."""
+        assert len(tokens) == self._open[sequence]
+        length, holder = self._tree.match(tokens)
+        if holder is not None and length > self._tree.length(sequence):
+            self._replace(sequence, holder, length)
+        self._tree.insert(sequence, tokens)
+
+    def park(self, sequence: int, tokens: Sequence[int]) -> None:
+        """The request is over, or waits again; these tokens are kept until their cells are needed."""
+        self.publish(sequence, tokens)
+        del self._open[sequence]
+        self._touch(sequence, len(tokens))
+        nodes = list(self._tree.path(sequence))
+        if not nodes or len(nodes[0].sequences) > 1:
+            self._drop(sequence)  # it holds nothing that others do not
+            return
+        for node in nodes[1:]:
+            for other in self._tree.ends_in(node):
+                if other not in self._open:
+                    self._drop(other)
+        self._tidy()
+
+    def close(self, sequence: int) -> None:
+        """Forget an open sequence and what only it holds."""
+        self._cache.forget(sequence, self._tree.length(sequence), self._open.pop(sequence))
+        self._drop(sequence)
+
+    def _replace(self, sequence: int, holder: int, length: int) -> None:
+        """Of its first `length` tokens the sequence holds the holder's cells instead of its own unpublished ones."""
+        start, held = self._tree.length(sequence), self._open[sequence]
+        if start < min(held, length):
+            self._cache.forget(sequence, start, min(held, length))
+        self._cache.share(holder, sequence, start, length)
+
+    def _parked(self) -> int:
+        """Cells that only parked sequences hold."""
+        return sum(len(node.tokens) for node in self._tree.nodes() if node.sequences.isdisjoint(self._open))
+
+    def _tidy(self) -> None:
+        while self._open and (excess := self._parked() - self._spare) > 0:
+            self._trim_least(excess)
+
+    def _trim_least(self, short: int) -> None:
+        """Take cells from the end of the stretch of least worth that only parked sequences hold."""
+        ends = (n for n in self._tree.nodes() if not n.children and n.sequences.isdisjoint(self._open))
+        node = min(ends, key=lambda node: node.worth)
+        self._age = max(self._age, node.worth)
+        length = node.end - min(len(node.tokens), max(short, _PIECE))
+        for sequence in list(node.sequences):
+            self._cache.forget(sequence, length, self._tree.length(sequence))
+            self._tree.cut(sequence, length)
+            if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
+                self._drop(sequence)
+
+    def _drop_least(self) -> bool:
+        """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""
+        nodes = sorted(self._tree.nodes(), key=lambda node: (not node.children, node.worth))
+        for node in nodes:
+            for sequence in self._tree.ends_in(node):
+                if sequence not in self._open:
+                    self._age = max(self._age, 0.0 if node.children else node.worth)
+                    self._drop(sequence)
+                    return True
+        return False
+
+    def _drop(self, sequence: int) -> None:
+        self._cache.forget(sequence, 0, self._tree.length(sequence))
+        self._tree.cut(sequence)
+        self._idle.append(sequence)
+
+    def _touch(self, sequence: int, length: int) -> None:
+        """Somebody wanted these tokens."""
+        for node in self._tree.path(sequence):
+            if node.depth < length:
+                node.hits += 1
+                node.worth = self._age + node.hits * (1 + node.depth / _DEPTH)

@@ -1,0 +1,65 @@
+"""The benchmark measures real servers over HTTP, and says what it has seen."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import aiohttp
+import pytest
+
+from qwen_edge.bench.client import Answer, Server
+from qwen_edge.bench.measure import measure
+from qwen_edge.bench.plot import draw
+from qwen_edge.bench.report import Results
+from qwen_edge.bench.workloads import WORKLOADS
+from qwen_edge.errors import UserError
+
+
+async def test_every_workload_gives_its_figures_for_every_server(serve):
+    served = await serve(lambda prompt: "some words " * 5, context=1 << 16, parallel=4)
+    served.backend.batch = 4096
+    done: list[str] = []
+    results = await measure([served.address, served.address + "/"], list(WORKLOADS), 1, 1, done.append)
+    assert len(done) == 2 * len(WORKLOADS)
+    for row in results.rows:
+        assert set(row.runs) == {served.address, served.address + "/"}
+        assert all(value > 0 for runs in row.runs.values() for value in runs), row
+    assert {row.workload for row in results.rows} == {*WORKLOADS, "after all of it"}
+    assert json.loads(json.dumps(results.as_json()))["servers"] == results.servers
+    ET.fromstring(draw(results))
+
+
+async def test_what_a_server_refuses_is_told_in_its_own_words(serve):
+    served = await serve(context=64)
+    with pytest.raises(UserError, match=r"answers 400.*context holds 64 tokens"):
+        await measure([served.address], ["one question"], 1, 1, lambda said: None)
+
+
+async def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:1/v1/models"):
+        await measure(["http://127.0.0.1:1"], ["relativity"], 1, 1, lambda said: None)
+
+
+async def test_an_answer_is_counted_in_the_servers_own_tokens(serve):
+    served = await serve(lambda prompt: "x" * 20)
+    async with aiohttp.ClientSession() as http:
+        answer = await Server(served.address, http).ask("hi", max_tokens=10)
+    assert (answer.tokens, len(answer.at)) == (10, 10)
+    assert answer.first <= answer.at[-1]
+
+
+def test_speed_and_gap_are_those_of_the_stream():
+    answer = Answer((1.0, 1.1, 1.6, 1.7), tokens=8, prompt_tokens=5)
+    assert answer.first == 1.0
+    assert answer.speed == pytest.approx(10.0)
+    assert answer.longest_gap == pytest.approx(0.5)
+
+
+def test_ratios_are_taken_run_by_run():
+    results = Results(["ours", "theirs"])
+    for mine, theirs in ((10.0, 5.0), (20.0, 10.0), (9.0, 3.0)):
+        results.add("work", "ours", {"tokens/s": mine})
+        results.add("work", "theirs", {"tokens/s": theirs})
+    (row,) = results.rows
+    assert row.median("ours") == 10.0
+    assert row.ratio("ours", "theirs") == 2.0
+    assert row.more_is_better

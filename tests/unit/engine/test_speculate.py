@@ -1,0 +1,101 @@
+"""Guesses come from the text so far, are computed where they pay, and change nothing of what is said."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_edge.engine.loop import Engine
+from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.speculate import Lookup, worth
+from qwen_edge.messages import Done, Sampling, Segment, Submit, Tokens
+from tests.fakes import FakeBackend
+
+
+def test_what_followed_before_is_guessed():
+    lookup = Lookup()
+    assert lookup.guess([1, 2, 3, 4, 5, 6]) == []
+    assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3]) == [4, 5, 6, 1, 2, 3]
+
+
+def test_the_rate_follows_what_would_have_been_right_computed_or_not():
+    lookup = Lookup()
+    tokens = [1, 2, 3, 4] * 3
+    for _ in range(60):
+        lookup.guess(tokens)
+        tokens.append(tokens[-4])
+    assert lookup.rate > 0.95
+    for i in range(60):
+        lookup.guess(tokens)
+        tokens += [9 + i, 1, 2, 3]
+    assert lookup.rate < 0.05
+
+
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_a_guess_stood_behind_the_same_tokens_before(tokens):
+    lookup = Lookup()
+    for length in range(len(tokens) + 1):
+        guess = lookup.guess(tokens[:length])
+        places = [at for at in range(3, length) if tokens[at - 3 : at] == tokens[length - 3 : length]]
+        assert bool(guess) == bool(places)
+        assert not guess or any(tokens[at:length][:7] == guess for at in places)
+
+
+def pace_of(start: float, each: float) -> Pace:
+    return Pace(start, each, 0.0)
+
+
+def test_guesses_are_computed_only_where_they_pay():
+    cheap, dear = pace_of(0.02, 0.001), pace_of(0.001, 0.02)
+    assert worth(7, 0.9, 1, 1, cheap) == 7
+    assert worth(7, 0.9, 1, 1, dear) == 0
+    assert worth(7, 0.02, 1, 1, cheap) == 0
+    assert 0 < worth(7, 0.6, 1, 1, pace_of(0.02, 0.006)) < 7
+    assert worth(0, 1.0, 1, 1, cheap) == 0
+
+
+def run(script, speculates: bool, *rounds: list[str], **submit) -> tuple[dict[int, str], list]:
+    """What is said to the prompts of the last round, and its batches."""
+    backend = FakeBackend(script, batch=64, context=600)
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001  # a batch takes the same, however long: guesses pay
+        return now
+
+    engine = Engine(backend, clock, speculates=speculates)
+    for prompts in rounds:
+        backend.decodes.clear()
+        for request_id, prompt in enumerate(prompts):
+            fields = {"max_tokens": 300, "max_seconds": 1e9, **submit}
+            engine.submit(Submit(request_id, (Segment(prompt),), Sampling(), **fields))
+        said: dict[int, str] = dict.fromkeys(range(len(prompts)), "")
+        while engine.busy:
+            for event in engine.step():
+                if isinstance(event, Tokens):
+                    said[event.id] += event.text
+                elif isinstance(event, Done):
+                    said[event.id] += f"|{event.reason} {event.completion_tokens}"
+    assert engine.open_cells == 0
+    assert backend.open_samplers == 0
+    return said, backend.decodes
+
+
+texts = st.text(st.sampled_from("abc"), min_size=1, max_size=60)
+
+
+@given(st.lists(texts, min_size=1, max_size=6), texts, st.integers(1, 80), st.sampled_from(((), ("ca",), ("aab",))))
+def test_speculation_changes_nothing_of_what_is_said(prompts, answer, most, stop):
+    def script(prompt: str) -> str:
+        return (prompt + answer) * 2
+
+    plain, _ = run(script, False, prompts, max_tokens=most, stop=stop)
+    guessed, _ = run(script, True, prompts, max_tokens=most, stop=stop)
+    assert guessed == plain
+
+
+def test_text_that_repeats_itself_takes_far_fewer_steps():
+    quoted = "the kitchen light is on, and the hall light is off. "
+    said, decodes = run(lambda prompt: quoted * 4, True, [quoted], [quoted])  # the first time teaches the pace
+    plain, one_by_one = run(lambda prompt: quoted * 4, False, [quoted], [quoted])
+    assert said == plain
+    assert len(decodes) < len(one_by_one) / 3

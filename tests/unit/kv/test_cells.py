@@ -1,0 +1,169 @@
+"""Cells are counted as they are used, shared where tokens are the same, and never taken from an open sequence."""
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_edge.kv.cells import Cells
+from tests.fakes import FakeCache
+
+
+class Home:
+    """Cells over a cache that checks every call, and the open sequences with their tokens."""
+
+    def __init__(self, size: int = 30, sequences: int = 4, spare: int = 1000) -> None:
+        self.cache = FakeCache()
+        self.cells = Cells(self.cache, size, sequences, spare)
+        self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
+
+    def begin(self, tokens: list[int]) -> int | None:
+        opened = self.cells.open(tokens)
+        if opened is None:
+            return None
+        sequence, computed = opened
+        assert computed < len(tokens)
+        self.open[sequence] = tokens, computed
+        return sequence
+
+    def compute(self, sequence: int, count: int) -> bool:
+        """As an engine does: take over what others have, make room, run."""
+        tokens, _ = self.open[sequence]
+        computed = self.cells.adopt(sequence, tokens)
+        self.open[sequence] = tokens, computed
+        part = tokens[computed : computed + count]
+        if not self.cells.reserve(len(part)):
+            assert self.cells.available < len(part)
+            return False
+        self.cache.write(sequence, computed, part)
+        self.open[sequence] = tokens, computed + len(part)
+        self.cells.compute(sequence, computed + len(part))
+        return True
+
+    def publish(self, sequence: int) -> None:
+        tokens, computed = self.open[sequence]
+        self.cells.publish(sequence, tokens[:computed])
+
+    def park(self, sequence: int) -> None:
+        tokens, computed = self.open.pop(sequence)
+        self.cells.park(sequence, tokens[:computed])
+
+    def close(self, sequence: int) -> None:
+        del self.open[sequence]
+        self.cells.close(sequence)
+
+    def check(self) -> None:
+        assert self.cells.used == self.cache.used <= self.cells.size
+        assert self.cells.size - self.cells.available <= self.cells.used
+        for sequence, (tokens, computed) in self.open.items():
+            assert self.cache.held(sequence) == tokens[:computed]
+
+    def remember(self, tokens: list[int]) -> None:
+        """A whole request with these tokens."""
+        sequence = self.begin(tokens)
+        assert sequence is not None
+        assert self.compute(sequence, len(tokens))
+        self.park(sequence)
+
+    def known(self, tokens: list[int]) -> int:
+        """How much of a prompt would not have to be computed."""
+        sequence = self.begin([*tokens, -1])
+        assert sequence is not None
+        computed = self.open[sequence][1]
+        self.close(sequence)
+        return computed
+
+
+prompts = st.lists(st.integers(0, 2), min_size=1, max_size=14)
+plans = st.lists(
+    st.tuples(st.just("begin"), prompts)
+    | st.tuples(
+        st.sampled_from(("compute", "publish", "park", "close")), st.tuples(st.integers(0, 3), st.integers(1, 9))
+    ),
+    max_size=40,
+)
+
+
+@given(plans, st.sampled_from((0, 5, 1000)))
+def test_whatever_happens_every_cell_is_counted_and_open_sequences_keep_theirs(plan, spare):
+    home = Home(spare=spare)
+    for kind, value in plan:
+        if kind == "begin":
+            home.begin(value)
+        elif home.open:
+            which, count = value
+            sequence = sorted(home.open)[which % len(home.open)]
+            act: Callable = getattr(home, kind)
+            act(sequence, count) if kind == "compute" else act(sequence)
+        home.check()
+    for sequence in list(home.open):
+        home.close(sequence)
+    assert home.cells.available == home.cells.size
+    home.open.clear()
+    assert home.cells.reserve(home.cells.size)
+    assert home.cache.used == 0
+
+
+def test_a_beginning_that_was_computed_once_is_shared():
+    home = Home()
+    home.remember([1, 2, 3, 4])
+    one, other = home.begin([1, 2, 3, 7]), home.begin([1, 2, 3, 8, 9])
+    assert home.open[one][1] == home.open[other][1] == 3
+    assert home.cache.used == 4
+
+
+def test_what_another_computes_meanwhile_is_taken_over():
+    home = Home()
+    one, other = home.begin([1, 2, 3, 4, 5]), home.begin([1, 2, 3, 4, 6])
+    home.compute(one, 4)
+    home.publish(one)
+    home.compute(other, 1)
+    assert home.open[other][1] == 5
+    assert home.cache.used == 5
+
+
+def test_the_same_tokens_computed_twice_become_one():
+    home = Home()
+    one, other = home.begin([1, 2, 3]), home.begin([1, 2, 3])
+    home.compute(one, 3)
+    home.compute(other, 3)
+    home.park(one)
+    home.park(other)
+    assert home.cache.used == 3
+
+
+def test_a_full_cache_forgets_what_was_wanted_least_and_from_the_end():
+    home = Home(size=200, sequences=8)
+    often, once = [1] * 80, [2] * 80
+    home.remember(often)
+    home.remember(once)
+    assert home.known(often) == 80
+    home.remember([3] * 60)
+    assert home.known(often) == 80
+    assert home.known(once) == 80 - 64
+
+
+def test_a_sequence_that_goes_on_from_a_parked_one_takes_its_place():
+    home = Home(sequences=2)
+    for turn in range(1, 10):
+        home.remember([1, 2] * turn)
+    assert home.cache.used == 18
+    assert len(home.cache.cells) == 1
+
+
+def test_where_parked_cells_have_a_price_few_stay_while_others_run():
+    home = Home(size=1000, sequences=8, spare=100)
+    home.remember([1] * 400)
+    assert home.cache.used == 400
+    one = home.begin([2] * 300)
+    assert home.cache.used == 100
+    home.compute(one, 300)
+    home.park(one)
+    assert home.known([1] * 400) == 100
+
+
+def test_no_open_sequence_is_given_up_for_another():
+    home = Home(sequences=2)
+    assert home.begin([1]) is not None
+    assert home.begin([2]) is not None
+    assert home.begin([3]) is None
