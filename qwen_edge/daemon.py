@@ -82,6 +82,10 @@ def load_message(config: EngineConfig, model: Path, watchdog: float | None = Non
         raise ConfigError(
             f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto."
         )
+    if config.parallel > config.batch:
+        raise ConfigError(
+            f"engine.parallel {config.parallel} is more than engine.batch {config.batch}: a batch has a token of each."
+        )
     patience = min(config.hang_seconds, watchdog or config.hang_seconds)
     return Load(
         model=str(model.resolve()),

@@ -14,10 +14,12 @@ import msgspec
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
-from qwen_edge.errors import EngineError, unavailable
+from qwen_edge.errors import EngineError, RequestError, unavailable
 from qwen_edge.merge import merged
 from qwen_edge.messages import Done, Logprob, Ready, Submit, Tokens
 from qwen_edge.supervisor import Supervisor
+
+_EVER = 1e9  # seconds
 
 
 class ChatService:
@@ -34,15 +36,21 @@ class ChatService:
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
         They share the prompt and differ in the seed. Leaving early stops them all. Raises RequestError."""
+        if request.choices > self._max_pending:
+            raise RequestError(
+                f"n is {request.choices}, and engine.parallel and server.max_waiting allow {self._max_pending}.",
+                param="n",
+            )
         sampling = request.sampling
         seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]
         each = [replace(request, sampling=msgspec.structs.replace(sampling, seed=seed)) for seed in seeds]
-        async with merged([self.answer(one) for one in each]) as events:
+        async with merged([self.answer(one, patient=number > 0) for number, one in enumerate(each)]) as events:
             async for number, event in events:
                 yield number, event
 
-    async def answer(self, request: ChatRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """Yield the answer as it comes, Finish last. Leaving early stops the generation. Raises RequestError."""
+    async def answer(self, request: ChatRequest, *, patient: bool = False) -> AsyncGenerator[Delta | Finish, None]:
+        """Yield the answer as it comes, Finish last; a `patient` one waits for its place as long as it takes. Leaving
+        early stops the generation. Raises RequestError."""
         model = self._ready_model()
         template = self._template_of(model)
         prompt = template.render(request)
@@ -57,7 +65,7 @@ class ChatService:
             reasoning=template.reasoning,
             reasons=reasons,
             priority=request.priority,
-            wait_seconds=self._wait_seconds,
+            wait_seconds=_EVER if patient else self._wait_seconds,
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)

@@ -83,6 +83,9 @@ class Server:
                                 begun.set()
         except aiohttp.ClientError as error:
             raise UserError(f"{self.url} cannot be reached: {error}. Is the server running?") from None
+        finally:
+            if begun:  # whoever waits for the beginning need not wait for one that will not come
+                begun.set()
         if not at:
             raise UserError(f"{self.url} answered without any text.")
         return Answer(tuple(at), usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0))

@@ -30,7 +30,8 @@ async def measure(
                     say(f"{name}, {number + 1} of {repeat}: {url}")
                     rng = Random(f"{seed} {name} {number}")  # noqa: S311 - words, not keys
                     results.add(name, url, await WORKLOADS[name](server, rng))
-    for url in urls:
-        if (size := resident(url)) is not None:
+    sizes = [resident(url) for url in urls]
+    for url, size in zip(urls, sizes, strict=True):
+        if size is not None and None not in sizes:  # a row has all servers
             results.add("after all of it", url, {"memory (PSS), MiB": size / (1 << 20)})
     return results

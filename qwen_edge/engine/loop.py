@@ -18,7 +18,7 @@ from qwen_edge.engine.scheduler import Part, in_order, plan, victim, with_guesse
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
-from qwen_edge.messages import Abort, Failed, Outbound, Submit
+from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit
 
 _STEP_SECONDS = 0.35  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
@@ -120,11 +120,11 @@ class Engine:
     def _let_in(self) -> None:
         """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
         for sequence in in_order(self._waiting, self._pace):
-            while self._running and not self._fits(sequence):
-                lowest = victim(self._running)
-                if lowest.rank <= sequence.rank:
-                    return
-                self._put_back(lowest)
+            lower = self._in_its_way(sequence)
+            if lower is None:
+                return
+            for one in lower:
+                self._put_back(one)
             opened = self._cells.open(sequence.tokens)
             assert opened, "there are more sequences in the cache than places"
             sequence.place, sequence.computed = opened
@@ -133,11 +133,27 @@ class Engine:
             self._waiting.remove(sequence)
             self._running.append(sequence)
 
-    def _fits(self, sequence: Sequence) -> bool:
-        if len(self._running) >= self._backend.parallel or self._crowded:
+    def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
+        """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of
+        them would not be enough."""
+        staying, lower = list(self._running), list[Sequence]()
+        while staying and not self._fits(sequence, staying, lower):
+            one = victim(staying)
+            if one.rank <= sequence.rank:
+                return None
+            staying.remove(one)
+            lower.append(one)
+        return lower
+
+    def _fits(self, sequence: Sequence, staying: list[Sequence], going: list[Sequence]) -> bool:
+        """Whether there is a place and cells for one more beside those that stay. What those that go hold is counted as
+        free, which is a little too much where they share it."""
+        if len(staying) >= self._backend.parallel or (self._crowded and not going):
             return False
-        growing = sum(one.remaining + _MARGIN for one in self._running)
-        return self._cells.available >= growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
+        growing = sum(one.remaining + _MARGIN for one in staying)
+        freed = sum(one.computed for one in going)
+        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
+        return self._cells.available + freed >= needed
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
@@ -184,17 +200,18 @@ class Engine:
         """Choose the next token, and those after it as long as it is what was guessed. The logits begin at `row`."""
         sequence, events = part.sequence, list[Outbound]()
         assert sequence.place is not None
-        chosen: list[int] = []
+        chosen, logprobs = list[int](), list[Logprob]()
         while True:
             token = sequence.sampler.sample(row + len(chosen))
             if sequence.request.sampling.logprobs is not None:
-                sequence.unsaid.append(sequence.sampler.logprob(row + len(chosen), token))
+                logprobs.append(sequence.sampler.logprob(row + len(chosen), token))
             chosen.append(token)
             if self._backend.is_end(token) or part.guesses[len(chosen) - 1 : len(chosen)] != (token,):
                 break
         sequence.computed += len(chosen) - 1
         self._cells.shrink(sequence.place, sequence.computed)
-        for token in chosen:
+        for number, token in enumerate(chosen):
+            sequence.unsaid += logprobs[number : number + 1]
             events += self._extend(sequence, token)
             if sequence.place is None:
                 break

@@ -44,7 +44,7 @@ class LlamaBackend:
 
     @property
     def batch(self) -> int:
-        return self._load.batch
+        return self._context.batch
 
     @property
     def parallel(self) -> int:

@@ -40,8 +40,11 @@ class Context:
         self._model, self._kv_type = model, load.kv_type
         self._params = _parameters(load)
         self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle))
-        self._batch = _Batch(load.batch)
-        self._open(min(room, self.size))
+        self.batch = min(load.batch, self.size)
+        self._batch = _Batch(self.batch)
+        # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
+        self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
+        self._open(max(min(room, self.size), self.batch))
 
     @property
     def handle(self) -> Any:
@@ -95,7 +98,7 @@ class Context:
 
     def fit(self, cells: int) -> None:
         """Give memory back if so many cells, which are all that are held, leave more than half of the cache empty."""
-        room = max(_FIRST_ROOM, cells + _SPARE_ROOM)
+        room = max(self._least_room, cells + _SPARE_ROOM)
         if self._room >= 2 * room:
             self._move(room)
 
@@ -173,7 +176,9 @@ class _Batch:
         self._kept = addresses
 
     def fill(self, slices: Sequence[Slice]) -> Any:
-        """The slices one after the other."""
+        """The slices one after the other. Raises EngineError if they are too many."""
+        if (count := sum(len(one.tokens) for one in slices)) > len(self._tokens):
+            raise EngineError(f"{count} tokens are more than a batch of {len(self._tokens)} holds")
         end = 0
         self._wanted[:] = 0
         for one in slices:

@@ -79,6 +79,9 @@ class _Chain:
         if settings.top_k > 0:
             self._add(C.llama_sampler_init_top_k(settings.top_k))
         if settings.typical_p < 1.0:
+            if settings.ignore_eos or settings.min_tokens:
+                # a token that cannot be has no entropy, and llama.cpp would make a NaN of it
+                self._add(C.llama_sampler_init_top_k(vocab.size - len(vocab.ends)))
             self._add(C.llama_sampler_init_typical(settings.typical_p, 1))
         if settings.top_p < 1.0:
             self._add(C.llama_sampler_init_top_p(settings.top_p, 1))
@@ -102,10 +105,15 @@ class _Chain:
 
 def _dry(settings: Sampling, vocab: Vocab, whole: int) -> Any:
     """Penalises what would go on with a repetition (https://github.com/oobabooga/text-generation-webui/pull/5677)."""
-    breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)
     window = whole if settings.dry_penalty_last_n < 0 else settings.dry_penalty_last_n
     shape = settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length, window
-    return C.llama_sampler_init_dry(vocab.handle, *shape, breakers, len(_BREAKERS))
+    if vocab.dry is None or vocab.dry[0] != shape:
+        # llama.cpp reads the whole vocabulary for this, tens of milliseconds: the last one made is kept to be cloned
+        if vocab.dry:
+            C.llama_sampler_free(vocab.dry[1])
+        breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)
+        vocab.dry = shape, C.llama_sampler_init_dry(vocab.handle, *shape, breakers, len(_BREAKERS))
+    return C.llama_sampler_clone(vocab.dry[1])
 
 
 def _penalties(settings: Sampling) -> tuple[float, float, float]:

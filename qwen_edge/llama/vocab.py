@@ -19,6 +19,7 @@ class Vocab:
     def __init__(self, handle: Any) -> None:
         self._vocab = handle
         self._pieces: dict[int, bytes] = {}
+        self.dry: tuple[tuple[float, ...], Any] | None = None  # the sampler that knows its pieces, and its settings
         self.size = int(C.llama_vocab_n_tokens(handle))
 
     @property

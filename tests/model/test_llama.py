@@ -171,6 +171,21 @@ def logits_alone(model, tokens) -> np.ndarray:
     return logits
 
 
+def test_a_batch_that_is_larger_than_the_first_cache_is_run(model):
+    context = Context(model, load(model.path, context=4096, batch=2048))
+    context.decode([Slice(0, 0, [40 + i % 60 for i in range(1500)], logits=True)])
+    assert np.isfinite(context.logits(1499)).all()
+    context.forget(0, 0, 1500)
+    context.fit(0)
+    context.decode([Slice(0, 0, [40 + i % 60 for i in range(1500)], logits=True)])
+    context.close()
+    small = Context(model, load(model.path, context=256, batch=512))
+    assert small.batch == 256
+    with pytest.raises(EngineError, match="300 tokens are more than a batch of 256 holds"):
+        small.decode([Slice(0, 0, [50] * 300, logits=True)])
+    small.close()
+
+
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto")])
 def test_sequences_in_one_batch_do_not_see_each_other(model, kv_type, flash):
     prompts = [PROMPT[:12], PROMPT[5:30], PROMPT[20:27]]
@@ -326,6 +341,8 @@ def test_dry_breaks_up_what_comes_again(backend):
 def test_typical_sampling_of_nothing_takes_one_token(backend):
     hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "typical_p": 0.0}
     assert say(backend, Sampling(seed=1, **hot)) == say(backend, Sampling(seed=2, **hot))
+    endless = [say(backend, Sampling(seed=seed, ignore_eos=True, **hot)) for seed in (1, 2)]
+    assert endless[0] == endless[1]
 
 
 def test_logprobs_are_those_of_the_distribution(backend):

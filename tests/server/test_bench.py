@@ -1,5 +1,6 @@
 """The benchmark measures real servers over HTTP, and says what it has seen."""
 
+import asyncio
 import json
 import xml.etree.ElementTree as ET
 
@@ -32,6 +33,25 @@ async def test_what_a_server_refuses_is_told_in_its_own_words(serve):
     served = await serve(context=64)
     with pytest.raises(UserError, match=r"answers 400.*context holds 64 tokens"):
         await measure([served.address], ["one question"], 1, 1, lambda said: None)
+
+
+async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkeypatch):
+    served = await serve(lambda prompt: "some words " * 5)
+    urls = [served.address, served.address + "/"]
+    monkeypatch.setattr("qwen_edge.bench.measure.resident", lambda url: 1 << 20 if url == urls[0] else None)
+    results = await measure(urls, ["relativity"], 1, 1, lambda said: None)
+    assert {row.workload for row in results.rows} == {"relativity"}
+    assert results.table().row_count == 2
+    ET.fromstring(draw(results))
+
+
+async def test_who_waits_for_the_beginning_of_an_answer_that_fails_goes_on(serve):
+    served = await serve(context=64)
+    begun = asyncio.Event()
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(UserError):
+            await Server(served.address, http).ask("x" * 100, begun=begun)
+    assert begun.is_set()
 
 
 async def test_a_server_that_is_not_there_is_named():

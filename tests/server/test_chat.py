@@ -222,6 +222,18 @@ async def test_several_answers_to_one_prompt_come_side_by_side(serve):
     assert chunks[-1]["usage"]["completion_tokens"] == usage["completion_tokens"]
 
 
+async def test_an_answer_of_several_waits_for_its_place_as_long_as_it_takes(serve):
+    served = await serve(lambda prompt: "x" * 300, settings="  wait_seconds: 0.2\n", parallel=1)
+    status, answer = await served.ask("once", n=8)
+    assert (status, len(answer["choices"])) == (200, 8)
+
+
+async def test_more_answers_than_may_wait_are_refused(serve):
+    served = await serve(settings="  max_waiting: 1\nengine:\n  parallel: 2\n")
+    status, answer = await served.ask("once", n=4)
+    assert (status, answer["error"]["param"]) == (400, "n")
+
+
 async def test_one_of_several_answers_that_fails_fails_the_request(serve):
     served = await serve(lambda prompt: "ok", parallel=4)
     served.backend.failing = True

@@ -42,6 +42,7 @@ async def refused(served, body, **options):
         ({"messages": MESSAGES, "stop": list("abcdefghijklmnopqr")}, "stop", "length <= 16"),
         ({"messages": MESSAGES, "temprature": 1}, "temprature", "Unknown parameter"),
         ({"messages": MESSAGES, "n": 0}, "n", ">= 1"),
+        ({"messages": MESSAGES, "repetition_penalty": 1e-300}, "repetition_penalty", ">= 0.01"),
         ({"messages": MESSAGES, "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
         ({"messages": MESSAGES, "logit_bias": {"word": 1}}, "logit_bias", "matching regex"),
         ({"messages": MESSAGES, "logit_bias": {"5": 101}}, "logit_bias[...]", "<= 100"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_edge.config import parse_config
+from qwen_edge.config import EngineConfig, parse_config
 from qwen_edge.daemon import load_message, read_keys
 from qwen_edge.errors import ConfigError
 
@@ -40,6 +40,11 @@ def test_keys_come_from_systemds_credential(tmp_path, monkeypatch):
         read_keys(config("server: {host: 0.0.0.0}"))
     (tmp_path / "api-keys").write_text("secret\n")
     assert read_keys(config("server: {host: 0.0.0.0}")) == {"secret"}
+
+
+def test_more_at_once_than_a_batch_holds_is_refused_in_words(tmp_path):
+    with pytest.raises(ConfigError, match=r"engine\.parallel 32 is more than engine\.batch 16"):
+        load_message(EngineConfig(parallel=32, batch=16), tmp_path / "m.gguf")
 
 
 def test_a_quantized_cache_without_flash_attention_is_refused_in_words(tmp_path):

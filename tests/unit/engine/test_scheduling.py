@@ -125,6 +125,35 @@ def test_an_interactive_request_takes_the_place_of_one_in_the_background():
     assert all(done.completion_tokens == 101 for done in home.ended.values())
 
 
+def test_no_more_of_the_background_gives_way_than_must():
+    home = Home(answer=200, context=400, parallel=8)
+    for request_id in range(3):
+        home.submit(request_id, f"{request_id} in the background", priority="background")
+    while min(len(home.said[one]) for one in range(3)) < 60:
+        home.step()
+    home.submit(8, "now, for an instance of some length")
+    home.step()
+    home.run(8)
+    assert sum(len(home.said[one]) for one in range(3)) > 3 * 60 + 40, "the others went on beside it"
+    home.run()
+    assert all(done.completion_tokens == 201 for done in home.ended.values())
+
+
+def test_the_background_does_not_give_way_for_what_does_not_fit_anyway():
+    home = Home(answer=100, context=400, parallel=8)
+    home.submit(1, "x" * 200)
+    home.submit(2, "background", priority="background")
+    while not home.said[1] or not home.said[2]:
+        home.step()
+    home.submit(3, "y" * 300)
+    before = len(home.said[2])
+    while not home.ended:
+        home.step()
+    assert len(home.said[2]) > before + 3
+    home.run()
+    assert {request_id: done.completion_tokens for request_id, done in home.ended.items()} == {1: 101, 2: 101, 3: 100}
+
+
 def test_equals_wait_for_their_turn():
     home = Home(parallel=1)
     for request_id in (1, 2, 3):

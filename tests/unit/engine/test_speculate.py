@@ -63,18 +63,22 @@ def run(script, speculates: bool, *rounds: list[str], **submit) -> tuple[dict[in
         return now
 
     engine = Engine(backend, clock, speculates=speculates)
+    known = counted = 0
     for prompts in rounds:
         backend.decodes.clear()
         for request_id, prompt in enumerate(prompts):
             fields = {"max_tokens": 300, "max_seconds": 1e9, **submit}
-            engine.submit(Submit(request_id, (Segment(prompt),), Sampling(), **fields))
+            engine.submit(Submit(request_id, (Segment(prompt),), Sampling(logprobs=1), **fields))
         said: dict[int, str] = dict.fromkeys(range(len(prompts)), "")
         while engine.busy:
             for event in engine.step():
                 if isinstance(event, Tokens):
                     said[event.id] += event.text
+                    known += len(event.logprobs)
                 elif isinstance(event, Done):
+                    counted += event.completion_tokens
                     said[event.id] += f"|{event.reason} {event.completion_tokens}"
+    assert known == counted, "a logprob for every token of an answer, and no more"
     assert engine.open_cells == 0
     assert backend.open_samplers == 0
     return said, backend.decodes
