@@ -129,6 +129,9 @@ class FakeBackend(FakeCache):
             raise EngineError("the GPU has fallen off the bus")
         self.decodes.append([(one.position, len(one.tokens)) for one in slices])
 
+    def expect(self, cells: int) -> None:
+        assert self.used <= cells
+
     def fit(self, cells: int) -> None:
         assert cells == self.used
         self.fitted.append(cells)

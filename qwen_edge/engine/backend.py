@@ -56,6 +56,10 @@ class Backend(Cache, Protocol):
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run one batch. Raises EngineError; what the cache then holds is not known."""
 
+    def expect(self, cells: int) -> None:
+        """So many cells, which are no more than there can be, will be held before long: make ready for them. Called
+        between two decodes, whose time it shares. Raises EngineError."""
+
     def fit(self, cells: int) -> None:
         """Give memory back, if so many cells, which are all that are held, need less than there is."""
 

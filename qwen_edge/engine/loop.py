@@ -14,13 +14,13 @@ from typing import Literal
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
-from qwen_edge.engine.scheduler import Part, in_order, plan, victim, with_guesses
+from qwen_edge.engine.scheduler import Part, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit
 
-_STEP_SECONDS = 0.35  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
+_STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
 
 
@@ -88,8 +88,8 @@ class Engine:
         if not self._running:
             return events
         self._turn += 1
-        parts = self._next_batch()
         try:
+            parts = self._next_batch(_STEP_SECONDS - self._look_ahead())
             self._decode(parts)
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
@@ -163,22 +163,30 @@ class Engine:
         self._running.remove(sequence)
         self._waiting.append(sequence)
 
-    def _next_batch(self) -> list[Part]:
+    def _look_ahead(self) -> float:
+        """Let the backend see to the cells of the next steps; returns the seconds that took. Raises EngineError."""
+        began = self._clock()
+        self._backend.expect(self._cells.used + sum(one.cells_ahead for one in self._running))
+        return self._clock() - began
+
+    def _next_batch(self, seconds: float) -> list[Part]:
         """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
         while True:
             for one in self._running:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
-            batch, pace = self._backend.batch, self._pace
-            parts = plan(self._running, turn=self._turn, batch=batch, seconds=_STEP_SECONDS, pace=pace)
-            if self._speculates:
-                guessed = with_guesses(parts, turn=self._turn, batch=batch, rows=self._backend.rows, pace=pace)
-                if self._cells.reserve(sum(part.size for part in guessed)):
-                    return guessed
-            if self._cells.reserve(sum(part.size for part in parts)):
-                return parts
+            for guess in (True, False) if self._speculates else (False,):
+                parts = self._plan(seconds, guess)
+                if self._cells.reserve(sum(part.size for part in parts)):
+                    return parts
             self._put_back(victim(self._running))
             self._crowded = True
+
+    def _plan(self, seconds: float, guess: bool) -> list[Part]:
+        batch, rows = self._backend.batch, self._backend.rows
+        return plan(
+            self._running, turn=self._turn, batch=batch, rows=rows, seconds=seconds, pace=self._pace, guess=guess
+        )
 
     def _decode(self, parts: list[Part]) -> None:
         began = self._clock()

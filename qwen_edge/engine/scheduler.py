@@ -48,17 +48,28 @@ class Part:
         return Slice(self.sequence.place, at, tokens, self.rows)
 
 
-def plan(running: list[Sequence], *, turn: int, batch: int, seconds: float, pace: Pace) -> list[Part]:
-    """The parts of the next batch, of at most `batch` tokens; `turn` counts the steps. Where answers are being decoded,
-    a step takes no longer than `seconds`, so that none of them stalls behind a long prompt."""
+def plan(
+    running: list[Sequence], *, turn: int, batch: int, rows: int, seconds: float, pace: Pace, guess: bool
+) -> list[Part]:
+    """The parts of the next batch, of at most `batch` tokens and `rows` rows of logits; `turn` counts the steps. Where
+    answers are being decoded, a step takes no longer than `seconds`, so that none of them stalls behind a long prompt.
+    With `guess`, they get guesses."""
     due = _due(running, turn)
-    decoding = [one for one in due if one.remaining == 1]
-    parts = [Part(one, 1, samples=True) for one in decoding]
-    budget = batch - len(decoding)
-    if decoding:
-        budget = min(budget, max(_LEAST, pace.tokens_within(seconds, len(decoding)) - len(decoding)))
-    ahead: list[Sequence] = []
-    for one in in_order((one for one in due if one.remaining > 1), pace):
+    parts = [Part(one, 1, samples=True) for one in due if one.remaining == 1]
+    if guess:
+        others = len(due) - len(parts)  # whose prompts may end in this batch, with a row each
+        parts = _with_guesses(parts, turn, batch, rows - others, pace)
+    taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
+    budget = batch - taken
+    if parts:
+        budget = min(budget, max(_LEAST, pace.tokens_within(seconds, outputs) - taken))
+    return parts + _slices([one for one in due if one.remaining > 1], budget, pace)
+
+
+def _slices(waiting: list[Sequence], budget: int, pace: Pace) -> list[Part]:
+    """So many tokens of the prompts that wait, the first one's first."""
+    parts, ahead = list[Part](), list[Sequence]()
+    for one in in_order(waiting, pace):
         if budget > 0 and not any(_follows(one, other) for other in ahead):
             count = min(budget, one.remaining)
             parts.append(Part(one, count, samples=count == one.remaining))
@@ -67,19 +78,16 @@ def plan(running: list[Sequence], *, turn: int, batch: int, seconds: float, pace
     return parts
 
 
-def with_guesses(parts: list[Part], *, turn: int, batch: int, rows: int, pace: Pace) -> list[Part]:
-    """The parts with guesses for those that decode, where they make more tokens a second of the whole batch; and one
-    guess now and then where they do not, as only batches that are run tell the pace."""
-    tokens, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
-    guessed = []
+def _with_guesses(parts: list[Part], turn: int, batch: int, rows: int, pace: Pace) -> list[Part]:
+    """The parts, one token each, with guesses where they make more tokens a second of all of them; and one guess now
+    and then where they do not, as only batches that are run tell the pace."""
+    tokens, guessed = len(parts), list[Part]()
     for part in parts:
-        guesses: tuple[int, ...] = ()
-        if part.samples and part.count == 1:
-            lookup = part.sequence.lookup
-            possible = lookup.guess(part.sequence.tokens)[: min(batch - tokens, rows - outputs)]
-            best = worth(len(possible), lookup.rate, tokens, outputs, pace)
-            guesses = tuple(possible[: best or turn % _TRY_EVERY == 0])
-            tokens, outputs = tokens + len(guesses), outputs + len(guesses)
+        lookup = part.sequence.lookup
+        possible = lookup.guess(part.sequence.tokens)[: min(batch, rows) - tokens]
+        best = worth(len(possible), lookup.rate, tokens, tokens, pace)
+        guesses = tuple(possible[: best or turn % _TRY_EVERY == 0])
+        tokens += len(guesses)
         guessed.append(replace(part, guesses=guesses))
     return guessed
 

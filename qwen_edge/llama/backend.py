@@ -77,6 +77,9 @@ class LlamaBackend:
     def forget(self, sequence: int, start: int, end: int) -> None:
         self._context.forget(sequence, start, end)
 
+    def expect(self, cells: int) -> None:
+        self._context.expect(cells)
+
     def fit(self, cells: int) -> None:
         self._context.fit(cells)
 

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
+from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.successor import Successor
 from qwen_edge.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
@@ -27,6 +30,7 @@ KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _FIRST_ROOM = 1024  # tokens: a smart home's prompt and answer
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
 _SPARE_ROOM = 256  # cells that stay free when the cache is made smaller
+_SPARE_BYTES = 256 << 20  # of the system's memory, which a growth beside the work leaves alone
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
@@ -39,9 +43,11 @@ class Context:
         self.size = min(load.context, model.trained_context)
         self._model, self._kv_type = model, load.kv_type
         self._params = _parameters(load)
-        self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle))
+        self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
         self.batch = min(load.batch, self.size)
-        self._batch = _Batch(self.batch)
+        self._batch = Batch(self.batch)
+        self._quiet = not _on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
+        self.growing: Successor | None = None  # a larger cache that is being made
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
         self._open(max(min(room, self.size), self.batch))
@@ -63,8 +69,18 @@ class Context:
     @property
     def bytes_to_come(self) -> int:
         """What the cache will have grown by when the context is full."""
-        element = KV_BYTES[self._kv_type]
-        return self._model.kv_bytes_per_token(element, element) * max(0, self.size - self._room)
+        return self._bytes(max(0, self.size - self._room))
+
+    def expect(self, cells: int) -> None:
+        """So many cells will be held before long. Where they are more than there is room for, a larger cache is made
+        beside the work, if memory allows, and moved to when it is there. Raises EngineError."""
+        if self.growing and self.growing.ready:
+            self._succeed()
+        if self.growing or not self._quiet or cells <= self._room or self._room == self.size:
+            return
+        room, held = self._enough(cells), self._bytes(self._room) + self._bytes_of_logits
+        if psutil.virtual_memory().available > self._bytes(room) + held + _SPARE_BYTES:
+            self.growing = Successor(self._model.handle, self._with_room(room), held)
 
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run slices as one batch. Blocks for the length of the computation, without the interpreter lock; where the
@@ -72,7 +88,7 @@ class Context:
         is not known."""
         batch = self._batch.fill(slices)
         while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self._room < self.size:
-            self._move(min(self.size, 2 * self._room))
+            self._grow()
         if status != 0:
             why = "the context is full" if status == _NO_ROOM else f"llama_decode returned {status}"
             at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
@@ -93,31 +109,67 @@ class Context:
         assert removed, "a plain attention cache can drop any part"
 
     def close(self) -> None:
+        self._call_off()
         if self._context:
             self._free()
 
     def fit(self, cells: int) -> None:
         """Give memory back if so many cells, which are all that are held, leave more than half of the cache empty."""
+        self._call_off()
         room = max(self._least_room, cells + _SPARE_ROOM)
         if self._room >= 2 * room:
             self._move(room)
 
+    def _grow(self) -> None:
+        """There is no room for the next batch: take the larger cache that is being made, or make one."""
+        if self.growing:
+            self.growing.wait()
+            self._succeed()
+        else:
+            self._move(self._enough(self._room + 1))
+
+    def _succeed(self) -> None:
+        """Move to the context that has been made beside the work."""
+        successor, self.growing = self.growing, None
+        assert successor
+        if not successor.context:
+            return  # no memory after all: there will be an error when it cannot be done without
+        held = self._save(successor.buffer)
+        self._free()
+        self._take(successor.context)
+        self._restore(held)
+
+    def _call_off(self) -> None:
+        if self.growing:
+            self.growing.discard()
+            self.growing = None
+
+    def _enough(self, cells: int) -> int:
+        """The next size of the cache, by doubling, that so many cells fit into, if any does."""
+        room = self._room
+        while room < min(cells, self.size):
+            room = min(self.size, 2 * room)
+        return room
+
     def _move(self, room: int) -> None:
         """To a cache of another size: the old one is gone before the new one is made, so that both are never in memory,
         only the new one and what the old one held."""
-        held = self._save()
+        held = self._save(np.empty(C.llama_state_get_size(self._context), np.uint8))
         self._free()
         self._open(room)
         self._restore(held)
 
     def _open(self, room: int) -> None:
-        self._params.n_ctx = room
-        self._context = C.llama_init_from_model(self._model.handle, self._params)
-        if not self._context:
+        context = C.llama_init_from_model(self._model.handle, self._with_room(room))
+        if not context:
             raise EngineError(
                 f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type}). "
                 "Lower engine.context or choose a smaller engine.kv_type."
             )
+        self._take(context)
+
+    def _take(self, context: Any) -> None:
+        self._context = context
         self._room = int(C.llama_n_ctx_seq(self._context))  # rounded up by llama.cpp
         self._memory = C.llama_get_memory(self._context)
 
@@ -125,9 +177,24 @@ class Context:
         C.llama_free(self._context)
         self._context = None
 
-    def _save(self) -> np.ndarray[Any, Any]:
-        """What the cache holds, in llama.cpp's form."""
-        held = np.empty(C.llama_state_get_size(self._context), np.uint8)
+    def _with_room(self, room: int) -> Any:
+        params = type(self._params).from_buffer_copy(self._params)
+        params.n_ctx = room
+        return params
+
+    def _bytes(self, cells: int) -> int:
+        element = KV_BYTES[self._kv_type]
+        return self._model.kv_bytes_per_token(element, element) * cells
+
+    @property
+    def _bytes_of_logits(self) -> int:
+        """What llama.cpp saves beside the cells: those of the last batch, and who holds which cell."""
+        return 4 * self._vocabulary * self.sequences + (4 << 20)
+
+    def _save(self, buffer: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What the cache holds, in llama.cpp's form, in this buffer if it is large enough."""
+        size = C.llama_state_get_size(self._context)
+        held = buffer[:size] if size <= buffer.size else np.empty(size, np.uint8)
         written = C.llama_state_get_data(self._context, _bytes_of(held), held.size)
         if written != held.size:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
@@ -160,41 +227,11 @@ def _flash_attention(load: Load) -> int:
         return int(load.flash_attention == "on")
     if load.kv_type != "f16":
         return int(C.LLAMA_FLASH_ATTN_TYPE_ENABLED)
-    on_gpu = load.gpu_layers != 0 and any(device.kind == "GPU" for device in list_devices())
-    return int(C.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+    return int(C.LLAMA_FLASH_ATTN_TYPE_AUTO if _on_gpu(load) else C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
 
-class _Batch:
-    """llama.cpp's batch over numpy arrays: one assignment a slice instead of ctypes calls for every token."""
-
-    def __init__(self, size: int) -> None:
-        self._tokens, self._positions, self._sequences = (np.zeros(size, np.int32) for _ in range(3))
-        self._counts, self._wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
-        first, each = self._sequences.ctypes.data, self._sequences.itemsize
-        addresses = (ctypes.c_void_p * size)(*range(first, first + size * each, each))
-        self._lists = ctypes.cast(addresses, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
-        self._kept = addresses
-
-    def fill(self, slices: Sequence[Slice]) -> Any:
-        """The slices one after the other. Raises EngineError if they are too many."""
-        if (count := sum(len(one.tokens) for one in slices)) > len(self._tokens):
-            raise EngineError(f"{count} tokens are more than a batch of {len(self._tokens)} holds")
-        end = 0
-        self._wanted[:] = 0
-        for one in slices:
-            begin, end = end, end + len(one.tokens)
-            self._tokens[begin:end] = one.tokens
-            self._positions[begin:end] = np.arange(one.position, one.position + len(one.tokens), dtype=np.int32)
-            self._sequences[begin:end] = one.sequence
-            self._wanted[end - one.logits : end] = 1
-        return C.llama_batch(
-            n_tokens=end,
-            token=self._tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            pos=self._positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=self._lists,
-            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
+def _on_gpu(load: Load) -> bool:
+    return load.gpu_layers != 0 and any(device.kind == "GPU" for device in list_devices())
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> Any:

@@ -1,6 +1,7 @@
 """The objects over llama.cpp do what they say, on a tiny model."""
 
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,6 +139,45 @@ def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, fl
     finally:
         small.close()
         full.close()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_cache_that_was_made_beside_the_work_holds_what_one_of_full_size_holds(model, waits):
+    asked = load(model.path, context=1000, batch=64)
+    quiet, full = Context(model, asked, room=256), Context(model, asked, room=1000)
+    try:
+        tokens = [40 + i % 60 for i in range(600)]
+        for position in range(0, 600, 50):
+            quiet.expect(min(1000, position + 200))
+            if waits and quiet.growing:
+                quiet.growing.wait()
+            for context in (quiet, full):
+                context.decode([Slice(0, position, tokens[position : position + 50], logits=True)])
+            assert np.allclose(quiet.logits(49), full.logits(49), atol=1e-3), position
+        quiet.expect(0)
+        assert quiet.bytes_to_come == 0
+    finally:
+        quiet.close()
+        full.close()
+
+
+def test_no_second_cache_is_made_where_memory_is_short(model, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 20))
+    context = Context(model, load(model.path, context=1000, batch=64), room=256)
+    context.expect(900)
+    assert context.growing is None
+    context.close()
+
+
+def test_a_cache_that_is_not_needed_after_all_is_given_back(model):
+    context = Context(model, load(model.path, context=1000, batch=64), room=256)
+    before = context.bytes_to_come
+    context.expect(900)
+    assert context.growing
+    context.fit(0)
+    assert context.growing is None
+    assert context.bytes_to_come == before
+    context.close()
 
 
 def test_a_cache_that_has_shrunk_holds_what_it_held(model):

@@ -35,3 +35,13 @@ def test_whatever_was_measured_a_larger_batch_takes_longer(measured):
     for tokens, rows, seconds in measured:
         pace.learn(tokens, rows, seconds)
     assert 0 <= pace.seconds(1) < pace.seconds(2)
+
+
+def test_slices_fit_their_time_though_every_batch_takes_longer_than_the_one_before():
+    pace = Pace()
+    for number in range(60):
+        depth = 1 + number / 40  # as attention reads more and more
+        tokens = max(1, pace.tokens_within(0.35, 3))
+        seconds = depth * (0.05 + 0.007 * tokens)
+        assert number < 10 or seconds < 0.4
+        pace.learn(tokens, 3, seconds)
