@@ -17,6 +17,7 @@ import yaml
 
 from qwen_edge.complaints import split_complaint
 from qwen_edge.errors import ConfigError
+from qwen_edge.messages import KvType
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -27,17 +28,19 @@ _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model is run. `threads` None: one for each physical core; `gpu_layers` -1: all that a GPU takes."""
+    """How the model is run. `threads` and `batch` None: what was measured to be best, else one for each physical core,
+    and 128; `gpu_layers` -1: all that a GPU takes."""
 
     context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
     threads: _Positive | None = None
-    batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] = 128
+    batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] | None = None
     speculate: bool = True
     parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8
     gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1000)] = -1
     require_gpu: bool = False
-    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    kv_type: KvType = "auto"
     flash_attention: Literal["auto", "on", "off"] = "auto"
+    calibrate: bool = True
     load_seconds: _Seconds = 600
     hang_seconds: _Seconds = 30
 

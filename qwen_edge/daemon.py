@@ -19,13 +19,13 @@ from typing import Any
 import psutil
 
 from qwen_edge.config import LOOPBACK, Config, EngineConfig
-from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
-from qwen_edge.messages import Load, Ready
+from qwen_edge.messages import Load, Ready, Tuning
 from qwen_edge.paths import find_model
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
+from qwen_edge.tuning import keep, recall
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     keys = read_keys(config)
     notifier = Notifier()
     engine = Supervisor(
-        load_message(config.engine, model, notifier.watchdog_seconds),
+        load_message(config.engine, model, recall(model), notifier.watchdog_seconds),
         load_seconds=config.engine.load_seconds,
         hang_seconds=config.engine.hang_seconds,
     )
@@ -74,15 +74,18 @@ def _keys_in(file: Path) -> frozenset[str]:
     return frozenset(line for line in stripped if line and not line.startswith("#"))
 
 
-def load_message(config: EngineConfig, model: Path, watchdog: float | None = None) -> Load:
-    """The engine's orders. It must be heard of well within the time after which it would be taken for dead.
+def load_message(
+    config: EngineConfig, model: Path, tuning: Tuning | None = None, watchdog: float | None = None
+) -> Load:
+    """The engine's orders, with what was measured on this machine. It must be heard of well within the time after which
+    it would be taken for dead.
 
     Raises ConfigError for settings that do not go together."""
-    if config.kv_type != "f16" and config.flash_attention == "off":
+    if config.kv_type in ("q8_0", "q4_0") and config.flash_attention == "off":
         raise ConfigError(
             f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto."
         )
-    if config.parallel > config.batch:
+    if config.batch and config.parallel > config.batch:
         raise ConfigError(
             f"engine.parallel {config.parallel} is more than engine.batch {config.batch}: a batch has a token of each."
         )
@@ -90,14 +93,16 @@ def load_message(config: EngineConfig, model: Path, watchdog: float | None = Non
     return Load(
         model=str(model.resolve()),
         context=config.context,
-        batch=config.batch,
-        threads=config.threads or usable_cores(),
+        batch=config.batch or 0,
+        threads=config.threads or 0,
         gpu_layers=config.gpu_layers,
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
         beat_seconds=min(5.0, patience / 4),
         parallel=config.parallel,
         speculate=config.speculate,
+        tuning=tuning,
+        calibrate=config.calibrate,
     )
 
 
@@ -136,6 +141,7 @@ class Daemon:
             address = _address(self._config.server.host, server)
             await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
             if self._engine.model and not self._stop.is_set():
+                self._remember(self._engine.model)
                 self._announce(address, self._engine.model, say)
                 await self._first_of(self._stop.wait(), engine)
             await self._drain(state, server)
@@ -161,6 +167,18 @@ class Daemon:
                 f"Cannot listen on {host}:{port}: {error.strerror or error}. "
                 "Stop what uses the port, or choose another: server.port (--port)."
             ) from None
+
+    def _remember(self, model: Ready) -> None:
+        """Keep what the engine has measured, so that it need not at the next start."""
+        if model.tuning:
+            keep(self._model, model.tuning)
+            attention = "on" if model.tuning.flash_attention else "off"
+            log.info(
+                "measured for the first start with this model: %d threads, flash attention %s. "
+                "`qwen-edge tune` measures longer.",
+                model.tuning.threads,
+                attention,
+            )
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
         gpu = find_gpu()

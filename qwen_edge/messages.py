@@ -57,25 +57,40 @@ class Markers(msgspec.Struct, frozen=True):
 
 
 Priority = Literal["interactive", "background", "idle"]
+KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What was measured to be quickest: threads, attention, and how many tokens to compute at once."""
+
+    threads: int
+    flash_attention: bool
+    batch: int
+
 
 # daemon -> engine
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate`
-    lets the engine guess tokens from the text so far."""
+    """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
+    engine guess tokens from the text so far.
+
+    What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
+    measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
 
     model: str
     context: int
     batch: int
     threads: int
     gpu_layers: int
-    kv_type: Literal["f16", "q8_0", "q4_0"]
+    kv_type: KvType
     flash_attention: Literal["auto", "on", "off"]
     beat_seconds: float
     parallel: int = 1
     speculate: bool = True
+    tuning: Tuning | None = None
+    calibrate: bool = False
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -121,7 +136,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
     `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what the KV cache will have grown by
-    when the context is full."""
+    when the context is full; `tuning` is what was measured just now, if anything was."""
 
     name: str
     context: int
@@ -132,6 +147,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     gpu_layers: int
     layers: int
     threads: int
+    flash_attention: bool = False
+    kv_type: KvType = "f16"
+    tuning: Tuning | None = None
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):

@@ -21,6 +21,14 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(data) / "qwen-edge" / "models"
 
 
+def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """What the daemon has found out: the service's state folder, else the user's."""
+    if state := environment.get("STATE_DIRECTORY"):  # set by systemd
+        return Path(state)
+    data = environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(data) / "qwen-edge"
+
+
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
 

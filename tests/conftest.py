@@ -1,6 +1,8 @@
 """For every tier: what a test finds must not depend on how busy the machine is, or on who started the tests."""
 
+import os
 import signal
+import tempfile
 
 from hypothesis import settings
 
@@ -9,3 +11,7 @@ settings.load_profile("project")
 
 # a shell starts what runs in the background with SIGINT ignored, and so would the commands that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# what daemons find out about this machine while they are tested is not for those that people run
+_state = tempfile.TemporaryDirectory()
+os.environ["XDG_STATE_HOME"] = _state.name

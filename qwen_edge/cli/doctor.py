@@ -11,20 +11,25 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
-import psutil
 
 from qwen_edge.config import Config, load_config
 from qwen_edge.convert.manifest import read_manifest, sha256
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.daemon import load_message
 from qwen_edge.device.gpu import find_gpu, rebuild_command
+from qwen_edge.device.memory import available_bytes
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
 from qwen_edge.remedies import install_bindings
+from qwen_edge.tuning import recall
 
+if TYPE_CHECKING:
+    from qwen_edge.llama.plan import MemoryPlan
+
+_SHORTEST = 512  # tokens of context: less is no use
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 
@@ -132,15 +137,22 @@ def _memory(config: Config, path: Path, *, running: bool) -> Iterator[Finding]:
     except (UserError, OSError, RuntimeError):
         return  # told above
 
-    plan = plan_memory(load_message(config.engine, path))
-    available = psutil.virtual_memory().available
+    available = available_bytes()
+    plan = plan_memory(load_message(config.engine, path, recall(path)), available)
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)
     elif running:
         yield Finding("note", f"{what}, and the daemon that runs holds part of the rest", "stop it to know for sure")
     else:
-        yield Finding("bad", what, "set engine.kv_type: q8_0, lower engine.context, or close other programs")
+        yield Finding("bad", f"{what}: {(plan.total - available) / 1e6:.0f} MB too many", _smaller(plan, available))
+
+
+def _smaller(plan: MemoryPlan, available: int) -> str:
+    longest = plan.tokens_within(available)
+    if longest < _SHORTEST:
+        return "close other programs; no context worth having would fit"
+    return f"set engine.context: {longest}, or close other programs"
 
 
 def _answers_as_us(host: str, port: int) -> bool:

@@ -8,13 +8,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
-from qwen_edge.messages import Load, Ready, Sampling, Segment
+from qwen_edge.llama.settle import settle
+from qwen_edge.llama.tune import Effort, tune
+from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
 
 # without flash attention every token reads all cells, its own sequence's or not: 1,000 of them cost 11 ms
 _SPARE_CELLS = 0
@@ -31,10 +35,11 @@ class LlamaBackend:
         send_log_to(self._on_log)
         try:
             self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
-            self._context = Context(self._model, load)
+            self._tuning = self._calibrate(load)
+            self._load = settle(self._model, replace(load, tuning=self._tuning or load.tuning))
+            self._context = Context(self._model, self._load)
         except EngineError as error:
             raise EngineError(" ".join([str(error), *self._complaints])) from None
-        self._load = load
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
 
@@ -112,11 +117,21 @@ class LlamaBackend:
             gpu_layers=self._gpu_layers,
             layers=self._model.layers,
             threads=self._load.threads,
+            flash_attention=self._context.skips,
+            kv_type=self._load.kv_type,
+            tuning=self._tuning,
         )
 
     def close(self) -> None:
         self._context.close()
         self._model.close()
+
+    def _calibrate(self, load: Load) -> Tuning | None:
+        """Measure what has not been measured or configured, if that is wanted. Raises EngineError."""
+        open_to_choice = load.threads == 0 or load.flash_attention == "auto"
+        if load.tuning or not (load.calibrate and open_to_choice):
+            return None
+        return tune(self._model, load, Effort.brief())
 
     def _on_log(self, level: int, text: str) -> None:
         if match := _OFFLOADED.search(text):

@@ -12,21 +12,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 
+from qwen_edge.device.memory import available_bytes
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.settle import kv_bytes, on_gpu
 from qwen_edge.llama.successor import Successor
 from qwen_edge.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
-# bytes per element: blocks of 32 values, with a 2-byte scale where quantized
-KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-
+_ATTENTION = {
+    "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
+}
 _FIRST_ROOM = 1024  # tokens: a smart home's prompt and answer
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
 _SPARE_ROOM = 256  # cells that stay free when the cache is made smaller
@@ -38,15 +40,15 @@ class Context:
     """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence."""
 
     def __init__(self, model: Model, load: Load, room: int = _FIRST_ROOM) -> None:
-        """For as many tokens as `load` asks for, but no more than the model was trained for; there is space for `room`
-        of them at first. Raises EngineError if there is not enough memory."""
+        """For as many tokens as a settled `load` asks for, but no more than the model was trained for; there is space
+        for `room` of them at first. Raises EngineError if there is not enough memory."""
         self.size = min(load.context, model.trained_context)
         self._model, self._kv_type = model, load.kv_type
         self._params = _parameters(load)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
         self.batch = min(load.batch, self.size)
         self._batch = Batch(self.batch)
-        self._quiet = not _on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
+        self._quiet = not on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
         self.growing: Successor | None = None  # a larger cache that is being made
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
@@ -78,8 +80,8 @@ class Context:
             self._succeed()
         if self.growing or not self._quiet or cells <= self._room or self._room == self.size:
             return
-        room, held = self._enough(cells), self._bytes(self._room) + self._bytes_of_logits
-        if psutil.virtual_memory().available > self._bytes(room) + held + _SPARE_BYTES:
+        room, held = self._enough(cells), self._bytes(self._room) + self._bytes_beside
+        if available_bytes() > self._bytes(room) + held + _SPARE_BYTES:
             self.growing = Successor(self._model.handle, self._with_room(room), held)
 
     def decode(self, slices: Sequence[Slice]) -> None:
@@ -183,11 +185,10 @@ class Context:
         return params
 
     def _bytes(self, cells: int) -> int:
-        element = KV_BYTES[self._kv_type]
-        return self._model.kv_bytes_per_token(element, element) * cells
+        return kv_bytes(self._model, self._kv_type, cells)
 
     @property
-    def _bytes_of_logits(self) -> int:
+    def _bytes_beside(self) -> int:
         """What llama.cpp saves beside the cells: those of the last batch, and who holds which cell."""
         return 4 * self._vocabulary * self.sequences + (4 << 20)
 
@@ -195,13 +196,13 @@ class Context:
         """What the cache holds, in llama.cpp's form, in this buffer if it is large enough."""
         size = C.llama_state_get_size(self._context)
         held = buffer[:size] if size <= buffer.size else np.empty(size, np.uint8)
-        written = C.llama_state_get_data(self._context, _bytes_of(held), held.size)
+        written = C.llama_state_get_data(self._context, bytes_of(held), held.size)
         if written != held.size:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
         return held
 
     def _restore(self, held: np.ndarray[Any, Any]) -> None:
-        read = C.llama_state_set_data(self._context, _bytes_of(held), held.size)
+        read = C.llama_state_set_data(self._context, bytes_of(held), held.size)
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
 
@@ -215,24 +216,11 @@ def _parameters(load: Load) -> Any:
     params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
     params.n_threads = params.n_threads_batch = load.threads
     params.type_k = params.type_v = KV_TYPES[load.kv_type]
-    params.flash_attn_type = _flash_attention(load)
+    params.flash_attn_type = _ATTENTION[load.flash_attention]
     params.no_perf = True
     return params
 
 
-def _flash_attention(load: Load) -> int:
-    """The setting in llama.cpp's terms. `auto` is on where a quantized cache needs it, llama.cpp's own choice on a GPU,
-    and off on a CPU, where it is slower the longer the context: 1.8 times at 2,048 tokens."""
-    if load.flash_attention != "auto":
-        return int(load.flash_attention == "on")
-    if load.kv_type != "f16":
-        return int(C.LLAMA_FLASH_ATTN_TYPE_ENABLED)
-    return int(C.LLAMA_FLASH_ATTN_TYPE_AUTO if _on_gpu(load) else C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
-
-
-def _on_gpu(load: Load) -> bool:
-    return load.gpu_layers != 0 and any(device.kind == "GPU" for device in list_devices())
-
-
-def _bytes_of(array: np.ndarray[Any, Any]) -> Any:
+def bytes_of(array: np.ndarray[Any, Any]) -> Any:
+    """An array's bytes, as llama.cpp takes them; the array must live as long as they are used."""
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

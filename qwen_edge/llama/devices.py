@@ -13,11 +13,13 @@ _KINDS = {0: "CPU", 1: "GPU", 2: "GPU", 3: "accelerator"}  # enum ggml_backend_d
 
 @dataclass(frozen=True)
 class Device:
-    """One device: its short name in llama.cpp (CUDA0), what the driver calls it, and its kind."""
+    """One device: its short name in llama.cpp (CUDA0), what the driver calls it, its kind, and its free memory in bytes
+    (0 where it does not tell)."""
 
     name: str
     description: str
     kind: str
+    free: int = 0
 
     def __str__(self) -> str:
         return f"{self.name} ({self.description})"
@@ -31,8 +33,16 @@ def list_devices() -> list[Device]:
     name = _function(library, "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
     description = _function(library, "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
     kind = _function(library, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    sizes = ctypes.POINTER(ctypes.c_size_t)
+    memory = _function(library, "ggml_backend_dev_memory", None, ctypes.c_void_p, sizes, sizes)
+
+    def free(device: int) -> int:
+        left, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, left, total)
+        return left.value
+
     return [
-        Device(name(device).decode(), description(device).decode(), _KINDS.get(kind(device), "unknown"))
+        Device(name(device).decode(), description(device).decode(), _KINDS.get(kind(device), "unknown"), free(device))
         for device in map(get, range(count()))
     ]
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.llama.bindings import send_log_to
-from qwen_edge.llama.context import KV_BYTES, Context
+from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.settle import kv_bytes, settle
 from qwen_edge.messages import Load
 
 _BUFFER = re.compile(r"(?:compute|output) buffer size =\s*([\d.]+) MiB")
@@ -18,12 +19,19 @@ _PROGRAM_BYTES = 120 << 20
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by purpose. `compute` are the buffers of one batch, `program` is everything that is not llama.cpp's."""
+    """Bytes by purpose. `token` are those of one token in a KV cache of `kv_type` that holds `tokens`; `compute` are
+    the buffers of one batch and its logits, `program` is everything that is not llama.cpp's."""
 
     weights: int
-    kv_cache: int
+    tokens: int
+    token: int
+    kv_type: str
     compute: int
     program: int = _PROGRAM_BYTES
+
+    @property
+    def kv_cache(self) -> int:
+        return self.tokens * self.token
 
     @property
     def total(self) -> int:
@@ -32,19 +40,28 @@ class MemoryPlan:
     def __str__(self) -> str:
         parts = {"weights": self.weights, "KV cache": self.kv_cache, "compute": self.compute, "program": self.program}
         sums = " + ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
-        return f"{sums} = {self.total / 1e6:.0f} MB"
+        each = f"KV cache: {self.tokens} tokens x {self.token / 1024:.0f} KiB, {self.kv_type}"
+        return f"{sums} = {self.total / 1e6:.0f} MB ({each})"
+
+    def tokens_within(self, available: int) -> int:
+        """The longest context for which so many bytes would do, in steps of 256; 0 if none would."""
+        left = available - (self.total - self.kv_cache)
+        return max(0, left // self.token // 256 * 256)
 
 
-def plan_memory(load: Load) -> MemoryPlan:
-    """Read the model's header and let llama.cpp reserve on paper. Takes a third of a second. Raises EngineError."""
+def plan_memory(load: Load, available: int) -> MemoryPlan:
+    """Read the model's header and let llama.cpp reserve on paper; `available` bytes decide on a kv_type that is open.
+    Takes a third of a second. Raises EngineError."""
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
-        context = Context(model, load, room=load.context)
+        settled = settle(model, load, available - model.weights_bytes)
+        context = Context(model, settled, room=settled.context)
         context.close()
-        element = KV_BYTES[load.kv_type]
         return MemoryPlan(
             weights=model.weights_bytes,
-            kv_cache=model.kv_bytes_per_token(element, element) * context.size,
+            tokens=context.size,
+            token=kv_bytes(model, settled.kv_type, 1),
+            kv_type=settled.kv_type,
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

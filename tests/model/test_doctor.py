@@ -8,8 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from qwen_edge.cli.doctor import command
+from qwen_edge.config import EngineConfig
 from qwen_edge.convert.manifest import manifest_path
+from qwen_edge.daemon import load_message
 from qwen_edge.device import gpu
+from qwen_edge.llama.plan import plan_memory
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model
@@ -82,7 +85,19 @@ def test_a_plan_that_does_not_fit_is_bad_with_the_arithmetic(tiny_model, setting
     memory = line(report, "memory:")
     assert (code, memory[:3]) == (1, "BAD")
     assert "weights" in memory
-    assert "; 50 MB available" in memory
+    assert "; 50 MB available: " in memory
+    assert "MB too many" in memory
+
+
+def test_a_shorter_context_that_would_fit_is_named(tiny_model, settings, monkeypatch):
+    monkeypatch.setattr("qwen_edge.cli.doctor.available_bytes", lambda: plan.total - 1)
+    options = ("--model", str(tiny_model), "-c")
+    text = "server: {port: 0}\nengine: {kv_type: f16, context: %d}"
+    plan = plan_memory(load_message(EngineConfig(context=4096, kv_type="f16"), tiny_model), 1 << 40)
+    code, report = doctor(*options, settings(text % 4096))
+    remedy = report[report.index(line(report, "memory:")) + 1]
+    assert (code, "set engine.context: 3840" in remedy) == (1, True), remedy
+    assert doctor(*options, settings(text % 3840))[0] == 0
 
 
 def test_little_memory_beside_a_running_daemon_is_a_note_that_says_so(tiny_model, settings, monkeypatch):

@@ -2,11 +2,13 @@
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from qwen_edge.device.cpu import usable_cores
+from qwen_edge.device.cpu import cpu_name, usable_cores
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
+from qwen_edge.device.memory import available_bytes
 from qwen_edge.remedies import pinned_bindings
 
 
@@ -51,3 +53,40 @@ def test_cores_are_those_this_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, everything)
+
+
+def group(root, path, **files):
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"memory.{name}").write_text(f"{content}\n")
+
+
+def test_a_limit_of_any_group_around_us_counts_and_cached_files_do_not(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/box/service\n")
+    group(tmp_path, "box", max=1_000_000, high="max", current=700_000, stat="anon 500000\ninactive_file 100000")
+    group(tmp_path, "box/service", max="max", high=900_000, current=600_000, stat="inactive_file 50000")
+    assert available_bytes(tmp_path) == 350_000
+    group(tmp_path, "box/service", max="max", high="max")
+    assert available_bytes(tmp_path) == 400_000
+    group(tmp_path, "box", max=10_000)
+    assert available_bytes(tmp_path) == 0
+
+
+@pytest.mark.parametrize("text", [None, "4:memory:/old\n", "0::/gone\n"])
+def test_without_a_limit_it_is_what_the_system_has(tmp_path, monkeypatch, text):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=123))
+    if text:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(text)
+    assert available_bytes(tmp_path) == 123
+
+
+def test_a_processor_is_named_by_the_board_or_by_its_maker(tmp_path):
+    assert cpu_name(tmp_path)
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/cpuinfo").write_text("processor : 0\nmodel name\t: Quick (R) 3000\n")
+    assert cpu_name(tmp_path) == "Quick (R) 3000"
+    (tmp_path / "proc/device-tree/model").write_bytes(b"NVIDIA Jetson Orin Nano\0")
+    assert cpu_name(tmp_path) == "NVIDIA Jetson Orin Nano"

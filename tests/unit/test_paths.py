@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.errors import UserError
-from qwen_edge.paths import DEFAULT_MODEL, find_model, models_folder
+from qwen_edge.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
 
 
 def test_the_models_folder_is_the_one_chosen_the_services_or_the_users():
@@ -13,6 +13,12 @@ def test_the_models_folder_is_the_one_chosen_the_services_or_the_users():
     assert models_folder({"STATE_DIRECTORY": "/s", "XDG_DATA_HOME": "/d"}) == Path("/s/models")
     assert models_folder({"XDG_DATA_HOME": "/d"}) == Path("/d/qwen-edge/models")
     assert models_folder({}) == Path.home() / ".local/share/qwen-edge/models"
+
+
+def test_what_the_daemon_finds_out_is_kept_with_the_service_or_the_user():
+    assert state_folder({"STATE_DIRECTORY": "/s", "XDG_STATE_HOME": "/d"}) == Path("/s")
+    assert state_folder({"XDG_STATE_HOME": "/d"}) == Path("/d/qwen-edge")
+    assert state_folder({}) == Path.home() / ".local/state/qwen-edge"
 
 
 def test_the_model_is_the_one_chosen_the_default_or_the_only_one(tmp_path):

@@ -1,0 +1,67 @@
+"""`qwen-edge tune`: what is quickest on this device, measured and kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from qwen_edge.config import load_config
+from qwen_edge.daemon import load_message
+from qwen_edge.paths import find_model
+from qwen_edge.tuning import keep
+
+if TYPE_CHECKING:
+    from qwen_edge.llama.tune import Try
+
+
+@click.command("tune")
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
+@click.option("--model", help="The model to measure with, if not the configured one.")
+@click.option("--brief", is_flag=True, help="Some seconds instead of a minute or more, as at the daemon's first start.")
+@click.option("--json", "as_json", is_flag=True, help="Every try, as JSON on standard output.")
+def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
+    """Measure threads, flash attention and batch on this device, at several depths, and keep the best.
+
+    What the settings file gives is not tried. The daemon takes the result at its next start; stop it while you measure.
+    """
+    from qwen_edge.llama.bindings import send_log_to
+    from qwen_edge.llama.model import Model
+    from qwen_edge.llama.tune import Effort, tune
+
+    config = load_config(file)
+    path = find_model(model or config.model)
+    load = load_message(config.engine, path)
+    effort = Effort.brief() if brief else Effort()
+    tries: list[Try] = []
+    console = Console(stderr=as_json)
+    send_log_to(lambda _level, _text: None)
+    with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
+        best = tune(weights, load, effort, tries.append)
+    keep(path, best)
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(one) for one in tries], indent=1))
+    else:
+        console.print(_table(tries))
+    attention = "on" if best.flash_attention else "off"
+    console.print(f"Best: {best.threads} threads, flash attention {attention}, batch {best.batch}.")
+
+
+def _table(tries: list[Try]) -> Table:
+    """One line a try; a typical request is what the tries are compared by."""
+    caption = "Tokens per second of a prompt | of an answer, behind so many tokens that are in the cache."
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    depths = [speed.depth for speed in tries[0].speeds]
+    for title in ("threads", "attention", "batch", *(f"at {depth}" for depth in depths), "request, s"):
+        table.add_column(title, justify="right", overflow="fold")
+    for one in tries:
+        speeds = [f"{speed.prompt:.0f} | {speed.answer:.1f}" for speed in one.speeds]
+        attention = "flash" if one.tuning.flash_attention else "plain"
+        request = f"{one.seconds / len(depths):.2f}"
+        table.add_row(str(one.tuning.threads), attention, str(one.tuning.batch), *speeds, request)
+    return table

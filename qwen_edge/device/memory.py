@@ -1,0 +1,51 @@
+"""How much memory this process may still take: what the system has, and what its control group is allowed.
+
+A container or a service with a limit sees all of the machine's memory in /proc/meminfo, and is killed when it believes
+it (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def available_bytes(root: Path = Path("/")) -> int:
+    """Without swapping, and with what the kernel only caches counted as free."""
+    free = int(psutil.virtual_memory().available)
+    for group in _groups(root):
+        free = min(free, _left(group, free))
+    return max(0, free)
+
+
+def _groups(root: Path) -> list[Path]:
+    """The folders of our control group and of those around it; none where there are no control groups."""
+    mount = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line[3:].strip("/") for line in lines if line.startswith("0::")), None)
+    if own is None:
+        return []
+    group = mount / own
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
+
+
+def _left(group: Path, otherwise: int) -> int:
+    try:
+        limits = [_number(group / name) for name in ("memory.max", "memory.high")]
+        used = _number(group / "memory.current")
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return otherwise
+    if used is None:
+        return otherwise
+    cached = int(stat.get("inactive_file", 0))
+    return min((limit - used + cached for limit in limits if limit is not None), default=otherwise)
+
+
+def _number(file: Path) -> int | None:
+    text = file.read_text().strip()
+    return None if text == "max" else int(text)

@@ -1,0 +1,171 @@
+"""Measures what is quickest on this device: threads, attention, and how many tokens of a prompt to compute at once.
+
+One after the other, each with the best of what was measured before. A try is real work in a real context: some tokens
+of a prompt and some of an answer, at several depths. The depth costs next to nothing: what a few tokens left in the
+cache is copied until there is enough of it, as how long attention takes does not depend on what it reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from qwen_edge.device.cpu import usable_cores
+from qwen_edge.errors import EngineError
+from qwen_edge.kv.slice import Slice
+from qwen_edge.llama.bindings import C
+from qwen_edge.llama.context import Context, bytes_of
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.settle import settle
+from qwen_edge.messages import Load, Tuning
+
+DEPTHS = (0, 512, 2048)
+_PROMPT, _ANSWER = 256, 64  # tokens of the request that tries are compared by
+_BATCHES = (64, 128, 256, 512)
+_BETTER = 0.97  # of the time, at most: less may be chance
+_SEED = 64  # tokens that are computed to be copied
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second behind so many tokens, of a prompt and of an answer."""
+
+    depth: int
+    prompt: float
+    answer: float
+
+    @property
+    def seconds(self) -> float:
+        return _PROMPT / self.prompt + _ANSWER / self.answer
+
+
+@dataclass(frozen=True)
+class Try:
+    """One setting and how quick it was. `seconds` are those of a typical request, at all depths together."""
+
+    tuning: Tuning
+    speeds: tuple[Speed, ...]
+
+    @property
+    def seconds(self) -> float:
+        return sum(speed.seconds for speed in self.speeds)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: at which depths, with how many tokens, and which settings."""
+
+    depths: tuple[int, ...] = DEPTHS
+    prompt: int = 256
+    answer: int = 12
+    batches: tuple[int, ...] = _BATCHES
+    seconds: float = 3600.0
+
+    @staticmethod
+    def brief() -> Effort:
+        """Some seconds, for a first start. After so many, nothing further is tried."""
+        return Effort(depths=(512,), prompt=32, answer=5, batches=(), seconds=10.0)
+
+
+def tune(
+    model: Model,
+    asked: Load,
+    effort: Effort,
+    tried: Callable[[Try], None] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Tuning:
+    """The best of what `asked` leaves open. `tried` hears of every try. Raises EngineError if not even the first one
+    can be run."""
+    began = clock()
+    load = settle(model, asked)
+    best = measure(model, load, effort, clock)
+    tried(best)
+    for choices in (_threads, _attention, _batch):
+        for tuning in choices(best.tuning, asked, load, effort):
+            if clock() - began > effort.seconds:
+                return best.tuning
+            try:
+                other = measure(model, _with(load, tuning), effort, clock)
+            except EngineError:
+                continue  # a kind of attention that this device does not have, or no memory for the batch
+            tried(other)
+            best = other if other.seconds < _BETTER * best.seconds else best
+    return best.tuning
+
+
+def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
+    """How quick these settings are. Raises EngineError if they cannot be run."""
+    depths = [depth for depth in effort.depths if depth + effort.prompt < min(load.context, model.trained_context)]
+    size = (depths or [0])[-1] + max(effort.prompt, _SEED) + load.batch
+    context = Context(model, replace(load, context=size, parallel=1), room=size)
+    try:
+        context.decode([Slice(0, 0, [0], 1)])
+        context.forget(0, 0, 1)
+        speeds = tuple(_speed(context, depth, effort, clock) for depth in depths or [0])
+    finally:
+        context.close()
+    return Try(Tuning(load.threads, load.flash_attention != "off", load.batch), speeds)
+
+
+def _speed(context: Context, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
+    position = _fill(context, depth)
+    tokens = _tokens(effort.prompt)
+    began = clock()
+    for start in range(0, effort.prompt, context.batch):
+        part = tokens[start : start + context.batch]
+        context.decode([Slice(0, position + start, part, int(start + len(part) == effort.prompt))])
+    prompt = effort.prompt / (clock() - began)
+    seconds = []
+    for number in range(effort.answer):
+        began = clock()
+        context.decode([Slice(0, position + effort.prompt + number, tokens[:1], 1)])
+        seconds.append(clock() - began)
+    context.forget(0, 0, -1)
+    return Speed(depth, prompt, 1 / float(np.median(seconds)))
+
+
+def _fill(context: Context, depth: int) -> int:
+    """Make so many cells that sequence 0 holds; returns the position behind them."""
+    if depth == 0:
+        return 0
+    for start in range(0, _SEED, context.batch):
+        context.decode([Slice(0, start, _tokens(_SEED)[start : start + context.batch], 0)])
+    seed = np.empty(C.llama_state_seq_get_size(context.handle, 0), np.uint8)
+    C.llama_state_seq_get_data(context.handle, bytes_of(seed), seed.size, 0)
+    for _ in range(depth // _SEED - 1):
+        C.llama_state_seq_set_data(context.handle, bytes_of(seed), seed.size, 1)
+        context.share(1, 0, 0, -1)
+        context.forget(1, 0, -1)
+    return _SEED
+
+
+def _tokens(count: int) -> list[int]:
+    return [number % 16 for number in range(count)]  # every vocabulary has these
+
+
+def _with(load: Load, tuning: Tuning) -> Load:
+    attention = "on" if tuning.flash_attention else "off"
+    return replace(load, threads=tuning.threads, flash_attention=attention, batch=tuning.batch)
+
+
+def _threads(best: Tuning, asked: Load, _load: Load, _effort: Effort) -> Iterator[Tuning]:
+    """All cores but one, and half of them: more of them than the memory can feed only make heat."""
+    cores = usable_cores()
+    for count in dict.fromkeys((cores - 1, cores // 2)):
+        if count > 0 and not asked.threads:
+            yield replace(best, threads=count)
+
+
+def _attention(best: Tuning, asked: Load, load: Load, _effort: Effort) -> Iterator[Tuning]:
+    if asked.flash_attention == "auto" and load.kv_type == "f16":  # the other types need it
+        yield replace(best, flash_attention=not best.flash_attention)
+
+
+def _batch(best: Tuning, asked: Load, load: Load, effort: Effort) -> Iterator[Tuning]:
+    for batch in effort.batches:
+        if not asked.batch and batch != best.batch and load.parallel <= batch <= load.context:
+            yield replace(best, batch=batch)

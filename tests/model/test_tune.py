@@ -1,0 +1,150 @@
+"""What the settings leave open is measured, remembered and used; what they say is kept."""
+
+import json
+from itertools import count
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from qwen_edge.cli.tune import command
+from qwen_edge.device.cpu import usable_cores
+from qwen_edge.errors import EngineError
+from qwen_edge.llama import settle as settling
+from qwen_edge.llama import tune as tuning
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.settle import kv_bytes, settle
+from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
+from qwen_edge.messages import Load, Tuning
+from tests.served import ServedModel
+
+pytestmark = pytest.mark.model
+
+
+def asked(model, **changes) -> Load:
+    load = Load(model.path, 4096, 0, 0, 0, "auto", "auto", 5.0, parallel=4)
+    return replace(load, model=str(model.path), **changes)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    with Model(tiny_model) as model:
+        yield model
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    for module in (tuning, settling):
+        monkeypatch.setattr(module, "usable_cores", lambda: 4)
+
+
+def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> list[Tuning]:
+    """Let a setting be the quicker the more it has in common with the best one; returns what is tried."""
+    tried = []
+
+    def pretend(_model, load, _effort, _clock):
+        it = Tuning(load.threads, load.flash_attention == "on", load.batch)
+        tried.append(it)
+        if it in refused:
+            raise EngineError("no such thing here")
+        alike = sum((it.threads == best.threads, it.flash_attention == best.flash_attention, it.batch == best.batch))
+        return Try(it, (Speed(0, 100.0 + 20 * alike, 10.0 + 2 * alike),))
+
+    monkeypatch.setattr(tuning, "measure", pretend)
+    return tried
+
+
+@pytest.mark.parametrize("best", [Tuning(3, True, 256), Tuning(2, False, 64), Tuning(4, False, 128)])
+def test_the_quickest_of_all_settings_is_found(model, cores, monkeypatch, best):
+    quickest(monkeypatch, best)
+    assert tune(model, asked(model), Effort()) == best
+
+
+def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch):
+    tried = quickest(monkeypatch, Tuning(3, True, 256))
+    tune(model, asked(model, threads=2, flash_attention="off", batch=32), Effort())
+    assert tried == [Tuning(2, False, 32)]
+    tried.clear()
+    tune(model, asked(model, kv_type="q8_0"), Effort())
+    assert all(one.flash_attention for one in tried), "a quantized cache needs it"
+
+
+def test_what_cannot_be_run_here_is_passed_over(model, cores, monkeypatch):
+    quickest(monkeypatch, Tuning(4, True, 128), refused=(Tuning(4, True, 128),))
+    assert tune(model, asked(model), Effort()) == Tuning(4, False, 128)
+
+
+def test_a_first_start_on_a_slow_device_does_not_take_for_ever(model, cores, monkeypatch):
+    tried = quickest(monkeypatch, Tuning(2, True, 128))
+    clock = count(0, 6)
+    tune(model, asked(model), Effort.brief(), clock=lambda: float(next(clock)))
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize("attention", ["on", "off"])
+def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attention, monkeypatch):
+    seen = []
+    real = tuning.Context.decode
+    monkeypatch.setattr(tuning.Context, "decode", lambda self, slices: seen.append(slices) or real(self, slices))
+    load = settle(model, asked(model, threads=2, batch=64, flash_attention=attention))
+    result = measure(model, load, Effort(depths=(0, 512, 2048), prompt=64, answer=3))
+    assert [speed.depth for speed in result.speeds] == [0, 512, 2048]
+    assert all(speed.prompt > 0 and speed.answer > 0 for speed in result.speeds)
+    assert result.tuning == Tuning(2, attention == "on", 64)
+
+
+def test_depths_that_the_context_does_not_hold_are_left_out(model):
+    load = settle(model, asked(model, context=700, threads=2))
+    result = measure(model, load, Effort(prompt=32, answer=2))
+    assert [speed.depth for speed in result.speeds] == [0, 512]
+
+
+def test_the_cache_is_as_exact_as_memory_allows(model):
+    spare = 256 << 20
+    for kv_type in ("f16", "q8_0"):
+        enough = kv_bytes(model, kv_type, 4096) + spare
+        assert settle(model, asked(model), enough).kv_type == kv_type
+    assert settle(model, asked(model), enough - 1).kv_type == "q4_0"
+    assert settle(model, asked(model, kv_type="f16"), 0).kv_type == "f16"
+    assert settle(model, asked(model, flash_attention="off"), 0).kv_type == "f16"
+    assert settle(model, asked(model), enough).flash_attention == "on"
+
+
+def test_what_was_measured_decides_what_is_open(model, cores):
+    known = Tuning(3, True, 256)
+    settled = settle(model, asked(model, tuning=known))
+    assert (settled.threads, settled.flash_attention, settled.batch) == (3, "on", 256)
+    settled = settle(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
+    assert (settled.threads, settled.flash_attention, settled.batch) == (1, "off", 32)
+    settled = settle(model, asked(model, tuning=Tuning(64, False, 16), parallel=32))
+    assert (settled.threads, settled.flash_attention, settled.batch) == (4, "off", 32)
+
+
+def test_a_first_start_measures_once_and_later_ones_use_it(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with ServedModel(tiny_model) as served:
+        assert "threads" in served.line
+    (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
+    assert any("measured for the first start" in line for line in served.log)
+    assert 1 <= known["threads"] <= usable_cores()
+    with ServedModel(tiny_model) as served:
+        assert f"{known['threads']} threads" in served.line
+    assert not any("measured" in line for line in served.log)
+
+
+def test_a_first_start_measures_nothing_where_that_is_not_wanted(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with ServedModel(tiny_model, settings="engine: {calibrate: false}", folder=tmp_path) as served:
+        assert f"{usable_cores()} threads" in served.line
+    assert not (tmp_path / "qwen-edge").exists()
+
+
+def test_the_command_shows_every_try_and_keeps_the_best(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = CliRunner().invoke(command, ["--model", str(tiny_model), "--brief"], catch_exceptions=False)
+    assert "Best: " in result.output
+    assert "at 512" in result.output
+    tries = json.loads(CliRunner().invoke(command, ["--model", str(tiny_model), "--brief", "--json"]).stdout)
+    assert {"tuning", "speeds"} == set(tries[0])
+    (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
+    assert known in [one["tuning"] for one in tries]
