@@ -174,9 +174,8 @@ class Daemon:
             keep(self._model, model.tuning)
             attention = "on" if model.tuning.flash_attention else "off"
             log.info(
-                "measured for the first start with this model: %d threads, flash attention %s. "
+                "measured for the first start with this model: flash attention %s is quicker. "
                 "`qwen-edge tune` measures longer.",
-                model.tuning.threads,
                 attention,
             )
 

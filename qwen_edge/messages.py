@@ -62,11 +62,12 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
 class Tuning(msgspec.Struct, frozen=True):
-    """What was measured to be quickest: threads, attention, and how many tokens to compute at once."""
+    """What was measured to be quickest: threads, attention, and how many tokens to compute at once. 0 or None for what
+    was not measured."""
 
-    threads: int
-    flash_attention: bool
-    batch: int
+    threads: int = 0
+    flash_attention: bool | None = None
+    batch: int = 0
 
 
 # daemon -> engine

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @click.command("tune")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
 @click.option("--model", help="The model to measure with, if not the configured one.")
-@click.option("--brief", is_flag=True, help="Some seconds instead of a minute or more, as at the daemon's first start.")
+@click.option(
+    "--brief", is_flag=True, help="Only flash attention, in some seconds: what the daemon does at its first start."
+)
 @click.option("--json", "as_json", is_flag=True, help="Every try, as JSON on standard output.")
 def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
     """Measure threads, flash attention and batch on this device, at several depths, and keep the best.
@@ -32,6 +34,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     """
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
+    from qwen_edge.llama.settle import settle
     from qwen_edge.llama.tune import Effort, tune
 
     config = load_config(file)
@@ -42,14 +45,15 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     console = Console(stderr=as_json)
     send_log_to(lambda _level, _text: None)
     with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
-        best = tune(weights, load, effort, tries.append)
-    keep(path, best)
+        found = tune(weights, load, effort, tries.append)
+        best = settle(weights, msgspec.structs.replace(load, tuning=found))
+    keep(path, found)
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(one) for one in tries], indent=1))
     else:
         console.print(_table(tries))
-    attention = "on" if best.flash_attention else "off"
-    console.print(f"Best: {best.threads} threads, flash attention {attention}, batch {best.batch}.")
+    attention = "plain" if best.flash_attention == "off" else "flash"
+    console.print(f"Best: {best.threads} threads, {attention} attention, batch {best.batch}.")
 
 
 def _table(tries: list[Try]) -> Table:

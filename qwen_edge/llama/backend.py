@@ -128,9 +128,10 @@ class LlamaBackend:
 
     def _calibrate(self, load: Load) -> Tuning | None:
         """Measure what has not been measured or configured, if that is wanted. Raises EngineError."""
-        open_to_choice = load.threads == 0 or load.flash_attention == "auto"
-        if load.tuning or not (load.calibrate and open_to_choice):
+        if load.tuning or not load.calibrate or load.flash_attention != "auto":
             return None
+        if settle(self._model, load).kv_type != "f16":
+            return None  # the others need flash attention
         return tune(self._model, load, Effort.brief())
 
     def _on_log(self, level: int, text: str) -> None:

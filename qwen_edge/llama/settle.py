@@ -56,14 +56,14 @@ def _attention(load: Load, kv_type: str) -> Literal["auto", "on", "off"]:
         return load.flash_attention
     if kv_type != "f16":
         return "on"
-    if load.tuning:
+    if load.tuning and load.tuning.flash_attention is not None:
         return "on" if load.tuning.flash_attention else "off"
     return "auto" if on_gpu(load) else "off"
 
 
 def _threads(tuning: Tuning | None) -> int:
-    return min(tuning.threads, usable_cores()) if tuning else usable_cores()
+    return min(tuning.threads, usable_cores()) if tuning and tuning.threads else usable_cores()
 
 
 def _batch(load: Load) -> int:
-    return max(load.tuning.batch if load.tuning else _BATCH, load.parallel)
+    return max(load.tuning.batch if load.tuning and load.tuning.batch else _BATCH, load.parallel)

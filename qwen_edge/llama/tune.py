@@ -62,13 +62,15 @@ class Effort:
     depths: tuple[int, ...] = DEPTHS
     prompt: int = 256
     answer: int = 12
+    threads: bool = True
     batches: tuple[int, ...] = _BATCHES
     seconds: float = 3600.0
 
     @staticmethod
     def brief() -> Effort:
-        """Some seconds, for a first start. After so many, nothing further is tried."""
-        return Effort(depths=(512,), prompt=32, answer=5, batches=(), seconds=10.0)
+        """Some seconds, for a first start. After so many, nothing further is tried. Not threads: a device has much else
+        to do when it starts, and while it does, fewer of them seem better."""
+        return Effort(depths=(512,), prompt=32, answer=5, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
@@ -78,8 +80,8 @@ def tune(
     tried: Callable[[Try], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuning:
-    """The best of what `asked` leaves open. `tried` hears of every try. Raises EngineError if not even the first one
-    can be run."""
+    """The best of what `asked` leaves open. `tried` hears of every setting's first try. Raises EngineError if not even
+    the first one can be run."""
     began = clock()
     load = settle(model, asked)
     best = measure(model, load, effort, clock)
@@ -87,14 +89,31 @@ def tune(
     for choices in (_threads, _attention, _batch):
         for tuning in choices(best.tuning, asked, load, effort):
             if clock() - began > effort.seconds:
-                return best.tuning
+                return _learned(best, asked, effort)
             try:
                 other = measure(model, _with(load, tuning), effort, clock)
             except EngineError:
                 continue  # a kind of attention that this device does not have, or no memory for the batch
             tried(other)
-            best = other if other.seconds < _BETTER * best.seconds else best
-    return best.tuning
+            if _beats(other, best):
+                # once more, in turn: something else on this machine may have slowed one of them
+                best, other = (measure(model, _with(load, one.tuning), effort, clock) for one in (best, other))
+                best = other if _beats(other, best) else best
+    return _learned(best, asked, effort)
+
+
+def _learned(best: Try, asked: Load, effort: Effort) -> Tuning:
+    """What has been found out; what was given or not looked at is left open."""
+    found = best.tuning
+    return Tuning(
+        threads=found.threads if effort.threads and not asked.threads else 0,
+        flash_attention=found.flash_attention if asked.flash_attention == "auto" else None,
+        batch=found.batch if effort.batches and not asked.batch else 0,
+    )
+
+
+def _beats(one: Try, other: Try) -> bool:
+    return one.seconds < _BETTER * other.seconds
 
 
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
@@ -152,11 +171,11 @@ def _with(load: Load, tuning: Tuning) -> Load:
     return replace(load, threads=tuning.threads, flash_attention=attention, batch=tuning.batch)
 
 
-def _threads(best: Tuning, asked: Load, _load: Load, _effort: Effort) -> Iterator[Tuning]:
+def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator[Tuning]:
     """All cores but one, and half of them: more of them than the memory can feed only make heat."""
     cores = usable_cores()
     for count in dict.fromkeys((cores - 1, cores // 2)):
-        if count > 0 and not asked.threads:
+        if count > 0 and effort.threads and not asked.threads:
             yield replace(best, threads=count)
 
 
