@@ -19,7 +19,9 @@ async def measure(
     """Every server once with a first question that does not count, then all of them in turn, `repeat` times for each
     work. `say` hears what is being done. Raises UserError if a server cannot be measured."""
     results = Results(urls)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
+    # a connection for each question: some servers close one that is kept just when it is used again
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as http:
         servers = [Server(url, http) for url in urls]
         for server in servers:
             await server.ask("Hello", max_tokens=4)
