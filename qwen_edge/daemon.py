@@ -103,6 +103,7 @@ def load_message(
         speculate=config.speculate,
         tuning=tuning,
         calibrate=config.calibrate,
+        stash_bytes=config.stash_bytes,
     )
 
 

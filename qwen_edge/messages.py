@@ -75,7 +75,7 @@ class Tuning(msgspec.Struct, frozen=True):
 
 class Load(msgspec.Struct, frozen=True, tag=True):
     """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
-    engine guess tokens from the text so far.
+    engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache.
 
     What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
     measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
@@ -92,6 +92,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     speculate: bool = True
     tuning: Tuning | None = None
     calibrate: bool = False
+    stash_bytes: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

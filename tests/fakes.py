@@ -77,6 +77,16 @@ class FakeCache:
         if not held:
             self.cells.pop(sequence, None)
 
+    def save(self, sequence: int, start: int, end: int) -> tuple[int, list[int]]:
+        return start, self.held(sequence)[start:end]
+
+    def load(self, saved: tuple[int, list[int]], sequence: int, start: int, end: int) -> None:
+        first, tokens = saved
+        self.write(sequence, start, tokens[start - first : end - first])
+
+    def make_room(self, cells: int) -> None:
+        assert self.used <= cells
+
 
 class FakeBackend(FakeCache):
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
@@ -98,7 +108,7 @@ class FakeBackend(FakeCache):
         self.batch = batch
         self.parallel = parallel
         self.rows = self.sequences = 2 * parallel
-        self.spare = context
+        self.spare = self.stash = context
         self.gate = gate
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0

@@ -50,6 +50,10 @@ class Backend(Cache, Protocol):
     def spare(self) -> int:
         """Cells that finished requests may keep while others run: there may be a price for every one."""
 
+    @property
+    def stash(self) -> int:
+        """Cells of which copies are kept when they have to go."""
+
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         """Token ids of a prompt. Raises KeyError if a special segment names no token of this model."""
 

@@ -34,7 +34,7 @@ class Engine:
         self._backend = backend
         self._speculates = speculates
         self._clock = clock
-        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare)
+        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash)
         self._pace = Pace()
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []

@@ -2,19 +2,19 @@
 
 A sequence is open while a request uses it and parked after; its cells stay for whoever begins with the same tokens.
 What open sequences have computed is published into the tree, so that others share it at once. What nobody uses goes
-first by value: Greedy-Dual-Size-Frequency (Cherkasova, HP Labs 1998), worth = age + hits * cost / size, where the age
-is the worth of what went last. Cost and size both grow with the tokens, so what remains of cost / size is the depth.
+first, the least worth of it (`worth`), and leaves a copy in the stash, from where it comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from qwen_edge.kv.radix import Radix
+from qwen_edge.kv.radix import Node, Radix
+from qwen_edge.kv.stash import Copy, Stash
+from qwen_edge.kv.worth import worth
 
 _PIECE = 64  # cells that go at once, so that a full cache is not tidied at every step
-_DEPTH = 2048  # where a token costs about twice what the first one does, as attention reads all before it
 
 
 class Cache(Protocol):
@@ -26,13 +26,23 @@ class Cache(Protocol):
     def forget(self, sequence: int, start: int, end: int) -> None:
         """The sequence holds its cells from `start` to before `end` no more."""
 
+    def save(self, sequence: int, start: int, end: int) -> Any:
+        """A copy of the sequence's cells from `start` to before `end`."""
+
+    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
+        """The sequence holds the saved cells from position `start` to before `end`, in new cells."""
+
+    def make_room(self, cells: int) -> None:
+        """So many cells will be held next, those that are held now among them."""
+
 
 class Cells:
     """Of `size` cells and as many `sequences`. While some are open, parked ones keep no more than `spare` cells for
-    themselves. Used by the engine's thread."""
+    themselves. Copies of up to `stash` cells are kept of what has to go. Used by the engine's thread."""
 
-    def __init__(self, cache: Cache, size: int, sequences: int, spare: int) -> None:
+    def __init__(self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0) -> None:
         self.size = size
+        self._stash = Stash(stash)
         self._spare = spare
         self._cache = cache
         self._tree = Radix()
@@ -59,9 +69,10 @@ class Cells:
             return None
         sequence = self._idle.pop()
         self._open[sequence] = 0
-        held = self.adopt(sequence, tokens)
+        self.adopt(sequence, tokens)
         self._tidy()
-        return sequence, held
+        self._restore(sequence, tokens)
+        return sequence, self._open[sequence]
 
     def adopt(self, sequence: int, tokens: Sequence[int]) -> int:
         """Share what others have computed of these tokens meanwhile; returns how many the sequence holds now."""
@@ -129,6 +140,24 @@ class Cells:
             self._cache.forget(sequence, start, min(held, length))
         self._cache.share(holder, sequence, start, length)
 
+    def _restore(self, sequence: int, tokens: Sequence[int]) -> None:
+        """Bring back from the stash what it has of these tokens."""
+        while found := self._stash.find(tokens[:-1], self._open[sequence]):
+            copy, until = found
+            if not self.reserve(copy.size):
+                return
+            self._cache.make_room(self.used + copy.size)
+            self._cache.load(copy.cells, sequence, self._open[sequence], until)
+            self._open[sequence] = until
+            self.publish(sequence, tokens[:until])
+
+    def _keep(self, node: Node, start: int) -> None:
+        """Put a copy of the cells from `start` to the end of a node into the stash."""
+        tokens = self._tree.tokens(node)
+        if count := self._stash.wanted(tokens, start):
+            saved = self._cache.save(next(iter(node.sequences)), start, start + count)
+            self._stash.put(Copy(tokens[: start + count], start, saved, node.hits))
+
     def _parked(self) -> int:
         """Cells that only parked sequences hold."""
         return sum(len(node.tokens) for node in self._tree.nodes() if node.sequences.isdisjoint(self._open))
@@ -143,6 +172,7 @@ class Cells:
         node = min(ends, key=lambda node: node.worth)
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
+        self._keep(node, length)
         for sequence in list(node.sequences):
             self._cache.forget(sequence, length, self._tree.length(sequence))
             self._tree.cut(sequence, length)
@@ -156,6 +186,8 @@ class Cells:
             for sequence in self._tree.ends_in(node):
                 if sequence not in self._open:
                     self._age = max(self._age, 0.0 if node.children else node.worth)
+                    if own := [one for one in self._tree.path(sequence) if len(one.sequences) == 1]:
+                        self._keep(node, own[-1].depth)
                     self._drop(sequence)
                     return True
         return False
@@ -170,4 +202,4 @@ class Cells:
         for node in self._tree.path(sequence):
             if node.depth < length:
                 node.hits += 1
-                node.worth = self._age + node.hits * (1 + node.depth / _DEPTH)
+                node.worth = worth(self._age, node.hits, node.depth)

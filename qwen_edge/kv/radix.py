@@ -97,6 +97,15 @@ class Radix:
             yield node
             node = node.parent
 
+    def tokens(self, node: Node) -> list[int]:
+        """All tokens from the beginning to the end of a node."""
+        stretches = list[list[int]]()
+        above: Node | None = node
+        while above:
+            stretches.append(above.tokens)
+            above = above.parent
+        return [token for stretch in reversed(stretches) for token in stretch]
+
     def nodes(self) -> Iterator[Node]:
         """All stretches; the tree is not changed meanwhile."""
         nodes = list(self._root.children.values())

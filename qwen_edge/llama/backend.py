@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -16,7 +17,7 @@ from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
-from qwen_edge.llama.settle import settle
+from qwen_edge.llama.settle import kv_bytes, settle
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
 
@@ -67,6 +68,10 @@ class LlamaBackend:
     def spare(self) -> int:
         return self._context.size if self._context.skips else _SPARE_CELLS
 
+    @property
+    def stash(self) -> int:
+        return self._load.stash_bytes // kv_bytes(self._model, self._load.kv_type, 1)
+
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
         for segment in prompt:
@@ -81,6 +86,15 @@ class LlamaBackend:
 
     def forget(self, sequence: int, start: int, end: int) -> None:
         self._context.forget(sequence, start, end)
+
+    def save(self, sequence: int, start: int, end: int) -> Any:
+        return self._context.save(sequence, start, end)
+
+    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
+        self._context.load(saved, sequence, start, end)
+
+    def make_room(self, cells: int) -> None:
+        self._context.make_room(cells)
 
     def expect(self, cells: int) -> None:
         self._context.expect(cells)

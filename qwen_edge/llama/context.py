@@ -66,7 +66,8 @@ class Context:
 
     @property
     def sequences(self) -> int:
-        return int(self._params.n_seq_max)
+        """One less than llama.cpp has: cells go through the last one on their way in and out."""
+        return int(self._params.n_seq_max) - 1
 
     @property
     def bytes_to_come(self) -> int:
@@ -109,6 +110,29 @@ class Context:
         """The sequence holds its cells from `start` to before `end` no more."""
         removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
         assert removed, "a plain attention cache can drop any part"
+
+    def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
+        """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
+        self.share(sequence, self.sequences, start, end)
+        saved = np.empty(C.llama_state_seq_get_size(self._context, self.sequences), np.uint8)
+        written = C.llama_state_seq_get_data(self._context, bytes_of(saved), saved.size, self.sequences)
+        self.forget(self.sequences, start, end)
+        if written != saved.size:
+            raise EngineError(f"llama.cpp saved {written} of {saved.size} bytes of a sequence")
+        return saved
+
+    def load(self, saved: np.ndarray[Any, Any], sequence: int, start: int, end: int) -> None:
+        """The sequence holds the saved cells from position `start` to before `end`. There must be room for all of what
+        was saved. Raises EngineError."""
+        if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
+            raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
+        self.share(self.sequences, sequence, start, end)
+        self.forget(self.sequences, 0, -1)
+
+    def make_room(self, cells: int) -> None:
+        """Grow now if so many cells do not fit. Raises EngineError."""
+        while self._room < min(cells, self.size):
+            self._grow()
 
     def close(self) -> None:
         self._call_off()
@@ -211,7 +235,7 @@ def _parameters(load: Load) -> Any:
     """Everything about a context but its size."""
     params = C.llama_context_default_params()
     params.n_batch = params.n_ubatch = load.batch
-    params.n_seq_max = load.parallel * _SEQUENCES_EACH
+    params.n_seq_max = load.parallel * _SEQUENCES_EACH + 1
     params.kv_unified = True  # sequences share cells
     params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
     params.n_threads = params.n_threads_batch = load.threads

@@ -12,9 +12,9 @@ from tests.fakes import FakeCache
 class Home:
     """Cells over a cache that checks every call, and the open sequences with their tokens."""
 
-    def __init__(self, size: int = 30, sequences: int = 4, spare: int = 1000) -> None:
+    def __init__(self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0) -> None:
         self.cache = FakeCache()
-        self.cells = Cells(self.cache, size, sequences, spare)
+        self.cells = Cells(self.cache, size, sequences, spare, stash)
         self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
 
     def begin(self, tokens: list[int]) -> int | None:

@@ -1,0 +1,82 @@
+"""What had to leave the KV cache and may be wanted again: copies of cells in ordinary memory, up to a limit.
+
+A copy is a stretch of tokens behind others; from several of them, one behind the other, a long beginning comes back.
+Copying takes a hundredth of the time it takes to compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen_edge.kv.radix import common_prefix
+from qwen_edge.kv.worth import worth
+
+_LEAST = 16  # tokens: fewer are as quickly computed
+
+
+@dataclass(eq=False)
+class Copy:
+    """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
+    cell holds depends on all before it."""
+
+    tokens: list[int]
+    start: int
+    cells: Any
+    hits: int
+    worth: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens) - self.start
+
+
+class Stash:
+    """Copies of up to `limit` tokens in all. Pure; used by the engine's thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._copies: list[Copy] = []
+        self._age = 0.0
+
+    @property
+    def size(self) -> int:
+        return sum(copy.size for copy in self._copies)
+
+    def wanted(self, tokens: Sequence[int], start: int) -> int:
+        """How many tokens behind `start` should be put here; none if they are here or not worth it."""
+        count = min(len(tokens) - start, self._limit)
+        if count < _LEAST:
+            return 0
+        for copy in self._copies:
+            if copy.start <= start and common_prefix(copy.tokens, tokens) >= start + count:
+                return 0
+        return count
+
+    def put(self, copy: Copy) -> None:
+        """Take a copy that was wanted; the least worth makes room for it."""
+        self._copies = [one for one in self._copies if not _covers(copy, one)]
+        while self.size + copy.size > self._limit:
+            least = min(self._copies, key=lambda one: one.worth)
+            self._age = max(self._age, least.worth)
+            self._copies.remove(least)
+        copy.worth = worth(self._age, copy.hits, copy.start)
+        self._copies.append(copy)
+
+    def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
+        """The copy that leads farthest beyond the first `held` of these tokens, and how far."""
+        best: tuple[Copy, int] | None = None
+        for copy in self._copies:
+            if copy.start <= held:
+                until = common_prefix(copy.tokens, tokens)
+                if until >= (best[1] + 1 if best else held + _LEAST):
+                    best = copy, until
+        if best:
+            best[0].hits += 1
+            best[0].worth = worth(self._age, best[0].hits, best[0].start)
+        return best
+
+
+def _covers(one: Copy, other: Copy) -> bool:
+    return one.start <= other.start and common_prefix(one.tokens, other.tokens) == len(other.tokens)

@@ -1,0 +1,118 @@
+"""What had to leave the cache comes back from its copies, whole and in its place."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_edge.kv.stash import Copy, Stash
+from tests.unit.kv.test_cells import Home
+
+FIRST, SECOND = list(range(40)), list(range(100, 140))
+
+
+def put(stash: Stash, tokens: list[int], start: int = 0, hits: int = 1) -> None:
+    if count := stash.wanted(tokens, start):
+        stash.put(Copy(tokens[: start + count], start, tokens[start : start + count], hits))
+
+
+def test_two_prompts_in_turn_are_both_remembered_where_parked_cells_have_a_price():
+    home = Home(size=200, spare=0, stash=100)
+    for _ in range(2):
+        home.remember(FIRST)
+        home.remember(SECOND)
+    assert home.known(FIRST) == 40
+    assert home.known(SECOND) == 40
+    home.check()
+
+
+def test_a_prompt_that_was_pushed_out_in_pieces_comes_back_whole():
+    home = Home(size=130, stash=200)
+    long = list(range(1000, 1120))
+    home.remember(long)
+    home.remember([1] * 30)
+    home.remember([2] * 100)
+    assert home.known(long) == 120
+    home.check()
+
+
+def test_what_is_dropped_for_its_number_comes_back():
+    home = Home(size=200, sequences=2, stash=100)
+    for prompt in (FIRST, SECOND, [7] * 20):
+        home.remember(prompt)
+    assert home.known(FIRST) == 40
+
+
+def test_a_copy_is_used_as_far_as_it_agrees_and_behind_what_is_held():
+    home = Home(size=200, spare=0, stash=100)
+    home.remember(FIRST)
+    home.remember(SECOND)
+    assert home.known([*FIRST[:25], 9, 9]) == 25
+    one = home.begin([*FIRST[:20], 8])
+    assert home.open[one][1] == 20
+    assert home.known(FIRST) == 40
+    home.check()
+
+
+def test_without_room_nothing_is_brought_back_and_nothing_is_lost():
+    home = Home(size=60, spare=0, stash=100)
+    home.remember(FIRST)
+    other = home.begin(SECOND)
+    home.compute(other, 40)
+    one = home.begin(FIRST)
+    assert home.open[one][1] == 0
+    home.check()
+    home.close(other)
+    home.close(one)
+    assert home.known(FIRST) == 40
+
+
+def test_what_is_wanted_least_makes_room():
+    stash = Stash(100)
+    put(stash, FIRST)
+    put(stash, SECOND)
+    assert stash.find(FIRST, 0)
+    put(stash, [5] * 40)
+    assert stash.find(SECOND, 0) is None
+    assert stash.find(FIRST, 0)[1] == 40
+    assert stash.size == 80
+
+
+def test_what_is_there_already_is_not_copied_again():
+    stash = Stash(1000)
+    put(stash, FIRST)
+    assert stash.wanted(FIRST, 0) == 0
+    assert stash.wanted(FIRST, 10) == 0
+    assert stash.wanted([*FIRST, *SECOND], 40) == 40
+    put(stash, [*FIRST, *SECOND])
+    assert stash.size == 80, "the shorter copy is part of the longer one"
+    assert stash.wanted([1] * 15, 0) == 0, "as quickly computed"
+    assert Stash(0).wanted(FIRST, 0) == 0
+    assert Stash(30).wanted(FIRST, 0) == 30
+
+
+runs = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=5)
+prompts = runs.map(lambda runs: [token for token, count in runs for _ in range(count)])
+plans = st.lists(
+    st.tuples(st.just("begin"), prompts)
+    | st.tuples(
+        st.sampled_from(("compute", "publish", "park", "close")), st.tuples(st.integers(0, 3), st.integers(1, 80))
+    ),
+    max_size=40,
+)
+
+
+@given(plans, st.sampled_from((0, 20, 1000)), st.sampled_from((0, 20, 64, 500)))
+def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, stash):
+    home = Home(size=160, spare=spare, stash=stash)
+    for kind, value in plan:
+        if kind == "begin":
+            home.begin(value)
+        elif home.open:
+            which, count = value
+            sequence = sorted(home.open)[which % len(home.open)]
+            act = getattr(home, kind)
+            act(sequence, count) if kind == "compute" else act(sequence)
+        home.check()
+        assert home.cells._stash.size <= stash
+    for sequence in list(home.open):
+        home.close(sequence)
+    assert home.cells.available == home.cells.size
