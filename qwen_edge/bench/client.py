@@ -135,7 +135,7 @@ class Server:
                 if response.status != 200:
                     raise RefusedError(url, response.status, await response.text(errors="replace"))
                 yield response
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise UserError(f"{url} is no address of a server: it should begin like http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
             raise UnreachableError(f"{url} cannot be reached: {error}. Is the server running?") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from random import Random
 
 import aiohttp
@@ -10,6 +11,7 @@ import aiohttp
 from qwen_edge.bench.client import Server
 from qwen_edge.bench.memory import resident
 from qwen_edge.bench.report import Results
+from qwen_edge.bench.start import running
 from qwen_edge.bench.workloads import WORKLOADS
 
 Say = Callable[[str], None]
@@ -21,12 +23,23 @@ async def measure(
     repeat: int,
     seed: int,
     say: Say,
+    *,
+    start: Sequence[Sequence[str]] = (),
+    load_seconds: float = 600.0,
 ) -> Results:
     """Every server once with a first question that does not count, then all of them in turn, `repeat` times for each
-    work that is not slow. `say` hears what is being done. Raises UserError if a server cannot be measured."""
+    work that is not slow. `say` hears what is being done. `start` has a command for each URL, or none: they run as long
+    as this does. Raises UserError if a server cannot be started or measured."""
     results = Results(urls)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)))
         servers = [Server(url, http) for url in urls]
+        if start:
+            # one has loaded before the next begins, so that each has the machine for itself
+            for server, url, command in zip(servers, urls, start, strict=True):
+                say(f"start: {url}")
+                child = await stack.enter_async_context(running(server, command))
+                results.add("start", url, {"load time, s": await child.load(server, load_seconds)})
         for server in servers:
             await server.ask("Hello", max_tokens=4)
         for name in work:

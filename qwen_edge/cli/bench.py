@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import partial
+import shlex
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -14,8 +17,21 @@ from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 
+_T = TypeVar("_T")
+
+_LOAD_SECONDS = 600.0
 _QUICK = tuple(name for name, work in WORKLOADS.items() if not work.slow)
 _SLOW = ", ".join(f'"{name}"' for name, work in WORKLOADS.items() if work.slow)
+
+
+def _arguments(_context: click.Context, _option: click.Parameter, commands: tuple[str, ...]) -> list[list[str]]:
+    try:
+        split = [shlex.split(command) for command in commands]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; words are quoted as in a shell.") from None
+    if not all(split):
+        raise click.BadParameter("an empty command starts nothing.")
+    return split
 
 
 @click.command("bench")
@@ -34,19 +50,65 @@ _SLOW = ", ".join(f'"{name}"' for name, work in WORKLOADS.items() if work.slow)
     help=f"Times that each server is asked; {_SLOW} is asked once in any case.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the prompts' words.")
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="COMMAND",
+    callback=_arguments,
+    help="Start the first URL's server so, and stop it at the end; again for the second URL's, and so on. Its load "
+    "time, until it has answered with one token, is measured once. COMMAND has to stay in the foreground. No shell "
+    "reads it: for variables write env NAME=VALUE COMMAND.",
+)
+@click.option(
+    "--load-seconds",
+    type=click.FloatRange(0, min_open=True),
+    help=f"How long a server of --start may load.  [default: {_LOAD_SECONDS:g}]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Every run, as JSON on standard output.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians into an SVG file.")
-def command(
-    urls: tuple[str, ...], work: tuple[str, ...], repeat: int, seed: int, as_json: bool, plot: Path | None
-) -> None:
+def command(urls: tuple[str, ...], as_json: bool, plot: Path | None, **options: Any) -> None:
     """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, one or several side by side.
 
     They are asked in turn, after a first question that does not count, and the first is compared with the others.
     """
-    results = asyncio.run(measure(urls, work or _QUICK, repeat, seed, partial(click.echo, err=True)))
+    _check(urls, options)
+    measuring = measure(
+        urls,
+        options["work"] or _QUICK,
+        options["repeat"],
+        options["seed"],
+        lambda doing: click.echo(doing, err=True),
+        start=options["start"],
+        load_seconds=options["load_seconds"] or _LOAD_SECONDS,
+    )
+    try:
+        results = asyncio.run(_until_signalled(measuring))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     if as_json:
         click.echo(json.dumps(results.as_json(), ensure_ascii=False, indent=1))
     else:
         Console().print(results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
+
+
+def _check(urls: tuple[str, ...], options: dict[str, Any]) -> None:
+    start = options["start"]
+    if start and len(start) != len(urls):
+        raise click.UsageError(
+            f"The number of commands to --start is {len(start)}, that of URLs {len(urls)}: give one command for each "
+            "URL, in the same order, or none at all."
+        )
+    if options["load_seconds"] and not start:
+        raise click.UsageError("--load-seconds is for the servers of --start, and there is none.")
+
+
+async def _until_signalled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Any signal that would end this process cancels the work instead, so that no server it started is left behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, task.cancel)
+    return await work
