@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from qwen_edge.bench import article
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 
 _T = TypeVar("_T")
 
+_REPEAT = 3
 _LOAD_SECONDS = 600.0
 _QUICK = tuple(name for name, work in WORKLOADS.items() if not work.slow)
 _SLOW = ", ".join(f'"{name}"' for name, work in WORKLOADS.items() if work.slow)
@@ -43,11 +45,17 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     help=f"Only this; may be given again.  [default: all but {_SLOW}, which takes minutes]",
 )
 @click.option(
+    "--article",
+    "as_article",
+    is_flag=True,
+    help="The article's table: load time (with --start), first token, tokens/s, memory, and whether 8K tokens of "
+    "context are supported. Takes minutes.",
+)
+@click.option(
     "--repeat",
     type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help=f"Times that each server is asked; {_SLOW} is asked once in any case.",
+    help=f"Times that each server is asked; {_SLOW} is asked once in any case.  "
+    f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the prompts' words.")
 @click.option(
@@ -66,16 +74,16 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
 )
 @click.option("--json", "as_json", is_flag=True, help="Every run, as JSON on standard output.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians into an SVG file.")
-def command(urls: tuple[str, ...], as_json: bool, plot: Path | None, **options: Any) -> None:
+def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, one or several side by side.
 
     They are asked in turn, after a first question that does not count, and the first is compared with the others.
     """
-    _check(urls, options)
+    _check(urls, as_article, options)
     measuring = measure(
         urls,
-        options["work"] or _QUICK,
-        options["repeat"],
+        options["work"] or (article.WORK if as_article else _QUICK),
+        options["repeat"] or (article.REPEAT if as_article else _REPEAT),
         options["seed"],
         lambda doing: click.echo(doing, err=True),
         start=options["start"],
@@ -88,12 +96,12 @@ def command(urls: tuple[str, ...], as_json: bool, plot: Path | None, **options: 
     if as_json:
         click.echo(json.dumps(results.as_json(), ensure_ascii=False, indent=1))
     else:
-        Console().print(results.table())
+        Console().print(article.article_table(results) if as_article else results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
 
 
-def _check(urls: tuple[str, ...], options: dict[str, Any]) -> None:
+def _check(urls: tuple[str, ...], as_article: bool, options: dict[str, Any]) -> None:
     start = options["start"]
     if start and len(start) != len(urls):
         raise click.UsageError(
@@ -102,6 +110,8 @@ def _check(urls: tuple[str, ...], options: dict[str, Any]) -> None:
         )
     if options["load_seconds"] and not start:
         raise click.UsageError("--load-seconds is for the servers of --start, and there is none.")
+    if as_article and options["work"]:
+        raise click.UsageError("--article has work of its own: leave out --work, or --article.")
 
 
 async def _until_signalled(work: Coroutine[Any, Any, _T]) -> _T:

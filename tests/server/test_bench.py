@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import aiohttp
 import pytest
 
+from qwen_edge.bench.article import article_table
 from qwen_edge.bench.client import Answer, Server
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
@@ -128,3 +129,17 @@ def test_two_zeroes_are_equal():
     for server in results.servers:
         results.add("8K context", server, {"8K supported": 0.0})
     assert results.rows[0].ratio("ours", "theirs") == 1.0
+
+
+def test_the_articles_table_has_a_line_for_each_server_and_a_dash_for_what_is_not_known():
+    results = Results(["ours", "theirs"])
+    for first in (0.1, 0.3, 0.2):
+        results.add("relativity", "ours", {"first token, s": first, "tokens/s": 25.0})
+    results.add("start", "ours", {"load time, s": 1.8})
+    results.add("8K context", "ours", {"8K supported": 1.0})
+    results.add("8K context", "theirs", {"8K supported": 0.0})
+    cells = [list(column.cells) for column in article_table(results).columns]
+    assert list(zip(*cells, strict=True)) == [
+        ("ours", "1.80", "200", "25.00", "-", "yes"),
+        ("theirs", "-", "-", "-", "-", "no"),
+    ]

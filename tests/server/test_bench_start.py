@@ -1,6 +1,7 @@
 """The benchmark starts servers, measures how long they load, and leaves none behind."""
 
 import asyncio
+import json
 import shlex
 import signal
 import socket
@@ -190,6 +191,24 @@ def test_an_interrupted_bench_leaves_no_server_behind(small, number):
     assert not server.runs
 
 
+def test_the_articles_question_is_asked_ten_times_and_8k_once(small, capsys):
+    server = small()
+    main("bench", server.url, "--article", "--json", "--start", shlex.join(server.command))
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    runs = {(one["workload"], one["figure"]): len(one["runs"][server.url]) for one in figures}
+    assert runs[("relativity", "tokens/s")] == 10
+    assert runs[("8K context", "8K supported")] == runs[("start", "load time, s")] == 1
+
+
+def test_the_articles_table_is_printed(small, capsys):
+    server = small()
+    main("bench", server.url, "--article", "--repeat", "2", "--start", shlex.join(server.command))
+    printed = capsys.readouterr()
+    assert printed.out.split()[-1] == "yes"
+    assert "relativity, 2 of 2" in printed.err
+    assert "relativity, 3" not in printed.err
+
+
 def test_8k_is_measured_only_where_it_is_asked_for(small, capsys):
     server = small()
     main("bench", server.url, "--repeat", "1", "--start", shlex.join(server.command))
@@ -203,8 +222,9 @@ def test_8k_is_measured_only_where_it_is_asked_for(small, capsys):
         (["--start", "a 'b"], "No closing quotation; words are quoted as in a shell."),
         (["--start", ""], "an empty command starts nothing"),
         (["--load-seconds", "5"], "--load-seconds is for the servers of --start, and there is none."),
+        (["--article", "--work", "relativity"], "--article has work of its own"),
     ],
-    ids=["count", "quotation", "empty", "load-seconds alone"],
+    ids=["count", "quotation", "empty", "load-seconds alone", "article and work"],
 )
 def test_options_that_do_not_go_together_are_told_in_a_sentence(options, sentence, capsys):
     with pytest.raises(SystemExit) as ended:
