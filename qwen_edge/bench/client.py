@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from qwen_edge.errors import UserError
+
+
+class UnreachableError(UserError):
+    """There is no connection to the server, or it broke."""
+
+
+class RefusedError(UserError):
+    """The server answers, but not with what was asked for: `status` is HTTP's."""
+
+    def __init__(self, url: str, status: int, words: str) -> None:
+        remedy = " Is this a server of OpenAI's API?" if status == 404 else ""
+        super().__init__(f"{url} answers {status}: {words[:300]}{remedy}")
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -67,12 +82,7 @@ class Server:
         at, usage = list[float](), dict[str, int]()
         began = time.perf_counter()
         try:
-            async with self._http.post(f"{self.url}/v1/chat/completions", json=body) as response:
-                if response.status == 400 and "ignore_eos" in more:  # a strict server: its answers end where they end
-                    del more["ignore_eos"]
-                    return await self.ask(user, system=system, max_tokens=max_tokens, begun=begun, **more)
-                if response.status != 200:
-                    raise UserError(f"{self.url} answers {response.status}: {(await response.text())[:300]}")
+            async with self._request("POST", "/v1/chat/completions", json=body) as response:
                 async for line in response.content:
                     if line.startswith(b"data: {"):
                         chunk = json.loads(line[6:])
@@ -81,8 +91,11 @@ class Server:
                             at.append(time.perf_counter() - began)
                             if begun:
                                 begun.set()
-        except aiohttp.ClientError as error:
-            raise UserError(f"{self.url} cannot be reached: {error}. Is the server running?") from None
+        except RefusedError as refused:
+            if refused.status != 400 or "ignore_eos" not in more:
+                raise
+            del more["ignore_eos"]  # a strict server: its answers end where they end
+            return await self.ask(user, system=system, max_tokens=max_tokens, begun=begun, **more)
         finally:
             if begun:  # whoever waits for the beginning need not wait for one that will not come
                 begun.set()
@@ -90,16 +103,42 @@ class Server:
             raise UserError(f"{self.url} answered without any text.")
         return Answer(tuple(at), usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0))
 
-    async def model(self) -> str:
-        if self._model is None:
+    async def prompt_tokens(self, user: str) -> int:
+        """Ask for one token of answer, which need not have any text, and return how many tokens the server counts in
+        the prompt; 0 if it does not say. Raises UserError as `ask` does."""
+        messages = [{"role": "user", "content": user}]
+        body = {"model": await self.model(), "messages": messages, "max_tokens": 1, "temperature": 0}
+        async with self._request("POST", "/v1/chat/completions", json=body) as response:
             try:
-                async with self._http.get(f"{self.url}/v1/models") as response:
+                usage = (await response.json(content_type=None)).get("usage") or {}
+            except (ValueError, AttributeError):
+                raise UserError(f"{self.url} answers with something that is no chat completion.") from None
+        return int(usage.get("prompt_tokens", 0))
+
+    async def model(self) -> str:
+        """The name of the server's first model."""
+        if self._model is None:
+            async with self._request("GET", "/v1/models") as response:
+                try:
                     self._model = str((await response.json(content_type=None))["data"][0]["id"])
-            except (aiohttp.ClientError, KeyError, IndexError, ValueError) as error:
-                raise UserError(
-                    f"{self.url}/v1/models names no model: {error!r}. Is this a server of OpenAI's API?"
-                ) from None
+                except (KeyError, IndexError, TypeError, ValueError) as error:
+                    raise UserError(
+                        f"{self.url}/v1/models names no model: {error!r}. Is this a server of OpenAI's API?"
+                    ) from None
         return self._model
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = self.url + path
+        try:
+            async with self._http.request(method, url, **options) as response:
+                if response.status != 200:
+                    raise RefusedError(url, response.status, await response.text(errors="replace"))
+                yield response
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise UserError(f"{url} is no address of a server: it should begin like http://127.0.0.1:8080.") from None
+        except aiohttp.ClientError as error:
+            raise UnreachableError(f"{url} cannot be reached: {error}. Is the server running?") from None
 
 
 def _has_text(chunk: dict[str, Any]) -> bool:

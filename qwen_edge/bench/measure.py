@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from random import Random
 
 import aiohttp
@@ -10,30 +13,64 @@ import aiohttp
 from qwen_edge.bench.client import Server
 from qwen_edge.bench.memory import resident
 from qwen_edge.bench.report import Results
+from qwen_edge.bench.start import running
 from qwen_edge.bench.workloads import WORKLOADS
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: how long a server may load, and how long all rest before the work and before their memory is looked at,
+    as servers tidy up when nobody asks."""
+
+    load: float = 600.0
+    rest: float = 0.0
 
 
 async def measure(
-    urls: Sequence[str], work: Sequence[str], repeat: int, seed: int, say: Callable[[str], None]
+    urls: Sequence[str],
+    work: Sequence[str],
+    repeat: int,
+    seed: int,
+    say: Say,
+    *,
+    start: Sequence[Sequence[str]] = (),
+    patience: Patience = Patience(),
 ) -> Results:
     """Every server once with a first question that does not count, then all of them in turn, `repeat` times for each
-    work. `say` hears what is being done. Raises UserError if a server cannot be measured."""
+    work that is not slow. `say` hears what is being done. `start` has a command for each URL, or none: they run as long
+    as this does. Raises UserError if a server cannot be started or measured."""
     results = Results(urls)
     # a connection for each question: some servers close one that is kept just when it is used again
     connector = aiohttp.TCPConnector(force_close=True)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as http:
+    async with AsyncExitStack() as stack:
+        session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        http = await stack.enter_async_context(session)
         servers = [Server(url, http) for url in urls]
+        if start:
+            # one has loaded before the next begins, so that each has the machine for itself
+            for server, url, command in zip(servers, urls, start, strict=True):
+                say(f"start: {url}")
+                child = await stack.enter_async_context(running(server, command))
+                results.add("start", url, {"load time, s": await child.load(server, patience.load)})
         for server in servers:
             await server.ask("Hello", max_tokens=4)
+        await asyncio.sleep(patience.rest)
         for name in work:
-            for number in range(repeat):
-                # every other round begins with the last server, so that none is always the first
-                for server, url in list(zip(servers, urls, strict=True))[:: -1 if number % 2 else 1]:
-                    say(f"{name}, {number + 1} of {repeat}: {url}")
-                    rng = Random(f"{seed} {name} {number}")  # noqa: S311 - words, not keys
-                    results.add(name, url, await WORKLOADS[name](server, rng))
-    sizes = [resident(url) for url in urls]
-    for url, size in zip(urls, sizes, strict=True):
-        if size is not None and None not in sizes:  # a row has all servers
-            results.add("after all of it", url, {"memory (PSS), MiB": size / (1 << 20)})
+            await _in_turn(servers, name, 1 if WORKLOADS[name].slow else repeat, seed, say, results)
+        await asyncio.sleep(patience.rest)
+        for url in urls:
+            size = resident(url)
+            if size is not None:
+                results.add("after all of it", url, {"memory (PSS), MiB": size / (1 << 20)})
     return results
+
+
+async def _in_turn(servers: Sequence[Server], name: str, repeat: int, seed: int, say: Say, results: Results) -> None:
+    for number in range(repeat):
+        # every other round begins with the last server, so that none is always the first
+        for server, url in list(zip(servers, results.servers, strict=True))[:: -1 if number % 2 else 1]:
+            say(f"{name}, {number + 1} of {repeat}: {url}")
+            rng = Random(f"{seed} {name} {number}")  # noqa: S311 - words, not keys
+            results.add(name, url, await WORKLOADS[name].run(server, rng))

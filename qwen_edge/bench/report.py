@@ -29,7 +29,7 @@ class Row:
     def ratio(self, server: str, other: str) -> float:
         """Run by run, the median of server / other: above 1 is better where more is better, worse elsewhere."""
         pairs = zip(self.runs[server], self.runs[other], strict=True)
-        return statistics.median(mine / theirs if theirs else float("inf") for mine, theirs in pairs)
+        return statistics.median(_ratio(mine, theirs) for mine, theirs in pairs)
 
     @property
     def more_is_better(self) -> bool:
@@ -49,7 +49,17 @@ class Results:
 
     @property
     def rows(self) -> list[Row]:
-        return [Row(workload, figure, dict(runs)) for (workload, figure), runs in self._runs.items()]
+        """The figures that are known of every server: nothing stands beside a gap."""
+        return [
+            Row(workload, figure, dict(runs))
+            for (workload, figure), runs in self._runs.items()
+            if runs.keys() == set(self.servers)
+        ]
+
+    def median(self, workload: str, figure: str, server: str) -> float | None:
+        """None if that was not measured, or could not be."""
+        runs = self._runs.get((workload, figure), {}).get(server)
+        return statistics.median(runs) if runs else None
 
     def table(self) -> Table:
         """Medians with all runs behind them, and the first server's ratio to each of the others."""
@@ -70,6 +80,12 @@ class Results:
                 for row in self.rows
             ],
         }
+
+
+def _ratio(mine: float, theirs: float) -> float:
+    if mine == theirs:  # two zeroes, too
+        return 1.0
+    return mine / theirs if theirs else float("inf")
 
 
 def _listed(values: Sequence[float]) -> str:

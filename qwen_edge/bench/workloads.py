@@ -6,12 +6,23 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 
-from qwen_edge.bench.client import Answer, Server
+from qwen_edge.bench.client import Answer, RefusedError, Server
+from qwen_edge.errors import UserError
 
 Figures = Mapping[str, float]
-Workload = Callable[[Server, Random], Awaitable[Figures]]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`run` does the work once. What is slow takes minutes on a CPU: it is done once for each server, whatever number
+    of repeats is asked for, and only when it is asked for itself."""
+
+    run: Callable[[Server, Random], Awaitable[Figures]]
+    slow: bool = False
+
 
 _TEXT = (
     "the a kitchen hall garden window door lamp sensor morning evening water light warm cold open close north south "
@@ -19,6 +30,8 @@ _TEXT = (
     "because while slowly quickly reads shows turns keeps finds and or with without house street market river bridge"
 )
 _WORDS = _TEXT.split()
+
+_8K, _8K_ANSWER, _8K_MARGIN = 8192, 16, 8  # tokens
 
 
 async def one_question(server: Server, rng: Random) -> Figures:
@@ -59,18 +72,42 @@ async def long_prompt(server: Server, rng: Random) -> Figures:
 
 
 async def relativity(server: Server, rng: Random) -> Figures:
-    """The question of the article on Qwen3-0.6B at the edge."""
+    """The question of the article on Qwen3-0.6B at the edge, always the same: a server may remember the prompt."""
     answer = await server.ask("请简述相对论的基本原理", max_tokens=256)
     return {"first token, s": answer.first, "tokens/s": answer.speed}
 
 
+async def context_of_8k(server: Server, rng: Random) -> Figures:
+    """A prompt that fills 8,192 tokens, but for a few, with the 16 of its answer. A server that refuses it, or cuts it,
+    does not support 8K. Raises UserError if the server does not count tokens."""
+    try:
+        few, more = [await server.prompt_tokens(_rounds(rng, count)) for count in (4, 12)]
+        if few >= more:
+            raise UserError(
+                f"{server.url} does not tell in usage.prompt_tokens how long a prompt is, "
+                'so none of 8K can be made for it. Leave out "8K context".'
+            )
+        a_round = round((more - few) / 8)
+        count = 4 + (_8K - _8K_ANSWER - _8K_MARGIN - few) // a_round
+        answer = await server.ask(_rounds(rng, count), max_tokens=_8K_ANSWER, ignore_eos=True)
+    except RefusedError as refused:
+        if not 400 <= refused.status < 500:
+            raise
+        return {"8K supported": 0.0}
+    # some servers keep the part that fits, and answer that: their own count tells (none tells nothing)
+    if 0 < answer.prompt_tokens < 0.98 * (few + (count - 4) * a_round):
+        return {"8K supported": 0.0}
+    return {"8K supported": 1.0, "first token, s": answer.first}
+
+
 WORKLOADS: Mapping[str, Workload] = {
-    "one question": one_question,
-    "eight clients": eight_clients,
-    "long prompt": long_prompt,
-    "relativity": relativity,
+    "one question": Workload(one_question),
+    "eight clients": Workload(eight_clients),
+    "long prompt": Workload(long_prompt),
+    "relativity": Workload(relativity),
+    "8K context": Workload(context_of_8k, slow=True),
 }
-MORE_IS_BETTER = {"tokens/s", "total tokens/s"}
+MORE_IS_BETTER = {"tokens/s", "total tokens/s", "8K supported"}
 
 
 async def _at_once(asks: list[Callable[[], Awaitable[Answer]]]) -> tuple[list[Answer], float]:
@@ -82,3 +119,9 @@ async def _at_once(asks: list[Callable[[], Awaitable[Answer]]]) -> tuple[list[An
 
 def _words(rng: Random, count: int) -> str:
     return " ".join(rng.choice(_WORDS) for _ in range(count))
+
+
+def _rounds(rng: Random, count: int) -> str:
+    """The same 16 words in a new order each round, so that every round has as many tokens as the others."""
+    words = _WORDS[:16]
+    return "Words: " + " ".join(word for _ in range(count) for word in rng.sample(words, len(words)))

@@ -4,35 +4,129 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import partial
+import shlex
+import signal
+import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from qwen_edge.bench.measure import measure
+from qwen_edge.bench import article
+from qwen_edge.bench.measure import Patience, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
+
+_T = TypeVar("_T")
+
+_REPEAT = 3
+_LOAD_SECONDS = 600.0
+_QUICK = tuple(name for name, work in WORKLOADS.items() if not work.slow)
+_SLOW = ", ".join(f'"{name}"' for name, work in WORKLOADS.items() if work.slow)
+
+
+def _arguments(_context: click.Context, _option: click.Parameter, commands: tuple[str, ...]) -> list[list[str]]:
+    try:
+        split = [shlex.split(command) for command in commands]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; words are quoted as in a shell.") from None
+    if not all(split):
+        raise click.BadParameter("an empty command starts nothing.")
+    return split
 
 
 @click.command("bench")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
-@click.option("--work", type=click.Choice(list(WORKLOADS)), multiple=True, help="Only this; may be given again.")
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Times that each server is asked.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the prompts' words.")
+@click.option(
+    "--work",
+    type=click.Choice(list(WORKLOADS)),
+    multiple=True,
+    help=f"Only this; may be given again.  [default: all but {_SLOW}, which takes minutes]",
+)
+@click.option(
+    "--article",
+    "as_article",
+    is_flag=True,
+    help="The article's table: load time (with --start), first token, tokens/s, memory, and whether 8K tokens of "
+    "context are supported. Takes minutes.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    help=f"Times that each server is asked; {_SLOW} is asked once in any case.  "
+    f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
+)
+@click.option("--seed", type=int, help="Of the prompts' words: the same seed asks what servers may remember.")
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="COMMAND",
+    callback=_arguments,
+    help="Start the first URL's server so, and stop it at the end; again for the second URL's, and so on. Its load "
+    "time, until it has answered with one token, is measured once. COMMAND has to stay in the foreground. No shell "
+    "reads it: for variables write env NAME=VALUE COMMAND.",
+)
+@click.option(
+    "--load-seconds",
+    type=click.FloatRange(0, min_open=True),
+    help=f"How long a server of --start may load.  [default: {_LOAD_SECONDS:g}]",
+)
+@click.option(
+    "--rest",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Seconds of silence before the work, and before memory is measured: servers tidy up when nobody asks.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Every run, as JSON on standard output.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians into an SVG file.")
-def command(
-    urls: tuple[str, ...], work: tuple[str, ...], repeat: int, seed: int, as_json: bool, plot: Path | None
-) -> None:
+def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, one or several side by side.
 
     They are asked in turn, after a first question that does not count, and the first is compared with the others.
     """
-    results = asyncio.run(measure(urls, work or tuple(WORKLOADS), repeat, seed, partial(click.echo, err=True)))
+    _check(urls, as_article, options)
+    measuring = measure(
+        urls,
+        options["work"] or (article.WORK if as_article else _QUICK),
+        options["repeat"] or (article.REPEAT if as_article else _REPEAT),
+        time.time_ns() if options["seed"] is None else options["seed"],
+        lambda doing: click.echo(doing, err=True),
+        start=options["start"],
+        patience=Patience(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
+    )
+    try:
+        results = asyncio.run(_until_signalled(measuring))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     if as_json:
         click.echo(json.dumps(results.as_json(), ensure_ascii=False, indent=1))
     else:
-        Console().print(results.table())
+        Console().print(article.article_table(results) if as_article else results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
+
+
+def _check(urls: tuple[str, ...], as_article: bool, options: dict[str, Any]) -> None:
+    start = options["start"]
+    if start and len(start) != len(urls):
+        raise click.UsageError(
+            f"The number of commands to --start is {len(start)}, that of URLs {len(urls)}: give one command for each "
+            "URL, in the same order, or none at all."
+        )
+    if options["load_seconds"] and not start:
+        raise click.UsageError("--load-seconds is for the servers of --start, and there is none.")
+    if as_article and options["work"]:
+        raise click.UsageError("--article has work of its own: leave out --work, or --article.")
+
+
+async def _until_signalled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Any signal that would end this process cancels the work instead, so that no server it started is left behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, task.cancel)
+    return await work

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import aiohttp
 import pytest
 
+from qwen_edge.bench.article import article_table
 from qwen_edge.bench.client import Answer, Server
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
@@ -35,6 +36,27 @@ async def test_what_a_server_refuses_is_told_in_its_own_words(serve):
         await measure([served.address], ["one question"], 1, 1, lambda said: None)
 
 
+async def test_8k_is_a_prompt_that_nearly_fills_8192_tokens_with_its_answer(serve):
+    served = await serve(lambda prompt: "some words " * 5, context=8192)
+    served.backend.batch = 4096
+    results = await measure([served.address], ["8K context"], 3, 1, lambda said: None)
+    longest = max(position + length for batch in served.backend.decodes for position, length in batch)
+    assert 8192 - 150 < longest <= 8192
+    assert results.median("8K context", "8K supported", served.address) == 1.0
+    assert [len(row.runs[served.address]) for row in results.rows if row.workload == "8K context"] == [1, 1]
+
+
+@pytest.mark.parametrize("context", [8000, 512], ids=["the 8K", "even what is counted before"])
+async def test_a_server_that_refuses_8k_does_not_end_the_bench(serve, context):
+    served = await serve(lambda prompt: "some words " * 5, context=context)
+    served.backend.batch = 4096
+    results = await measure([served.address], ["8K context", "relativity"], 1, 1, lambda said: None)
+    assert results.median("8K context", "8K supported", served.address) == 0.0
+    assert results.median("8K context", "first token, s", served.address) is None
+    assert results.median("relativity", "tokens/s", served.address)
+    ET.fromstring(draw(results))
+
+
 async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkeypatch):
     served = await serve(lambda prompt: "some words " * 5)
     urls = [served.address, served.address + "/"]
@@ -52,6 +74,13 @@ async def test_who_waits_for_the_beginning_of_an_answer_that_fails_goes_on(serve
         with pytest.raises(UserError):
             await Server(served.address, http).ask("x" * 100, begun=begun)
     assert begun.is_set()
+
+
+async def test_one_token_without_text_is_an_answer_whose_prompt_is_counted(serve):
+    served = await serve(lambda prompt: "<think>\nHm.\n</think>\n\nYes.")
+    async with aiohttp.ClientSession() as http:
+        server = Server(served.address, http)
+        assert await server.prompt_tokens("hello") == await server.prompt_tokens("hi") + 3
 
 
 async def test_a_server_that_is_not_there_is_named():
@@ -83,3 +112,34 @@ def test_ratios_are_taken_run_by_run():
     assert row.median("ours") == 10.0
     assert row.ratio("ours", "theirs") == 2.0
     assert row.more_is_better
+
+
+def test_a_figure_that_one_server_lacks_is_left_out_of_rows_and_told_where_it_is_known():
+    results = Results(["ours", "theirs"])
+    results.add("8K context", "ours", {"8K supported": 1.0, "first token, s": 60.0})
+    results.add("8K context", "theirs", {"8K supported": 0.0})
+    assert [(row.workload, row.figure) for row in results.rows] == [("8K context", "8K supported")]
+    assert results.table().row_count == 1
+    assert results.median("8K context", "first token, s", "ours") == 60.0
+    assert results.median("8K context", "first token, s", "theirs") is None
+
+
+def test_two_zeroes_are_equal():
+    results = Results(["ours", "theirs"])
+    for server in results.servers:
+        results.add("8K context", server, {"8K supported": 0.0})
+    assert results.rows[0].ratio("ours", "theirs") == 1.0
+
+
+def test_the_articles_table_has_a_line_for_each_server_and_a_dash_for_what_is_not_known():
+    results = Results(["ours", "theirs"])
+    for first in (0.1, 0.3, 0.2):
+        results.add("relativity", "ours", {"first token, s": first, "tokens/s": 25.0})
+    results.add("start", "ours", {"load time, s": 1.8})
+    results.add("8K context", "ours", {"8K supported": 1.0})
+    results.add("8K context", "theirs", {"8K supported": 0.0})
+    cells = [list(column.cells) for column in article_table(results).columns]
+    assert list(zip(*cells, strict=True)) == [
+        ("ours", "1.80", "200", "25.00", "-", "yes"),
+        ("theirs", "-", "-", "-", "-", "no"),
+    ]

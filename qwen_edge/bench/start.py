@@ -1,0 +1,136 @@
+"""Servers that the bench starts itself, to know how long they load. None outlives the bench."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import IO
+
+from qwen_edge.bench.client import RefusedError, Server, UnreachableError
+from qwen_edge.errors import UserError
+
+_PAUSE = 0.05  # seconds between two questions to a server that is loading
+_LAST_LINES, _LAST_BYTES = 10, 4096
+
+
+@asynccontextmanager
+async def running(server: Server, command: Sequence[str], *, grace: float = 10.0) -> AsyncIterator[Child]:
+    """`command` runs until the context is left; then it gets SIGTERM, and after `grace` seconds SIGKILL. Raises
+    UserError if it cannot be started, or if the server cannot be reached any more because the command has ended."""
+    await _must_be_free(server)
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        except OSError as error:
+            raise UserError(f"{shlex.join(command)} cannot be started: {error.strerror}.") from None
+        child = Child(shlex.join(command), process, log, began)
+        try:
+            yield child
+        except UnreachableError as error:
+            await asyncio.wait({child.ended}, timeout=1)  # a connection breaks a little before its process is gone
+            if child.ended.done():
+                raise UserError(f"{error} {child.story()}") from None
+            raise
+        finally:
+            await child.stop(grace)
+
+
+class Child:
+    """A command and all that it starts, in a process group of their own. `ended` is done when the command has ended,
+    with its exit status."""
+
+    def __init__(self, command: str, process: asyncio.subprocess.Process, log: IO[bytes], began: float) -> None:
+        self._command = command
+        self._process = process
+        self._log = log
+        self._began = began
+        self.ended = asyncio.create_task(self._wait())
+
+    async def load(self, server: Server, seconds: float) -> float:
+        """Seconds from the start until the server has answered with one token. Raises UserError when the command ends
+        before, when the server refuses for other reasons than loading, and after `seconds`."""
+        answering = asyncio.create_task(_first_answer(server))
+        try:
+            await asyncio.wait({answering, self.ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            taken = time.perf_counter() - self._began
+            if self.ended.done():
+                raise UserError(f"{server.url} has not answered. {self.story()}")
+            if not answering.done():
+                raise UserError(
+                    f"{server.url} has not answered within {seconds:g} s. Is this the address that {self._command} "
+                    f"listens at? If it only needs longer, give it more with --load-seconds. {self._last_lines()}"
+                )
+            await answering
+            return taken
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+
+    def story(self) -> str:
+        """How a command that has ended did so, and what it said last."""
+        status = self.ended.result()
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+        remedy = "" if status else " It has to stay in the foreground."
+        return f"{self._command} {how}.{remedy} {self._last_lines()}"
+
+    async def stop(self, grace: float) -> None:
+        """Returns when the command and what it started are gone."""
+        try:
+            if not self.ended.done():
+                self._signal(signal.SIGTERM)
+                await asyncio.wait({self.ended}, timeout=grace)
+        finally:  # also when this is interrupted
+            if not self.ended.done():
+                self._signal(signal.SIGKILL)
+        await asyncio.wait({self.ended})
+
+    async def _wait(self) -> int:
+        status = await self._process.wait()
+        self._signal(signal.SIGKILL)  # what it left behind; now, as its number may be another's later
+        return status
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _last_lines(self) -> str:
+        # not read(): the command writes where this file stands
+        size = os.fstat(self._log.fileno()).st_size
+        text = os.pread(self._log.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES)).decode(errors="replace")
+        lines = text.splitlines()[-_LAST_LINES:]
+        return "\n  ".join(["Its last lines:", *lines]) if lines else "It has said nothing."
+
+
+async def _must_be_free(server: Server) -> None:
+    try:
+        await server.model()
+    except UnreachableError:
+        return
+    except RefusedError:
+        pass  # something is there, and says no
+    raise UserError(
+        f"{server.url} answers already, before its server is started. Stop what runs there, or leave out --start."
+    )
+
+
+async def _first_answer(server: Server) -> None:
+    while True:
+        try:
+            await server.prompt_tokens("Hello")
+            return
+        except UnreachableError:
+            pass
+        except RefusedError as refused:
+            if refused.status != 503:
+                raise
+        await asyncio.sleep(_PAUSE)
