@@ -137,8 +137,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has decoded one token. `context` in tokens.
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
-    `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what the KV cache will have grown by
-    when the context is full; `tuning` is what was measured just now, if anything was."""
+    `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
+    the context and the stash are full; `tuning` is what was measured just now, if anything was."""
 
     name: str
     context: int

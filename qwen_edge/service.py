@@ -60,12 +60,12 @@ class ChatService:
             prompt=prompt,
             sampling=request.sampling,
             max_tokens=request.max_tokens or model.context,
-            max_seconds=self._answer_seconds,
+            max_seconds=min(request.max_seconds or _EVER, self._answer_seconds),
             stop=request.stop,
             reasoning=template.reasoning,
             reasons=reasons,
             priority=request.priority,
-            wait_seconds=_EVER if patient else self._wait_seconds,
+            wait_seconds=_EVER if patient else min(request.wait_seconds or _EVER, self._wait_seconds),
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)

@@ -228,7 +228,8 @@ class Supervisor:
             return context_too_long(failure.tokens, self.model.context if self.model else 0)
         if failure.code == "waited":
             return unavailable(
-                "The request has waited as long as server.wait_seconds allows: the server is busy.", retry_after=10
+                "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy.",
+                retry_after=10,
             )
         if failure.code == "bad_request":
             return RequestError(f"The request cannot be used: {failure.detail}.")

@@ -14,7 +14,8 @@ class ChatRequest:
     """One chat completion, checked and in the model's terms.
 
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
-    the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted."""
+    the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
+    answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -27,6 +28,8 @@ class ChatRequest:
     parallel_calls: bool = True
     priority: Priority = "interactive"
     choices: int = 1
+    wait_seconds: float | None = None
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True)

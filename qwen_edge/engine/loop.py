@@ -158,14 +158,15 @@ class Engine:
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
         assert sequence.place is not None
-        self._cells.park(sequence.place, sequence.tokens[: sequence.computed])
+        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length)
         sequence.place, sequence.computed = None, 0
         self._running.remove(sequence)
         self._waiting.append(sequence)
 
     def _look_ahead(self) -> float:
-        """Let the backend see to the cells of the next steps; returns the seconds that took. Raises EngineError."""
+        """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
         began = self._clock()
+        self._cells.tidy()
         self._backend.expect(self._cells.used + sum(one.cells_ahead for one in self._running))
         return self._clock() - began
 
@@ -252,7 +253,7 @@ class Engine:
         # a text may end before the last of the guesses that were right
         sequence.computed = min(sequence.computed, len(sequence.tokens))
         self._cells.shrink(sequence.place, sequence.computed)
-        self._cells.park(sequence.place, sequence.tokens[: sequence.computed])
+        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length)
         sequence.place = None
         self._running.remove(sequence)
         self._crowded = False

@@ -14,7 +14,7 @@ from qwen_edge.kv.radix import Node, Radix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
 
-_PIECE = 64  # cells that go at once, so that a full cache is not tidied at every step
+_PIECE = 128  # cells that go at once: a full cache is not tidied at every step, and no step copies more than this
 
 
 class Cache(Protocol):
@@ -47,6 +47,7 @@ class Cells:
         self._cache = cache
         self._tree = Radix()
         self._open: dict[int, int] = {}  # how many tokens each open sequence holds
+        self._prompts: dict[int, int] = {}  # how many of a parked sequence's tokens may well be asked for again
         self._idle = list(reversed(range(sequences)))
         self._age = 0.0
 
@@ -70,7 +71,6 @@ class Cells:
         sequence = self._idle.pop()
         self._open[sequence] = 0
         self.adopt(sequence, tokens)
-        self._tidy()
         self._restore(sequence, tokens)
         return sequence, self._open[sequence]
 
@@ -113,10 +113,14 @@ class Cells:
             self._replace(sequence, holder, length)
         self._tree.insert(sequence, tokens)
 
-    def park(self, sequence: int, tokens: Sequence[int]) -> None:
-        """The request is over, or waits again; these tokens are kept until their cells are needed."""
+    def park(self, sequence: int, tokens: Sequence[int], prompt: int) -> None:
+        """The request is over, or waits again; these tokens are kept until their cells are needed. After that, copies
+        are kept of the prompt, the first so many of them: an answer is no part of what comes next as it stands (chat
+        templates drop the reasoning), and was computed one by one, so that its cells lie scattered among those of
+        others and take as long to copy as to compute."""
         self.publish(sequence, tokens)
         del self._open[sequence]
+        self._prompts[sequence] = prompt
         self._touch(sequence, len(tokens))
         nodes = list(self._tree.path(sequence))
         if not nodes or len(nodes[0].sequences) > 1:
@@ -126,7 +130,6 @@ class Cells:
             for other in self._tree.ends_in(node):
                 if other not in self._open:
                     self._drop(other)
-        self._tidy()
 
     def close(self, sequence: int) -> None:
         """Forget an open sequence and what only it holds."""
@@ -151,33 +154,47 @@ class Cells:
             self._open[sequence] = until
             self.publish(sequence, tokens[:until])
 
+    def _keeps(self, node: Node, start: int) -> int:
+        """How many of a node's cells from `start` on are to be copied into the stash before they go."""
+        return self._stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
+
     def _keep(self, node: Node, start: int) -> None:
-        """Put a copy of the cells from `start` to the end of a node into the stash."""
-        tokens = self._tree.tokens(node)
-        if count := self._stash.wanted(tokens, start):
+        """Put a copy of them there."""
+        if count := self._keeps(node, start):
             saved = self._cache.save(next(iter(node.sequences)), start, start + count)
-            self._stash.put(Copy(tokens[: start + count], start, saved, node.hits))
+            self._stash.put(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
+
+    def _worth_keeping(self, node: Node) -> int:
+        """How many tokens, from the beginning, are the prompt of some sequence that holds this node."""
+        return max(self._prompts[sequence] for sequence in node.sequences)
 
     def _parked(self) -> int:
         """Cells that only parked sequences hold."""
         return sum(len(node.tokens) for node in self._tree.nodes() if node.sequences.isdisjoint(self._open))
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Between two steps: let go what parked sequences may not keep while others run, as far as that is done without
+        copying, or one piece."""
         while self._open and (excess := self._parked() - self._spare) > 0:
-            self._trim_least(excess)
+            if self._trim_least(excess):
+                return
 
-    def _trim_least(self, short: int) -> None:
-        """Take cells from the end of the stretch of least worth that only parked sequences hold."""
+    def _trim_least(self, short: int) -> bool:
+        """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be
+        copied."""
         ends = (n for n in self._tree.nodes() if not n.children and n.sequences.isdisjoint(self._open))
         node = min(ends, key=lambda node: node.worth)
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
-        self._keep(node, length)
+        if copied := self._keeps(node, length):
+            length = max(length, min(node.end, self._worth_keeping(node)) - _PIECE)
+            self._keep(node, length)
         for sequence in list(node.sequences):
             self._cache.forget(sequence, length, self._tree.length(sequence))
             self._tree.cut(sequence, length)
             if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
                 self._drop(sequence)
+        return copied > 0
 
     def _drop_least(self) -> bool:
         """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""
@@ -195,6 +212,7 @@ class Cells:
     def _drop(self, sequence: int) -> None:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
+        self._prompts.pop(sequence, None)
         self._idle.append(sequence)
 
     def _touch(self, sequence: int, length: int) -> None:

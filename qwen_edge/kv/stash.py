@@ -13,7 +13,7 @@ from typing import Any
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.worth import worth
 
-_LEAST = 16  # tokens: fewer are as quickly computed
+_LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class Stash:
     def wanted(self, tokens: Sequence[int], start: int) -> int:
         """How many tokens behind `start` should be put here; none if they are here or not worth it."""
         count = min(len(tokens) - start, self._limit)
-        if count < _LEAST:
+        if len(tokens) < _LEAST or count <= 0:
             return 0
         for copy in self._copies:
             if copy.start <= start and common_prefix(copy.tokens, tokens) >= start + count:
@@ -58,7 +58,9 @@ class Stash:
         """Take a copy that was wanted; the least worth makes room for it."""
         self._copies = [one for one in self._copies if not _covers(copy, one)]
         while self.size + copy.size > self._limit:
-            least = min(self._copies, key=lambda one: one.worth)
+            # what others lead on from is of no use without it, nor they: the ends go first
+            ends = [one for one in self._copies if not any(_leads_on(one, other) for other in (*self._copies, copy))]
+            least = min(ends or self._copies, key=lambda one: one.worth)
             self._age = max(self._age, least.worth)
             self._copies.remove(least)
         copy.worth = worth(self._age, copy.hits, copy.start)
@@ -70,12 +72,17 @@ class Stash:
         for copy in self._copies:
             if copy.start <= held:
                 until = common_prefix(copy.tokens, tokens)
-                if until >= (best[1] + 1 if best else held + _LEAST):
+                if until >= (best[1] + 1 if best else held + min(_LEAST, copy.size)):
                     best = copy, until
         if best:
             best[0].hits += 1
             best[0].worth = worth(self._age, best[0].hits, best[0].start)
         return best
+
+
+def _leads_on(one: Copy, other: Copy) -> bool:
+    """Whether the other copy goes on where this one ends, or later."""
+    return other.start >= len(one.tokens) and common_prefix(one.tokens, other.tokens) == len(one.tokens)
 
 
 def _covers(one: Copy, other: Copy) -> bool:

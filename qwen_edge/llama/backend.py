@@ -124,7 +124,7 @@ class LlamaBackend:
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
-            bytes_to_come=self._context.bytes_to_come,
+            bytes_to_come=self._context.bytes_to_come + self._load.stash_bytes,
             specials=tuple(self._specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),

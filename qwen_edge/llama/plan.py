@@ -20,13 +20,15 @@ _PROGRAM_BYTES = 120 << 20
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes by purpose. `token` are those of one token in a KV cache of `kv_type` that holds `tokens`; `compute` are
-    the buffers of one batch and its logits, `program` is everything that is not llama.cpp's."""
+    the buffers of one batch and its logits, `copies` those of what has to leave the cache, `program` is everything that
+    is not llama.cpp's."""
 
     weights: int
     tokens: int
     token: int
     kv_type: str
     compute: int
+    copies: int
     program: int = _PROGRAM_BYTES
 
     @property
@@ -34,12 +36,16 @@ class MemoryPlan:
         return self.tokens * self.token
 
     @property
+    def _parts(self) -> dict[str, int]:
+        parts = {"weights": self.weights, "KV cache": self.kv_cache, "compute": self.compute}
+        return {**parts, "copies": self.copies, "program": self.program}
+
+    @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute + self.program
+        return sum(self._parts.values())
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "KV cache": self.kv_cache, "compute": self.compute, "program": self.program}
-        sums = " + ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
+        sums = " + ".join(f"{name} {size / 1e6:.0f}" for name, size in self._parts.items())
         each = f"KV cache: {self.tokens} tokens x {self.token / 1024:.0f} KiB, {self.kv_type}"
         return f"{sums} = {self.total / 1e6:.0f} MB ({each})"
 
@@ -63,5 +69,6 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
             tokens=context.size,
             token=kv_bytes(model, settled.kv_type, 1),
             kv_type=settled.kv_type,
+            copies=settled.stash_bytes,
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

@@ -1,8 +1,8 @@
 """The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
 
 Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
-chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority). A parameter is honoured or refused;
-the few that are only labels for the caller's own books are named as such.
+chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds). A
+parameter is honoured or refused; the few that are only labels for the caller's own books are named as such.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from qwen_edge.messages import Priority, Sampling
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 
 
@@ -102,6 +103,8 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     enable_thinking: bool | None = None
     return_reasoning: bool | None = None
     priority: Priority | None = None
+    wait_seconds: _Seconds | None = None
+    max_seconds: _Seconds | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     typical_p: _Fraction | None = None
     dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
@@ -190,6 +193,8 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         parallel_calls=body.parallel_tool_calls is not False,
         priority=body.priority or "interactive",
         choices=body.n or 1,
+        wait_seconds=body.wait_seconds,
+        max_seconds=body.max_seconds,
     )
 
 

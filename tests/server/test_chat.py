@@ -228,6 +228,18 @@ async def test_an_answer_of_several_waits_for_its_place_as_long_as_it_takes(serv
     assert (status, len(answer["choices"])) == (200, 8)
 
 
+async def test_a_request_has_limits_of_its_own(serve):
+    served = await serve(lambda prompt: "x" * 60_000, parallel=1, context=1 << 16)
+    status, answer = await served.ask("once", max_seconds=0.2)
+    assert (status, answer["choices"][0]["finish_reason"]) == (200, "length")
+    assert 0 < len(answer["choices"][0]["message"]["content"]) < 60_000
+    long = asyncio.create_task(served.ask("long"))
+    await until(lambda: served.backend.open_samplers == 1)
+    status, answer = await served.ask("short", wait_seconds=0.1)
+    assert (status, "wait_seconds" in answer["error"]["message"]) == (503, True)
+    long.cancel()
+
+
 async def test_more_answers_than_may_wait_are_refused(serve):
     served = await serve(settings="  max_waiting: 1\nengine:\n  parallel: 2\n")
     status, answer = await served.ask("once", n=4)

@@ -15,6 +15,7 @@ class Home:
     def __init__(self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0) -> None:
         self.cache = FakeCache()
         self.cells = Cells(self.cache, size, sequences, spare, stash)
+        self.prompts: int | None = None  # how much of every sequence is prompt; None: all of it
         self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
 
     def begin(self, tokens: list[int]) -> int | None:
@@ -46,7 +47,7 @@ class Home:
 
     def park(self, sequence: int) -> None:
         tokens, computed = self.open.pop(sequence)
-        self.cells.park(sequence, tokens[:computed])
+        self.cells.park(sequence, tokens[:computed], len(tokens) if self.prompts is None else self.prompts)
 
     def close(self, sequence: int) -> None:
         del self.open[sequence]
@@ -133,14 +134,14 @@ def test_the_same_tokens_computed_twice_become_one():
 
 
 def test_a_full_cache_forgets_what_was_wanted_least_and_from_the_end():
-    home = Home(size=200, sequences=8)
-    often, once = [1] * 80, [2] * 80
+    home = Home(size=400, sequences=8)
+    often, once = [1] * 160, [2] * 160
     home.remember(often)
     home.remember(once)
-    assert home.known(often) == 80
-    home.remember([3] * 60)
-    assert home.known(often) == 80
-    assert home.known(once) == 80 - 64
+    assert home.known(often) == 160
+    home.remember([3] * 120)
+    assert home.known(often) == 160
+    assert home.known(once) == 160 - 128
 
 
 def test_a_sequence_that_goes_on_from_a_parked_one_takes_its_place():
@@ -156,6 +157,7 @@ def test_where_parked_cells_have_a_price_few_stay_while_others_run():
     home.remember([1] * 400)
     assert home.cache.used == 400
     one = home.begin([2] * 300)
+    home.cells.tidy()
     assert home.cache.used == 100
     home.compute(one, 300)
     home.park(one)

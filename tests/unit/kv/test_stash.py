@@ -45,6 +45,7 @@ def test_a_copy_is_used_as_far_as_it_agrees_and_behind_what_is_held():
     home = Home(size=200, spare=0, stash=100)
     home.remember(FIRST)
     home.remember(SECOND)
+    home.cells.reserve(200)
     assert home.known([*FIRST[:25], 9, 9]) == 25
     one = home.begin([*FIRST[:20], 8])
     assert home.open[one][1] == 20
@@ -63,6 +64,43 @@ def test_without_room_nothing_is_brought_back_and_nothing_is_lost():
     home.close(other)
     home.close(one)
     assert home.known(FIRST) == 40
+
+
+def test_no_more_than_a_piece_is_copied_between_two_steps():
+    home = Home(size=2000, spare=0, stash=2000)
+    home.remember(list(range(500)))
+    copied = []
+    save = home.cache.save
+    home.cache.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
+    one = home.begin(SECOND)
+    for step in range(1, 5):
+        home.cells.tidy()
+        assert len(copied) == step
+    home.cells.tidy()
+    assert home.cache.used == 0
+    assert max(copied) == 128
+    assert sum(copied) == 500
+    home.close(one)
+    assert home.known(list(range(500))) == 500
+
+
+def test_answers_are_not_copied():
+    home = Home(size=200, spare=0, stash=200)
+    home.prompts = 25
+    home.remember(FIRST)
+    home.begin(SECOND)
+    home.cells.tidy()
+    assert home.cache.used == 0
+    assert home.cells._stash.size == 25
+
+
+def test_of_what_leads_on_from_another_the_end_goes_first():
+    stash = Stash(40)
+    put(stash, FIRST[:20])
+    put(stash, FIRST, start=20)
+    put(stash, SECOND[:20])
+    assert stash.find(FIRST, 0)[1] == 20
+    assert stash.find(FIRST, 20) is None
 
 
 def test_what_is_wanted_least_makes_room():
@@ -100,9 +138,10 @@ plans = st.lists(
 )
 
 
-@given(plans, st.sampled_from((0, 20, 1000)), st.sampled_from((0, 20, 64, 500)))
-def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, stash):
+@given(plans, st.sampled_from((0, 20, 1000)), st.sampled_from((0, 20, 64, 500)), st.sampled_from((None, 0, 7, 40)))
+def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, stash, prompts):
     home = Home(size=160, spare=spare, stash=stash)
+    home.prompts = prompts
     for kind, value in plan:
         if kind == "begin":
             home.begin(value)
@@ -111,6 +150,8 @@ def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, 
             sequence = sorted(home.open)[which % len(home.open)]
             act = getattr(home, kind)
             act(sequence, count) if kind == "compute" else act(sequence)
+        home.check()
+        home.cells.tidy()
         home.check()
         assert home.cells._stash.size <= stash
     for sequence in list(home.open):
