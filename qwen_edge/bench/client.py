@@ -92,10 +92,10 @@ class Server:
                             if begun:
                                 begun.set()
         except RefusedError as refused:
-            if refused.status != 400 or "ignore_eos" not in more:
+            if refused.status not in (400, 422) or not more:
                 raise
-            del more["ignore_eos"]  # a strict server: its answers end where they end
-            return await self.ask(user, system=system, max_tokens=max_tokens, begun=begun, **more)
+            # a strict server: its answers end where they end
+            return await self.ask(user, system=system, max_tokens=max_tokens, begun=begun)
         finally:
             if begun:  # whoever waits for the beginning need not wait for one that will not come
                 begun.set()

@@ -30,6 +30,8 @@ _TEXT = (
     "because while slowly quickly reads shows turns keeps finds and or with without house street market river bridge"
 )
 _WORDS = _TEXT.split()
+# where reasoning ends, some tokens have no text to show, which is no stall
+_UNTHINKING = {"enable_thinking": False}
 
 _8K, _8K_ANSWER, _8K_MARGIN = 8192, 16, 8  # tokens
 
@@ -58,7 +60,9 @@ async def long_prompt(server: Server, rng: Random) -> Figures:
     alone = await server.ask(_words(rng, 1800), max_tokens=8)
     begun = [asyncio.Event(), asyncio.Event()]
     streams = [
-        asyncio.create_task(server.ask(_words(rng, 30), max_tokens=400, begun=event, ignore_eos=True))
+        asyncio.create_task(
+            server.ask(_words(rng, 30), max_tokens=200, begun=event, ignore_eos=True, chat_template_kwargs=_UNTHINKING)
+        )
         for event in begun
     ]
     await asyncio.gather(*(event.wait() for event in begun))

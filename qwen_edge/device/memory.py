@@ -1,4 +1,5 @@
-"""How much memory this process may still take: what the system has, and what its control group is allowed.
+"""How much memory this process may still take: what the system has, and what its control group is allowed. And how to
+give some back.
 
 A container or a service with a limit sees all of the machine's memory in /proc/meminfo, and is killed when it believes
 it (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
@@ -6,6 +7,7 @@ it (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,13 @@ def available_bytes(root: Path = Path("/")) -> int:
     for group in _groups(root):
         free = min(free, _left(group, free))
     return max(0, free)
+
+
+def give_back() -> None:
+    """Hand the free pages of the heap back to the system, which glibc does of its own accord only at its end."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    if trim:
+        trim(0)
 
 
 def _groups(root: Path) -> list[Path]:

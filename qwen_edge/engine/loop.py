@@ -41,6 +41,7 @@ class Engine:
         self._refused: list[Outbound] = []
         self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
         self._turn = 0
+        self._rested = 0  # the turn after which memory was last given back
         self.broken = False  # a decode has failed: the process should end
 
     @property
@@ -78,7 +79,9 @@ class Engine:
 
     def rest(self) -> None:
         """There has been nothing to do for a while: give back the memory that is not needed. Raises EngineError."""
-        self._backend.fit(self._cells.used)
+        if self._rested != self._turn:
+            self._rested = self._turn
+            self._backend.fit(self._cells.used)
 
     def step(self) -> list[Outbound]:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""

@@ -14,7 +14,7 @@ from qwen_edge.kv.radix import Node, Radix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
 
-_PIECE = 128  # cells that go at once: a full cache is not tidied at every step, and no step copies more than this
+_PIECE = 256  # cells that go at once: a full cache is not tidied at every step, and no step copies more than this
 
 
 class Cache(Protocol):

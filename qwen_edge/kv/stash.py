@@ -45,8 +45,9 @@ class Stash:
         return sum(copy.size for copy in self._copies)
 
     def wanted(self, tokens: Sequence[int], start: int) -> int:
-        """How many tokens behind `start` should be put here; none if they are here or not worth it."""
-        count = min(len(tokens) - start, self._limit)
+        """How many tokens behind `start` should be put here; none if they are here or not worth it. Of what is longer
+        than all there is room for, the beginning."""
+        count = min(len(tokens), self._limit) - start
         if len(tokens) < _LEAST or count <= 0:
             return 0
         for copy in self._copies:

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from qwen_edge.device.memory import give_back
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to
@@ -101,6 +102,7 @@ class LlamaBackend:
 
     def fit(self, cells: int) -> None:
         self._context.fit(cells)
+        give_back()
 
     def sampler(self, settings: Sampling) -> Sampler:
         return Sampler(settings, self._context, self._vocab)

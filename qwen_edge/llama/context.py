@@ -33,6 +33,7 @@ _FIRST_ROOM = 1024  # tokens: a smart home's prompt and answer
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
 _SPARE_ROOM = 256  # cells that stay free when the cache is made smaller
 _SPARE_BYTES = 256 << 20  # of the system's memory, which a growth beside the work leaves alone
+_STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
@@ -113,13 +114,14 @@ class Context:
 
     def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
         """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
+        # llama.cpp tells the exact size as slowly as it copies
+        saved = np.empty(self._bytes(end - start) + _STATE_BYTES * (end - start + self._model.layers + 1), np.uint8)
         self.share(sequence, self.sequences, start, end)
-        saved = np.empty(C.llama_state_seq_get_size(self._context, self.sequences), np.uint8)
         written = C.llama_state_seq_get_data(self._context, bytes_of(saved), saved.size, self.sequences)
         self.forget(self.sequences, start, end)
-        if written != saved.size:
-            raise EngineError(f"llama.cpp saved {written} of {saved.size} bytes of a sequence")
-        return saved
+        if not written:
+            raise EngineError(f"llama.cpp could not save positions {start} to {end} of sequence {sequence}")
+        return saved[:written]
 
     def load(self, saved: np.ndarray[Any, Any], sequence: int, start: int, end: int) -> None:
         """The sequence holds the saved cells from position `start` to before `end`. There must be room for all of what

@@ -194,3 +194,64 @@ def test_whatever_is_submitted_and_aborted_every_other_answer_is_whole(plan, con
             assert done.reason == ("stop" if len(prompt) + len(whole) < context else "length")
     assert backend.open_samplers == 0
     assert engine.open_cells == 0
+
+
+risky = st.lists(
+    st.tuples(
+        st.just("submit"),
+        st.tuples(
+            st.text(st.sampled_from("ab"), min_size=1, max_size=24),
+            st.sampled_from(PRIORITIES),
+            st.sampled_from((0.5, 5.0, 1e9)),
+            st.sampled_from((0.5, 5.0, 1e9)),
+        ),
+    )
+    | st.tuples(st.just("abort"), st.integers(0, 20))
+    | st.tuples(st.just("step"), st.integers(1, 30))
+    | st.tuples(st.just("fail"), st.none()),
+    max_size=30,
+)
+
+
+@given(risky, st.sampled_from((40, 64, 1000)), st.booleans())
+def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is_left(plan, context, speculates):
+    backend = FakeBackend(echo, context=context, batch=8, parallel=3)
+    backend.spare, backend.stash = context % 60, context % 50
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.01
+        return now
+
+    engine = Engine(backend, clock, speculates=speculates)
+    submitted, aborted, events = 0, set(), []
+    for kind, value in plan:
+        if engine.broken:
+            break
+        if kind == "submit":
+            text, priority, wait, most = value
+            engine.submit(submit(submitted, text, priority=priority, wait_seconds=wait, max_seconds=most))
+            submitted += 1
+        elif kind == "abort":
+            ended = any(isinstance(event, Done | Failed) and event.id == value for event in events)
+            if value < submitted and not ended:
+                aborted.add(value)
+            engine.abort(Abort(value))
+        elif kind == "fail":
+            backend.failing = True
+        else:
+            for _ in range(value):
+                events += engine.step()
+    steps = 0
+    while engine.busy:
+        events += engine.step()
+        steps += 1
+        assert steps < 200 * (submitted + 1), "somebody starves"
+    for request_id in range(submitted):
+        ends = [event for event in events if isinstance(event, Done | Failed) and event.id == request_id]
+        assert len(ends) == (request_id not in aborted)
+    assert backend.open_samplers == 0
+    if not engine.broken:
+        assert engine.open_cells == 0
+        assert len(engine._cells._idle) + len(engine._cells._tree._ends) == backend.sequences, "a sequence has leaked"

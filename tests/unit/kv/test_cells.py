@@ -134,14 +134,14 @@ def test_the_same_tokens_computed_twice_become_one():
 
 
 def test_a_full_cache_forgets_what_was_wanted_least_and_from_the_end():
-    home = Home(size=400, sequences=8)
-    often, once = [1] * 160, [2] * 160
+    home = Home(size=800, sequences=8)
+    often, once = [1] * 320, [2] * 320
     home.remember(often)
     home.remember(once)
-    assert home.known(often) == 160
-    home.remember([3] * 120)
-    assert home.known(often) == 160
-    assert home.known(once) == 160 - 128
+    assert home.known(often) == 320
+    home.remember([3] * 240)
+    assert home.known(often) == 320
+    assert home.known(once) == 320 - 256
 
 
 def test_a_sequence_that_goes_on_from_a_parked_one_takes_its_place():
