@@ -161,7 +161,8 @@ class Context:
         successor, self.growing = self.growing, None
         assert successor
         if not successor.context:
-            return  # no memory after all: there will be an error when it cannot be done without
+            self._quiet = False  # no memory after all: what is needed is tried once more, when it is
+            return
         held = self._save(successor.buffer)
         self._free()
         self._take(successor.context)
