@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 _TOKENS, _ROWS = 64.0, 8.0  # what counts as one: the three weights are then of one size
-_FORGET = 0.98  # of what was learned, at each batch: heat, clocks and depth change
-_UNCERTAIN = 100.0  # no weight is held for more uncertain than this, however long nothing has told of it
+_FORGET = 0.99  # of what was learned, at each batch: a hundred of them tell sizes apart, the drift follows heat
+_UNCERTAIN = 0.1  # no weight is held for more uncertain than this, however long nothing has told of it
 _DRIFT = 0.3  # weight of the newest batch in the drift
-_LEAP = 1.5  # the most that one batch can say about it
-_OUTLIER = 4.0  # a batch that takes so much longer than expected says something about the machine, not about batches
+_TICK = 1e-5  # seconds: less is not measured, as of a clock that stands still
+_OUTLIER = 2.0  # a batch that takes so much longer than expected says something about the machine, not about batches
 
 
 class Pace:
     """seconds = drift * (start + each * tokens + row * rows), where rows are those of logits.
 
-    The weights are fitted by recursive least squares with forgetting (Ljung, System Identification, 1999, section
-    11.2), over some fifty batches; the drift is how far the last few were off, as every batch of a long prompt takes
-    longer than the one before. Pure."""
+    The drift is how far the last few batches were off, as each of a long prompt takes longer than the one before. What
+    it leaves is fitted by recursive least squares with forgetting (Ljung, System Identification, 1999, section 11.2),
+    of the error relative to what was expected: noise grows with the batch, and a large one that was late must not say
+    that the others cost nothing. Pure."""
 
     def __init__(self, start: float = 0.02, each: float = 0.01, row: float = 0.002) -> None:
         """The first guess is a slow device's: slices grow as it proves faster."""
@@ -32,11 +33,11 @@ class Pace:
 
     def learn(self, tokens: int, rows: int, seconds: float) -> None:
         """A batch of so many tokens and rows has taken so long."""
-        x = (1.0, tokens / _TOKENS, rows / _ROWS)
         expected = self._fitted(tokens, rows)
-        seconds = min(seconds, _OUTLIER * expected)
-        error = seconds - expected
-        self._drift += _DRIFT * (min(seconds / expected, _LEAP) - self._drift)
+        ratio = min(max(seconds, _TICK) / expected, _OUTLIER * self._drift)
+        error = ratio / self._drift - 1
+        self._drift += _DRIFT * (ratio - self._drift)
+        x = (1 / expected, tokens / _TOKENS / expected, rows / _ROWS / expected)
         seen = [sum(a * b for a, b in zip(line, x, strict=True)) for line in self._spread]
         known = _FORGET + sum(a * b for a, b in zip(seen, x, strict=True))
         least = (0.0, 1e-6 * _TOKENS, 0.0)

@@ -1,5 +1,9 @@
 """The pace of a device is learned from what its batches took."""
 
+import math
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +31,41 @@ def test_one_hiccup_is_not_believed():
     before = pace.seconds(8)
     pace.learn(8, 1, 30.0)
     assert pace.seconds(8) < 1.5 * before
+
+
+def seconds_of(tokens: int, rows: int, depth: int) -> float:
+    """What a batch took on two cores with a full-size model."""
+    shallow = 0.03 + 0.006 * tokens + 0.008 * (rows - 1)
+    return shallow + depth / 1900 * (0.018 + 0.0057 * tokens)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_slices_keep_their_time_whatever_ran_before_and_however_noisy_the_machine(seed):
+    pace, random, slices = Pace(), Random(seed), list[float]()
+
+    def run(tokens: int, rows: int, depth: int) -> float:
+        late = random.uniform(1.3, 3) if random.random() < 0.03 else 1.0
+        seconds = seconds_of(tokens, rows, depth)
+        pace.learn(tokens, rows, seconds * late * math.exp(random.gauss(0, 0.07)))
+        return seconds
+
+    for _ in range(3):
+        for depth in range(0, 1792, 128):
+            run(128, 0, depth)
+        for _ in range(random.choice((8, 128))):
+            run(1, 1, 1800)
+        for _ in range(random.choice((0, 40))):
+            run(8, 8, 600)
+        for _ in range(5):
+            run(2, 2, 100)
+        depth = 100
+        while depth < 1900:
+            tokens = min(128, pace.tokens_within(0.4, 2))
+            slices.append(run(tokens, 2, depth))
+            depth += tokens
+    assert len(slices) > 100
+    assert max(slices) < 0.7  # the first ones rest on what other work took
+    assert sum(seconds > 0.5 for seconds in slices) < 0.1 * len(slices)
 
 
 @given(st.lists(st.tuples(st.integers(1, 512), st.integers(0, 16), st.floats(0, 100)), max_size=50))
