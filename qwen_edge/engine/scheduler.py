@@ -19,6 +19,7 @@ from qwen_edge.kv.slice import Slice
 _LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
 _TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most
 _LEAST = 8  # tokens of prompt in a step, however slow the device
+_TOGETHER = 4  # tokens that the kernels of a CPU compute at once: one to three left over take as long as four
 
 Sequences = collections.abc.Iterable[Sequence]
 
@@ -62,7 +63,8 @@ def plan(
     taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
     budget = batch - taken
     if parts:
-        budget = min(budget, max(_LEAST, pace.tokens_within(seconds, outputs) - taken))
+        total = pace.tokens_within(seconds, outputs)
+        budget = min(budget, max(_LEAST, total - total % _TOGETHER - taken))
     return parts + _slices([one for one in due if one.remaining > 1], budget, pace)
 
 

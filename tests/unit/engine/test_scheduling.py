@@ -69,6 +69,20 @@ def test_no_stream_stalls_while_a_long_prompt_is_computed():
     assert home.first(3) - began < 1.3 * alone.first(3)
 
 
+def test_a_slice_beside_streams_leaves_no_token_that_costs_as_much_as_four():
+    home = Home(answer=200)
+    for stream in (1, 2, 3):
+        home.submit(stream, "some", max_tokens=200)
+    while not all(home.said[stream] for stream in (1, 2, 3)):
+        home.step()
+    home.submit(4, "x" * 500)
+    while 4 not in home.said:
+        home.step()
+    beside = [sum(length for _, length in batch) for batch in home.backend.decodes if len(batch) == 4]
+    assert len(beside) > 10
+    assert all(size % 4 == 0 for size in beside[:-1])
+
+
 def test_a_beginning_that_many_have_is_computed_once():
     home = Home(parallel=8)
     for request_id in range(8):
