@@ -17,6 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.messages import Done, Load, Sampling, Segment, Submit
@@ -27,9 +29,12 @@ _FRAME = (Segment("<|im_start|>", True), Segment("user\n")), (
 )  # fmt: skip
 
 
-def submit(number: int, text: str, tokens: int, *, endless: bool = False) -> Submit:
-    prompt = (*_FRAME[0], Segment(text), *_FRAME[1])
-    return Submit(number, prompt, Sampling(temperature=0.0, ignore_eos=endless), tokens, 1e9)
+_GREEDY = Sampling(temperature=0.0)
+_QWENS = Sampling(temperature=0.7, top_k=20, top_p=0.8)  # what Qwen recommends without thinking
+
+
+def submit(number: int, text: str, tokens: int, sampling: Sampling = _GREEDY) -> Submit:
+    return Submit(number, (*_FRAME[0], Segment(text), *_FRAME[1]), sampling, tokens, 1e9)
 
 
 class Watched:
@@ -91,11 +96,11 @@ def speculation(backend: LlamaBackend, walk: dict[str, Any], repeat: int) -> Non
         print(f"{work:8}{medians[0]:12.1f}{medians[1]:12.1f}{statistics.median(ratios):8.2f}   ({listed})", flush=True)
 
 
-def profile(backend: LlamaBackend, sequences: int, tokens: int = 64) -> None:
+def profile(backend: LlamaBackend, sequences: int, name: str, sampling: Sampling, tokens: int = 64) -> None:
     watched = Watched(backend)
     engine = Engine(watched, speculates=False)  # type: ignore[arg-type]
     for number in range(sequences):
-        engine.submit(submit(number, "Say something.", tokens, endless=True))
+        engine.submit(submit(number, "Say something.", tokens, replace(sampling, ignore_eos=True)))
     while any(one.remaining > 1 or not one.generated for one in engine._running) or engine._waiting:
         engine.step()
     watched.seconds.clear()
@@ -105,8 +110,8 @@ def profile(backend: LlamaBackend, sequences: int, tokens: int = 64) -> None:
         engine.step()
     whole = time.perf_counter() - began
     parts = {**watched.seconds, "Python": whole - sum(watched.seconds.values())}
-    listed = "   ".join(f"{name} {1e3 * seconds / watched.steps:.2f}" for name, seconds in parts.items())
-    print(f"{sequences} sequences: a step takes {1e3 * whole / watched.steps:.1f} ms: {listed}", flush=True)
+    listed = "   ".join(f"{part} {1e3 * seconds / watched.steps:.2f}" for part, seconds in parts.items())
+    print(f"{sequences} sequences, {name}: a step takes {1e3 * whole / watched.steps:.1f} ms: {listed}", flush=True)
     while engine.busy:
         engine.step()
     clear(backend)
@@ -127,8 +132,9 @@ def main() -> None:
     load = Load(str(options.model), 8192, 0, options.threads, 0, "f16", "off", 5.0, parallel=8)
     backend = LlamaBackend(load, lambda _: None)
     backend.warm_up()
-    for sequences in (1, 8):
-        profile(backend, sequences)
+    for name, sampling in (("greedy", _GREEDY), ("sampled", _QWENS)):
+        for sequences in (1, 8):
+            profile(backend, sequences, name, sampling)
     if options.walk:
         speculation(backend, json.loads(options.walk.read_text()), options.repeat)
 
