@@ -87,6 +87,9 @@ class FakeCache:
     def make_room(self, cells: int) -> None:
         assert self.used <= cells
 
+    def compact(self, cells: int) -> None:
+        assert self.used == cells
+
 
 class FakeBackend(FakeCache):
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that

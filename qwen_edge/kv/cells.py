@@ -35,6 +35,9 @@ class Cache(Protocol):
     def make_room(self, cells: int) -> None:
         """So many cells will be held next, those that are held now among them."""
 
+    def compact(self, cells: int) -> None:
+        """So many cells, which are all that are held, may be moved together if what lies between them has a price."""
+
 
 class Cells:
     """Of `size` cells and as many `sequences`. While some are open, parked ones keep no more than `spare` cells for
@@ -174,10 +177,11 @@ class Cells:
 
     def tidy(self) -> None:
         """Between two steps: let go what parked sequences may not keep while others run, as far as that is done without
-        copying, or one piece."""
+        copying, or one piece. When all of it has gone, what is left may move together."""
         while self._open and (excess := self._parked() - self._spare) > 0:
             if self._trim_least(excess):
                 return
+        self._cache.compact(self.used)
 
     def _trim_least(self, short: int) -> bool:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be

@@ -100,6 +100,9 @@ class LlamaBackend:
     def expect(self, cells: int) -> None:
         self._context.expect(cells)
 
+    def compact(self, cells: int) -> None:
+        self._context.compact(cells)
+
     def fit(self, cells: int) -> None:
         self._context.fit(cells)
         give_back()

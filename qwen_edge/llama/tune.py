@@ -18,7 +18,8 @@ from qwen_edge.device.cpu import usable_cores
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context, bytes_of
+from qwen_edge.llama.context import Context
+from qwen_edge.llama.handle import bytes_of
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import settle
 from qwen_edge.messages import Load, Tuning

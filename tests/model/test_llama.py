@@ -14,10 +14,12 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.context import Context
+from qwen_edge.llama.handle import Handle
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.messages import Load, Sampling, Segment
-from tests.checkpoints import ADDED
+from tests.checkpoints import ADDED, write_checkpoint
+from tests.model.conftest import converted
 
 pytestmark = pytest.mark.model
 
@@ -201,6 +203,74 @@ def test_a_cache_that_has_shrunk_holds_what_it_held(model):
     finally:
         context.close()
         whole.close()
+
+
+@pytest.fixture
+def moves(monkeypatch) -> list[int]:
+    """One for every time that what a cache holds is moved."""
+    seen, load_all = list[int](), Handle._load_all
+    monkeypatch.setattr(Handle, "_load_all", lambda self, held: (seen.append(held.size), load_all(self, held)))
+    return seen
+
+
+def with_hole(model, *, flash="off", mixed=0) -> Context:
+    """Sequences 1 and 2 share 100 tokens; where sequence 0 was, and between the last `mixed` of 1, there is nothing."""
+    context = Context(model, load(model.path, context=4096, batch=64, parallel=2, flash_attention=flash), room=1400)
+    tokens = [40 + i % 60 for i in range(1200)]
+    for at in range(0, 1000, 50):
+        context.decode([Slice(0, at, tokens[at : at + 50], 0)])
+    context.decode([Slice(1, 0, tokens[:50], 0)])
+    context.decode([Slice(1, 50, tokens[:50], 0)])
+    context.share(1, 2, 0, 100)
+    for i in range(mixed):
+        context.decode([Slice(1, 100 + i, tokens[i : i + 1], 0), Slice(0, 1000 + 2 * i, tokens[:2], 0)])
+    context.compact(1100 + 3 * mixed)
+    context.forget(0, 0, 1000 + 2 * mixed)
+    return context
+
+
+def test_cells_that_are_moved_together_hold_what_they_held(model, moves):
+    moved, left = with_hole(model), with_hole(model)
+    moved.compact(100)
+    assert len(moves) == 1
+    for sequence in (2, 1):
+        for context in (moved, left):
+            context.decode([Slice(sequence, 100, PROMPT, 1)])
+        assert np.allclose(moved.logits(49), left.logits(49), atol=1e-4)
+    moved.compact(200)
+    assert len(moves) == 1
+    moved.close()
+    left.close()
+
+
+def test_cells_stay_where_they_are_if_moving_takes_long_or_brings_nothing(model, moves):
+    scattered, skipping = with_hole(model, mixed=60), with_hole(model, flash="on")
+    scattered.compact(160)
+    skipping.compact(100)
+    skipping.fit(100)
+    assert not moves
+    scattered.fit(160)  # nobody is waiting now
+    assert len(moves) == 1
+    scattered.close()
+    skipping.close()
+
+
+def test_a_prompt_of_forty_thousand_tokens_is_computed(tmp_path):
+    write_checkpoint(tmp_path / "long", layers=1, config={"max_position_embeddings": 40960})
+    path = converted(tmp_path / "long", tmp_path / "long.gguf")
+    asked = load(path, context=40960, batch=512, parallel=1)
+    with Model(path) as model:
+        context = Context(model, asked)
+        assert context.size == 40960
+        tokens = [40 + i * i % 67 for i in range(40_500)]
+        for at in range(0, len(tokens), 500):
+            context.decode([Slice(0, at, tokens[at : at + 500], 1)])
+        answer = context.logits(499).copy()
+        context.forget(0, 40_499, -1)
+        context.decode([Slice(0, 40_499, tokens[-1:], 1)])
+        assert np.allclose(context.logits(0), answer, atol=1e-3)
+        assert context.bytes_to_come == 0
+        context.close()
 
 
 def logits_alone(model, tokens) -> np.ndarray:

@@ -1,0 +1,147 @@
+"""llama.cpp's context behind a handle: what is done to the cells of one KV cache, of whatever size it is."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from qwen_edge.errors import EngineError
+from qwen_edge.llama.bindings import C
+from qwen_edge.llama.model import Model
+from qwen_edge.llama.settle import kv_bytes
+from qwen_edge.messages import Load
+
+KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
+_ATTENTION = {
+    "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
+}
+_SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
+_STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
+
+
+class Handle:
+    """Owns a context of llama.cpp, which `open` makes and may make again, of another size. Used by one thread."""
+
+    def __init__(self, model: Model, load: Load) -> None:
+        self._model, self._kv_type = model, load.kv_type
+        self._params = _parameters(load)
+        self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
+        self._context: Any = None
+
+    @property
+    def handle(self) -> Any:
+        """llama.cpp's context. Another one after the cache has grown: do not keep it."""
+        return self._context
+
+    @property
+    def skips(self) -> bool:
+        """Whether attention passes over the cells of other sequences at no cost: flash attention does."""
+        return bool(self._params.flash_attn_type != C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+
+    @property
+    def sequences(self) -> int:
+        """One less than llama.cpp has: cells go through the last one on their way in and out."""
+        return int(self._params.n_seq_max) - 1
+
+    def logits(self, row: int) -> Any:
+        """Those of the token at place `row` of the last batch, float32 of shape (vocabulary,); valid until the next."""
+        pointer = C.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(self._vocabulary,))
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """The target sequence also holds the source's cells from `start` to before `end`. Only marks them."""
+        C.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        """The sequence holds its cells from `start` to before `end` no more."""
+        removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
+        assert removed, "a plain attention cache can drop any part"
+
+    def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
+        """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
+        # llama.cpp tells the exact size as slowly as it copies
+        saved = np.empty(self._bytes(end - start) + _STATE_BYTES * (end - start + self._model.layers + 1), np.uint8)
+        self.share(sequence, self.sequences, start, end)
+        written = C.llama_state_seq_get_data(self._context, bytes_of(saved), saved.size, self.sequences)
+        self.forget(self.sequences, start, end)
+        if not written:
+            raise EngineError(f"llama.cpp could not save positions {start} to {end} of sequence {sequence}")
+        return saved[:written]
+
+    def load(self, saved: np.ndarray[Any, Any], sequence: int, start: int, end: int) -> None:
+        """The sequence holds the saved cells from position `start` to before `end`. There must be room for all of what
+        was saved. Raises EngineError."""
+        if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
+            raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
+        self.share(self.sequences, sequence, start, end)
+        self.forget(self.sequences, 0, -1)
+
+    def close(self) -> None:
+        if self._context:
+            C.llama_free(self._context)
+        self._context = None
+
+    def _open(self, room: int) -> None:
+        context = C.llama_init_from_model(self._model.handle, self._with_room(room))
+        if not context:
+            raise EngineError(
+                f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type}). "
+                "Lower engine.context or choose a smaller engine.kv_type."
+            )
+        self._take(context)
+
+    def _take(self, context: Any) -> None:
+        self._context = context
+        self._room = int(C.llama_n_ctx_seq(self._context))  # rounded up by llama.cpp
+        self._memory = C.llama_get_memory(self._context)
+
+    def _with_room(self, room: int) -> Any:
+        params = type(self._params).from_buffer_copy(self._params)
+        params.n_ctx = room
+        return params
+
+    def _bytes(self, cells: int) -> int:
+        return kv_bytes(self._model, self._kv_type, cells)
+
+    @property
+    def _bytes_beside(self) -> int:
+        """What llama.cpp saves beside the cells: those of the last batch, and who holds which cell."""
+        return 4 * self._vocabulary * self.sequences + (4 << 20)
+
+    def _save_all(self, buffer: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+        """What the cache holds, in llama.cpp's form, in this buffer if it is large enough."""
+        size = C.llama_state_get_size(self._context)
+        held = buffer[:size] if buffer is not None and size <= buffer.size else np.empty(size, np.uint8)
+        written = C.llama_state_get_data(self._context, bytes_of(held), held.size)
+        if written != held.size:
+            raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
+        return held
+
+    def _load_all(self, held: np.ndarray[Any, Any]) -> None:
+        """Hold what was saved, and nothing else, in the first cells."""
+        read = C.llama_state_set_data(self._context, bytes_of(held), held.size)
+        if read != held.size:
+            raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
+
+
+def _parameters(load: Load) -> Any:
+    """Everything about a context but its size."""
+    params = C.llama_context_default_params()
+    params.n_batch = params.n_ubatch = load.batch
+    params.n_seq_max = load.parallel * _SEQUENCES_EACH + 1
+    params.kv_unified = True  # sequences share cells
+    params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
+    params.n_threads = params.n_threads_batch = load.threads
+    params.type_k = params.type_v = KV_TYPES[load.kv_type]
+    params.flash_attn_type = _ATTENTION[load.flash_attention]
+    params.no_perf = True
+    return params
+
+
+def bytes_of(array: np.ndarray[Any, Any]) -> Any:
+    """An array's bytes, as llama.cpp takes them; the array must live as long as they are used."""
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
