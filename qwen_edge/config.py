@@ -119,11 +119,18 @@ def parse_config(text: str, where: str) -> Config:
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
     if isinstance(values, dict):  # a group whose every line is a comment
         values = {key: value for key, value in values.items() if value is not None}
+        _read_switch(values.get("engine"), "flash_attention")
     try:
         return msgspec.convert({} if values is None else values, Config)
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         raise ConfigError(_explain(what, path, where, lines)) from None
+
+
+def _read_switch(group: Any, key: str) -> None:
+    """YAML takes the words on and off, without quotes, for true and false."""
+    if isinstance(group, dict) and isinstance(group.get(key), bool):
+        group[key] = "on" if group[key] else "off"
 
 
 def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:

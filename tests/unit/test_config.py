@@ -53,6 +53,12 @@ def test_settings_are_read():
     assert config.engine.batch == Config().engine.batch
 
 
+@pytest.mark.parametrize("word", ["on", "off", "auto", '"on"', "'off'"])
+def test_a_switch_needs_no_quotes(word):
+    config = parse_config(f"engine: {{flash_attention: {word}}}", "q.yaml")
+    assert config.engine.flash_attention == word.strip("\"'")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
