@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 from tokenizers import Tokenizer
 
@@ -17,6 +18,7 @@ from qwen_edge.llama.context import Context
 from qwen_edge.llama.handle import Handle
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
+from qwen_edge.llama.sampler import likeliest
 from qwen_edge.messages import Load, Sampling, Segment
 from tests.checkpoints import ADDED, write_checkpoint
 from tests.model.conftest import converted
@@ -271,6 +273,34 @@ def test_a_prompt_of_forty_thousand_tokens_is_computed(tmp_path):
         assert np.allclose(context.logits(0), answer, atol=1e-3)
         assert context.bytes_to_come == 0
         context.close()
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 900), elements=st.floats(-1e5, 1e5, width=32) | st.just(-np.inf)),
+    st.integers(1, 20),
+)
+def test_the_likeliest_tokens_are_among_those_the_sampler_sees(logits, count):
+    if np.isneginf(logits).all():
+        logits[0] = 0.0
+    found = likeliest(logits, count)
+    assert len(found) >= min(count, len(logits))
+    assert len(found) == len(set(found.tolist()))
+    missing = np.delete(logits, found)
+    assert not len(missing) or missing.max() <= np.sort(logits[found])[::-1][: min(count, len(logits))].min()
+
+
+@pytest.mark.parametrize("cuts", [{}, {"top_p": 0.8}, {"min_p": 0.2}, {"typical_p": 0.7}, {"temperature": 3.0}])
+def test_few_candidates_give_the_token_that_llama_cpp_chooses_from_all(backend, cuts, monkeypatch):
+    monkeypatch.setattr("qwen_edge.llama.sampler._GROUP", 4)  # as many groups as a large vocabulary has
+    backend.decode([Slice(0, 0, PROMPT[:30], 1)])
+    for seed in range(40):
+        settings = Sampling(**{"temperature": 1.0, "top_k": 20, "seed": seed, **cuts})
+        few, all_ = backend.sampler(settings), backend.sampler(settings)
+        all_._chain._few = 0
+        assert [few.sample(29) for _ in range(3)] == [all_.sample(29) for _ in range(3)]
+        few.close()
+        all_.close()
+    backend.forget(0, 0, -1)
 
 
 def logits_alone(model, tokens) -> np.ndarray:
