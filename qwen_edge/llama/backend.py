@@ -18,7 +18,7 @@ from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
-from qwen_edge.llama.settle import kv_bytes, settle
+from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
 
@@ -71,7 +71,7 @@ class LlamaBackend:
 
     @property
     def stash(self) -> int:
-        return self._load.stash_bytes // kv_bytes(self._model, self._load.kv_type, 1)
+        return stash_tokens(self._model, self._load)
 
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         ids: list[int] = []
@@ -129,7 +129,7 @@ class LlamaBackend:
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
-            bytes_to_come=self._context.bytes_to_come + self._load.stash_bytes,
+            bytes_to_come=self._context.bytes_to_come + kv_bytes(self._model, self._load.kv_type, self.stash),
             specials=tuple(self._specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),

@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.llama.bindings import send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import kv_bytes, settle
+from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
 from qwen_edge.messages import Load
 
 _BUFFER = re.compile(r"(?:compute|output) buffer size =\s*([\d.]+) MiB")
@@ -69,6 +69,6 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
             tokens=context.size,
             token=kv_bytes(model, settled.kv_type, 1),
             kv_type=settled.kv_type,
-            copies=settled.stash_bytes,
+            copies=kv_bytes(model, settled.kv_type, stash_tokens(model, settled)),
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

@@ -37,6 +37,11 @@ def kv_bytes(model: Model, kv_type: str, tokens: int) -> int:
     return model.kv_bytes_per_token(element, element) * tokens
 
 
+def stash_tokens(model: Model, load: Load) -> int:
+    """How many tokens the copies of what leaves the KV cache may have: no more than a conversation."""
+    return min(load.stash_bytes // kv_bytes(model, load.kv_type, 1), load.context, model.trained_context)
+
+
 def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
     """The most exact type with which the whole context fits. A quantized one needs flash attention; four bits a small
     model feels: they are the last resort."""

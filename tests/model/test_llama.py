@@ -532,6 +532,15 @@ def test_the_memory_plan_adds_up_what_llama_cpp_says(tiny_model, backend):
     assert plan_memory(load(tiny_model, kv_type="q8_0", flash_attention="auto"), 1 << 40).kv_cache < plan.kv_cache
 
 
+def test_copies_take_no_more_than_they_may_and_no_more_than_a_conversation(tiny_model):
+    for asked, copied in ((0, 0), (100 * 1024, 100), (10**9, 256)):
+        asking = load(tiny_model, stash_bytes=asked)
+        assert plan_memory(asking, 1 << 40).copies == copied * 1024  # 2 layers, 2 heads of 64, K and V, 2 bytes
+        backend = LlamaBackend(asking, lambda fraction: None)
+        assert backend.stash == copied
+        backend.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all" * 100])
 def test_a_file_that_is_no_model_is_refused_in_words(tmp_path, content):
     (tmp_path / "bad.gguf").write_bytes(content)
