@@ -291,7 +291,7 @@ def test_the_likeliest_tokens_are_among_those_the_sampler_sees(logits, count):
 
 @pytest.mark.parametrize("cuts", [{}, {"top_p": 0.8}, {"min_p": 0.2}, {"typical_p": 0.7}, {"temperature": 3.0}])
 def test_few_candidates_give_the_token_that_llama_cpp_chooses_from_all(backend, cuts, monkeypatch):
-    monkeypatch.setattr("qwen_edge.llama.sampler._GROUP", 4)  # as many groups as a large vocabulary has
+    monkeypatch.setitem(likeliest.__globals__, "_GROUP", 4)  # as many groups as a large vocabulary has
     backend.decode([Slice(0, 0, PROMPT[:30], 1)])
     for seed in range(40):
         settings = Sampling(**{"temperature": 1.0, "top_k": 20, "seed": seed, **cuts})
