@@ -16,6 +16,7 @@ from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.scheduler import Part, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
+from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit
@@ -36,6 +37,7 @@ class Engine:
         self._clock = clock
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash)
         self._pace = Pace()
+        self._answers = Answers()
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._refused: list[Outbound] = []
@@ -69,7 +71,8 @@ class Engine:
             self._refused.append(Failed(request.id, "bad_request", str(error)))
         else:
             output = Output(request.stop, request.reasoning, reasons=request.reasons)
-            self._waiting.append(Sequence(request, tokens, sampler, output, self._clock()))
+            lookup = Lookup(self._answers, len(tokens))
+            self._waiting.append(Sequence(request, tokens, sampler, output, lookup, self._clock()))
 
     def abort(self, message: Abort) -> None:
         """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
@@ -245,6 +248,8 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)
+        if self._speculates:
+            self._answers.learn(sequence.tokens, sequence.prompt_length)
         done = sequence.done(reason, self._clock())
         return [*sequence.say(text), done]
 

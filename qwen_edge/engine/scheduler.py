@@ -26,7 +26,7 @@ Sequences = collections.abc.Iterable[Sequence]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """So many next tokens of a sequence; where these are all there are, also guesses of what comes after."""
+    """So many next tokens of a sequence; where it samples, also guesses of what comes after."""
 
     sequence: Sequence
     count: int
@@ -57,15 +57,19 @@ def plan(
     With `guess`, they get guesses."""
     due = _due(running, turn)
     parts = [Part(one, 1, samples=True) for one in due if one.remaining == 1]
+    prompts = [one for one in due if one.remaining > 1]
+    streams = len(parts)
     if guess:
-        others = len(due) - len(parts)  # whose prompts may end in this batch, with a row each
-        parts = _with_guesses(parts, turn, batch, rows - others, pace)
+        # each of the prompts may end in this batch and needs a row then
+        parts = _with_guesses(parts, [], batch, rows - len(prompts), streams, pace, least=turn % _TRY_EVERY == 0)
     taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
-    budget = batch - taken
     if parts:
         total = pace.tokens_within(seconds, outputs)
-        budget = min(budget, max(_LEAST, total - total % _TOGETHER - taken))
-    return parts + _slices([one for one in due if one.remaining > 1], budget, pace)
+        batch = min(batch, max(taken + _LEAST, total - total % _TOGETHER))
+    slices = _slices(prompts, batch - taken, pace)
+    if guess:
+        slices = _with_guesses(slices, parts, batch, rows, max(1, streams), pace)
+    return parts + slices
 
 
 def _slices(waiting: list[Sequence], budget: int, pace: Pace) -> list[Part]:
@@ -80,16 +84,19 @@ def _slices(waiting: list[Sequence], budget: int, pace: Pace) -> list[Part]:
     return parts
 
 
-def _with_guesses(parts: list[Part], turn: int, batch: int, rows: int, pace: Pace) -> list[Part]:
-    """The parts, one token each, with guesses where they make more tokens a second of all of them; and one guess now
-    and then where they do not, as only batches that are run tell the pace."""
-    tokens, guessed = len(parts), list[Part]()
+def _with_guesses(
+    parts: list[Part], beside: list[Part], batch: int, rows: int, streams: int, pace: Pace, *, least: bool = False
+) -> list[Part]:
+    """The parts, in a batch with those beside, with guesses where they save time, `streams` answers being decoded; and
+    at least one guess now and then where they do not, as only batches that are run tell the pace."""
+    tokens, outputs = (sum(part.size for part in parts + beside), sum(part.rows for part in parts + beside))
+    guessed = list[Part]()
     for part in parts:
-        lookup = part.sequence.lookup
-        possible = lookup.guess(part.sequence.tokens)[: min(batch, rows) - tokens]
-        best = worth(len(possible), lookup.rate, tokens, tokens, pace)
-        guesses = tuple(possible[: best or turn % _TRY_EVERY == 0])
-        tokens += len(guesses)
+        lookup, most = part.sequence.lookup, min(batch - tokens, rows - outputs)
+        possible = lookup.guess(part.sequence.tokens)[:most] if part.samples and most > 0 else []
+        best = worth(len(possible), lookup.rate, tokens, outputs, streams, pace)
+        guesses = tuple(possible[: best or least])
+        tokens, outputs = tokens + len(guesses), outputs + len(guesses)
         guessed.append(replace(part, guesses=guesses))
     return guessed
 

@@ -24,11 +24,11 @@ class Sequence:
     tokens: list[int]
     sampler: Sampler
     output: Output
+    lookup: Lookup
     arrived: float
     place: int | None = None
     computed: int = 0
     ran: int = 0
-    lookup: Lookup = field(default_factory=Lookup)
     unsaid: list[Logprob] = field(default_factory=list)  # not sent yet
     started: float | None = None
     first_token_at: float | None = None

@@ -1,23 +1,25 @@
 """Guesses come from the text so far, are computed where they pay, and change nothing of what is said."""
 
+from itertools import takewhile
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.pace import Pace
-from qwen_edge.engine.speculate import Lookup, worth
+from qwen_edge.engine.speculate import Answers, Lookup, worth
 from qwen_edge.messages import Done, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend
 
 
 def test_what_followed_before_is_guessed():
-    lookup = Lookup()
+    lookup = Lookup(Answers(), 0)
     assert lookup.guess([1, 2, 3, 4, 5, 6]) == []
     assert lookup.guess([1, 2, 3, 4, 5, 6, 1, 2, 3]) == [4, 5, 6, 1, 2, 3]
 
 
 def test_the_rate_follows_what_would_have_been_right_computed_or_not():
-    lookup = Lookup()
+    lookup = Lookup(Answers(), 0)
     tokens = [1, 2, 3, 4] * 3
     for _ in range(60):
         lookup.guess(tokens)
@@ -31,7 +33,7 @@ def test_the_rate_follows_what_would_have_been_right_computed_or_not():
 
 @given(st.lists(st.integers(0, 2), max_size=40))
 def test_a_guess_stood_behind_the_same_tokens_before(tokens):
-    lookup = Lookup()
+    lookup = Lookup(Answers(), 0)
     for length in range(len(tokens) + 1):
         guess = lookup.guess(tokens[:length])
         places = [at for at in range(3, length) if tokens[at - 3 : at] == tokens[length - 3 : length]]
@@ -45,11 +47,11 @@ def pace_of(start: float, each: float) -> Pace:
 
 def test_guesses_are_computed_only_where_they_pay():
     cheap, dear = pace_of(0.02, 0.001), pace_of(0.001, 0.02)
-    assert worth(7, 0.9, 1, 1, cheap) == 7
-    assert worth(7, 0.9, 1, 1, dear) == 0
-    assert worth(7, 0.02, 1, 1, cheap) == 0
-    assert 0 < worth(7, 0.6, 1, 1, pace_of(0.02, 0.006)) < 7
-    assert worth(0, 1.0, 1, 1, cheap) == 0
+    assert worth(7, 0.9, 1, 1, 1, cheap) == 7
+    assert worth(7, 0.9, 1, 1, 1, dear) == 0
+    assert worth(7, 0.02, 1, 1, 1, cheap) == 0
+    assert 0 < worth(7, 0.6, 1, 1, 1, pace_of(0.02, 0.006)) < 7
+    assert worth(0, 1.0, 1, 1, 1, cheap) == 0
 
 
 def run(script, speculates: bool, *rounds: list[str], **submit) -> tuple[dict[int, str], list]:
@@ -103,3 +105,39 @@ def test_text_that_repeats_itself_takes_far_fewer_steps():
     plain, one_by_one = run(lambda prompt: quoted * 4, False, [quoted], [quoted])
     assert said == plain
     assert len(decodes) < len(one_by_one) / 3
+
+
+answers = st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=20), max_size=6)
+
+
+@given(answers)
+def test_what_other_answers_agreed_on_twice_in_a_row_is_guessed(answers):
+    known = Answers()
+    followed: dict[tuple[int, ...], list[list[int]]] = {}
+    for answer in answers:
+        known.learn(answer, 3)
+        for at in range(3, len(answer)):
+            followed.setdefault(tuple(answer[at - 3 : at]), []).append(answer[at : at + 7])
+    for key, ways in followed.items():
+        pairs = list(zip(*ways[-2:], strict=False)) if len(ways) > 1 else []
+        assert known.after([9, *key]) == [one for one, other in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    assert known.after([9, 9, 9]) == []
+
+
+def test_what_is_kept_of_other_answers_is_bounded():
+    known = Answers()
+    for start in range(0, 100_000, 1000):
+        known.learn(list(range(start, start + 1000)), 0)
+        known.learn([1, 2, 3, 4, 5], 0)
+    assert known.after([1, 2, 3]) == [4, 5]  # the latest are kept
+    assert known.after([5000, 5001, 5002]) == []
+    assert len(known) <= 4096
+
+
+def test_an_answer_that_begins_like_others_begins_with_the_last_slice_of_its_prompt():
+    prompts = [[f"{number:02}>>>"] for number in range(30)]  # of which the first ones teach the pace and the rate
+    said, decodes = run(lambda prompt: f"<think>{prompt[0]}", True, *prompts)
+    plain, one_by_one = run(lambda prompt: f"<think>{prompt[0]}", False, *prompts)
+    assert said == plain
+    assert decodes[0] == [(1, len("9>>>" + "<think>"))]
+    assert len(one_by_one) - len(decodes) >= len("<think>")
