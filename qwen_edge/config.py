@@ -17,7 +17,7 @@ import yaml
 
 from qwen_edge.complaints import split_complaint
 from qwen_edge.errors import ConfigError
-from qwen_edge.messages import KvType
+from qwen_edge.messages import Attention, KvType
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -39,7 +39,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_layers: Annotated[int, msgspec.Meta(ge=-1, le=1000)] = -1
     require_gpu: bool = False
     kv_type: KvType = "auto"
-    flash_attention: Literal["auto", "on", "off"] = "auto"
+    flash_attention: Attention = "auto"
     stash_bytes: Annotated[int, msgspec.Meta(ge=0)] = 100_000_000
     calibrate: bool = True
     load_seconds: _Seconds = 600

@@ -81,7 +81,7 @@ def load_message(
     it would be taken for dead.
 
     Raises ConfigError for settings that do not go together."""
-    if config.kv_type in ("q8_0", "q4_0") and config.flash_attention == "off":
+    if config.kv_type in ("q8_0", "q4_0") and config.flash_attention in ("off", "small"):
         raise ConfigError(
             f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto."
         )
@@ -173,11 +173,11 @@ class Daemon:
         """Keep what the engine has measured, so that it need not at the next start."""
         if model.tuning:
             keep(self._model, model.tuning)
-            attention = "on" if model.tuning.flash_attention else "off"
+            attention = model.tuning.flash_attention
             log.info(
-                "measured for the first start with this model: flash attention %s is quicker. "
+                "measured for the first start with this model: flash attention %s is quickest. "
                 "`qwen-edge tune` measures longer.",
-                attention,
+                "for short conversations" if attention == "small" else attention,
             )
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:

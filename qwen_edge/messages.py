@@ -58,15 +58,16 @@ class Markers(msgspec.Struct, frozen=True):
 
 Priority = Literal["interactive", "background", "idle"]
 KvType = Literal["auto", "f16", "q8_0", "q4_0"]
+Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
 PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
 class Tuning(msgspec.Struct, frozen=True):
-    """What was measured to be quickest: threads, attention, and how many tokens to compute at once. 0 or None for what
+    """What was measured to be quickest: threads, attention, and how many tokens to compute at once. 0 or auto for what
     was not measured."""
 
     threads: int = 0
-    flash_attention: bool | None = None
+    flash_attention: Attention = "auto"
     batch: int = 0
 
 
@@ -86,7 +87,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     threads: int
     gpu_layers: int
     kv_type: KvType
-    flash_attention: Literal["auto", "on", "off"]
+    flash_attention: Attention
     beat_seconds: float
     parallel: int = 1
     speculate: bool = True
@@ -149,7 +150,6 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     gpu_layers: int
     layers: int
     threads: int
-    flash_attention: bool = False
     kv_type: KvType = "f16"
     tuning: Tuning | None = None
 

@@ -52,7 +52,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
         click.echo(json.dumps([msgspec.to_builtins(one) for one in tries], indent=1))
     else:
         console.print(_table(tries))
-    attention = "plain" if best.flash_attention == "off" else "flash"
+    attention = {"off": "plain", "small": "flash, then plain"}.get(best.flash_attention, "flash")
     console.print(f"Best: {best.threads} threads, {attention} attention, batch {best.batch}.")
 
 
@@ -65,7 +65,7 @@ def _table(tries: list[Try]) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for one in tries:
         speeds = [f"{speed.prompt:.0f} | {speed.answer:.1f}" for speed in one.speeds]
-        attention = "flash" if one.tuning.flash_attention else "plain"
-        request = f"{one.seconds / len(depths):.2f}"
+        attention = "flash" if one.tuning.flash_attention == "on" else "plain"
+        request = f"{one.seconds:.2f}"
         table.add_row(str(one.tuning.threads), attention, str(one.tuning.batch), *speeds, request)
     return table

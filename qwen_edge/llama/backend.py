@@ -67,7 +67,7 @@ class LlamaBackend:
 
     @property
     def spare(self) -> int:
-        return self._context.size if self._context.skips else _SPARE_CELLS
+        return _SPARE_CELLS if self._load.flash_attention in ("off", "small") else self._context.size
 
     @property
     def stash(self) -> int:
@@ -136,7 +136,6 @@ class LlamaBackend:
             gpu_layers=self._gpu_layers,
             layers=self._model.layers,
             threads=self._load.threads,
-            flash_attention=self._context.skips,
             kv_type=self._load.kv_type,
             tuning=self._tuning,
         )

@@ -3,6 +3,8 @@
 The cache begins small and doubles when it is full, up to what was configured: most conversations never need all of it,
 llama.cpp writes to every byte it allocates, and without flash attention a larger cache is slower to read, because the
 values of one channel lie as far apart as the cache is long.
+
+Where flash attention is quicker only while there are few tokens, a cache of that size has it, and larger ones have not.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.handle import Handle
+from qwen_edge.llama.handle import SMALL_ROOM, Handle
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import on_gpu
 from qwen_edge.llama.successor import Successor
@@ -31,9 +33,9 @@ _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; no
 class Context(Handle):
     """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence."""
 
-    def __init__(self, model: Model, load: Load, room: int = _FIRST_ROOM) -> None:
+    def __init__(self, model: Model, load: Load, room: int | None = None) -> None:
         """For as many tokens as a settled `load` asks for, but no more than the model was trained for; there is space
-        for `room` of them at first. Raises EngineError if there is not enough memory."""
+        for `room` of them at first, or for a short conversation. Raises EngineError if there is not enough memory."""
         super().__init__(model, load)
         self.size = min(load.context, model.trained_context)
         self.batch = min(load.batch, self.size)
@@ -43,8 +45,9 @@ class Context(Handle):
         self._reach = 0  # about where the last cell lies that is held, as llama.cpp fills them from the first on
         self._islands = 0  # at most so many stretches they lie in: what one sequence leaves holes the others' batches
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
-        self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
-        self._open(max(min(room, self.size), self.batch))
+        first = SMALL_ROOM if load.flash_attention == "small" else _FIRST_ROOM
+        self._least_room = max(min(first, self.size), self.batch)
+        self._open(max(min(room or first, self.size), self.batch))
 
     @property
     def bytes_to_come(self) -> int:

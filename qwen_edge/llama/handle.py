@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from qwen_edge.errors import EngineError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
 from qwen_edge.llama.settle import kv_bytes
 from qwen_edge.messages import Load
 
@@ -19,6 +21,7 @@ _ATTENTION = {
     "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
 }
+SMALL_ROOM = 512  # tokens: where flash attention is quicker only while there are few, it is on in caches up to here
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
 _STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
 
@@ -28,7 +31,7 @@ class Handle:
 
     def __init__(self, model: Model, load: Load) -> None:
         self._model, self._kv_type = model, load.kv_type
-        self._params = _parameters(load)
+        self._attention, self._params = load.flash_attention, _parameters(load)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
         self._context: Any = None
 
@@ -40,7 +43,7 @@ class Handle:
     @property
     def skips(self) -> bool:
         """Whether attention passes over the cells of other sequences at no cost: flash attention does."""
-        return bool(self._params.flash_attn_type != C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+        return self._attention_in(self._room) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
     @property
     def sequences(self) -> int:
@@ -75,6 +78,7 @@ class Handle:
     def load(self, saved: np.ndarray[Any, Any], sequence: int, start: int, end: int) -> None:
         """The sequence holds the saved cells from position `start` to before `end`. There must be room for all of what
         was saved. Raises EngineError."""
+        self._turn(saved, cells_of_sequence)
         if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
             raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
         self.share(self.sequences, sequence, start, end)
@@ -102,7 +106,20 @@ class Handle:
     def _with_room(self, room: int) -> Any:
         params = type(self._params).from_buffer_copy(self._params)
         params.n_ctx = room
+        params.flash_attn_type = self._attention_in(room)
         return params
+
+    def _attention_in(self, room: int) -> int:
+        """llama.cpp's kind of attention in a cache of this size."""
+        attention = self._attention
+        if attention == "small":
+            attention = "on" if room <= SMALL_ROOM else "off"
+        return int(_ATTENTION[attention])
+
+    def _turn(self, saved: np.ndarray[Any, Any], cells: Callable[[np.ndarray[Any, Any]], int]) -> None:
+        """What was saved from a cache of another size may have to lie another way."""
+        if self._attention == "small":
+            turn(saved, cells(saved), self._model.layers, self._bytes(1), transposed=not self.skips)
 
     def _bytes(self, cells: int) -> int:
         return kv_bytes(self._model, self._kv_type, cells)
@@ -123,6 +140,7 @@ class Handle:
 
     def _load_all(self, held: np.ndarray[Any, Any]) -> None:
         """Hold what was saved, and nothing else, in the first cells."""
+        self._turn(held, cells_of_all)
         read = C.llama_state_set_data(self._context, bytes_of(held), held.size)
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
@@ -137,7 +155,6 @@ def _parameters(load: Load) -> Any:
     params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
     params.n_threads = params.n_threads_batch = load.threads
     params.type_k = params.type_v = KV_TYPES[load.kv_type]
-    params.flash_attn_type = _ATTENTION[load.flash_attention]
     params.no_perf = True
     return params
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec.structs import replace
 
 from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.memory import available_bytes
 from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.model import Model
-from qwen_edge.messages import KvType, Load, Tuning
+from qwen_edge.messages import Attention, KvType, Load, Tuning
 
 # bytes per element: blocks of 32 values, with a 2-byte scale where quantized
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -45,7 +43,7 @@ def stash_tokens(model: Model, load: Load) -> int:
 def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
     """The most exact type with which the whole context fits. A quantized one needs flash attention; four bits a small
     model feels: they are the last resort."""
-    if load.flash_attention == "off":
+    if load.flash_attention in ("off", "small"):
         return "f16"
     available = available_bytes() if available is None else available
     room = min([available, *(device.free for device in list_devices() if on_gpu(load) and device.free)])
@@ -54,16 +52,15 @@ def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
     return next((one for one in types if kv_bytes(model, one, tokens) + _SPARE_BYTES <= room), "q4_0")
 
 
-def _attention(load: Load, kv_type: str) -> Literal["auto", "on", "off"]:
+def _attention(load: Load, kv_type: str) -> Attention:
     """Without a measurement: llama.cpp's own choice on a GPU, off on a CPU, where flash attention is slower the longer
     the context, 1.8 times at 2,048 tokens."""
     if load.flash_attention != "auto":
         return load.flash_attention
     if kv_type != "f16":
-        return "on"
-    if load.tuning and load.tuning.flash_attention is not None:
-        return "on" if load.tuning.flash_attention else "off"
-    return "auto" if on_gpu(load) else "off"
+        return "on"  # there is no other way
+    measured = load.tuning.flash_attention if load.tuning else "auto"
+    return measured if measured != "auto" else "auto" if on_gpu(load) else "off"
 
 
 def _threads(tuning: Tuning | None) -> int:

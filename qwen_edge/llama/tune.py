@@ -7,6 +7,7 @@ cache is copied until there is enough of it, as how long attention takes does no
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
-from qwen_edge.llama.handle import bytes_of
+from qwen_edge.llama.handle import SMALL_ROOM, bytes_of
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import settle
-from qwen_edge.messages import Load, Tuning
+from qwen_edge.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 512, 2048)
 _PROMPT, _ANSWER = 256, 64  # tokens of the request that tries are compared by
@@ -46,14 +47,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Try:
-    """One setting and how quick it was. `seconds` are those of a typical request, at all depths together."""
+    """One setting and how quick it was. `seconds` are those of a typical request."""
 
     tuning: Tuning
     speeds: tuple[Speed, ...]
 
     @property
     def seconds(self) -> float:
-        return sum(speed.seconds for speed in self.speeds)
+        """At the depths where caches are not small, of which the settings are kept."""
+        deep = [speed.seconds for speed in self.speeds if speed.depth >= SMALL_ROOM]
+        return statistics.mean(deep or [speed.seconds for speed in self.speeds])
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Effort:
     def brief() -> Effort:
         """Some seconds, for a first start. After so many, nothing further is tried. Not threads: a device has much else
         to do when it starts, and while it does, fewer of them seem better."""
-        return Effort(depths=(512,), prompt=32, answer=5, threads=False, batches=(), seconds=10.0)
+        return Effort(depths=(0, 512), prompt=32, answer=5, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
@@ -86,35 +89,45 @@ def tune(
     began = clock()
     load = settle(model, asked)
     best = measure(model, load, effort, clock)
+    small = False
     tried(best)
     for choices in (_threads, _attention, _batch):
         for tuning in choices(best.tuning, asked, load, effort):
             if clock() - began > effort.seconds:
-                return _learned(best, asked, effort)
+                return _learned(best, small, asked, effort)
             try:
                 other = measure(model, _with(load, tuning), effort, clock)
             except EngineError:
                 continue  # a kind of attention that this device does not have, or no memory for the batch
             tried(other)
-            if _beats(other, best):
+            if _beats(other, best) or _is_for_small(other, best):
                 # once more, in turn: something else on this machine may have slowed one of them
                 best, other = (measure(model, _with(load, one.tuning), effort, clock) for one in (best, other))
+                small = small or _is_for_small(other, best)
                 best = other if _beats(other, best) else best
-    return _learned(best, asked, effort)
+    return _learned(best, small, asked, effort)
 
 
-def _learned(best: Try, asked: Load, effort: Effort) -> Tuning:
+def _learned(best: Try, small: bool, asked: Load, effort: Effort) -> Tuning:
     """What has been found out; what was given or not looked at is left open."""
     found = best.tuning
+    attention: Attention = "small" if small and found.flash_attention == "off" else found.flash_attention
     return Tuning(
         threads=found.threads if effort.threads and not asked.threads else 0,
-        flash_attention=found.flash_attention if asked.flash_attention == "auto" else None,
+        flash_attention=attention if asked.flash_attention == "auto" else "auto",
         batch=found.batch if effort.batches and not asked.batch else 0,
     )
 
 
 def _beats(one: Try, other: Try) -> bool:
     return one.seconds < _BETTER * other.seconds
+
+
+def _is_for_small(flash: Try, plain: Try) -> bool:
+    """Whether flash attention is quicker while there is little in the cache."""
+    kinds = (flash.tuning.flash_attention, plain.tuning.flash_attention)
+    first, other = flash.speeds[0], plain.speeds[0]
+    return kinds == ("on", "off") and first.depth < SMALL_ROOM and first.seconds < _BETTER * other.seconds
 
 
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
@@ -128,7 +141,8 @@ def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float]
         speeds = tuple(_speed(context, depth, effort, clock) for depth in depths or [0])
     finally:
         context.close()
-    return Try(Tuning(load.threads, load.flash_attention != "off", load.batch), speeds)
+    attention: Attention = "on" if context.skips else "off"
+    return Try(Tuning(load.threads, attention, load.batch), speeds)
 
 
 def _speed(context: Context, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
@@ -168,8 +182,7 @@ def _tokens(count: int) -> list[int]:
 
 
 def _with(load: Load, tuning: Tuning) -> Load:
-    attention = "on" if tuning.flash_attention else "off"
-    return replace(load, threads=tuning.threads, flash_attention=attention, batch=tuning.batch)
+    return replace(load, threads=tuning.threads, flash_attention=tuning.flash_attention, batch=tuning.batch)
 
 
 def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator[Tuning]:
@@ -182,7 +195,7 @@ def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator
 
 def _attention(best: Tuning, asked: Load, load: Load, _effort: Effort) -> Iterator[Tuning]:
     if asked.flash_attention == "auto" and load.kv_type == "f16":  # the other types need it
-        yield replace(best, flash_attention=not best.flash_attention)
+        yield replace(best, flash_attention="off" if best.flash_attention == "on" else "on")
 
 
 def _batch(best: Tuning, asked: Load, load: Load, effort: Effort) -> Iterator[Tuning]:

@@ -203,7 +203,7 @@ def test_eight_at_once_with_a_common_beginning_in_slices_of_any_size(watch, gold
 
 
 def test_one_after_the_other_with_flash_attention_and_without(watch, golden):
-    for attention in ("on", "off"):
+    for attention in ("on", "off", "small"):
         backend = watch(flash_attention=attention)
         engine, said = Engine(backend), {}
         for number, prompt in enumerate(PROMPTS):

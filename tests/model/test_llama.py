@@ -19,6 +19,7 @@ from qwen_edge.llama.handle import Handle
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.sampler import likeliest
+from qwen_edge.llama.saved import turn
 from qwen_edge.messages import Load, Sampling, Segment
 from tests.checkpoints import ADDED, write_checkpoint
 from tests.model.conftest import converted
@@ -143,6 +144,66 @@ def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, fl
     finally:
         small.close()
         full.close()
+
+
+def test_a_cache_with_flash_attention_while_it_is_small_holds_the_same_when_it_grows_and_shrinks(model):
+    kinds = ("small", "off", "on")
+    growing, plain, flash = (
+        Context(model, load(model.path, context=2048, parallel=2, flash_attention=kind)) for kind in kinds
+    )
+    tokens = [40 + i % 60 for i in range(700)]
+    try:
+        for at in range(0, 700, 25):
+            for context in (growing, plain, flash):
+                context.decode([Slice(at // 300, at % 300, tokens[at : at + 25], 1)])
+            assert growing.skips == (at + 25 <= 512)
+            assert np.allclose(growing.logits(24), (flash if growing.skips else plain).logits(24), atol=0.1), at
+            if at == 275:
+                copy = growing.save(0, 0, 300)
+        for context in (growing, plain, flash):
+            context.forget(1, 0, 300)
+            context.forget(2, 0, 100)
+        exact = growing.save(0, 0, 300)
+        growing.load(copy, 2, 0, 300)  # from a cache whose values lay another way
+        assert np.array_equal(growing.save(2, 0, 300)[16:], exact[16:])
+        growing.forget(2, 0, 300)
+        for context in (growing, plain, flash):
+            context.fit(300)
+        for reference in (plain, flash):
+            growing.make_room(900 if reference is plain else 300)
+            for context in (growing, reference):
+                context.decode([Slice(0, 300, PROMPT[:20], 1)])
+                context.forget(0, 300, 320)
+            assert growing.skips == reference.skips
+            assert np.allclose(growing.logits(19), reference.logits(19), atol=0.1)
+            growing.fit(100)
+    finally:
+        for context in (growing, plain, flash):
+            context.close()
+
+
+@given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_values_that_are_turned_twice_are_as_before(cells, layers, keys, values, random):
+    def part(*head: int, size: int) -> bytes:
+        return np.array(head, np.uint32).tobytes() + random.randbytes(size)
+
+    saved = b"anything before" + np.array([0, layers], np.uint32).tobytes()
+    saved += b"".join(part(1, 2 * keys, 0, size=2 * keys * cells) for _ in range(layers))
+    saved += b"".join(part(1, 2 * values, 0, size=2 * values * cells) for _ in range(layers))
+    before = np.frombuffer(saved, np.uint8)
+    turned = before.copy()
+    token = 2 * (keys + values) * layers
+    turn(turned, cells, layers, token, transposed=False)
+    assert np.array_equal(turned, before), "they lie so already"
+    turn(turned, cells, layers, token, transposed=True)
+    size = 2 * values * cells
+    last = before[-size:].view(np.uint16).reshape(cells, values)
+    assert np.array_equal(turned[-size:].view(np.uint16).reshape(values, cells), last.T)
+    assert turned[-size - 12 : -size].view(np.uint32).tolist() == [1, 2, values]
+    turn(turned, cells, layers, token, transposed=False)
+    assert np.array_equal(turned, before)
+    with pytest.raises(EngineError, match="not what llama.cpp writes"):
+        turn(turned, cells, layers + 1, token, transposed=True)
 
 
 @pytest.mark.parametrize("waits", [True, False])

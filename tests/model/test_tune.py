@@ -43,7 +43,7 @@ def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> lis
     tried = []
 
     def pretend(_model, load, _effort, _clock):
-        it = Tuning(load.threads, load.flash_attention == "on", load.batch)
+        it = Tuning(load.threads, load.flash_attention, load.batch)
         tried.append(it)
         if it in refused:
             raise EngineError("no such thing here")
@@ -54,48 +54,64 @@ def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> lis
     return tried
 
 
-@pytest.mark.parametrize("best", [Tuning(3, True, 256), Tuning(2, False, 64), Tuning(4, False, 128)])
+@pytest.mark.parametrize("best", [Tuning(3, "on", 256), Tuning(2, "off", 64), Tuning(4, "off", 128)])
 def test_the_quickest_of_all_settings_is_found(model, cores, monkeypatch, best):
     quickest(monkeypatch, best)
     assert tune(model, asked(model), Effort()) == best
 
 
 def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch):
-    tried = quickest(monkeypatch, Tuning(3, True, 256))
+    tried = quickest(monkeypatch, Tuning(3, "on", 256))
     assert tune(model, asked(model, threads=2, flash_attention="off", batch=32), Effort()) == Tuning()
-    assert tried == [Tuning(2, False, 32)]
+    assert tried == [Tuning(2, "off", 32)]
     tried.clear()
     tune(model, asked(model, kv_type="q8_0"), Effort())
-    assert all(one.flash_attention for one in tried), "a quantized cache needs it"
+    assert all(one.flash_attention == "on" for one in tried), "a quantized cache needs it"
 
 
 def test_what_cannot_be_run_here_is_passed_over(model, cores, monkeypatch):
-    quickest(monkeypatch, Tuning(4, True, 128), refused=(Tuning(4, True, 128),))
-    assert tune(model, asked(model), Effort()) == Tuning(4, False, 128)
+    quickest(monkeypatch, Tuning(4, "on", 128), refused=(Tuning(4, "on", 128),))
+    assert tune(model, asked(model), Effort()) == Tuning(4, "off", 128)
 
 
 def test_a_first_start_on_a_slow_device_does_not_take_for_ever(model, cores, monkeypatch):
-    tried = quickest(monkeypatch, Tuning(2, True, 128))
+    tried = quickest(monkeypatch, Tuning(2, "on", 128))
     clock = count(0, 11)
     tune(model, asked(model), Effort.brief(), clock=lambda: float(next(clock)))
     assert len(tried) == 1
 
 
 def test_a_setting_that_was_quicker_by_chance_is_not_taken(model, cores, monkeypatch):
-    speeds = {Tuning(4, False, 128): [5.0, 10.0], Tuning(4, True, 128): [8.0, 8.0]}  # something else ran at first
+    speeds = {Tuning(4, "off", 128): [5.0, 10.0], Tuning(4, "on", 128): [8.0, 8.0]}  # something else ran at first
 
     def hindered(_model, load, _effort, _clock):
-        it = Tuning(load.threads, load.flash_attention == "on", load.batch)
+        it = Tuning(load.threads, load.flash_attention, load.batch)
         return Try(it, (Speed(0, 100.0, speeds[it].pop(0)),))
 
     monkeypatch.setattr(tuning, "measure", hindered)
-    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention=False)
+    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="off")
+
+
+def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_first(model, cores, monkeypatch):
+    answers = {("off", 0): 10.0, ("on", 0): 12.0, ("off", 512): 10.0, ("on", 512): 8.0}
+
+    def pretend(_model, load, effort, _clock):
+        it = Tuning(load.threads, load.flash_attention, load.batch)
+        return Try(it, tuple(Speed(at, 100.0, answers[load.flash_attention, min(at, 512)]) for at in effort.depths))
+
+    monkeypatch.setattr(tuning, "measure", pretend)
+    for effort in (Effort.brief(), Effort()):
+        assert tune(model, asked(model), effort).flash_attention == "small"
+    answers["on", 0] = 10.1
+    assert tune(model, asked(model), Effort.brief()).flash_attention == "off"
+    answers["on", 512] = 12.0
+    assert tune(model, asked(model), Effort.brief()).flash_attention == "on"
 
 
 def test_a_brief_measurement_says_nothing_about_what_it_does_not_measure(model, cores, monkeypatch):
-    quickest(monkeypatch, Tuning(2, True, 512))
-    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention=True)
-    settled = settle(model, asked(model, tuning=Tuning(flash_attention=True)))
+    quickest(monkeypatch, Tuning(2, "on", 512))
+    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="on")
+    settled = settle(model, asked(model, tuning=Tuning(flash_attention="on")))
     assert (settled.threads, settled.flash_attention, settled.batch) == (4, "on", 128)
 
 
@@ -108,7 +124,7 @@ def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attenti
     result = measure(model, load, Effort(depths=(0, 512, 2048), prompt=64, answer=3))
     assert [speed.depth for speed in result.speeds] == [0, 512, 2048]
     assert all(speed.prompt > 0 and speed.answer > 0 for speed in result.speeds)
-    assert result.tuning == Tuning(2, attention == "on", 64)
+    assert result.tuning == Tuning(2, attention, 64)
 
 
 def test_depths_that_the_context_does_not_hold_are_left_out(model):
@@ -129,12 +145,12 @@ def test_the_cache_is_as_exact_as_memory_allows(model):
 
 
 def test_what_was_measured_decides_what_is_open(model, cores):
-    known = Tuning(3, True, 256)
+    known = Tuning(3, "on", 256)
     settled = settle(model, asked(model, tuning=known))
     assert (settled.threads, settled.flash_attention, settled.batch) == (3, "on", 256)
     settled = settle(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
     assert (settled.threads, settled.flash_attention, settled.batch) == (1, "off", 32)
-    settled = settle(model, asked(model, tuning=Tuning(64, False, 16), parallel=32))
+    settled = settle(model, asked(model, tuning=Tuning(64, "off", 16), parallel=32))
     assert (settled.threads, settled.flash_attention, settled.batch) == (4, "off", 32)
 
 
@@ -144,7 +160,7 @@ def test_a_first_start_measures_once_and_later_ones_use_it(tiny_model, tmp_path,
         assert "threads" in served.line
     (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
     assert any("measured for the first start" in line for line in served.log)
-    assert known["flash_attention"] in (True, False)
+    assert known["flash_attention"] in ("on", "off", "small")
     with ServedModel(tiny_model) as served:
         assert served.get("/health")[0] == 200
     assert not any("measured" in line for line in served.log)
@@ -165,4 +181,4 @@ def test_the_command_shows_every_try_and_keeps_the_best(tiny_model, tmp_path, mo
     tries = json.loads(CliRunner().invoke(command, ["--model", str(tiny_model), "--brief", "--json"]).stdout)
     assert {"tuning", "speeds"} == set(tries[0])
     (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
-    assert known["flash_attention"] in [one["tuning"]["flash_attention"] for one in tries]
+    assert known["flash_attention"] in [*(one["tuning"]["flash_attention"] for one in tries), "small"]

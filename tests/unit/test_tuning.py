@@ -3,7 +3,7 @@
 from qwen_edge.messages import Tuning
 from qwen_edge.tuning import keep, recall
 
-QUICK = Tuning(threads=3, flash_attention=True, batch=256)
+QUICK = Tuning(threads=3, flash_attention="on", batch=256)
 
 
 def model(folder, content=b"weights", name="m.gguf"):
@@ -34,8 +34,8 @@ def test_measuring_again_replaces_what_was_found_and_leaves_the_rest(tmp_path):
     one, other = model(tmp_path), model(tmp_path, name="other.gguf")
     keep(one, QUICK, tmp_path)
     keep(other, QUICK, tmp_path)
-    keep(one, Tuning(1, False, 64), tmp_path)
-    assert recall(one, tmp_path) == Tuning(1, False, 64)
+    keep(one, Tuning(1, "off", 64), tmp_path)
+    assert recall(one, tmp_path) == Tuning(1, "off", 64)
     assert recall(other, tmp_path) == QUICK
 
 
