@@ -80,6 +80,11 @@ class Engine:
             if sequence.request.id == message.id:
                 self._release(sequence)
 
+    def prepare(self) -> bool:
+        """There is nothing to do at the moment: do a piece of what the next request would have to wait for. False if
+        there is none."""
+        return self._cells.prepare()
+
     def rest(self) -> None:
         """There has been nothing to do for a while: give back the memory that is not needed. Raises EngineError."""
         if self._rested != self._turn:

@@ -100,7 +100,7 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         return []
     if any(isinstance(event, Done) for event in events):
         pages.look()  # the KV cache may have grown
-    patience = 0.0 if engine.busy or pages.step() else beat_seconds
+    patience = 0.0 if engine.busy or engine.prepare() or pages.step() else beat_seconds
     messages = channel.receive(patience)
     if patience and not messages:
         engine.rest()

@@ -14,7 +14,9 @@ from qwen_edge.kv.radix import Node, Radix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
 
-_PIECE = 256  # cells that go at once: a full cache is not tidied at every step, and no step copies more than this
+# cells that go at once: a full cache is not tidied at every step, and no step copies more than this; copies begin at
+# multiples of it, so that those of a common beginning are the same
+_PIECE = 256
 
 
 class Cache(Protocol):
@@ -52,6 +54,7 @@ class Cells:
         self._open: dict[int, int] = {}  # how many tokens each open sequence holds
         self._prompts: dict[int, int] = {}  # how many of a parked sequence's tokens may well be asked for again
         self._idle = list(reversed(range(sequences)))
+        self._ahead: list[tuple[int, int, int]] = []  # sequence, start and end of what is to be copied before it must
         self._age = 0.0
 
     @property
@@ -66,6 +69,7 @@ class Cells:
     def open(self, tokens: Sequence[int]) -> tuple[int, int] | None:
         """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
         its logits). None if all sequences are open."""
+        self._ahead.clear()
         length, holder = self._tree.match(tokens[:-1])
         if holder is not None:
             self._touch(holder, length)
@@ -133,6 +137,9 @@ class Cells:
             for other in self._tree.ends_in(node):
                 if other not in self._open:
                     self._drop(other)
+        if not self._open and self._parked() > self._spare:
+            end = min(prompt, len(tokens))
+            self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
 
     def close(self, sequence: int) -> None:
         """Forget an open sequence and what only it holds."""
@@ -156,6 +163,17 @@ class Cells:
             self._cache.load(copy.cells, sequence, self._open[sequence], until)
             self._open[sequence] = until
             self.publish(sequence, tokens[:until])
+
+    def prepare(self) -> bool:
+        """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
+        if not self._ahead:
+            return False
+        sequence, start, end = self._ahead.pop()
+        tokens = self._tree.tokens(self._tree.end(sequence))[:end]
+        if self._stash.wanted(tokens, start) == end - start:
+            hits = next(node.hits for node in self._tree.path(sequence) if node.depth <= start)
+            self._stash.put(Copy(tokens, start, self._cache.save(sequence, start, end), hits))
+        return True
 
     def _keeps(self, node: Node, start: int) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
@@ -191,7 +209,7 @@ class Cells:
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
         if copied := self._keeps(node, length):
-            length = max(length, min(node.end, self._worth_keeping(node)) - _PIECE)
+            length = max(length, (min(node.end, self._worth_keeping(node)) - 1) // _PIECE * _PIECE)
             self._keep(node, length)
         for sequence in list(node.sequences):
             self._cache.forget(sequence, length, self._tree.length(sequence))

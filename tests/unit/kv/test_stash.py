@@ -84,6 +84,37 @@ def test_no_more_than_a_piece_is_copied_between_two_steps():
     assert home.known(list(range(500))) == 500
 
 
+def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
+    home = Home(size=2000, spare=0, stash=2000)
+    house = list(range(300))
+    home.remember([*house, *FIRST])
+    while home.cells.prepare():
+        pass
+    home.remember([*house, *range(1000, 1500)])
+    copied = []
+    save = home.cache.save
+    home.cache.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
+    while home.cells.prepare():
+        pass
+    assert max(copied) == 256
+    assert sum(copied) == 800 - 256, "the first piece is there already"
+    one = home.begin([7] * 20)
+    for _ in range(5):
+        home.cells.tidy()
+    assert home.cache.used == 0
+    assert sum(copied) == 800 - 256
+    home.close(one)
+    assert home.known([*house, *FIRST]) == 340
+    assert home.known([*house, *range(1000, 1500)]) == 800
+
+
+def test_nothing_is_copied_ahead_where_parked_cells_may_stay():
+    home = Home(size=2000, spare=1000, stash=2000)
+    home.remember(FIRST)
+    assert not home.cells.prepare()
+    assert home.cells._stash.size == 0
+
+
 def test_answers_are_not_copied():
     home = Home(size=200, spare=0, stash=200)
     home.prompts = 25
@@ -151,6 +182,8 @@ def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, 
             act = getattr(home, kind)
             act(sequence, count) if kind == "compute" else act(sequence)
         home.check()
+        if not home.open:
+            home.cells.prepare()
         home.cells.tidy()
         home.check()
         assert home.cells._stash.size <= stash
