@@ -17,6 +17,7 @@ from qwen_edge.kv.radix import common_prefix
 
 _GRAM = 3  # tokens that must be the same as before for a guess to be made
 _LONGEST = 7
+_FIRST = 3  # guesses beside a prompt: a batch of four is quick, and nobody waits for the eighth word to hear the first
 _MEMORY = 0.1  # weight of the newest guess in the rate
 _KEPT = 4096  # places in earlier answers: a megabyte
 
@@ -81,6 +82,7 @@ class Lookup:
         at = self._seen.get(tuple(tokens[-_GRAM:])) if len(tokens) > self._prompt else None
         self._asked = self._answers.rate if at is None else self._own
         guess = self._answers.after(tokens) if at is None else list(tokens[at : at + _LONGEST])
+        guess = guess if len(tokens) > self._prompt else guess[:_FIRST]
         self._expected = guess[0] if guess else None
         return guess
 

@@ -124,10 +124,12 @@ def _beats(one: Try, other: Try) -> bool:
 
 
 def _is_for_small(flash: Try, plain: Try) -> bool:
-    """Whether flash attention is quicker while there is little in the cache."""
+    """Whether with flash attention, while there is little in the cache, the first word comes sooner and the last one no
+    later."""
     kinds = (flash.tuning.flash_attention, plain.tuning.flash_attention)
     first, other = flash.speeds[0], plain.speeds[0]
-    return kinds == ("on", "off") and first.depth < SMALL_ROOM and first.seconds < _BETTER * other.seconds
+    sooner = other.prompt < _BETTER * first.prompt and _BETTER * first.seconds < other.seconds
+    return kinds == ("on", "off") and first.depth < SMALL_ROOM and sooner
 
 
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:

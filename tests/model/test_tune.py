@@ -93,17 +93,21 @@ def test_a_setting_that_was_quicker_by_chance_is_not_taken(model, cores, monkeyp
 
 
 def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_first(model, cores, monkeypatch):
-    answers = {("off", 0): 10.0, ("on", 0): 12.0, ("off", 512): 10.0, ("on", 512): 8.0}
+    prompts = {("off", 0): 100.0, ("on", 0): 110.0, ("off", 512): 100.0, ("on", 512): 100.0}
+    answers = {("off", 0): 10.0, ("on", 0): 9.8, ("off", 512): 10.0, ("on", 512): 8.0}
 
     def pretend(_model, load, effort, _clock):
         it = Tuning(load.threads, load.flash_attention, load.batch)
-        return Try(it, tuple(Speed(at, 100.0, answers[load.flash_attention, min(at, 512)]) for at in effort.depths))
+        keys = [(at, (load.flash_attention, min(at, 512))) for at in effort.depths]
+        return Try(it, tuple(Speed(at, prompts[key], answers[key]) for at, key in keys))
 
     monkeypatch.setattr(tuning, "measure", pretend)
     for effort in (Effort.brief(), Effort()):
         assert tune(model, asked(model), effort).flash_attention == "small"
-    answers["on", 0] = 10.1
-    assert tune(model, asked(model), Effort.brief()).flash_attention == "off"
+    prompts["on", 0] = 101.0
+    assert tune(model, asked(model), Effort.brief()).flash_attention == "off", "the first word comes no sooner"
+    prompts["on", 0], answers["on", 0] = 110.0, 9.0
+    assert tune(model, asked(model), Effort.brief()).flash_attention == "off", "the last word comes later"
     answers["on", 512] = 12.0
     assert tune(model, asked(model), Effort.brief()).flash_attention == "on"
 
