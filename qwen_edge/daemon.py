@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -104,6 +105,7 @@ def load_message(
         tuning=tuning,
         calibrate=config.calibrate,
         stash_bytes=config.stash_bytes,
+        ahead_per_hour=math.inf if config.ahead_tokens_per_hour is None else config.ahead_tokens_per_hour,
     )
 
 

@@ -1,6 +1,6 @@
 """Everything that crosses between the daemon and the engine process, and how it crosses.
 
-In:  Load | Submit | Abort | Stop            Out: Loading | Ready | Tokens | Done | Failed | Beat
+In:  Load | Submit | Abort | Warm | Stop     Out: Loading | Ready | Tokens | Done | Failed | Beat
 One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
 happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
 """
@@ -76,7 +76,8 @@ class Tuning(msgspec.Struct, frozen=True):
 
 class Load(msgspec.Struct, frozen=True, tag=True):
     """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
-    engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache.
+    engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache; so many tokens
+    an hour may be computed `ahead` of requests.
 
     What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
     measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
@@ -94,6 +95,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     tuning: Tuning | None = None
     calibrate: bool = False
     stash_bytes: int = 0
+    ahead_per_hour: float = 0.0
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -119,6 +121,12 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
     """Nobody waits for this request any more. No answer; unknown ids are ignored (it may just have finished)."""
 
     id: int
+
+
+class Warm(msgspec.Struct, frozen=True, tag=True):
+    """This is what a prompt will soon begin with: compute it if there is nothing else to do. No answer."""
+
+    prompt: tuple[Segment, ...]
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -204,7 +212,7 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """A sign of life when there is nothing else to say."""
 
 
-Inbound = Load | Submit | Abort | Stop
+Inbound = Load | Submit | Abort | Warm | Stop
 Outbound = Loading | Ready | Tokens | Done | Failed | Beat
 
 _LENGTH = struct.Struct("<I")

@@ -5,7 +5,9 @@ HTTP stands above it, processes and llama.cpp below; neither is seen here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -44,13 +46,13 @@ class ChatService:
         sampling = request.sampling
         seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]
         each = [replace(request, sampling=msgspec.structs.replace(sampling, seed=seed)) for seed in seeds]
-        async with merged([self.answer(one, patient=number > 0) for number, one in enumerate(each)]) as events:
+        async with merged([self.answer(one, first=number == 0) for number, one in enumerate(each)]) as events:
             async for number, event in events:
                 yield number, event
 
-    async def answer(self, request: ChatRequest, *, patient: bool = False) -> AsyncGenerator[Delta | Finish, None]:
-        """Yield the answer as it comes, Finish last; a `patient` one waits for its place as long as it takes. Leaving
-        early stops the generation. Raises RequestError."""
+    async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
+        """Yield the answer as it comes, Finish last. With the `first` of several the conversation is expected to go on;
+        the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
         model = self._ready_model()
         template = self._template_of(model)
         prompt = template.render(request)
@@ -65,11 +67,11 @@ class ChatService:
             reasoning=template.reasoning,
             reasons=reasons,
             priority=request.priority,
-            wait_seconds=_EVER if patient else min(request.wait_seconds or _EVER, self._wait_seconds),
+            wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)
-        called, logprobs = False, list[Logprob]()
+        called, logprobs, said = False, list[Logprob](), list[Delta]()
         async with aclosing(self._engine.answer(submit)) as events:
             async for event in events:
                 logprobs += event.logprobs if isinstance(event, Tokens) else ()
@@ -81,10 +83,18 @@ class ChatService:
                     if called and isinstance(delta, ToolCall) and not request.parallel_calls:
                         continue
                     called = called or isinstance(delta, ToolCall)
+                    said.append(delta)
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
+                    if first:
+                        asyncio.get_running_loop().call_soon(self._look_ahead, template, request, said)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, event, tuple(logprobs))
+
+    def _look_ahead(self, template: ChatTemplate, request: ChatRequest, said: Sequence[Delta]) -> None:
+        """Let the engine read the conversation as its next turn will show it, while nobody waits."""
+        with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
+            self._engine.warm(template.next_turn(request, said))
 
     def _ready_model(self) -> Ready:
         if self._engine.model is None:

@@ -30,9 +30,11 @@ from qwen_edge.messages import (
     Loading,
     Outbound,
     Ready,
+    Segment,
     Stop,
     Submit,
     Tokens,
+    Warm,
     encode,
     outbound_frames,
 )
@@ -160,6 +162,11 @@ class Supervisor:
             del self._answers[request.id]
             if not isinstance(event, Done | Failed):
                 link.send([Abort(request.id)])
+
+    def warm(self, prompt: tuple[Segment, ...]) -> None:
+        """Let the engine compute, when it is idle, what a prompt will soon begin with."""
+        if self._link and self.state == "ready":
+            self._link.send([Warm(prompt)])
 
     async def stop(self, grace: float) -> None:
         """End the engine: politely, and after `grace` seconds not. Requests still running fail."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ class Answer:
     at: tuple[float, ...]
     tokens: int
     prompt_tokens: int
+    text: str = ""  # without reasoning, where the server tells it apart
 
     @property
     def first(self) -> float:
@@ -64,22 +65,24 @@ class Server:
         user: str,
         *,
         system: str | None = None,
+        history: Sequence[Mapping[str, str]] = (),
         max_tokens: int = 128,
         begun: asyncio.Event | None = None,
         **more: Any,
     ) -> Answer:
-        """`begun` is set at the first text. Raises UserError with the server's own words where it refuses."""
+        """`history` are the messages before. `begun` is set at the first text. Raises UserError with the server's own
+        words where it refuses."""
         messages = [{"role": "system", "content": system}] if system else []
         body = {
             "model": await self.model(),
-            "messages": [*messages, {"role": "user", "content": user}],
+            "messages": [*messages, *history, {"role": "user", "content": user}],
             "max_tokens": max_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
             **more,
         }
-        at, usage = list[float](), dict[str, int]()
+        at, usage, text = list[float](), dict[str, int](), list[str]()
         began = time.perf_counter()
         try:
             async with self._request("POST", "/v1/chat/completions", json=body) as response:
@@ -89,19 +92,21 @@ class Server:
                         usage = chunk.get("usage") or usage
                         if _has_text(chunk):
                             at.append(time.perf_counter() - began)
+                            text += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
                             if begun:
                                 begun.set()
         except RefusedError as refused:
             if refused.status not in (400, 422) or not more:
                 raise
             # a strict server: its answers end where they end
-            return await self.ask(user, system=system, max_tokens=max_tokens, begun=begun)
+            return await self.ask(user, system=system, history=history, max_tokens=max_tokens, begun=begun)
         finally:
             if begun:  # whoever waits for the beginning need not wait for one that will not come
                 begun.set()
         if not at:
             raise UserError(f"{self.url} answered without any text.")
-        return Answer(tuple(at), usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0))
+        tokens, prompt_tokens = usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0)
+        return Answer(tuple(at), tokens, prompt_tokens, "".join(text))
 
     async def prompt_tokens(self, user: str) -> int:
         """Ask for one token of answer, which need not have any text, and return how many tokens the server counts in

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from qwen_edge.bench.client import Answer, RefusedError, Server
 from qwen_edge.errors import UserError
@@ -33,6 +34,7 @@ _WORDS = _TEXT.split()
 # where reasoning ends, some tokens have no text to show, which is no stall
 _UNTHINKING = {"enable_thinking": False}
 
+_TURNS, _READING = 5, 3.0  # seconds
 _8K, _8K_ANSWER, _8K_MARGIN = 8192, 16, 8  # tokens
 
 
@@ -75,6 +77,24 @@ async def long_prompt(server: Server, rng: Random) -> Figures:
     }
 
 
+async def conversation(server: Server, rng: Random, **options: Any) -> Figures:
+    """Five turns, each a message of 25 words and an answer of 160 tokens, after which the user reads for 3 s."""
+    history, first = list[Mapping[str, str]](), list[float]()
+    for turn in range(_TURNS):
+        await asyncio.sleep(_READING if turn else 0)
+        user = _words(rng, 25)
+        answer = await server.ask(user, history=history, max_tokens=160, ignore_eos=True, **options)
+        history += [{"role": "user", "content": user}, {"role": "assistant", "content": answer.text}]
+        first.append(answer.first)
+    turns = {f"turn {number}: first token, s": seconds for number, seconds in enumerate(first, 1)}
+    return {**turns, "later turns: first token, s": statistics.median(first[1:])}
+
+
+async def conversation_without_thinking(server: Server, rng: Random) -> Figures:
+    """The same with thinking switched off."""
+    return await conversation(server, rng, chat_template_kwargs=_UNTHINKING)
+
+
 async def relativity(server: Server, rng: Random) -> Figures:
     """The question of the article on Qwen3-0.6B at the edge, always the same: a server may remember the prompt."""
     answer = await server.ask("请简述相对论的基本原理", max_tokens=256)
@@ -108,6 +128,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "one question": Workload(one_question),
     "eight clients": Workload(eight_clients),
     "long prompt": Workload(long_prompt),
+    "conversation": Workload(conversation_without_thinking),
+    "conversation, thinking": Workload(conversation),
     "relativity": Workload(relativity),
     "8K context": Workload(context_of_8k, slow=True),
 }

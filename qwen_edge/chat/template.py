@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_edge.chat.messages import ChatRequest
+from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Markers, Segment
 
@@ -56,6 +58,23 @@ class ChatTemplate:
                 f"The model's chat template cannot render these messages: {error}", param="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
+
+    def next_turn(self, request: ChatRequest, answer: Sequence[Delta]) -> tuple[Segment, ...]:
+        """What the prompt of the next turn will begin with, if this is the answer, whatever is said then: so far as two
+        that differ in nothing else agree. Raises RequestError."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(piece.text for piece in answer if isinstance(piece, Content)),
+        }
+        calls = [piece for piece in answer if isinstance(piece, ToolCall)]
+        if calls:
+            functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
+            message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
+        role = "tool" if calls else "user"
+        turns = ((*request.messages, message, {"role": role, "content": said}) for said in "01")
+        one, other = (self.render(replace(request, messages=messages)) for messages in turns)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        return tuple(segment for segment, _ in same)
 
     def _variables(self, request: ChatRequest, mark: str) -> dict[str, Any]:
         """What the template sees; nothing in it can be taken for a special token."""

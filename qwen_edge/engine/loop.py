@@ -7,10 +7,12 @@ and tests and benchmarks drive it directly.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Literal
 
+from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
@@ -19,7 +21,7 @@ from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
-from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit
+from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit, Warm
 
 _STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
@@ -29,15 +31,22 @@ class Engine:
     """Owns the backend. `step()` does at most one decode, so messages are heard at least that often."""
 
     def __init__(
-        self, backend: Backend, clock: Callable[[], float] = time.monotonic, *, speculates: bool = True
+        self,
+        backend: Backend,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        speculates: bool = True,
+        ahead_per_hour: float = 0.0,
     ) -> None:
-        """With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`)."""
+        """With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
+        `ahead_per_hour` tokens are computed while there is nothing else to do, for turns to come (`ahead`)."""
         self._backend = backend
         self._speculates = speculates
         self._clock = clock
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash)
         self._pace = Pace()
         self._answers = Answers()
+        self._ahead = Ahead(backend, self._cells, self._pace, ahead_per_hour, clock)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._refused: list[Outbound] = []
@@ -80,9 +89,17 @@ class Engine:
             if sequence.request.id == message.id:
                 self._release(sequence)
 
+    def warm(self, message: Warm) -> None:
+        """Compute a prompt when there is nothing else to do."""
+        with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
+            self._ahead.add(self._backend.tokenize(message.prompt))
+
     def prepare(self) -> bool:
         """There is nothing to do at the moment: do a piece of what the next request would have to wait for. False if
-        there is none."""
+        there is none. Raises EngineError."""
+        if self._ahead.step():
+            self._turn += 1
+            return True
         return self._cells.prepare()
 
     def rest(self) -> None:

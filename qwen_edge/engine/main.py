@@ -31,6 +31,7 @@ from qwen_edge.messages import (
     Outbound,
     Stop,
     Submit,
+    Warm,
     encode,
     inbound_frames,
 )
@@ -83,7 +84,8 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     load = messages.pop(0)
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
-        engine = Engine(load_backend(load, channel), speculates=load.speculate)
+        backend = load_backend(load, channel)
+        engine = Engine(backend, speculates=load.speculate, ahead_per_hour=load.ahead_per_hour)
         pages.look()
         while _dispatch(engine, messages) and not engine.broken:
             messages = _turn(engine, channel, pages, load.beat_seconds)
@@ -130,6 +132,8 @@ def _dispatch(engine: Engine, messages: list[Inbound]) -> bool:
             engine.submit(message)
         elif isinstance(message, Abort):
             engine.abort(message)
+        elif isinstance(message, Warm):
+            engine.warm(message)
         elif isinstance(message, Stop):
             return False
     return True

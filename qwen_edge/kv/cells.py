@@ -102,6 +102,10 @@ class Cells:
         """How many of these tokens cost no cell: open sequences hold them."""
         return self._tree.match(tokens, self._open.keys())[0]
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, are in the cache."""
+        return self._tree.match(tokens)[0]
+
     def compute(self, sequence: int, length: int) -> None:
         """The sequence holds so many tokens now, the last ones in cells of its own."""
         self._open[sequence] = length

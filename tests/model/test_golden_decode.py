@@ -6,6 +6,7 @@ The reference below knows nothing of this project: one sequence, the whole promp
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
-from qwen_edge.messages import Done, Load, Sampling, Segment, Submit, Tokens
+from qwen_edge.messages import Done, Load, Sampling, Segment, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
 
@@ -160,7 +161,7 @@ def submit(number: int, prompt: tuple[Segment, ...], count: int = LENGTH, **more
     return Submit(number, prompt, sampling, count, 1e9, **more)
 
 
-def run(engine: Engine, said: dict[int, str] | None = None) -> dict[int, str]:
+def run(engine: Engine, said: dict[int, str] | None = None, cached: dict[int, int] | None = None) -> dict[int, str]:
     said = {} if said is None else said
     for _ in range(5000):
         if not engine.busy:
@@ -170,6 +171,8 @@ def run(engine: Engine, said: dict[int, str] | None = None) -> dict[int, str]:
                 said[event.id] = said.get(event.id, "") + event.text
             else:
                 assert isinstance(event, Done), event
+                if cached is not None:
+                    cached[event.id] = event.cached_tokens
     raise AssertionError("it does not end")
 
 
@@ -210,6 +213,27 @@ def test_one_after_the_other_with_flash_attention_and_without(watch, golden):
             engine.submit(submit(number, prompt))
             run(engine, said)
         check(backend, golden, PROMPTS, said)
+
+
+@pytest.mark.parametrize("attention", ["on", "off", "small"])
+def test_turns_whose_history_was_computed_ahead(watch, golden, attention):
+    backend = watch(flash_attention=attention)
+    engine, said, cached = Engine(backend, ahead_per_hour=math.inf), {}, {}
+    start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
+    prompts = [PROMPTS[0]]
+    for number, text in enumerate(ASKED[1:5]):
+        engine.submit(submit(number, prompts[-1]))
+        run(engine, said, cached)
+        history = (*prompts[-1][:-1], Segment("assistant\n" + said[number]), end, Segment("\n"), start)
+        engine.warm(Warm(history))
+        while engine.prepare():
+            pass
+        expected = len(backend.tokenize(history))
+        prompts.append((*history, Segment("user\n" + text), end, Segment("\n"), start, Segment("assistant\n")))
+        engine.submit(submit(number + 1, prompts[-1], 1))
+        run(engine, {}, cached)
+        assert cached[number + 1] == expected
+    check(backend, golden, prompts[:-1], said)
 
 
 @pytest.mark.parametrize("speculates", [True, False])

@@ -64,6 +64,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         gate: threading.Event | None = None,
         notifier: Notifier | None = None,
         hang_seconds: float = 30.0,
+        ahead_per_hour: float = 0.0,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
@@ -77,7 +78,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             return engines[-1]
 
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
-        load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2)
+        load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
         supervisor = Supervisor(load, load_seconds=30, hang_seconds=hang_seconds, start=engine)
         supervisor.spawn()
         daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier or Notifier({}))

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import aiohttp
 import pytest
 
+from qwen_edge.bench import workloads
 from qwen_edge.bench.article import article_table
 from qwen_edge.bench.client import Answer, Server
 from qwen_edge.bench.measure import measure
@@ -16,7 +17,8 @@ from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.errors import UserError
 
 
-async def test_every_workload_gives_its_figures_for_every_server(serve):
+async def test_every_workload_gives_its_figures_for_every_server(serve, monkeypatch):
+    monkeypatch.setattr(workloads, "_READING", 0.0)
     served = await serve(lambda prompt: "some words " * 5, context=1 << 16, parallel=4)
     served.backend.batch = 4096
     done: list[str] = []

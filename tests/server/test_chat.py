@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import math
 import threading
 
 import pytest
 
 from qwen_edge.chat.template import THINK
+from qwen_edge.messages import Segment
 from tests.waiting import until
 
 THOUGHT = f"{THINK.open}\nHm.\n{THINK.close}\n\nYes."
@@ -177,6 +179,24 @@ async def test_the_second_turn_reuses_what_the_first_computed(serve):
     await served.ask("hi")
     _, second = await served.ask("hi there")
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= len("user\nhi")
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_thinking": False}, {"n": 2}])
+async def test_the_history_is_read_before_the_next_turn_comes(serve, options):
+    script = "Yes." if "enable_thinking" in options else THOUGHT
+    served = await serve(lambda prompt: script, ahead_per_hour=math.inf, parallel=2)
+    messages = [{"role": "user", "content": "hi"}]
+    async with served.post({"messages": messages, **options}) as response:
+        answer = await response.json()
+    start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
+    turns = [(start, Segment(text), end, Segment("\n")) for text in ("user\nhi", "assistant\nYes.")]
+    history = len(served.backend.tokenize([*turns[0], *turns[1], start]))
+    decodes = served.backend.decodes
+    await until(lambda: sum(decodes[-1][0]) == history)
+    messages += [answer["choices"][0]["message"], {"role": "user", "content": "and then?"}]
+    async with served.post({"messages": messages, **options}) as response:
+        second = await response.json()
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == history
 
 
 async def test_requests_wait_for_each_other_and_all_are_answered(serve):

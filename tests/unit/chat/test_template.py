@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.chat.messages import ChatRequest
+from qwen_edge.chat.messages import ChatRequest, Content, Reasoning, ToolCall
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Sampling, Segment
@@ -145,3 +145,41 @@ def test_a_prompt_that_ends_in_an_open_think_block_is_recognised(template):
     assert opens_reasoning(render(opening, user("x")))
     assert not opens_reasoning(render(template, user("<think>")))
     assert not opens_reasoning(render(template, user("x"), thinking=False))
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+
+
+@pytest.mark.parametrize("thinking", [None, True, False])
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([Reasoning("Hm."), Content("It "), Content("rains.")], {"content": "It rains."}),
+        ([Content("")], {"content": ""}),
+        (
+            [Content("Let me see."), ToolCall("weather", '{"city":  "Bonn"}'), ToolCall("weather", "{}")],
+            {
+                "content": "Let me see.",
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city":  "Bonn"}'}},
+                    {"id": "2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+                ],
+            },
+        ),
+    ],
+)
+def test_the_next_turn_begins_as_foretold(template, thinking, said, message):
+    first = request(user("Weather?"), thinking=thinking, tools=(WEATHER,))
+    foretold = template.next_turn(first, said)
+    results = [{"role": "tool", "content": text, "tool_call_id": "1"} for text in ("12 degrees", "snow")]
+    following = results if "tool_calls" in message else [user("And tomorrow?")]
+    second = render(
+        template,
+        *first.messages,
+        {"role": "assistant", **message},
+        *following,
+        thinking=thinking,
+        tools=(WEATHER,),
+    )
+    assert second[: len(foretold)] == foretold
+    assert "".join(segment.text for segment in second[len(foretold) :]).startswith(("user\n", "tool\n"))

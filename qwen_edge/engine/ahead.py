@@ -1,0 +1,75 @@
+"""While the engine is idle: computes what the next turn of a conversation will begin with.
+
+Chat templates show an earlier answer otherwise than it was generated: without its reasoning, and even without the empty
+think block that stands for none. So what was generated is no beginning of the next prompt, and every server reads the
+answer again while the user waits. Here it has been read by then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.pace import Pace
+from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.slice import Slice
+
+_SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
+_LEAST = 8  # tokens at once, however slow the device
+_HOUR = 3600.0
+
+
+class Ahead:
+    """Prompts that will be wanted. A piece at a time is computed, with no sequence left open between two: a request
+    takes its turn as if there were nothing here. Used by the engine's thread."""
+
+    def __init__(self, backend: Backend, cells: Cells, pace: Pace, per_hour: float, clock: Callable[[], float]) -> None:
+        """No more than so many tokens are computed in an hour: batteries and fans may set a limit."""
+        self._backend = backend
+        self._cells = cells
+        self._pace = pace
+        self._clock = clock
+        self._per_hour = self._left = per_hour
+        self._counted = clock()
+        self._prompts: deque[list[int]] = deque(maxlen=backend.parallel)
+
+    def add(self, tokens: list[int]) -> None:
+        """These will be wanted; where there are too many, the oldest are forgotten."""
+        if self._per_hour and 0 < len(tokens) < self._cells.size:
+            self._prompts.append(tokens)
+
+    def step(self) -> bool:
+        """Compute a piece of what was added last. False if there is nothing to compute. Raises EngineError."""
+        while self._prompts and self._cells.known(self._prompts[-1]) == len(self._prompts[-1]):
+            self._prompts.pop()
+        budget = self._budget()
+        if not self._prompts or budget < 1:
+            return False
+        tokens = self._prompts[-1]
+        opened = self._cells.open(tokens)
+        assert opened, "nothing is open while the engine is idle"
+        place, computed = opened
+        count = min(len(tokens) - computed, budget, self._backend.batch)
+        count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
+        if self._cells.reserve(count):
+            self._decode(Slice(place, computed, tokens[computed : computed + count], 0))
+            computed += count
+            self._cells.compute(place, computed)
+            self._left -= count
+        else:
+            self._prompts.pop()
+        self._cells.park(place, tokens[:computed], len(tokens))
+        return True
+
+    def _decode(self, piece: Slice) -> None:
+        began = self._clock()
+        self._backend.decode([piece])
+        self._pace.learn(len(piece.tokens), 0, self._clock() - began)
+
+    def _budget(self) -> int:
+        """How many tokens may be computed now."""
+        now = self._clock()
+        self._left = min(self._per_hour, self._left + (now - self._counted) * self._per_hour / _HOUR)
+        self._counted = now
+        return int(min(self._left, self._cells.size))
