@@ -183,11 +183,13 @@ class Cells:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
         return self._stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
 
-    def _keep(self, node: Node, start: int) -> None:
-        """Put a copy of them there."""
-        if count := self._keeps(node, start):
+    def _keep(self, node: Node, start: int) -> bool:
+        """Put a copy of them there, if there is none."""
+        count = self._keeps(node, start)
+        if count:
             saved = self._cache.save(next(iter(node.sequences)), start, start + count)
             self._stash.put(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
+        return count > 0
 
     def _worth_keeping(self, node: Node) -> int:
         """How many tokens, from the beginning, are the prompt of some sequence that holds this node."""
@@ -212,15 +214,15 @@ class Cells:
         node = min(ends, key=lambda node: node.worth)
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
-        if copied := self._keeps(node, length):
+        if self._keeps(node, length):
             length = max(length, (min(node.end, self._worth_keeping(node)) - 1) // _PIECE * _PIECE)
-            self._keep(node, length)
+        copied = self._keep(node, length)
         for sequence in list(node.sequences):
             self._cache.forget(sequence, length, self._tree.length(sequence))
             self._tree.cut(sequence, length)
             if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
                 self._drop(sequence)
-        return copied > 0
+        return copied
 
     def _drop_least(self) -> bool:
         """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""
