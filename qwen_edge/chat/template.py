@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 from jinja2.ext import loopcontrols
@@ -23,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Markers, Segment
+
+_T = TypeVar("_T")
 
 THINK = Markers("<think>", "</think>")
 
@@ -61,7 +63,8 @@ class ChatTemplate:
 
     def next_turn(self, request: ChatRequest, answer: Sequence[Delta]) -> tuple[Segment, ...]:
         """What the prompt of the next turn will begin with, if this is the answer, whatever is said then: so far as two
-        that differ in nothing else agree. Raises RequestError."""
+        that differ in nothing else agree. The tokens of the last text may turn out otherwise when it goes on. Raises
+        RequestError."""
         message: dict[str, Any] = {
             "role": "assistant",
             "content": "".join(piece.text for piece in answer if isinstance(piece, Content)),
@@ -73,8 +76,10 @@ class ChatTemplate:
         role = "tool" if calls else "user"
         turns = ((*request.messages, message, {"role": role, "content": said}) for said in "01")
         one, other = (self.render(replace(request, messages=messages)) for messages in turns)
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-        return tuple(segment for segment, _ in same)
+        same = _agreeing(one, other)
+        texts = [prompt[len(same)].text if len(prompt) > len(same) else "" for prompt in (one, other)]
+        begun = "".join(_agreeing(*texts))
+        return (*same, Segment(begun)) if begun else tuple(same)
 
     def _variables(self, request: ChatRequest, mark: str) -> dict[str, Any]:
         """What the template sees; nothing in it can be taken for a special token."""
@@ -130,6 +135,11 @@ class ChatTemplate:
         if plain := prompt[end:].replace(mark, ""):
             segments.append(Segment(plain))
         return segments
+
+
+def _agreeing(one: Sequence[_T], other: Sequence[_T]) -> list[_T]:
+    """What two sequences begin with."""
+    return [item for item, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
 
 
 def opens_reasoning(prompt: Sequence[Segment]) -> bool:

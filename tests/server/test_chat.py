@@ -190,7 +190,7 @@ async def test_the_history_is_read_before_the_next_turn_comes(serve, options):
         answer = await response.json()
     start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
     turns = [(start, Segment(text), end, Segment("\n")) for text in ("user\nhi", "assistant\nYes.")]
-    history = len(served.backend.tokenize([*turns[0], *turns[1], start]))
+    history = len(served.backend.tokenize([*turns[0], *turns[1], start, Segment("user\n")]))
     decodes = served.backend.decodes
     await until(lambda: sum(decodes[-1][0]) == history)
     messages += [answer["choices"][0]["message"], {"role": "user", "content": "and then?"}]

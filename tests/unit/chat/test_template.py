@@ -181,5 +181,6 @@ def test_the_next_turn_begins_as_foretold(template, thinking, said, message):
         thinking=thinking,
         tools=(WEATHER,),
     )
-    assert second[: len(foretold)] == foretold
-    assert "".join(segment.text for segment in second[len(foretold) :]).startswith(("user\n", "tool\n"))
+    assert second[: len(foretold) - 1] == foretold[:-1]
+    assert foretold[-1].text == f"{following[0]['role']}\n"
+    assert second[len(foretold) - 1].text.startswith(foretold[-1].text)
