@@ -36,6 +36,8 @@ from qwen_edge.messages import (
     inbound_frames,
 )
 
+_GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine at its idle work
+
 
 class Channel:
     """The engine's end of the socket pair. Blocking in one thread; EOFError when the daemon is gone."""
@@ -102,9 +104,11 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         return []
     if any(isinstance(event, Done) for event in events):
         pages.look()  # the KV cache may have grown
-    patience = 0.0 if engine.busy or engine.prepare() or pages.step() else beat_seconds
-    messages = channel.receive(patience)
-    if patience and not messages:
+        return channel.receive(0.0 if engine.busy else _GRACE)
+    if engine.busy or engine.prepare() or pages.step():
+        return channel.receive(0.0)
+    messages = channel.receive(beat_seconds)
+    if not messages:
         engine.rest()
         pages.look()
     return messages
