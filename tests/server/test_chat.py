@@ -225,8 +225,12 @@ async def test_a_client_that_goes_away_stops_the_generation(serve):
 
 
 async def test_several_answers_to_one_prompt_come_side_by_side(serve):
-    served = await serve(lambda prompt: THOUGHT, parallel=4)
-    _, answer = await served.ask("once", n=3)
+    gate = threading.Event()
+    served = await serve(lambda prompt: THOUGHT, parallel=4, gate=gate)
+    asking = asyncio.create_task(served.ask("once", n=3))
+    await until(lambda: served.supervisor.pending == 3)
+    gate.set()
+    _, answer = await asking
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert {choice["message"]["content"] for choice in answer["choices"]} == {"Yes."}
     usage = answer["usage"]
