@@ -195,7 +195,12 @@ def test_an_interrupted_bench_leaves_no_server_behind(small, number):
         "--start",
         shlex.join(server.command),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as bench:
+    heard = signal.signal(number, signal.SIG_DFL)  # under nohup the bench would inherit that SIGHUP is ignored
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(number, heard)
+    with process as bench:
         asyncio.run(until(server.pid.exists))
         bench.send_signal(number)
         assert bench.stderr.read().splitlines()[-1] == "qwen-edge: Interrupted."
