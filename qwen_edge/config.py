@@ -29,7 +29,8 @@ _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the model is run. `threads` and `batch` None: what was measured to be best, else one for each physical core,
-    and 128; `gpu_layers` -1: all that a GPU takes."""
+    and 128; `gpu_layers` -1: all that a GPU takes;
+    `unload_seconds` None: the model stays in memory; `memory_limit_bytes` None: somewhat more than the memory plan."""
 
     context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
     threads: _Positive | None = None
@@ -45,6 +46,8 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibrate: bool = True
     load_seconds: _Seconds = 600
     hang_seconds: _Seconds = 30
+    unload_seconds: _Seconds | None = None
+    memory_limit_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

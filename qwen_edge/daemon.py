@@ -24,7 +24,7 @@ from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
 from qwen_edge.messages import Load, Ready, Tuning
 from qwen_edge.paths import find_model
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor import Patience, Supervisor
 from qwen_edge.systemd import Notifier
 from qwen_edge.tuning import keep, recall
 
@@ -41,8 +41,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     notifier = Notifier()
     engine = Supervisor(
         load_message(config.engine, model, recall(model), notifier.watchdog_seconds),
-        load_seconds=config.engine.load_seconds,
-        hang_seconds=config.engine.hang_seconds,
+        patience_with(config.engine),
     )
     engine.spawn()
     asyncio.run(Daemon(config, model, keys, engine, notifier).run(say))
@@ -106,6 +105,16 @@ def load_message(
         calibrate=config.calibrate,
         stash_bytes=config.stash_bytes,
         ahead_per_hour=math.inf if config.ahead_tokens_per_hour is None else config.ahead_tokens_per_hour,
+    )
+
+
+def patience_with(config: EngineConfig) -> Patience:
+    """How long the engine may be silent or idle, and how large it may be."""
+    return Patience(
+        loading=config.load_seconds,
+        hanging=config.hang_seconds,
+        idle=math.inf if config.unload_seconds is None else config.unload_seconds,
+        growth=config.memory_limit_bytes,
     )
 
 

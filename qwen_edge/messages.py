@@ -1,6 +1,6 @@
 """Everything that crosses between the daemon and the engine process, and how it crosses.
 
-In:  Load | Submit | Abort | Warm | Stop     Out: Loading | Ready | Tokens | Done | Failed | Beat
+In:  Load | Submit | Abort | Warm | Stop     Out: Loading | Ready | Began | Tokens | Done | Failed | Beat
 One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
 happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
 """
@@ -130,7 +130,10 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """End the process. The daemon sends it when nothing is running."""
+    """End the process, with so many seconds to write down what is remembered. The daemon sends it when nothing is
+    running."""
+
+    seconds: float = 0.0
 
 
 # engine -> daemon
@@ -160,6 +163,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     threads: int
     kv_type: KvType = "f16"
     tuning: Tuning | None = None
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """The request has got its place: if the engine dies now, this may be why, and it is not begun again."""
+
+    id: int
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):
@@ -213,7 +222,7 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
 
 
 Inbound = Load | Submit | Abort | Warm | Stop
-Outbound = Loading | Ready | Tokens | Done | Failed | Beat
+Outbound = Loading | Ready | Began | Tokens | Done | Failed | Beat
 
 _LENGTH = struct.Struct("<I")
 _Message = TypeVar("_Message")

@@ -1,8 +1,9 @@
-"""The daemon's handle on the engine process: starts it, talks to it, restarts it when it dies or hangs.
+"""The daemon's handle on the engine: starts it, talks to it, lets it go when nobody needs it, replaces it when it dies.
 
 Requests are submitted and read here as one async iterator each; whatever happens to the engine, each of them ends, in
-a Done or in a RequestError. Runs on the daemon's event loop. The process is spawned before there is a loop, so that it
-loads the model while the daemon is still importing its HTTP server.
+a Done or in a RequestError. Those that a dying engine had not begun are begun by the next one. Runs on the daemon's
+event loop. The process is spawned before there is a loop, so that it loads the model while the daemon is still
+importing its HTTP server.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import signal
-import socket
-import subprocess
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from qwen_edge.errors import EngineError, RequestError, context_too_long, engine_failed, stopping, unavailable
+from qwen_edge.asked import Asked
+from qwen_edge.device.memory import own_bytes
+from qwen_edge.errors import EngineError, stopping, unavailable
 from qwen_edge.messages import (
     Abort,
+    Began,
     Done,
     Failed,
-    Inbound,
     Load,
     Loading,
     Outbound,
@@ -35,40 +38,28 @@ from qwen_edge.messages import (
     Submit,
     Tokens,
     Warm,
-    encode,
-    outbound_frames,
 )
-from qwen_edge.spawn import python_command
+from qwen_edge.process import EngineProcess, Link
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _HEALTHY_AFTER = 0.5, 30.0, 60.0  # seconds
-_REAP_SECONDS = 10.0
+_LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
+_KEEP_SECONDS = 5.0  # to write down what is remembered: while the engine was idle it has done most of that
+_GROWTH, _GROWTH_BYTES = 1.25, 128 << 20  # beyond what was planned: fragmentation, and what nobody has thought of
 
-State = Literal["loading", "ready", "restarting", "stopped"]
+State = Literal["loading", "ready", "leaving", "asleep", "restarting", "stopped"]
 
 
-class EngineProcess:
-    """One life of the engine: the process and our end of the socket pair to it."""
+@dataclass(frozen=True)
+class Patience:
+    """How long the engine may do what, in seconds: say nothing while it loads, and after that; and do nothing before it
+    is let go. And how many bytes of memory of its own it may have before it is replaced; None: somewhat more than was
+    planned."""
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            command = python_command("qwen_edge.engine.main", str(theirs.fileno()))
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        self.socket = ours
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def how_it_ended(self) -> str:
-        """Reap the process, whose socket is closed, and tell how it died. May block for a moment."""
-        try:
-            code = self.process.wait(_REAP_SECONDS)
-        except subprocess.TimeoutExpired:
-            return "it cannot be killed: a driver holds it"
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    loading: float
+    hanging: float
+    idle: float = math.inf
+    growth: int | None = None
 
 
 class Supervisor:
@@ -77,28 +68,35 @@ class Supervisor:
     def __init__(
         self,
         load: Load,
+        patience: Patience,
         *,
-        load_seconds: float,
-        hang_seconds: float,
         start: Callable[[], EngineProcess] = EngineProcess,
         clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[int], int] = own_bytes,
     ) -> None:
-        """An engine that says nothing for `load_seconds` while loading, or `hang_seconds` after, is killed."""
+        """`memory` tells the bytes of a process by its number."""
         self._load = load
-        self._patience: dict[State, float] = {"loading": load_seconds, "ready": hang_seconds}
+        self._patience = patience
         self._start = start
         self._clock = clock
+        self._memory = memory
         self._ids = itertools.count(1)
-        self._answers: dict[int, asyncio.Queue[Tokens | Done | Failed]] = {}
+        self._asked: dict[int, Asked] = {}
         self._engine: EngineProcess | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._loaded = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._stop = asyncio.Event()
-        self._heard = self._served = clock()
-        self._refusal: str | None = None  # why the engine said it cannot load the model
+        self._heard = self._served = self._used = clock()
+        self._deaths = 0  # in a row
+        self._next_life = 0.0  # when an engine is started after one that died
+        self._most_bytes = math.inf
+        self._grown = False
+        self._refusal: str | None = None  # why this engine said it ends
         self.state: State = "loading"
         self.model: Ready | None = None
         self.restarts = 0
+        self.last_death: str | None = None
 
     def spawn(self) -> None:
         """Start the process; needs no event loop."""
@@ -111,28 +109,38 @@ class Supervisor:
     @property
     def pending(self) -> int:
         """Requests submitted and not finished."""
-        return len(self._answers)
+        return len(self._asked)
 
     @property
     def absence(self) -> float:
-        """Seconds since a loaded engine was heard of, or since the beginning."""
-        return self._clock() - self._served
+        """Seconds since a loaded engine was heard of, or since the beginning; none while it is not wanted."""
+        return 0.0 if self.state == "asleep" else self._clock() - self._served
+
+    @property
+    def takes(self) -> bool:
+        """Whether a request would be answered, perhaps after an engine has loaded the model again."""
+        return self.model is not None and self.state != "stopped" and not self.retry_in
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds until an engine that keeps dying is started again; 0 when requests are taken."""
+        return max(0.0, self._next_life - self._clock()) if self.state == "restarting" else 0.0
 
     async def run(self) -> None:
         """Keep an engine alive until `stop`. Raises EngineError if the very first one cannot load the model."""
-        pause = _FIRST_PAUSE
         while not self._stop.is_set():
             began = self._clock()
-            reason = await self._live()
+            how = await self._live()
             if self._stop.is_set():
                 return
+            if self.state == "leaving":
+                await self._sleep()
+                continue
             if self.model is None:
-                raise EngineError(self._refusal or f"The engine died while loading the model: {reason}.")
-            log.error("engine died: %s; %d requests lost", self._refusal or reason, len(self._answers))
-            self._fail_all("engine", self._refusal or reason)
-            pause = _FIRST_PAUSE if self._clock() - began > _HEALTHY_AFTER else min(2 * pause, _LONGEST_PAUSE)
-            self.state, self.restarts = "restarting", self.restarts + 1
-            await self._stoppable_sleep(pause)
+                raise EngineError(self._refusal or f"The engine died while loading the model: {how}.")
+            self.last_death = self._refusal or how
+            self._deaths = 1 if self._clock() - began > _HEALTHY_AFTER else self._deaths + 1
+            await self._mourn(0.0 if self._deaths == 1 else min(2.0 ** (self._deaths - 2), _LONGEST_PAUSE))
 
     async def loaded(self) -> Ready:
         """Wait until a model is loaded."""
@@ -141,27 +149,24 @@ class Supervisor:
         return self.model
 
     async def answer(self, request: Submit) -> AsyncGenerator[Tokens | Done, None]:
-        """Submit a request (its id is given here) and yield what the engine says of it, Done last.
+        """Submit a request (its id is given here) and yield what the engine says of it, Done last. An engine that
+        sleeps is woken, and for one that is being replaced the request waits.
 
-        Leaving the iterator early aborts the request. Raises RequestError.
-        """
-        link = self._link
-        if self.state != "ready" or link is None:
-            raise unavailable(f"The engine is {self.state}. Try again in a moment.", retry_after=2)
+        Leaving the iterator early aborts the request. Raises RequestError."""
+        self._refuse_in_trouble()
         request = msgspec.structs.replace(request, id=next(self._ids))
-        events = self._answers[request.id] = asyncio.Queue()
-        event: Tokens | Done | Failed | None = None
+        asked = self._asked[request.id] = Asked(request)
         try:
-            link.send([request])
-            while not isinstance(event, Done):
-                event = await events.get()
-                if isinstance(event, Failed):
-                    raise self._explain(event)
-                yield event
+            self._hand_over()
+            async with aclosing(asked.events(self.model.context if self.model else 0)) as events:
+                async for event in events:
+                    yield event
         finally:
-            del self._answers[request.id]
-            if not isinstance(event, Done | Failed):
-                link.send([Abort(request.id)])
+            del self._asked[request.id]
+            self._used = self._clock()
+            self._let_go_if_due()
+            if asked.sent and self._link and not asked.over:
+                self._link.send([Abort(request.id)])
 
     def warm(self, prompt: tuple[Segment, ...]) -> None:
         """Let the engine compute, when it is idle, what a prompt will soon begin with."""
@@ -172,9 +177,10 @@ class Supervisor:
         """End the engine: politely, and after `grace` seconds not. Requests still running fail."""
         self._stop.set()
         self.state = "stopped"
-        self._fail_all("stopping", "")
+        for asked in self._asked.values():
+            asked.fail("stopping", "")
         if self._link:
-            self._link.send([Stop()])
+            self._link.send([Stop(seconds=0.8 * grace)])
             try:
                 await asyncio.wait_for(asyncio.shield(self._link.closed), grace)
             except asyncio.TimeoutError:
@@ -188,10 +194,10 @@ class Supervisor:
             engine = self._engine = self._engine or self._start()
         except OSError as error:  # no memory or no descriptors for another process
             return f"it cannot be started: {error}"
-        self.state, self._refusal = "loading", None
+        self.state, self._refusal, self._grown = "loading", None, False
         self._heard = self._clock()
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: _Link(self._hear), sock=engine.socket)
+        _, link = await loop.create_unix_connection(lambda: Link(self._hear), sock=engine.socket)
         self._link = link
         link.send([self._load])
         watch = asyncio.create_task(self._watch(engine, link))
@@ -202,81 +208,117 @@ class Supervisor:
             self._link = self._engine = None
         return await loop.run_in_executor(None, engine.how_it_ended)
 
-    async def _watch(self, engine: EngineProcess, link: _Link) -> None:
-        """Kill an engine that has gone silent: stopped, swapped to death, or stuck in a driver.
+    async def _sleep(self) -> None:
+        """The engine has gone as it was told to: wait until it is wanted, if it is not already."""
+        self.state = "asleep"
+        if not self._asked and not self._grown:
+            log.info("the engine has gone: nobody has asked for %.0f s", self._clock() - self._used)
+            self._wanted.clear()
+            waits = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stop)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        self._served = self._clock()
+
+    async def _mourn(self, pause: float) -> None:
+        """The engine has died: what it had begun is lost, and when it dies again and again everything is. Another one
+        is started after a pause."""
+        lost = [asked for asked in self._asked.values() if asked.began or asked.again or pause]
+        again = f"started again in {pause:.0f} s" if pause else "started again"
+        assert self.last_death
+        log.error("engine died: %s; %d requests lost, %s", self.last_death, len(lost), again)
+        for asked in self._asked.values():
+            asked.sent, asked.again = False, True
+        for asked in lost:
+            asked.fail("engine", self.last_death)
+        self.restarts += 1
+        self._next_life = self._clock() + pause
+        self.state = "restarting"
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), pause)
+
+    async def _watch(self, engine: EngineProcess, link: Link) -> None:
+        """Kill an engine that has gone silent: stopped, swapped to death, or stuck in a driver. Let go one that has
+        nothing to do for long, or has grown.
 
         A driver may hold even a killed process; closing our end lets its requests fail all the same."""
-        while patience := self._patience.get(self.state):
+        while self.state != "stopped":
+            patience = self._patience.loading if self.state == "loading" else self._patience.hanging
             silence = self._clock() - self._heard
             if silence > patience:
                 log.error("engine silent for %.0f s while %s: killed", silence, self.state)
                 engine.kill()
                 link.close()
                 return
-            await asyncio.sleep(min(1.0, patience / 4))
+            if self.state == "ready":
+                self._look_at_memory(engine.process.pid)
+                self._let_go_if_due()
+            await asyncio.sleep(min(1.0, patience / 4, self._patience.idle / 4))
+
+    def _let_go_if_due(self) -> None:
+        """Between two requests, an engine that has grown goes; so does one that has been idle for long."""
+        idle = self._clock() - self._used > self._patience.idle
+        if self.state == "ready" and self._link and not self._asked and (idle or self._grown):
+            self.state = "leaving"
+            self._link.send([Stop(seconds=_KEEP_SECONDS)])
+
+    def _plan_memory(self, planned: float) -> float:
+        """How much an engine that will need so many bytes may have."""
+        most = self._patience.growth
+        if most is not None and most < planned:
+            log.warning("engine.memory_limit_bytes is %d, and %.0f are needed: not observed", most, planned)
+        return most if most is not None and most >= planned else _GROWTH * planned + _GROWTH_BYTES
+
+    def _look_at_memory(self, pid: int) -> None:
+        """Whether the engine has more memory of its own than it should ever need."""
+        size = self._memory(pid)
+        if size > self._most_bytes and not self._grown:
+            self._grown = True
+            log.warning(
+                "the engine has grown to %.0f MB, and may have %.0f: it is replaced as soon as nobody asks",
+                size / 1e6,
+                self._most_bytes / 1e6,
+            )
 
     def _hear(self, message: Outbound) -> None:
         self._heard = self._clock()
         if isinstance(message, Ready):
-            self.model, self.state = message, "ready"
+            self.model = message
+            self._used = self._heard
+            self._most_bytes = self._plan_memory(self._memory(self.pid or 0) + message.bytes_to_come)
+            if not self._stop.is_set():
+                self.state = "ready"
             self._loaded.set()
+            self._hand_over()
         elif isinstance(message, Tokens | Done | Failed):
             if message.id is None:
                 self._refusal = message.detail
-            elif events := self._answers.get(message.id):
-                events.put_nowait(message)
+            elif asked := self._asked.get(message.id):
+                asked.hear(message)
+        elif isinstance(message, Began):
+            if asked := self._asked.get(message.id):
+                asked.began = True
         elif isinstance(message, Loading):
             log.info("loading the model: %d %%", round(100 * message.fraction))
         if self.state == "ready":
             self._served = self._heard
 
-    def _explain(self, failure: Failed) -> RequestError:
-        if failure.code == "context_too_long":
-            return context_too_long(failure.tokens, self.model.context if self.model else 0)
-        if failure.code == "waited":
-            return unavailable(
-                "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy.",
-                retry_after=10,
+    def _hand_over(self) -> None:
+        """Give the engine what it has not got yet, if it is there; wake it if it sleeps."""
+        self._wanted.set()
+        if self.state == "ready" and self._link:
+            for asked in self._asked.values():
+                if not asked.sent:
+                    asked.sent = True
+                    self._link.send([asked.request])
+
+    def _refuse_in_trouble(self) -> None:
+        """Raises RequestError while there is no hope of an engine."""
+        if self.state == "stopped":
+            raise stopping()
+        if self.retry_in:
+            raise unavailable(
+                f"The engine has died {self._deaths} times in a row ({self.last_death}). It is started again in "
+                f"{math.ceil(self.retry_in)} s; the server's log has the details.",
+                retry_after=math.ceil(self.retry_in) + 2,
             )
-        if failure.code == "bad_request":
-            return RequestError(f"The request cannot be used: {failure.detail}.")
-        return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
-
-    def _fail_all(self, code: Literal["engine", "stopping"], detail: str) -> None:
-        for request_id, events in self._answers.items():
-            events.put_nowait(Failed(request_id, code, detail))
-
-    async def _stoppable_sleep(self, seconds: float) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
-
-
-class _Link(asyncio.Protocol):
-    """Our end of the socket pair: frames to messages and back. `closed` is done when the engine's end is."""
-
-    def __init__(self, hear: Callable[[Outbound], None]) -> None:
-        self._hear = hear
-        self._frames = outbound_frames()
-        self._transport: asyncio.Transport | None = None
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        for message in self._frames.feed(data):
-            self._hear(message)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        if not self.closed.done():
-            self.closed.set_result(None)
-
-    def close(self) -> None:
-        if self._transport:
-            self._transport.abort()
-
-    def send(self, messages: list[Inbound]) -> None:
-        """Never blocks. What is sent to an engine that has just died is lost with it."""
-        if self._transport and not self._transport.is_closing():
-            self._transport.write(encode(messages))

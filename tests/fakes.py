@@ -203,19 +203,21 @@ def ready(backend: FakeBackend) -> Ready:
 class FakeEngineProcess:
     """The engine's own loop over a real socket pair, in a thread instead of a process."""
 
-    def __init__(self, backend: FakeBackend) -> None:
+    def __init__(self, backend: FakeBackend, may_load: threading.Event) -> None:
+        self._may_load = may_load
         self.socket, self._theirs = socket.socketpair()
         self.socket.setblocking(False)
         self.process = SimpleNamespace(pid=0)
         self.killed = False
-        self._backend = backend
+        self.backend = backend
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         def load(_load: Load, channel: Channel) -> FakeBackend:
-            channel.send([ready(self._backend)])
-            return self._backend
+            self._may_load.wait()
+            channel.send([ready(self.backend)])
+            return self.backend
 
         try:
             serve(Channel(self._theirs), load, HugePages(root=Path("/nonexistent")))

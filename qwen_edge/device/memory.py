@@ -21,6 +21,17 @@ def available_bytes(root: Path = Path("/")) -> int:
     return max(0, free)
 
 
+def own_bytes(pid: int, root: Path = Path("/")) -> int:
+    """What a process has for itself, in memory and in swap; 0 where the system does not tell, or it is gone. Files that
+    are only mapped are not in it (proc_pid_status(5): RssAnon, VmSwap)."""
+    try:
+        lines = (root / f"proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    sizes = dict(line.split(":", 1) for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
+    return sum(1024 * int(size.split()[0]) for size in sizes.values())
+
+
 def give_back() -> None:
     """Hand the free pages of the heap back to the system, which glibc does of its own accord only at its end."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it

@@ -21,7 +21,7 @@ from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
-from qwen_edge.messages import Abort, Failed, Logprob, Outbound, Submit, Warm
+from qwen_edge.messages import Abort, Began, Failed, Logprob, Outbound, Submit, Warm
 
 _STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
@@ -108,11 +108,16 @@ class Engine:
             self._rested = self._turn
             self._backend.fit(self._cells.used)
 
-    def step(self) -> list[Outbound]:
-        """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
+    def admit(self) -> list[Outbound]:
+        """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
+        happened: the daemon should hear of a request that begins before anything is computed of it."""
         events, self._refused = self._refused, []
         events += self._expire()
-        self._let_in()
+        return events + self._let_in()
+
+    def step(self) -> list[Outbound]:
+        """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
+        events = self.admit()
         if not self._running:
             return events
         self._turn += 1
@@ -145,12 +150,13 @@ class Engine:
                 events += self._finish(sequence, "length", sequence.output.finish())
         return events
 
-    def _let_in(self) -> None:
+    def _let_in(self) -> list[Outbound]:
         """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
+        events = list[Outbound]()
         for sequence in in_order(self._waiting, self._pace):
             lower = self._in_its_way(sequence)
             if lower is None:
-                return
+                break
             for one in lower:
                 self._put_back(one)
             opened = self._cells.open(sequence.tokens)
@@ -158,8 +164,10 @@ class Engine:
             sequence.place, sequence.computed = opened
             if sequence.started is None:
                 sequence.started = self._clock()
+                events.append(Began(sequence.request.id))
             self._waiting.remove(sequence)
             self._running.append(sequence)
+        return events
 
     def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
         """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of

@@ -97,6 +97,8 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
 
 def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
     """One step and what it leads to; returns the messages that have come meanwhile. Raises EngineError."""
+    if events := engine.admit():
+        channel.send(events)
     events = engine.step()
     if events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
         channel.send(events or [Beat()])

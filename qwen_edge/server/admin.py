@@ -21,11 +21,17 @@ async def show_model(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 when a request would be answered, 503 with the reason when not."""
+    """200 when a request would be answered, if need be by an engine that is only now loaded; 503 when not. What the
+    engine died of last is told as long as the daemon lives."""
     state = request.app[STATE]
-    status = "stopping" if state.stopping else "ok" if state.engine.state == "ready" else state.engine.state
-    report = {"status": status, "restarts": state.engine.restarts, "pending": state.engine.pending}
-    return web.json_response(report, status=200 if status == "ok" else 503)
+    engine = state.engine
+    status = "stopping" if state.stopping else "ok" if engine.state == "ready" else engine.state
+    report: openai.Json = {"status": status, "restarts": engine.restarts, "pending": engine.pending}
+    if engine.last_death:
+        report["last_death"] = engine.last_death
+    if engine.retry_in:
+        report["retry_in"] = round(engine.retry_in, 1)
+    return web.json_response(report, status=200 if engine.takes and not state.stopping else 503)
 
 
 def _card(state: State) -> openai.Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ import pytest
 from qwen_edge.config import Config, parse_config
 from qwen_edge.daemon import Daemon
 from qwen_edge.messages import Load
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor import Patience, Supervisor
 from qwen_edge.systemd import Notifier
 from tests.fakes import FakeBackend, FakeEngineProcess, Script
 
@@ -27,12 +28,21 @@ class Served:
     """A running daemon: `backend` is the model in the engine that runs now, `engines` are all it ever had."""
 
     address: str
-    backend: FakeBackend
     supervisor: Supervisor
     http: aiohttp.ClientSession
     task: asyncio.Task[None]
     engines: list[FakeEngineProcess] = field(default_factory=list)
     failing_starts: list[OSError] = field(default_factory=list)  # raised instead of starting another engine
+    may_load: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def backend(self) -> FakeBackend:
+        return self.engines[-1].backend
+
+    @property
+    def begun(self) -> int:
+        """How many requests the engine has begun and not finished."""
+        return sum(asked.began for asked in self.supervisor._asked.values())
 
     def post(self, body: Any, **options: Any) -> Any:
         return self.http.post(f"{self.address}/v1/chat/completions", json=body, **options)
@@ -65,28 +75,33 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         notifier: Notifier | None = None,
         hang_seconds: float = 30.0,
         ahead_per_hour: float = 0.0,
+        idle: float = math.inf,
+        growth: int | None = None,
+        memory: Callable[[int], int] = lambda pid: 0,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
-        backend = FakeBackend(script, context=context, parallel=parallel, gate=gate)
+        may_load = threading.Event()
+        may_load.set()
 
         def engine() -> FakeEngineProcess:
             if failing_starts:
                 raise failing_starts.pop()
-            backend.cells.clear()
-            engines.append(FakeEngineProcess(backend))
+            backend = FakeBackend(script, context=context, parallel=parallel, gate=gate)
+            engines.append(FakeEngineProcess(backend, may_load))
             return engines[-1]
 
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
         load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
-        supervisor = Supervisor(load, load_seconds=30, hang_seconds=hang_seconds, start=engine)
+        patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth)
+        supervisor = Supervisor(load, patience, start=engine, memory=memory)
         supervisor.spawn()
         daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier or Notifier({}))
         said: asyncio.Queue[str] = asyncio.Queue()
         task = asyncio.create_task(daemon.run(said.put_nowait))
         line = await said.get()
         http = aiohttp.ClientSession()
-        served = Served(line.split()[2], backend, supervisor, http, task, engines, failing_starts)
+        served = Served(line.split()[2], supervisor, http, task, engines, failing_starts, may_load)
         running.append(served)
         return served
 

@@ -27,15 +27,103 @@ async def test_an_engine_that_dies_is_replaced_and_its_requests_fail_with_503(se
     gate = threading.Event()
     served = await serve(gate=gate)
     asking = asyncio.create_task(served.ask())
-    await until(lambda: served.supervisor.pending)
+    await until(lambda: served.begun == 1)
     served.engines[0].kill()
     gate.set()
     status, answer = await asking
     assert (status, answer["error"]["code"]) == (503, "engine_failed")
     assert "killed by SIGKILL" in answer["error"]["message"]
+    assert (await served.ask())[0] == 200
+    assert await served.health() == (
+        200,
+        {"status": "ok", "restarts": 1, "pending": 0, "last_death": "killed by SIGKILL"},
+    )
+
+
+async def test_what_a_dying_engine_had_not_begun_is_answered_by_the_next(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate, parallel=2)
+    asking = [asyncio.create_task(served.ask(f"number {i}")) for i in range(6)]
+    await until(lambda: served.supervisor.pending == 6 and served.begun)
+    served.engines[0].kill()
+    gate.set()
+    statuses = [status for status, _ in await asyncio.gather(*asking)]
+    begun = statuses.count(503)
+    assert 1 <= begun <= 2
+    assert statuses.count(200) == 6 - begun
+
+
+async def test_a_request_that_waits_for_an_engine_waits_no_longer_than_for_anything_else(serve):
+    served = await serve()
+    served.may_load.clear()
+    served.engines[0].kill()
+    await until(lambda: served.supervisor.state == "loading")
+    status, answer = await served.ask(wait_seconds=0.2)
+    assert (status, "wait_seconds" in answer["error"]["message"]) == (503, True)
+    served.may_load.set()
+    assert (await served.ask())[0] == 200
+
+
+async def test_an_engine_that_dies_again_and_again_is_given_a_pause_and_health_says_so(serve):
+    served = await serve()
+    for restarts in (1, 2, 3):
+        served.engines[-1].kill()
+        await until(lambda expected=restarts: served.supervisor.restarts == expected)
+        if restarts < 3:
+            await until(lambda: served.supervisor.state == "ready")
+    status, health = await served.health()
+    assert (status, health["status"], health["last_death"]) == (503, "restarting", "killed by SIGKILL")
+    assert 1 < health["retry_in"] <= 2
+    async with served.post({"messages": MESSAGES}) as response:
+        answer = await response.json()
+        assert (response.status, int(response.headers["Retry-After"])) == (503, 4)
+    assert "died 3 times in a row (killed by SIGKILL)" in answer["error"]["message"]
     await until(lambda: served.supervisor.state == "ready")
     assert (await served.ask())[0] == 200
-    assert (await served.health())[1]["restarts"] == 1
+
+
+async def test_an_engine_that_nobody_needs_goes_and_comes_back_with_the_next_request(serve):
+    served = await serve(idle=0.2)
+    assert (await served.ask())[0] == 200
+    await until(lambda: served.supervisor.state == "asleep")
+    assert served.supervisor.pid is None
+    assert (await served.health()) == (200, {"status": "asleep", "restarts": 0, "pending": 0})
+    answers = await asyncio.gather(*(served.ask(f"number {i}") for i in range(3)))
+    assert [status for status, _ in answers] == [200] * 3
+    assert len(served.engines) == 2
+
+
+async def test_a_daemon_whose_engine_sleeps_is_alive_and_can_be_stopped(serve):
+    served = await serve(idle=0.1)
+    await until(lambda: served.supervisor.state == "asleep")
+    assert served.supervisor.absence == 0
+    os.kill(os.getpid(), signal.SIGTERM)
+    await served.task
+
+
+async def test_an_engine_that_has_grown_is_replaced_when_nobody_asks_and_nobody_notices(serve, caplog):
+    gate, size = threading.Event(), [100]
+    gate.set()
+    served = await serve(gate=gate, growth=1000, memory=lambda pid: size[0])
+    gate.clear()
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.begun)
+    size[0] = 2000
+    await until(lambda: "has grown" in caplog.text)
+    assert len(served.engines) == 1
+    size[0] = 100
+    gate.set()
+    assert (await asking)[0] == 200
+    assert (await served.ask())[0] == 200
+    assert len(served.engines) == 2
+    assert served.supervisor.restarts == 0
+
+
+async def test_a_limit_below_what_the_engine_needs_is_told_and_not_observed(serve, caplog):
+    served = await serve(growth=1000, memory=lambda pid: 5000)
+    assert "engine.memory_limit_bytes is 1000, and 5000 are needed" in caplog.text
+    assert (await served.ask())[0] == 200
+    assert len(served.engines) == 1
 
 
 async def test_a_running_stream_ends_with_an_error_event_when_the_engine_dies(serve):
@@ -51,14 +139,11 @@ async def test_a_running_stream_ends_with_an_error_event_when_the_engine_dies(se
     assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "engine_failed"
 
 
-async def test_requests_while_the_engine_restarts_are_told_to_come_back(serve):
+async def test_requests_while_the_engine_is_replaced_wait_for_the_new_one(serve):
     served = await serve()
     served.engines[0].kill()
-    await until(lambda: served.supervisor.state == "restarting")
-    async with served.post({"messages": MESSAGES}) as response:
-        assert response.status == 503
-        assert int(response.headers["Retry-After"]) > 0
-    assert (await served.health())[0] == 503
+    answers = await asyncio.gather(*(served.ask(f"number {i}") for i in range(4)))
+    assert [status for status, _ in answers] == [200] * 4
 
 
 async def test_an_engine_that_hangs_is_killed_and_replaced(serve):

@@ -123,7 +123,7 @@ def test_a_failed_decode_fails_its_request_and_tells_that_the_engine_is_done_for
     engine = Engine(backend)
     engine.submit(submit(1, "one"))
     backend.failing = True
-    failed, end = engine.step()
+    _, failed, end = engine.step()
     assert (failed.id, failed.code, end.id) == (1, "engine", None)
     assert engine.broken
     assert backend.open_samplers == 0
