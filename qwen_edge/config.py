@@ -67,6 +67,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: _Seconds = 60
 
 
+class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of conversations when the engine goes. `where`: on disk, only in memory that is not the engine's,
+    or nowhere. `folder` None: one of our own."""
+
+    where: Literal["disk", "memory", "off"] = "disk"
+    folder: str | None = None
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
+    bytes_per_day: Annotated[int, msgspec.Meta(ge=0)] = 2_000_000_000
+
+
 class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a request gets that does not say otherwise. None leaves it to the model: its template, its defaults."""
 
@@ -87,6 +97,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineConfig = EngineConfig()
     server: ServerConfig = ServerConfig()
     chat: ChatConfig = ChatConfig()
+    remember: RememberConfig = RememberConfig()
 
 
 def load_config(file: Path | None) -> Config:
@@ -124,6 +135,7 @@ def parse_config(text: str, where: str) -> Config:
     if isinstance(values, dict):  # a group whose every line is a comment
         values = {key: value for key, value in values.items() if value is not None}
         _read_switch(values.get("engine"), "flash_attention")
+        _read_switch(values.get("remember"), "where")
     try:
         return msgspec.convert({} if values is None else values, Config)
     except msgspec.ValidationError as error:

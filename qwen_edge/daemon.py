@@ -19,11 +19,11 @@ from typing import Any
 
 import psutil
 
-from qwen_edge.config import LOOPBACK, Config, EngineConfig
+from qwen_edge.config import LOOPBACK, Config, EngineConfig, RememberConfig
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
-from qwen_edge.messages import Load, Ready, Tuning
-from qwen_edge.paths import find_model
+from qwen_edge.messages import Files, Load, Ready, Tuning
+from qwen_edge.paths import find_model, memory_folder, state_folder
 from qwen_edge.supervisor import Patience, Supervisor
 from qwen_edge.systemd import Notifier
 from qwen_edge.tuning import keep, recall
@@ -40,7 +40,7 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     keys = read_keys(config)
     notifier = Notifier()
     engine = Supervisor(
-        load_message(config.engine, model, recall(model), notifier.watchdog_seconds),
+        load_message(config.engine, model, recall(model), notifier.watchdog_seconds, files(config.remember)),
         patience_with(config.engine),
     )
     engine.spawn()
@@ -74,8 +74,22 @@ def _keys_in(file: Path) -> frozenset[str]:
     return frozenset(line for line in stripped if line and not line.startswith("#"))
 
 
+def files(config: RememberConfig) -> Files | None:
+    """Where the engine keeps what outlives it."""
+    if config.where == "off" or not config.bytes or not config.bytes_per_day:
+        return None
+    own = (state_folder() if config.where == "disk" else memory_folder()) / "conversations"
+    folder = Path(config.folder).expanduser() if config.folder else own
+    # what lies in memory wears nothing
+    return Files(str(folder), config.bytes, config.bytes_per_day if config.where == "disk" else 1 << 62)
+
+
 def load_message(
-    config: EngineConfig, model: Path, tuning: Tuning | None = None, watchdog: float | None = None
+    config: EngineConfig,
+    model: Path,
+    tuning: Tuning | None = None,
+    watchdog: float | None = None,
+    remembered: Files | None = None,
 ) -> Load:
     """The engine's orders, with what was measured on this machine. It must be heard of well within the time after which
     it would be taken for dead.
@@ -105,6 +119,7 @@ def load_message(
         calibrate=config.calibrate,
         stash_bytes=config.stash_bytes,
         ahead_per_hour=math.inf if config.ahead_tokens_per_hour is None else config.ahead_tokens_per_hour,
+        files=remembered,
     )
 
 

@@ -71,13 +71,21 @@ class Tuning(msgspec.Struct, frozen=True):
     batch: int = 0
 
 
+class Files(msgspec.Struct, frozen=True):
+    """Where conversations are kept beyond the engine's life: up to so many bytes, and no more written in a day."""
+
+    folder: str
+    bytes: int
+    bytes_per_day: int
+
+
 # daemon -> engine
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
     """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
     engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache; so many tokens
-    an hour may be computed `ahead` of requests.
+    an hour may be computed `ahead` of requests. Without `files` nothing is kept beyond the engine's life.
 
     What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
     measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
@@ -96,6 +104,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     calibrate: bool = False
     stash_bytes: int = 0
     ahead_per_hour: float = 0.0
+    files: Files | None = None
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -29,6 +29,13 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(data) / "qwen-edge"
 
 
+def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """What is forgotten when the system stops: a folder in memory, ours alone."""
+    if run := environment.get("RUNTIME_DIRECTORY") or environment.get("XDG_RUNTIME_DIR"):
+        return Path(run) / "qwen-edge"
+    return Path("/dev/shm") / f"qwen-edge-{os.getuid()}"  # noqa: S108 - used only if nobody else may write there
+
+
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
 

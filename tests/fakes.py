@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,11 +78,11 @@ class FakeCache:
         if not held:
             self.cells.pop(sequence, None)
 
-    def save(self, sequence: int, start: int, end: int) -> tuple[int, list[int]]:
-        return start, self.held(sequence)[start:end]
+    def save(self, sequence: int, start: int, end: int) -> bytes:
+        return array("i", [start, *self.held(sequence)[start:end]]).tobytes()
 
-    def load(self, saved: tuple[int, list[int]], sequence: int, start: int, end: int) -> None:
-        first, tokens = saved
+    def load(self, saved: bytes, sequence: int, start: int, end: int) -> None:
+        first, *tokens = array("i", saved)
         self.write(sequence, start, tokens[start - first : end - first])
 
     def make_room(self, cells: int) -> None:
@@ -112,6 +113,7 @@ class FakeBackend(FakeCache):
         self.parallel = parallel
         self.rows = self.sequences = 2 * parallel
         self.spare = self.stash = context
+        self.fingerprint, self.cell_bytes = "fake", 4
         self.gate = gate
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from qwen_edge.config import Config, load_config
-from qwen_edge.convert.manifest import read_manifest, sha256
+from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.daemon import load_message
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.device.memory import available_bytes
+from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
 from qwen_edge.remedies import install_bindings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import msgspec
 
 from qwen_edge.config import Config, load_config
 from qwen_edge.daemon import serve
+from qwen_edge.journal import start_logging
 
 
 @click.command("serve")
@@ -29,7 +28,7 @@ def command(file: Path | None, model: str | None, **options: Any) -> None:
     Ctrl-C or SIGTERM finishes what runs, then stops; twice stops at once. Options given here win over the file.
     """
     config = _apply(load_config(file), model, options)
-    _start_logging(config.log_level)
+    start_logging(config.log_level)
     serve(config, click.echo)
 
 
@@ -43,9 +42,3 @@ def _apply(config: Config, model: str | None, options: dict[str, Any]) -> Config
         server=msgspec.structs.replace(config.server, **server),
         engine=msgspec.structs.replace(config.engine, **engine),
     )
-
-
-def _start_logging(level: str) -> None:
-    # the journal has its own clock
-    form = "%(levelname)s %(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=level.upper(), format=form)

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 FORMAT = 1
-_PIECE = 4 << 20
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -56,12 +54,3 @@ def read_manifest(model: Path) -> Manifest | None:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
-def sha256(file: Path) -> str:
-    """Hex digest of a file, read in pieces; hashing leaves the interpreter lock to others."""
-    digest = hashlib.sha256()
-    with file.open("rb", buffering=0) as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from qwen_edge.convert.architecture import name_tensors, read_architecture
 from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.gguf_file import Plan, write_gguf
 from qwen_edge.convert.hub import Source, descriptions, fetch
-from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest, sha256
+from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes
@@ -29,6 +29,7 @@ from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
 from qwen_edge.convert.workspace import Journal, check_room, sync, work_folder
+from qwen_edge.digest import sha256
 from qwen_edge.errors import ConversionError
 
 

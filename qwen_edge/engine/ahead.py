@@ -47,7 +47,7 @@ class Ahead:
         if not self._prompts or budget < 1:
             return False
         tokens = self._prompts[-1]
-        opened = self._cells.open(tokens)
+        opened = self._cells.open(tokens, asked=False)
         assert opened, "nothing is open while the engine is idle"
         place, computed = opened
         count = min(len(tokens) - computed, budget, self._backend.batch)
@@ -59,7 +59,7 @@ class Ahead:
             self._left -= count
         else:
             self._prompts.pop()
-        self._cells.park(place, tokens[:computed], len(tokens))
+        self._cells.park(place, tokens[:computed], len(tokens), asked=False)
         return True
 
     def _decode(self, piece: Slice) -> None:

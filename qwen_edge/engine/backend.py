@@ -51,6 +51,14 @@ class Backend(Cache, Protocol):
         """Cells that finished requests may keep while others run: there may be a price for every one."""
 
     @property
+    def fingerprint(self) -> str:
+        """Of all that decides what a saved cell means. What was saved under another one must not be loaded."""
+
+    @property
+    def cell_bytes(self) -> int:
+        """Of a saved cell, about."""
+
+    @property
     def stash(self) -> int:
         """Cells of which copies are kept when they have to go."""
 

@@ -21,6 +21,7 @@ from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.disk import Disk
 from qwen_edge.messages import Abort, Began, Failed, Logprob, Outbound, Submit, Warm
 
 _STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
@@ -37,13 +38,15 @@ class Engine:
         *,
         speculates: bool = True,
         ahead_per_hour: float = 0.0,
+        disk: Disk | None = None,
     ) -> None:
         """With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
-        `ahead_per_hour` tokens are computed while there is nothing else to do, for turns to come (`ahead`)."""
+        `ahead_per_hour` tokens are computed while there is nothing else to do, for turns to come (`ahead`). On `disk`
+        is kept what outlives the engine."""
         self._backend = backend
         self._speculates = speculates
         self._clock = clock
-        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash)
+        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
         self._answers = Answers()
         self._ahead = Ahead(backend, self._cells, self._pace, ahead_per_hour, clock)
@@ -58,6 +61,11 @@ class Engine:
     @property
     def busy(self) -> bool:
         return bool(self._running or self._waiting or self._refused)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a file is being written: there may be more to write when it is."""
+        return self._cells.writing
 
     @property
     def open_cells(self) -> int:
@@ -100,13 +108,18 @@ class Engine:
         if self._ahead.step():
             self._turn += 1
             return True
-        return self._cells.prepare()
+        return self._cells.prepare() or (self._rested == self._turn and self._cells.write())
 
     def rest(self) -> None:
-        """There has been nothing to do for a while: give back the memory that is not needed. Raises EngineError."""
+        """There has been nothing to do for a while: give back the memory that is not needed, and begin to write down
+        what is remembered. Raises EngineError."""
         if self._rested != self._turn:
             self._rested = self._turn
             self._backend.fit(self._cells.used)
+
+    def leave(self, seconds: float) -> None:
+        """Write down what is remembered, for so long; there is nothing after that. Raises EngineError."""
+        self._cells.leave(seconds, self._clock)
 
     def admit(self) -> list[Outbound]:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what

@@ -8,6 +8,7 @@ daemon is gone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -15,16 +16,20 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.errors import EngineError
+from qwen_edge.journal import start_logging
+from qwen_edge.kv.disk import Disk
 from qwen_edge.messages import (
     Abort,
     Beat,
     Done,
     Failed,
+    Files,
     Inbound,
     Load,
     Loading,
@@ -36,6 +41,9 @@ from qwen_edge.messages import (
     inbound_frames,
 )
 
+log = logging.getLogger(__name__)
+
+_WRITING = 0.05  # seconds between two looks at a file that is being written
 _GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine at its idle work
 
 
@@ -70,6 +78,7 @@ class Channel:
 def main(arguments: list[str]) -> None:
     # The daemon decides when the engine ends. Ctrl-C in a terminal and a service manager's stop reach the whole group
     # and are meant for the daemon, which lets running answers finish.
+    start_logging("warning")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(arguments[0])) as connection, contextlib.suppress(EOFError, ConnectionError):
@@ -87,10 +96,13 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
         backend = load_backend(load, channel)
-        engine = Engine(backend, speculates=load.speculate, ahead_per_hour=load.ahead_per_hour)
+        disk = open_disk(load.files, backend)
+        engine = Engine(backend, speculates=load.speculate, ahead_per_hour=load.ahead_per_hour, disk=disk)
         pages.look()
-        while _dispatch(engine, messages) and not engine.broken:
+        while not (stop := _dispatch(engine, messages)) and not engine.broken:
             messages = _turn(engine, channel, pages, load.beat_seconds)
+        if stop:
+            engine.leave(stop.seconds)
     except EngineError as error:
         channel.send([Failed(None, "engine", str(error))])
 
@@ -109,7 +121,7 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         return channel.receive(0.0 if engine.busy else _GRACE)
     if engine.busy or engine.prepare() or pages.step():
         return channel.receive(0.0)
-    messages = channel.receive(beat_seconds)
+    messages = channel.receive(_WRITING if engine.writing else beat_seconds)
     if not messages:
         engine.rest()
         pages.look()
@@ -131,8 +143,20 @@ def load_llama(load: Load, channel: Channel) -> Backend:
     return backend
 
 
-def _dispatch(engine: Engine, messages: list[Inbound]) -> bool:
-    """Hand messages to the engine; False when it is time to end."""
+def open_disk(files: Files | None, backend: Backend) -> Disk | None:
+    """Where conversations are kept; None, with a line in the log, if they cannot be."""
+    if files is None:
+        return None
+    folder, per_day = Path(files.folder), files.bytes_per_day
+    try:
+        return Disk(folder, backend.fingerprint, limit=files.bytes, per_day=per_day, cell=backend.cell_bytes)
+    except OSError as error:
+        log.warning("conversations are not kept on disk: %s", error)
+        return None
+
+
+def _dispatch(engine: Engine, messages: list[Inbound]) -> Stop | None:
+    """Hand messages to the engine; returns the one that says it is time to end."""
     for message in messages:
         if isinstance(message, Submit):
             engine.submit(message)
@@ -141,5 +165,5 @@ def _dispatch(engine: Engine, messages: list[Inbound]) -> bool:
         elif isinstance(message, Warm):
             engine.warm(message)
         elif isinstance(message, Stop):
-            return False
-    return True
+            return message
+    return None

@@ -7,9 +7,10 @@ first, the least worth of it (`worth`), and leaves a copy in the stash, from whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.radix import Node, Radix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
@@ -43,11 +44,17 @@ class Cache(Protocol):
 
 class Cells:
     """Of `size` cells and as many `sequences`. While some are open, parked ones keep no more than `spare` cells for
-    themselves. Copies of up to `stash` cells are kept of what has to go. Used by the engine's thread."""
+    themselves. Copies of up to `stash` cells are kept of what has to go, and on `disk` what is wanted again. Used by
+    the engine's thread."""
 
-    def __init__(self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0) -> None:
+    def __init__(
+        self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0, disk: Disk | None = None
+    ) -> None:
         self.size = size
         self._stash = Stash(stash)
+        self._disk = disk
+        self._unwritten: dict[int, None] = {}  # parked sequences of which something may not be in a file yet
+        self._loose: list[Copy] = []  # and copies
         self._spare = spare
         self._cache = cache
         self._tree = Radix()
@@ -66,12 +73,13 @@ class Cells:
         """How many cells could be free: all but those that open sequences hold."""
         return self.size - self.used + self._parked()
 
-    def open(self, tokens: Sequence[int]) -> tuple[int, int] | None:
+    def open(self, tokens: Sequence[int], *, asked: bool = True) -> tuple[int, int] | None:
         """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
-        its logits). None if all sequences are open."""
+        its logits). None if all sequences are open. What is computed ahead has not been asked for, and is worth no more
+        for it."""
         self._ahead.clear()
         length, holder = self._tree.match(tokens[:-1])
-        if holder is not None:
+        if holder is not None and asked:
             self._touch(holder, length)
         if not self._idle and not self._drop_least():
             return None
@@ -124,7 +132,7 @@ class Cells:
             self._replace(sequence, holder, length)
         self._tree.insert(sequence, tokens)
 
-    def park(self, sequence: int, tokens: Sequence[int], prompt: int) -> None:
+    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: bool = True) -> None:
         """The request is over, or waits again; these tokens are kept until their cells are needed. After that, copies
         are kept of the prompt, the first so many of them: an answer is no part of what comes next as it stands (chat
         templates drop the reasoning), and was computed one by one, so that its cells lie scattered among those of
@@ -132,7 +140,7 @@ class Cells:
         self.publish(sequence, tokens)
         del self._open[sequence]
         self._prompts[sequence] = prompt
-        self._touch(sequence, len(tokens))
+        self._touch(sequence, len(tokens), int(asked))
         nodes = list(self._tree.path(sequence))
         if not nodes or len(nodes[0].sequences) > 1:
             self._drop(sequence)  # it holds nothing that others do not
@@ -141,6 +149,7 @@ class Cells:
             for other in self._tree.ends_in(node):
                 if other not in self._open:
                     self._drop(other)
+        self._unwritten[sequence] = None
         if not self._open and self._parked() > self._spare:
             end = min(prompt, len(tokens))
             self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
@@ -158,8 +167,8 @@ class Cells:
         self._cache.share(holder, sequence, start, length)
 
     def _restore(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Bring back from the stash what it has of these tokens."""
-        while found := self._stash.find(tokens[:-1], self._open[sequence]):
+        """Bring back from the stash what it has of these tokens, and then from the disk."""
+        while found := self._copy_of(tokens[:-1], self._open[sequence]):
             copy, until = found
             if not self.reserve(copy.size):
                 return
@@ -168,6 +177,10 @@ class Cells:
             self._open[sequence] = until
             self.publish(sequence, tokens[:until])
 
+    def _copy_of(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
+        found = self._stash.find(tokens, held)
+        return self._disk.find(tokens, held) if self._disk and not found else found
+
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
         if not self._ahead:
@@ -175,9 +188,68 @@ class Cells:
         sequence, start, end = self._ahead.pop()
         tokens = self._tree.tokens(self._tree.end(sequence))[:end]
         if self._stash.wanted(tokens, start) == end - start:
-            hits = next(node.hits for node in self._tree.path(sequence) if node.depth <= start)
-            self._stash.put(Copy(tokens, start, self._cache.save(sequence, start, end), hits))
+            self._copy(Copy(tokens, start, self._cache.save(sequence, start, end), self._hits(sequence, start)))
         return True
+
+    def write(self, least: int = 2) -> bool:
+        """Between two requests: have a stretch written that was asked for so often, at least, and that is in no file.
+        False if there is none, or the disk is not ready."""
+        if not self._disk or not self._disk.ready:
+            return False
+        while self._loose:
+            if self._write(self._loose.pop(), least):
+                return True
+        while self._unwritten:
+            sequence = next(iter(self._unwritten))
+            if self._write_stretch(sequence, least):
+                return True
+            del self._unwritten[sequence]
+        return False
+
+    @property
+    def writing(self) -> bool:
+        return self._disk is not None and self._disk.busy
+
+    def leave(self, seconds: float, clock: Callable[[], float]) -> None:
+        """The engine is about to go: write what is remembered, also what was asked for only once, for so long."""
+        if not self._disk:
+            return
+        until = clock() + seconds
+        self._unwritten, self._loose = dict.fromkeys(self._prompts), self._stash.copies
+        while clock() < until and self.write(least=0):
+            self._disk.wait(until - clock())
+        self._disk.close()
+
+    def _write(self, copy: Copy, least: int = 2) -> bool:
+        if self._disk is None or not self._disk.ready or copy.hits < least:
+            return False
+        if self._disk.wanted(copy.tokens, copy.start) != copy.size:
+            return False
+        self._disk.put(copy)
+        return True
+
+    def _write_stretch(self, sequence: int, least: int) -> bool:
+        """Have the first of a parked sequence's stretches written that should be."""
+        assert self._disk
+        tokens = self._tree.tokens(self._tree.end(sequence))[: self._prompts[sequence]]
+        for start in range(0, len(tokens), _PIECE):
+            end = min(len(tokens), start + _PIECE)
+            hits = self._hits(sequence, start)
+            if hits >= least and self._disk.wanted(tokens[:end], start) == end - start:
+                self._disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
+                return True
+        return False
+
+    def _hits(self, sequence: int, position: int) -> int:
+        """How often what a sequence holds there was asked for."""
+        return next(node.hits for node in self._tree.path(sequence) if node.depth <= position)
+
+    def _copy(self, copy: Copy) -> None:
+        """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
+        gone = self._stash.put(copy)
+        self._loose = [one for one in (*self._loose, copy) if one not in gone]
+        for one in gone:
+            self._write(one)
 
     def _keeps(self, node: Node, start: int) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
@@ -188,7 +260,7 @@ class Cells:
         count = self._keeps(node, start)
         if count:
             saved = self._cache.save(next(iter(node.sequences)), start, start + count)
-            self._stash.put(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
+            self._copy(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
         return count > 0
 
     def _worth_keeping(self, node: Node) -> int:
@@ -241,11 +313,12 @@ class Cells:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
         self._prompts.pop(sequence, None)
+        self._unwritten.pop(sequence, None)
         self._idle.append(sequence)
 
-    def _touch(self, sequence: int, length: int) -> None:
-        """Somebody wanted these tokens."""
+    def _touch(self, sequence: int, length: int, hits: int = 1) -> None:
+        """Somebody wanted these tokens, or is expected to."""
         for node in self._tree.path(sequence):
             if node.depth < length:
-                node.hits += 1
-                node.worth = worth(self._age, node.hits, node.depth)
+                node.hits += hits
+                node.worth = worth(self._age, max(1, node.hits), node.depth)

@@ -19,13 +19,14 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 @dataclass(eq=False)
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it."""
+    cell holds depends on all before it. What is pinned goes last."""
 
     tokens: list[int]
     start: int
     cells: Any
     hits: int
     worth: float = 0.0
+    pinned: bool = False
 
     @property
     def size(self) -> int:
@@ -39,6 +40,10 @@ class Stash:
         self._limit = limit
         self._copies: list[Copy] = []
         self._age = 0.0
+
+    @property
+    def copies(self) -> list[Copy]:
+        return list(self._copies)
 
     @property
     def size(self) -> int:
@@ -55,17 +60,32 @@ class Stash:
                 return 0
         return count
 
-    def put(self, copy: Copy) -> None:
-        """Take a copy that was wanted; the least worth makes room for it."""
+    def put(self, copy: Copy) -> list[Copy]:
+        """Take a copy that was wanted; the least worth makes room for it. Returns those that have gone."""
+        gone = [one for one in self._copies if _covers(copy, one)]
         self._copies = [one for one in self._copies if not _covers(copy, one)]
-        while self.size + copy.size > self._limit:
-            # what others lead on from is of no use without it, nor they: the ends go first
-            ends = [one for one in self._copies if not any(_leads_on(one, other) for other in (*self._copies, copy))]
-            least = min(ends or self._copies, key=lambda one: one.worth)
-            self._age = max(self._age, least.worth)
-            self._copies.remove(least)
+        while self.size + copy.size > self._limit and (least := self.give_up(copy)):
+            gone.append(least)
         copy.worth = worth(self._age, copy.hits, copy.start)
         self._copies.append(copy)
+        return gone
+
+    def give_up(self, staying: Copy | None) -> Copy | None:
+        """Let the copy of the least worth go, but not the one that stays; None if there is no other."""
+        others = [one for one in self._copies if one is not staying]
+        # what others lead on from is of no use without it, nor they: the ends go first
+        led = [*others, staying] if staying else others
+        ends = [one for one in others if not any(_leads_on(one, other) for other in led)]
+        if not others:
+            return None
+        least = min(ends or others, key=lambda one: (one.pinned, one.worth))
+        self._age = max(self._age, least.worth)
+        self._copies.remove(least)
+        return least
+
+    def remove(self, copy: Copy) -> None:
+        """It is of no use after all."""
+        self._copies.remove(copy)
 
     def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
         """The copy that leads farthest beyond the first `held` of these tokens, and how far."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to
 from qwen_edge.llama.context import Context
+from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
@@ -33,6 +37,7 @@ class LlamaBackend:
     def __init__(self, load: Load, on_progress: Callable[[float], None]) -> None:
         """Raises EngineError with llama.cpp's own words if the model cannot be loaded or the context not be made."""
         self._gpu_layers = 0
+        self._sha256 = _hash_beside(load)
         self._complaints: deque[str] = deque(maxlen=2)
         send_log_to(self._on_log)
         try:
@@ -68,6 +73,18 @@ class LlamaBackend:
     @property
     def spare(self) -> int:
         return _SPARE_CELLS if self._load.flash_attention in ("off", "small") else self._context.size
+
+    @property
+    def fingerprint(self) -> str:
+        assert self._sha256, "asked for only where there are files"
+        # values lie as attention wants them, which is put right when it is known
+        layout = "as llama.cpp likes" if self._load.flash_attention == "auto" else "known"
+        parts = [f"model {self._sha256.result()}", "adapter none", f"KV {self._load.kv_type}, {layout}"]
+        return "; ".join([*parts, f"llama-cpp-python {version('llama-cpp-python')}", platform.machine()])
+
+    @property
+    def cell_bytes(self) -> int:
+        return kv_bytes(self._model, self._load.kv_type, 1)
 
     @property
     def stash(self) -> int:
@@ -175,3 +192,13 @@ def _sampling_defaults(model: Model) -> Sampling:
         min_p=number("min_p", plain.min_p),
         repetition_penalty=number("penalty_repeat", plain.repetition_penalty),
     )
+
+
+def _hash_beside(load: Load) -> Future[str] | None:
+    """Read the model file once more, in a thread, while it is loaded: files say which model they are of."""
+    if load.files is None:
+        return None
+    hasher = ThreadPoolExecutor(1, "sha256")
+    future = hasher.submit(model_sha256, Path(load.model), Path(load.files.folder) / "models.json")
+    hasher.shutdown(wait=False)
+    return future

@@ -75,9 +75,10 @@ class Handle:
             raise EngineError(f"llama.cpp could not save positions {start} to {end} of sequence {sequence}")
         return saved[:written]
 
-    def load(self, saved: np.ndarray[Any, Any], sequence: int, start: int, end: int) -> None:
-        """The sequence holds the saved cells from position `start` to before `end`. There must be room for all of what
-        was saved. Raises EngineError."""
+    def load(self, cells: Any, sequence: int, start: int, end: int) -> None:
+        """The sequence holds the saved cells (bytes that may be changed) from position `start` to before `end`. There
+        must be room for all of what was saved. Raises EngineError."""
+        saved = np.frombuffer(cells, np.uint8)
         self._turn(saved, cells_of_sequence)
         if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
             raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
@@ -117,8 +118,8 @@ class Handle:
         return int(_ATTENTION[attention])
 
     def _turn(self, saved: np.ndarray[Any, Any], cells: Callable[[np.ndarray[Any, Any]], int]) -> None:
-        """What was saved from a cache of another size may have to lie another way."""
-        if self._attention == "small":
+        """What was saved from a cache of another size, or in another life, may have to lie another way."""
+        if self._attention != "auto" and self._kv_type == "f16":
             turn(saved, cells(saved), self._model.layers, self._bytes(1), transposed=not self.skips)
 
     def _bytes(self, cells: int) -> int:

@@ -35,7 +35,7 @@ def test_the_example_file_is_the_defaults():
     assert load_config(file) == Config()
     every_line = re.sub(r"^( *)# (\w+:)", r"\1\2", file.read_text(), flags=re.MULTILINE)
     config = parse_config(every_line, "example")
-    for group in ("engine", "server", "chat"):
+    for group in ("engine", "server", "remember", "chat"):
         written = yaml.safe_load(every_line)[group]
         assert set(written) == set(getattr(config, group).__struct_fields__), "the example shows every setting"
 

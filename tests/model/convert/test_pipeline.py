@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from qwen_edge.convert import pipeline
-from qwen_edge.convert.manifest import manifest_path, read_manifest, sha256
+from qwen_edge.convert.manifest import manifest_path, read_manifest
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
+from qwen_edge.digest import sha256
 from qwen_edge.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
 

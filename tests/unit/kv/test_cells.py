@@ -6,15 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.disk import Disk
 from tests.fakes import FakeCache
 
 
 class Home:
     """Cells over a cache that checks every call, and the open sequences with their tokens."""
 
-    def __init__(self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0) -> None:
+    def __init__(
+        self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0, disk: Disk | None = None
+    ) -> None:
         self.cache = FakeCache()
-        self.cells = Cells(self.cache, size, sequences, spare, stash)
+        self.disk = disk
+        self.cells = Cells(self.cache, size, sequences, spare, stash, disk)
         self.prompts: int | None = None  # how much of every sequence is prompt; None: all of it
         self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
 

@@ -1,0 +1,307 @@
+"""What is in files comes back after the process that wrote them is gone, or not at all; never wrong."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from array import array
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qwen_edge.kv import file as kv_file
+from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.stash import Copy
+from tests.unit.kv.test_cells import Home
+
+LONG = list(range(600))
+DAY = 86400.0
+
+
+def cells_of(tokens: list[int], start: int) -> bytes:
+    """Bytes that tell which stretch they are of."""
+    return b"".join(token.to_bytes(4, "little") for token in tokens[start:])
+
+
+def copy_of(tokens: list[int], start: int = 0, hits: int = 1) -> Copy:
+    return Copy(list(tokens), start, cells_of(tokens, start), hits)
+
+
+def disk(folder: Path, fingerprint: str = "model a", limit: int = 1 << 20, per_day: int = 1 << 30, **options) -> Disk:
+    return Disk(folder, fingerprint, limit=limit, per_day=per_day, cell=4, **options)
+
+
+def keep(one: Disk, *copies: Copy) -> None:
+    for copy in copies:
+        one.put(copy)
+        one.wait(10)
+        assert not one.busy
+    one.close()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.kv"))
+
+
+def test_what_was_written_is_found_by_the_next_life(tmp_path):
+    keep(disk(tmp_path), copy_of(LONG[:256]), copy_of(LONG[:500], 256))
+    one = disk(tmp_path)
+    copy, until = one.find(LONG, 0)
+    assert (until, bytes(copy.cells)) == (256, cells_of(LONG[:256], 0))
+    copy, until = one.find(LONG, 256)
+    assert (copy.start, until, bytes(copy.cells)) == (256, 500, cells_of(LONG[:500], 256))
+    assert one.find(LONG, 500) is None
+    assert one.wanted(LONG[:256], 0) == 0
+    one.close()
+
+
+@pytest.mark.parametrize("fingerprint", ["model b", "model a, q8_0"])
+def test_what_was_computed_with_something_else_is_removed_and_told(tmp_path, caplog, fingerprint):
+    keep(disk(tmp_path), copy_of(LONG))
+    one = disk(tmp_path, fingerprint)
+    assert one.find(LONG, 0) is None
+    assert files(tmp_path) == []
+    assert "another model" in caplog.text
+    one.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(damage=st.data())
+def test_a_damaged_file_is_a_miss_and_a_line_in_the_log(tmp_path_factory, damage):
+    folder = tmp_path_factory.mktemp("damaged")
+    keep(disk(folder), copy_of(LONG))
+    (file,) = files(folder)
+    whole = bytearray(file.read_bytes())
+    if damage.draw(st.booleans(), label="cut"):
+        del whole[damage.draw(st.integers(0, len(whole) - 1), label="at") :]
+    else:
+        whole[damage.draw(st.integers(0, len(whole) - 1), label="byte")] ^= damage.draw(st.integers(1, 255), label="by")
+    before_the_scan = damage.draw(st.booleans(), label="before the scan")
+    one = None if before_the_scan else disk(folder)
+    file.write_bytes(whole)
+    one = one or disk(folder)
+    assert one.find(LONG, 0) is None
+    assert files(folder) == []
+    assert one.wanted(LONG, 0) == len(LONG)
+    one.close()
+
+
+def test_a_file_under_anothers_name_is_not_used(tmp_path):
+    keep(disk(tmp_path), copy_of(LONG), copy_of(LONG[::-1]))
+    one, other = files(tmp_path)
+    other.write_bytes(one.read_bytes())
+    one.unlink()
+    again = disk(tmp_path)
+    assert again.find(LONG, 0) is None
+    assert again.find(LONG[::-1], 0) is None
+    again.close()
+
+
+def test_a_file_that_somebody_has_deleted_is_a_miss(tmp_path, caplog):
+    one = disk(tmp_path)
+    one.put(copy_of(LONG))
+    one.wait(10)
+    files(tmp_path)[0].unlink()
+    assert one.find(LONG, 0) is None
+    assert "is not used" in caplog.text
+    one.close()
+
+
+def test_there_is_never_more_than_asked_for(tmp_path):
+    one = disk(tmp_path, limit=10_000)
+    for number in range(20):
+        tokens = [number, *range(300)]
+        if one.wanted(tokens, 0):
+            one.put(copy_of(tokens))
+            one.wait(10)
+            assert not one.busy
+        assert sum(file.stat().st_size for file in files(tmp_path)) <= 10_000
+    assert one.find([19, *range(300)], 0), "the last is there"
+    assert one.find([0, *range(300)], 0) is None
+    one.close()
+
+
+def test_a_smaller_limit_holds_from_the_start(tmp_path):
+    keep(disk(tmp_path), *(copy_of([number, *range(300)]) for number in range(10)))
+    one = disk(tmp_path, limit=6_000)
+    assert 0 < sum(file.stat().st_size for file in files(tmp_path)) <= 6_000
+    one.close()
+
+
+def test_no_more_is_written_in_a_day_also_over_restarts(tmp_path):
+    now = [100 * DAY]
+    one = disk(tmp_path, per_day=3_000, clock=lambda: now[0])
+    keep(one, copy_of(LONG))
+    one = disk(tmp_path, per_day=3_000, clock=lambda: now[0])
+    assert not one.ready
+    now[0] += DAY
+    assert one.ready
+    one.close()
+
+
+def test_a_longer_conversation_replaces_its_beginning(tmp_path):
+    one = disk(tmp_path)
+    for length in (300, 400, 500):
+        one.put(copy_of(LONG[:length]))
+        one.wait(10)
+        assert not one.busy
+    assert len(files(tmp_path)) == 1
+    one.close()
+
+
+def test_a_full_disk_is_told_once_and_tried_again_later(tmp_path, monkeypatch, caplog):
+    now = [0.0]
+    one = disk(tmp_path, clock=lambda: now[0])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kv_file.os, "fsync", full)
+    one.put(copy_of(LONG))
+    one.wait(10)
+    assert not one.ready
+    assert "No space left on device" in caplog.text
+    assert list(tmp_path.glob("*.new")) == files(tmp_path) == []
+    assert one.find(LONG, 0) is None
+    monkeypatch.undo()
+    now[0] += 1000
+    assert one.ready
+    assert one.wanted(LONG, 0) == len(LONG)
+    keep(one, copy_of(LONG))
+    assert len(files(tmp_path)) == 1
+
+
+def test_a_folder_that_another_daemon_uses_is_left_alone(tmp_path):
+    one = disk(tmp_path)
+    with pytest.raises(OSError, match="used by another qwen-edge"):
+        disk(tmp_path)
+    one.close()
+    disk(tmp_path).close()
+
+
+def test_a_folder_in_which_others_may_write_is_not_used(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(OSError, match="others may write"):
+        disk(tmp_path)
+
+
+def test_files_are_nobody_elses_to_read(tmp_path):
+    keep(disk(tmp_path / "new"), copy_of(LONG))
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+    assert files(tmp_path / "new")[0].stat().st_mode & 0o077 == 0
+
+
+def test_what_is_just_being_written_is_waited_for(tmp_path, monkeypatch):
+    may_write = threading.Event()
+    fsync = os.fsync
+
+    def slow(handle: int) -> None:
+        may_write.wait()
+        fsync(handle)
+
+    monkeypatch.setattr(kv_file.os, "fsync", slow)
+    one = disk(tmp_path)
+    one.put(copy_of(LONG))
+    assert one.busy
+    assert not one.ready
+    timer = threading.Timer(0.05, may_write.set)
+    timer.start()
+    assert one.find(LONG, 0)[1] == len(LONG)
+    one.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from qwen_edge.kv.disk import Copy, Disk
+one = Disk(Path(sys.argv[1]), "model a", limit=400_000, per_day=1 << 60, cell=4)
+print("go", flush=True)
+for number in range(1_000_000):
+    tokens, start = [number % 7, *range(number % 50, 9_000)], 1000 * (number % 3)
+    one.put(Copy(tokens, start, b"".join(token.to_bytes(4, "little") for token in tokens[start:]), 1))
+    one.wait(10)
+    assert not one.busy
+"""
+
+
+def test_killed_at_a_hundred_moments_of_writing_nothing_loads_wrong(tmp_path):
+    moments, drafts, loaded = random.Random(4), 0, 0
+    for _ in range(100):
+        command = [sys.executable, "-c", WRITER, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as writer:
+            assert writer.stdout.readline() == b"go\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(moments.uniform(0.001, 0.03))
+            writer.send_signal(signal.SIGKILL)
+        drafts += len(list(tmp_path.glob("*.kv.new")))
+        one = disk(tmp_path, limit=400_000)
+        assert list(tmp_path.glob("*.new")) == []
+        for file in files(tmp_path):
+            head = kv_file.read_head(file)
+            tokens = list(array("i", head.tokens))
+            copy, until = one.find(tokens, head.start)
+            assert until == len(tokens)
+            assert bytes(copy.cells) == cells_of(tokens, copy.start)
+            loaded += 1
+        one.close()
+    assert loaded
+    assert drafts, "no moment was in the middle of a file"
+
+
+def home(folder: Path, **options: int) -> Home:
+    """Cells whose memory outlives them."""
+    return Home(size=400, disk=disk(folder), **options)
+
+
+def write(one: Home, least: int = 2) -> None:
+    while one.cells.write(least) or one.cells.writing:
+        one.disk.wait(10)
+
+
+def test_what_two_have_asked_for_is_written_while_idle_and_the_rest_when_the_engine_goes(tmp_path):
+    one = home(tmp_path)
+    one.remember([*LONG[:100], 7])
+    write(one)
+    assert files(tmp_path) == []
+    one.remember([*LONG[:100], 8])
+    write(one)
+    assert len(files(tmp_path)) == 1
+    one.cells.leave(10, lambda: 0.0)
+    other = home(tmp_path)
+    assert other.known([*LONG[:100], 7]) == 101
+    assert other.known([*LONG[:100], 8]) == 101
+    other.check()
+    other.disk.close()
+
+
+def test_written_is_written_once(tmp_path):
+    one = home(tmp_path)
+    for _ in range(3):
+        one.remember(LONG[:100])
+        write(one, least=0)
+    assert len(files(tmp_path)) == 1
+    before = files(tmp_path)[0].stat().st_ino
+    one.remember(LONG[:100])
+    write(one, least=0)
+    assert files(tmp_path)[0].stat().st_ino == before
+    one.disk.close()
+
+
+def test_what_falls_out_of_memory_under_load_is_written_too(tmp_path):
+    one = home(tmp_path, spare=0, stash=100)
+    first, second, third = ([number] * 90 for number in (1, 2, 3))
+    one.remember(first)
+    one.remember(first)
+    for tokens in (second, second, third, third):
+        one.remember(tokens)
+        one.disk.wait(10)
+    one.remember([4] * 90)
+    write(one)
+    assert one.known(first) == 90
+    one.check()
+    one.disk.close()
