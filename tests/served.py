@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -19,13 +20,15 @@ import psutil
 class ServedModel:
     """A running daemon. Use as a context manager: leaving it stops the daemon and checks that it ended well."""
 
-    def __init__(self, model: Path, *options: str, settings: str = "", folder: Path | None = None) -> None:
-        """`settings` are YAML lines, written to a file in `folder`."""
+    def __init__(self, model: Path, *options: str, settings: str = "") -> None:
+        """`settings` are YAML lines. Nothing is kept for another daemon, unless they say so."""
+        if "remember:" not in settings:
+            settings += "\nremember: {where: off}\n"
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            file.write(settings)
+        self._settings = Path(file.name)
         command = [sys.executable, "-m", "qwen_edge", "serve", "--model", str(model), "--port", "0", *options]
-        if settings:
-            assert folder
-            (folder / "settings.yaml").write_text(settings)
-            command += ["-c", str(folder / "settings.yaml")]
+        command += ["-c", file.name]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log: list[str] = []
         threading.Thread(target=self._read_log, daemon=True).start()
@@ -44,6 +47,7 @@ class ServedModel:
             self.process.wait(30)
         finally:
             self.process.kill()
+            self._settings.unlink()
             assert self.process.stdout
             self.process.stdout.close()
 

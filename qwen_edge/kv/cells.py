@@ -18,6 +18,7 @@ from qwen_edge.kv.worth import worth
 # cells that go at once: a full cache is not tidied at every step, and no step copies more than this; copies begin at
 # multiples of it, so that those of a common beginning are the same
 _PIECE = 256
+_FEW = 16  # tokens that are sooner computed than read from a file
 
 
 class Cache(Protocol):
@@ -53,7 +54,7 @@ class Cells:
         self.size = size
         self._stash = Stash(stash)
         self._disk = disk
-        self._unwritten: dict[int, None] = {}  # parked sequences of which something may not be in a file yet
+        self._unwritten = set[int]()  # parked sequences of which something may not be in a file yet
         self._loose: list[Copy] = []  # and copies
         self._spare = spare
         self._cache = cache
@@ -149,7 +150,7 @@ class Cells:
             for other in self._tree.ends_in(node):
                 if other not in self._open:
                     self._drop(other)
-        self._unwritten[sequence] = None
+        self._unwritten.add(sequence)
         if not self._open and self._parked() > self._spare:
             end = min(prompt, len(tokens))
             self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
@@ -197,13 +198,13 @@ class Cells:
         if not self._disk or not self._disk.ready:
             return False
         while self._loose:
-            if self._write(self._loose.pop(), least):
+            if self._write(self._loose.pop(0), least):  # in their order: none is of use without those before it
                 return True
         while self._unwritten:
-            sequence = next(iter(self._unwritten))
+            sequence = max(self._unwritten, key=self._tree.length)  # others may be beginnings of it
             if self._write_stretch(sequence, least):
                 return True
-            del self._unwritten[sequence]
+            self._unwritten.discard(sequence)
         return False
 
     @property
@@ -215,13 +216,13 @@ class Cells:
         if not self._disk:
             return
         until = clock() + seconds
-        self._unwritten, self._loose = dict.fromkeys(self._prompts), self._stash.copies
+        self._unwritten, self._loose = set(self._prompts), self._stash.copies
         while clock() < until and self.write(least=0):
             self._disk.wait(until - clock())
         self._disk.close()
 
     def _write(self, copy: Copy, least: int = 2) -> bool:
-        if self._disk is None or not self._disk.ready or copy.hits < least:
+        if self._disk is None or not self._disk.ready or copy.hits < least or copy.size < _FEW:
             return False
         if self._disk.wanted(copy.tokens, copy.start) != copy.size:
             return False
@@ -231,7 +232,7 @@ class Cells:
     def _write_stretch(self, sequence: int, least: int) -> bool:
         """Have the first of a parked sequence's stretches written that should be."""
         assert self._disk
-        tokens = self._tree.tokens(self._tree.end(sequence))[: self._prompts[sequence]]
+        tokens = self._tree.tokens(self._tree.end(sequence))[: self._shared_end(sequence)]
         for start in range(0, len(tokens), _PIECE):
             end = min(len(tokens), start + _PIECE)
             hits = self._hits(sequence, start)
@@ -239,6 +240,14 @@ class Cells:
                 self._disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
                 return True
         return False
+
+    def _shared_end(self, sequence: int) -> int:
+        """Where a parked sequence's prompt ends; or, if it parts from others only just before, where it does: the few
+        tokens that ask for the answer are no part of the next prompt."""
+        end = min(self._prompts[sequence], self._tree.length(sequence))
+        last = next(node for node in self._tree.path(sequence) if node.depth < end)
+        parts = last.parent is not None and len(last.parent.sequences) > len(last.sequences)
+        return last.depth if parts and end - last.depth < _FEW else end
 
     def _hits(self, sequence: int, position: int) -> int:
         """How often what a sequence holds there was asked for."""
@@ -313,7 +322,7 @@ class Cells:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
         self._prompts.pop(sequence, None)
-        self._unwritten.pop(sequence, None)
+        self._unwritten.discard(sequence)
         self._idle.append(sequence)
 
     def _touch(self, sequence: int, length: int, hits: int = 1) -> None:

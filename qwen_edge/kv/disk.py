@@ -41,13 +41,15 @@ class Disk:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Files of up to `limit` bytes in all are kept, and so many written `per_day`; a cell has about `cell` bytes.
-        What was computed with another fingerprint is removed. Raises OSError for a folder that cannot be used."""
+        What was computed with another fingerprint is not used, and goes first. Raises OSError for a folder that cannot
+        be used."""
         self._folder = folder
         self._fingerprint = fingerprint
         self._limit = limit
         self._clock = clock
         self._index = Stash(limit // cell)
         self._bytes: dict[Path, int] = {}
+        self._foreign: list[Path] = []  # of another model, say; those used last at the end
         self._writer = ThreadPoolExecutor(1, "disk")
         self._writing: tuple[Future[None], Copy] | None = None
         self._paused_until = 0.0
@@ -81,16 +83,13 @@ class Disk:
         )
         file = self._folder / head.name
         kept = Copy(copy.tokens, copy.start, file, copy.hits, pinned=copy.pinned)
-        gone = self._index.put(kept)
-        self._bytes[file] = head.file_bytes
-        while sum(self._bytes.values()) > self._limit and (least := self._index.give_up(kept)):
-            gone.append(least)
+        gone = [old.cells for old in self._index.put(kept) if old.cells != file]
         for old in gone:
-            self._bytes.pop(old.cells, None)
-        self._bytes[file] = head.file_bytes  # also where it replaces itself
-        files = [old.cells for old in gone if old.cells != file]
-        self._budget.spend(self._bytes[file])
-        self._writing = self._writer.submit(_replace, file, head, copy.cells, files), kept
+            del self._bytes[old]
+        self._bytes[file] = head.file_bytes
+        gone += self._surplus(kept)
+        self._budget.spend(head.file_bytes)
+        self._writing = self._writer.submit(_replace, file, head, copy.cells, gone), kept
 
     def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
         """The copy that leads farthest beyond the first `held` of these tokens, with its cells, and how far."""
@@ -105,7 +104,8 @@ class Disk:
             except (OSError, ValueError) as error:
                 log.warning("%s is not used: %s", kept.cells, error)
                 self._index.remove(kept)
-                self._delete(kept)
+                del self._bytes[kept.cells]
+                kept.cells.unlink(missing_ok=True)
                 continue
             os.utime(kept.cells)  # what was used last is known after a restart, too
             return Copy(kept.tokens, kept.start, cells, kept.hits, kept.worth), until
@@ -135,18 +135,26 @@ class Disk:
             )
             self._paused_until = self._clock() + _PAUSE
             self._index.remove(kept)
-            self._bytes.pop(kept.cells, None)
+            del self._bytes[kept.cells]
 
-    def _delete(self, kept: Copy) -> None:
-        """One that is not in the index any more."""
-        self._bytes.pop(kept.cells, None)
-        kept.cells.unlink(missing_ok=True)
+    def _surplus(self, staying: Copy | None) -> list[Path]:
+        """The files that have to go, for all to be no more than asked for."""
+        gone = list[Path]()
+        while sum(self._bytes.values()) > self._limit:
+            if self._foreign:
+                gone.append(self._foreign.pop(0))
+            elif least := self._index.give_up(staying):
+                gone.append(least.cells)
+            else:
+                break
+            del self._bytes[gone[-1]]
+        return gone
 
     def _scan(self) -> None:
         """Know the files that are there, those used last as worth the most."""
         for draft in self._folder.glob("*.new"):
             draft.unlink(missing_ok=True)
-        foreign = 0
+        gone = list[Path]()
         for file in sorted(self._folder.glob("*.kv"), key=lambda file: file.stat().st_mtime):
             try:
                 head = read_head(file)
@@ -154,18 +162,22 @@ class Disk:
                 log.warning("%s is removed: %s", file, error)
                 file.unlink(missing_ok=True)
                 continue
-            if head.fingerprint != self._fingerprint:
-                foreign += 1
-                file.unlink(missing_ok=True)
-                continue
-            kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits, pinned=head.pinned)
             self._bytes[file] = head.file_bytes
-            for old in self._index.put(kept):
-                self._delete(old)
-        while sum(self._bytes.values()) > self._limit and (least := self._index.give_up(None)):
-            self._delete(least)
-        if foreign:
-            log.warning("%d remembered stretches are of another model or another llama.cpp: removed", foreign)
+            if head.fingerprint == self._fingerprint:
+                kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits, pinned=head.pinned)
+                gone += [old.cells for old in self._index.put(kept)]
+            else:
+                self._foreign.append(file)
+        for file in gone:
+            del self._bytes[file]
+        for file in [*gone, *self._surplus(None)]:
+            file.unlink(missing_ok=True)
+        if self._foreign:
+            log.warning(
+                "%d files in %s are of another model, KV type or llama.cpp, and not used",
+                len(self._foreign),
+                self._folder,
+            )
 
 
 def _replace(file: Path, head: Head, cells: object, gone: Sequence[Path]) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from qwen_edge.engine.loop import Engine
+from qwen_edge.engine.main import open_disk
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
-from qwen_edge.messages import Done, Load, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.messages import Began, Done, Files, Load, Sampling, Segment, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
 
@@ -169,7 +170,7 @@ def run(engine: Engine, said: dict[int, str] | None = None, cached: dict[int, in
         for event in engine.step():
             if isinstance(event, Tokens):
                 said[event.id] = said.get(event.id, "") + event.text
-            else:
+            elif not isinstance(event, Began):
                 assert isinstance(event, Done), event
                 if cached is not None:
                     cached[event.id] = event.cached_tokens
@@ -290,6 +291,23 @@ def test_what_left_the_cache_comes_back_as_it_was(watch, golden):
                 engine.submit(submit(number, prompt))
                 run(engine, said)
             check(backend, golden, prompts, said)
+
+
+@pytest.mark.parametrize("kv_type", list(KV))
+def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_path, kv_type):
+    files = Files(str(tmp_path), 1 << 30, 1 << 30)
+    quantized = kv_type != "f16"
+    for life, attention in enumerate(("on", "on") if quantized else ("off", "on", "small", "off")):
+        backend = watch(kv_type=kv_type, flash_attention=attention, files=files)
+        engine, said, cached = Engine(backend, disk=open_disk(files, backend)), {}, {}
+        for number, prompt in enumerate(PROMPTS):
+            engine.submit(submit(number, prompt))
+        run(engine, said, cached)
+        check(backend, golden, PROMPTS, said, kv_type)
+        if life:
+            # all but the few tokens that asked for the answer, and those that are no more than them
+            assert sum(cached.values()) > 0.9 * sum(len(backend.tokenize(prompt)) for prompt in PROMPTS)
+        engine.leave(60)
 
 
 def test_a_seed_says_the_same_alone_and_among_seven_others(watch):

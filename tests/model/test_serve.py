@@ -63,9 +63,9 @@ def test_a_killed_engine_is_replaced(tiny_model):
         assert any("engine died: killed by SIGKILL" in line for line in served.log)
 
 
-def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model, tmp_path):
+def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model):
     settings = "engine: {hang_seconds: 1.0}\n"
-    with ServedModel(tiny_model, "--context", "512", settings=settings, folder=tmp_path) as served:
+    with ServedModel(tiny_model, "--context", "512", settings=settings) as served:
         os.kill(served.engine.pid, signal.SIGSTOP)
         wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
         assert any("engine silent for" in line for line in served.log)

@@ -172,7 +172,7 @@ def test_a_first_start_measures_once_and_later_ones_use_it(tiny_model, tmp_path,
 
 def test_a_first_start_measures_nothing_where_that_is_not_wanted(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with ServedModel(tiny_model, settings="engine: {calibrate: false}", folder=tmp_path) as served:
+    with ServedModel(tiny_model, settings="engine: {calibrate: false}") as served:
         assert f"{usable_cores()} threads" in served.line
     assert not (tmp_path / "qwen-edge").exists()
 

@@ -95,8 +95,8 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served):
     "settings",
     ["{kv_type: q8_0}", "{batch: 512}", "{flash_attention: on}", "{flash_attention: off}", "{flash_attention: small}"],
 )
-def test_kv_type_batch_and_attention_change_no_word(conversion, walk, tmp_path, settings):
-    with ServedModel(conversion["file"], settings=f"engine: {settings}", folder=tmp_path) as served:
+def test_kv_type_batch_and_attention_change_no_word(conversion, walk, settings):
+    with ServedModel(conversion["file"], settings=f"engine: {settings}") as served:
         text = "On alpha " + "and some more words " * 100
         expected = (walk["topics"]["alpha"]["thinking"], walk["topics"]["alpha"]["answer"])
         assert served.streamed(text, temperature=0) == expected

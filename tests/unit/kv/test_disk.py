@@ -61,12 +61,26 @@ def test_what_was_written_is_found_by_the_next_life(tmp_path):
 
 
 @pytest.mark.parametrize("fingerprint", ["model b", "model a, q8_0"])
-def test_what_was_computed_with_something_else_is_removed_and_told(tmp_path, caplog, fingerprint):
+def test_what_was_computed_with_something_else_is_not_used_and_that_is_told(tmp_path, caplog, fingerprint):
     keep(disk(tmp_path), copy_of(LONG))
     one = disk(tmp_path, fingerprint)
     assert one.find(LONG, 0) is None
-    assert files(tmp_path) == []
-    assert "another model" in caplog.text
+    assert "1 files" in caplog.text
+    keep(one, copy_of(LONG))
+    one = disk(tmp_path)
+    assert one.find(LONG, 0)[1] == len(LONG), "it is there when its model is back"
+    one.close()
+
+
+def test_what_is_of_another_model_goes_first(tmp_path):
+    keep(disk(tmp_path, "model b"), *(copy_of([number, *range(300)]) for number in range(3)))
+    one = disk(tmp_path, limit=9_000)
+    for number in range(3):
+        one.put(copy_of([number, *range(300)]))
+        one.wait(10)
+        assert not one.busy
+    assert all(one.find([number, *range(300)], 0) for number in range(3))
+    assert len(files(tmp_path)) == 3
     one.close()
 
 
@@ -264,17 +278,17 @@ def write(one: Home, least: int = 2) -> None:
 
 
 def test_what_two_have_asked_for_is_written_while_idle_and_the_rest_when_the_engine_goes(tmp_path):
+    first, second = ([*LONG[:100], *[number] * 20] for number in (7, 8))
     one = home(tmp_path)
-    one.remember([*LONG[:100], 7])
+    one.remember(first)
     write(one)
     assert files(tmp_path) == []
-    one.remember([*LONG[:100], 8])
+    one.remember(second)
     write(one)
     assert len(files(tmp_path)) == 1
     one.cells.leave(10, lambda: 0.0)
     other = home(tmp_path)
-    assert other.known([*LONG[:100], 7]) == 101
-    assert other.known([*LONG[:100], 8]) == 101
+    assert other.known(first) == other.known(second) == 120
     other.check()
     other.disk.close()
 
@@ -290,6 +304,18 @@ def test_written_is_written_once(tmp_path):
     write(one, least=0)
     assert files(tmp_path)[0].stat().st_ino == before
     one.disk.close()
+
+
+def test_the_few_tokens_in_which_prompt_and_history_differ_are_not_written_twice(tmp_path):
+    one = home(tmp_path)
+    one.remember([*LONG[:200], 1001, 1002])  # as a prompt ends, and as the next turn shows it
+    one.remember([*LONG[:200], 2001, *LONG[200:240]])
+    write(one, least=0)
+    assert len(files(tmp_path)) == 1
+    one.disk.close()
+    other = home(tmp_path)
+    assert other.known([*LONG[:200], 2001, *LONG[200:240]]) == 241
+    other.disk.close()
 
 
 def test_what_falls_out_of_memory_under_load_is_written_too(tmp_path):

@@ -1,0 +1,121 @@
+"""A real engine with a real model: it goes, is killed, hangs, and what was said before it went is still known."""
+
+import os
+import re
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.served import ServedModel
+
+pytestmark = pytest.mark.model
+
+STORY = "The lamp in the kitchen is on, the door of the garage is closed, and it is warm. " * 12
+
+
+def wait_for(condition) -> None:
+    while not condition():
+        threading.Event().wait(0.02)
+
+
+def remember(folder: Path, more: str = "") -> str:
+    return f"remember: {{folder: {folder}}}\nengine: {{context: 2048, threads: 1{more}}}\n"
+
+
+def ask(served: ServedModel, text: str = STORY) -> tuple[str, int, int]:
+    """The answer, and how many tokens of the prompt had been computed before, and how many it has."""
+    answer = served.ask(text, max_tokens=20, temperature=0)
+    usage = answer["usage"]
+    return answer["content"], usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"]
+
+
+def kv_files(folder: Path) -> list[Path]:
+    return list(folder.glob("*.kv"))
+
+
+def test_a_conversation_outlives_the_daemon(tiny_model, tmp_path):
+    with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
+        first, _, _ = ask(served)
+    assert kv_files(tmp_path)
+    with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
+        again, cached, prompt = ask(served)
+    assert again == first
+    assert cached > prompt - 20
+
+
+def test_a_conversation_outlives_a_power_cut(tiny_model, tmp_path):
+    with ServedModel(tiny_model, settings=remember(tmp_path, ", hang_seconds: 2")) as served:
+        first, _, _ = ask(served)
+        ask(served)
+        wait_for(lambda: len(kv_files(tmp_path)) == 4)
+        engine = served.engine
+        served.process.kill()
+        engine.kill()
+        served.process.wait()
+    with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
+        again, cached, prompt = ask(served)
+    assert again == first
+    assert cached > prompt - 20
+
+
+def test_damaged_files_are_computed_again_and_told(tiny_model, tmp_path):
+    with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
+        first, _, _ = ask(served)
+    for file in kv_files(tmp_path):
+        whole = bytearray(file.read_bytes())
+        whole[-1000] ^= 1
+        file.write_bytes(whole)
+    with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
+        again, cached, _ = ask(served)
+        assert (again, cached) == (first, 0)
+        wait_for(lambda: "it is damaged" in "".join(served.log))
+
+
+def test_the_engine_leaves_memory_when_nobody_asks_and_comes_back_with_the_conversation(tiny_model, tmp_path):
+    settings = remember(tmp_path, ", unload_seconds: 0.5")
+    with ServedModel(tiny_model, settings=settings) as served:
+        first, _, _ = ask(served)
+        wait_for(lambda: served.get("/health")[1]["status"] == "asleep")
+        with pytest.raises(ValueError, match="not enough values"):
+            served.engine  # noqa: B018 - there is none
+        again, cached, prompt = ask(served)
+        assert again == first
+        assert cached > prompt - 20
+        assert served.get("/health")[1]["restarts"] == 0
+
+
+def test_a_folder_that_cannot_be_used_is_told_and_serving_goes_on(tiny_model, tmp_path):
+    (tmp_path / "file").touch()
+    with ServedModel(tiny_model, settings=remember(tmp_path / "file")) as served:
+        assert ask(served)[1] == 0
+        wait_for(lambda: "conversations are not kept on disk" in "".join(served.log))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP], ids=lambda number: number.name)
+def test_eight_streams_end_in_an_error_and_those_who_wait_are_answered(tiny_model, number):
+    settings = "engine: {context: 8192, threads: 1, hang_seconds: 2, speculate: false}"
+
+    def stream(name: int) -> list[dict]:
+        body = {"messages": [{"role": "user", "content": f"number {name}"}], "ignore_eos": True, "max_tokens": 5000}
+        chunks = []
+        for chunk in served.stream(body):
+            chunks.append(chunk)
+            begun.add(name)
+        return chunks
+
+    with ServedModel(tiny_model, settings=settings) as served, ThreadPoolExecutor(12) as pool:
+        begun: set[int] = set()
+        streams = [pool.submit(stream, name) for name in range(8)]
+        wait_for(lambda: len(begun) == 8)
+        waiting = [pool.submit(served.ask, f"I wait, {name}", max_tokens=5) for name in range(4)]
+        wait_for(lambda: served.get("/health")[1]["pending"] == 12)
+        os.kill(served.engine.pid, number)
+        for running in streams:
+            assert running.result()[-1]["error"]["code"] == "engine_failed"
+        assert all(late.result()["usage"]["completion_tokens"] <= 5 for late in waiting)
+        health = served.get("/health")[1]
+        assert (health["status"], health["restarts"]) == ("ok", 1)
+        assert re.search("SIG(KILL|ABRT)", health["last_death"])
