@@ -1,4 +1,4 @@
-"""What is served, and whether it can be: /v1/models and /health."""
+"""What is served, whether it can be, and how it goes: /v1/models, /health and /metrics."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ async def health(request: web.Request) -> web.Response:
     status = "stopping" if state.stopping else "ok" if state.engine.state == "ready" else state.engine.state
     report = {"status": status, "restarts": state.engine.restarts, "pending": state.engine.pending}
     return web.json_response(report, status=200 if status == "ok" else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """For Prometheus and its like."""
+    content_type, text = request.app[STATE].metrics.page()
+    return web.Response(body=text, headers={"Content-Type": content_type})
 
 
 def _card(state: State) -> openai.Json:
