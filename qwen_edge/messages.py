@@ -59,6 +59,7 @@ class Markers(msgspec.Struct, frozen=True):
 Priority = Literal["interactive", "background", "idle"]
 KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
+MissReason = Literal["new", "template", "start", "edited", "evicted"]  # see engine/misses.py
 PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
@@ -112,7 +113,10 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     must begin within `wait_seconds`.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
-    it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning."""
+    it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning.
+
+    `conversation` is the client's name for it, if there is one, and `layout` stands for all that shapes the prompt
+    beside the messages: they say no more than why something was not in the cache."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -124,6 +128,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     reasons: bool = False
     priority: Priority = "interactive"
     wait_seconds: float = 1e9
+    conversation: str = ""
+    layout: str = ""
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
@@ -204,7 +210,8 @@ class Tokens(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The last message of a request. `cached` of the prompt's tokens were in the KV cache; times in seconds."""
+    """The last message of a request. `cached` of the prompt's tokens were in the KV cache; times in seconds. Where more
+    might have been, `missed` says why not, and `missed_at` how many were there when it began."""
 
     id: int
     reason: Literal["stop", "length"]
@@ -213,6 +220,8 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     completion_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    missed: MissReason | Literal[""] = ""
+    missed_at: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

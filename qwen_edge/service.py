@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -18,10 +20,20 @@ from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.errors import EngineError, RequestError, unavailable
 from qwen_edge.merge import merged
-from qwen_edge.messages import Done, Logprob, Ready, Submit, Tokens
+from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
 from qwen_edge.supervisor import Supervisor
 
+log = logging.getLogger(__name__)
+
 _EVER = 1e9  # seconds
+
+_MISSED: dict[MissReason, str] = {
+    "new": "what follows is new, nothing like it was asked before",
+    "template": "the chat template, its arguments, enable_thinking or the tools are others than before",
+    "start": "the first message has changed, and the rest has not (a clock or a state in the system prompt?)",
+    "edited": "the history is not as it was before",
+    "evicted": "the rest was computed before, and has left the KV cache since",
+}
 
 
 class ChatService:
@@ -68,6 +80,8 @@ class ChatService:
             reasons=reasons,
             priority=request.priority,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
+            conversation=request.conversation,
+            layout=_layout(model, request),
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)
@@ -86,6 +100,7 @@ class ChatService:
                     said.append(delta)
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
+                    _tell_miss(event)
                     if first:
                         asyncio.get_running_loop().call_soon(self._look_ahead, template, request, said)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
@@ -114,3 +129,15 @@ class ChatService:
         if self._template is None or self._template[0] != source:
             self._template = source, ChatTemplate(source, model.specials)
         return self._template[1]
+
+
+def _layout(model: Ready, request: ChatRequest) -> str:
+    """Stands for all that shapes a prompt beside its messages."""
+    shape = [model.chat_template, request.tools, request.thinking, request.template_arguments]
+    return hashlib.blake2b(msgspec.json.encode(shape), digest_size=8).hexdigest()
+
+
+def _tell_miss(done: Done) -> None:
+    if done.missed:
+        at, of = done.missed_at, done.prompt_tokens
+        log.debug("prefix missed at %d of %d tokens: %s", at, of, _MISSED[done.missed])

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.slice import Slice
@@ -24,11 +25,20 @@ class Ahead:
     """Prompts that will be wanted. A piece at a time is computed, with no sequence left open between two: a request
     takes its turn as if there were nothing here. Used by the engine's thread."""
 
-    def __init__(self, backend: Backend, cells: Cells, pace: Pace, per_hour: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        cells: Cells,
+        pace: Pace,
+        misses: Misses,
+        per_hour: float,
+        clock: Callable[[], float],
+    ) -> None:
         """No more than so many tokens are computed in an hour: batteries and fans may set a limit."""
         self._backend = backend
         self._cells = cells
         self._pace = pace
+        self._misses = misses
         self._clock = clock
         self._per_hour = self._left = per_hour
         self._counted = clock()
@@ -57,6 +67,7 @@ class Ahead:
             computed += count
             self._cells.compute(place, computed)
             self._left -= count
+            self._misses.remember_ahead(tokens[:computed])
         else:
             self._prompts.pop()
         self._cells.park(place, tokens[:computed], len(tokens), asked=False)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.misses import Miss, Misses
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.scheduler import Part, in_order, plan, victim
@@ -22,6 +23,7 @@ from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.radix import common_prefix
 from qwen_edge.messages import Abort, Began, Failed, Logprob, Outbound, Submit, Warm
 
 _STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
@@ -49,7 +51,8 @@ class Engine:
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
         self._answers = Answers()
-        self._ahead = Ahead(backend, self._cells, self._pace, ahead_per_hour, clock)
+        self._misses = Misses()
+        self._ahead = Ahead(backend, self._cells, self._pace, self._misses, ahead_per_hour, clock)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._refused: list[Outbound] = []
@@ -178,9 +181,16 @@ class Engine:
             if sequence.started is None:
                 sequence.started = self._clock()
                 events.append(Began(sequence.request.id))
+                sequence.missed = self._why_missed(sequence)
             self._waiting.remove(sequence)
             self._running.append(sequence)
         return events
+
+    def _why_missed(self, sequence: Sequence) -> Miss | None:
+        """Why its prompt has to be computed, if that might have been spared. What others compute at this moment is as
+        good as there: it is shared when it is done."""
+        coming = [common_prefix(sequence.tokens, one.tokens[: one.prompt_length]) for one in self._running]
+        return self._misses.explain(sequence.prompt, max(sequence.computed, *coming, 0))
 
     def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
         """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of
@@ -279,6 +289,7 @@ class Engine:
         """Take a sampled token into the sequence, or end it there."""
         if sequence.first_token_at is None:
             sequence.first_token_at = self._clock()
+            self._misses.remember(sequence.prompt)
         sequence.tokens.append(token)
         if self._backend.is_end(token):
             return self._finish(sequence, "stop", sequence.output.finish())

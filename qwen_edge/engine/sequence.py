@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qwen_edge.engine.backend import Sampler
+from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Lookup
 from qwen_edge.messages import PRIORITIES, Done, Logprob, Submit, Tokens
@@ -16,7 +17,8 @@ _AHEAD = 128  # tokens of answer: some seconds, in which a larger cache can be m
 @dataclass(eq=False)
 class Sequence:
     """`tokens` are the prompt and what was generated. While it has a `place`, a sequence number of the KV cache, the
-    first `computed` of them stand there. `ran` counts the tokens of the prompt that it had to compute itself.
+    first `computed` of them stand there. `ran` counts the tokens of the prompt that it had to compute itself; `missed`
+    is why, if they might have been there.
 
     Times are seconds of the engine's clock. Owned by the engine's thread."""
 
@@ -32,12 +34,16 @@ class Sequence:
     unsaid: list[Logprob] = field(default_factory=list)  # not sent yet
     started: float | None = None
     first_token_at: float | None = None
+    missed: Miss | None = None
+    prompt: Prompt = field(init=False)
     rank: int = field(init=False)
     prompt_length: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.rank = PRIORITIES.index(self.request.priority)
         self.prompt_length = len(self.tokens)
+        head = first_message(self.request.prompt, self.tokens)
+        self.prompt = prompt_of(self.tokens, self.request.conversation, self.request.layout, head)
 
     @property
     def remaining(self) -> int:
@@ -79,4 +85,6 @@ class Sequence:
             completion_tokens=self.generated,
             prefill_seconds=first - started,
             decode_seconds=now - first,
+            missed=self.missed.reason if self.missed else "",
+            missed_at=self.missed.position if self.missed else 0,
         )

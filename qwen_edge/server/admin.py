@@ -1,4 +1,4 @@
-"""What is served, and whether it can be: /v1/models and /health."""
+"""What is served, whether it can be, and how it goes: /v1/models, /health and /metrics."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ async def health(request: web.Request) -> web.Response:
     if engine.retry_in:
         report["retry_in"] = round(engine.retry_in, 1)
     return web.json_response(report, status=200 if engine.takes and not state.stopping else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """For Prometheus and its like."""
+    content_type, text = request.app[STATE].metrics.page()
+    return web.Response(body=text, headers={"Content-Type": content_type})
 
 
 def _card(state: State) -> openai.Json:

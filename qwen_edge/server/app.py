@@ -18,4 +18,5 @@ def make_app(state: State) -> web.Application:
     app.router.add_get("/v1/models", admin.list_models)
     app.router.add_get("/v1/models/{name:.+}", admin.show_model)
     app.router.add_get("/health", admin.health)
+    app.router.add_get("/metrics", admin.metrics)
     return app

@@ -33,7 +33,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
     chat = to_request(body, state.engine.model.defaults, state.config.chat)
     encoder = openai.Encoder(state.model_name)
-    async with aclosing(state.service.choices(chat)) as events:
+    async with aclosing(state.metrics.watch(state.service.choices(chat), chat.choices)) as events:
         if body.stream:
             return await _stream(request, body, encoder, events)
         whole = encoder.whole([event async for event in events])

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _OPEN_PATHS = {"/health"}  # supervisors and load balancers ask without a key
+_UNCOUNTED = {"/health", "/metrics"}  # asked by machines all day long, they would drown the others
 
 
 @web.middleware
@@ -41,6 +42,8 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
         state.in_flight -= 1
         if state.in_flight == 0:
             state.idle.set()
+        if request.path not in _UNCOUNTED:
+            state.metrics.ended(status)
         log.debug("%s %s %d %.3f s", request.method, request.path, status, time.monotonic() - began)
 
 

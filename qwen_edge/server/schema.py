@@ -24,6 +24,7 @@ _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+_NAME = 200  # characters of a conversation's name: the engine keeps some of them
 
 
 class _Part(msgspec.Struct, forbid_unknown_fields=True):
@@ -195,6 +196,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         choices=body.n or 1,
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
+        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from qwen_edge.config import Config
+from qwen_edge.server.metrics import Metrics
 from qwen_edge.service import ChatService
 from qwen_edge.supervisor import Supervisor
 
@@ -35,6 +36,7 @@ class State:
             wait_seconds=limits.wait_seconds,
             answer_seconds=limits.answer_seconds,
         )
+        self.metrics = Metrics(self.engine)
         self.idle.set()
 
     def names_model(self, name: str) -> bool:

@@ -60,6 +60,7 @@ def test_libraries_stay_in_their_places(file):
     assert not roots & {"torch", "transformers"}
     assert "llama_cpp" not in roots or here == "llama"
     assert "aiohttp" not in roots or here in ("server", "daemon", "bench")
+    assert "prometheus_client" not in roots or here == "server"
     assert not roots & {"asyncio", "socket", "subprocess", "threading"} or here not in ("chat", "markers", "messages")
     assert "jtop" not in roots or here == "device"
 
@@ -90,11 +91,12 @@ def loaded_by(statement: str) -> set[str]:
 def test_the_daemon_starts_its_engine_before_it_imports_anything_heavy():
     loaded = loaded_by("import qwen_edge.cli.serve")
     assert not loaded & {"aiohttp", "jinja2", "numpy", "llama_cpp", "rich", "gguf", "huggingface_hub"}
+    assert "prometheus_client" not in loaded
 
 
 def test_the_engine_imports_no_http():
     loaded = loaded_by("import qwen_edge.engine.main, qwen_edge.llama.backend")
-    assert not loaded & {"aiohttp", "jinja2", "yaml", "rich", "gguf", "diskcache"}
+    assert not loaded & {"aiohttp", "jinja2", "yaml", "rich", "gguf", "diskcache", "prometheus_client"}
 
 
 def test_every_module_can_be_imported_alone():

@@ -1,0 +1,135 @@
+"""GET /metrics: what happened since the start, and what is now, as Prometheus reads it.
+
+Names and units follow https://prometheus.io/docs/practices/naming/. Each application has its own; used on its event
+loop only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from typing import get_args
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from qwen_edge import supervisor
+from qwen_edge.chat.messages import Delta, Finish
+from qwen_edge.messages import MissReason
+from qwen_edge.server import openai
+
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
+
+
+class Metrics:
+    """Counts what it is told, and asks the engine's supervisor for the rest."""
+
+    def __init__(self, engine: supervisor.Supervisor) -> None:
+        self._registry = registry = _Registry()
+        registry.register(_Engine(engine))
+        self._requests = Counter(
+            "qwen_edge_requests",
+            "HTTP requests ended, by class of status; those to /health and /metrics are not counted",
+            ["status"],
+            registry=registry,
+        )
+        self._prompt = Counter("qwen_edge_prompt_tokens", "Tokens of prompts", registry=registry)
+        self._cached = Counter(
+            "qwen_edge_cached_prompt_tokens", "Tokens of prompts that were in the KV cache", registry=registry
+        )
+        self._completion = Counter("qwen_edge_completion_tokens", "Tokens of answers", registry=registry)
+        self._misses = Counter(
+            "qwen_edge_prefix_misses", "Prompts that missed the KV cache, by reason", ["reason"], registry=registry
+        )
+        self._missed = Counter(
+            "qwen_edge_prefix_missed_tokens",
+            "Tokens of prompts that missed which had to be computed",
+            ["reason"],
+            registry=registry,
+        )
+        self._first = Histogram(
+            "qwen_edge_first_token_seconds",
+            "From a request to the first text of its answer, waiting included",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._answer = Histogram(
+            "qwen_edge_answer_seconds",
+            "From a request to the end of its answer, waiting included",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        for status in ("2xx", "4xx", "5xx"):  # all there from the start: a rate needs the zero before the first one
+            self._requests.labels(status)
+        for reason in get_args(MissReason):
+            self._misses.labels(reason)
+            self._missed.labels(reason)
+
+    def ended(self, status: int) -> None:
+        """A request got this answer; 499 if the client went away before."""
+        self._requests.labels(f"{status // 100}xx").inc()
+
+    async def watch(
+        self, events: AsyncGenerator[tuple[int, Delta | Finish], None], choices: int
+    ) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
+        """Hand on the events of one request for so many answers, counting. Of one that is broken off, the answers that
+        were finished count."""
+        began, begun, finishes = time.monotonic(), False, list[Finish]()
+        try:
+            async with aclosing(events):
+                async for choice, event in events:
+                    if not begun:
+                        begun = True
+                        self._first.observe(time.monotonic() - began)
+                    if isinstance(event, Finish):
+                        finishes.append(event)
+                        if len(finishes) == choices:
+                            self._answer.observe(time.monotonic() - began)
+                            self._count(finishes)
+                    yield choice, event
+        finally:
+            if 0 < len(finishes) < choices:
+                self._count(finishes)
+
+    def page(self) -> tuple[str, bytes]:
+        """The content type and the text."""
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+
+    def _count(self, finishes: Sequence[Finish]) -> None:
+        """As `usage` has it: the answers to one request have its prompt in common."""
+        usage = openai.usage(finishes)
+        prompt, cached = usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+        self._prompt.inc(prompt)
+        self._cached.inc(cached)
+        self._completion.inc(usage["completion_tokens"])
+        missed = next((finish.done.missed for finish in finishes if finish.done.missed), None)
+        if missed:
+            self._misses.labels(missed).inc()
+            self._missed.labels(missed).inc(prompt - cached)
+
+
+class _Registry(CollectorRegistry):
+    """Without the library's `..._created`: a time beside every counter, which nobody has asked for."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _Engine:
+    """What the supervisor knows at the moment."""
+
+    def __init__(self, engine: supervisor.Supervisor) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "qwen_edge_engine_restarts", "Engines that were lost and replaced", self._engine.restarts
+        )
+        yield GaugeMetricFamily("qwen_edge_pending_requests", "Answers being given or waited for", self._engine.pending)
+        states = GaugeMetricFamily("qwen_edge_engine_state", "1 for the state the engine is in", labels=["state"])
+        for state in get_args(supervisor.State):
+            states.add_metric([state], float(state == self._engine.state))
+        yield states
