@@ -1,6 +1,7 @@
 """Everything that crosses between the daemon and the engine process, and how it crosses.
 
-In:  Load | Submit | Abort | Warm | Stop     Out: Loading | Ready | Began | Tokens | Done | Failed | Beat
+In:  Load | Submit | Abort | Warm | Look | Stop
+Out: Loading | Ready | Began | Tokens | Done | Failed | Kept | Beat
 One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
 happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
 """
@@ -115,8 +116,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning.
 
-    `conversation` is the client's name for it, if there is one, and `layout` stands for all that shapes the prompt
-    beside the messages: they say no more than why something was not in the cache."""
+    `conversation` is the client's name for it, if there is one: what has a name is expected to go on. For `pin_seconds`
+    its prompt goes last when there is no room. `layout` stands for all that shapes the prompt beside the messages: it
+    says no more than why something was not in the cache."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -129,6 +131,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     priority: Priority = "interactive"
     wait_seconds: float = 1e9
     conversation: str = ""
+    pin_seconds: float = 0.0
     layout: str = ""
 
 
@@ -142,6 +145,16 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
     """This is what a prompt will soon begin with: compute it if there is nothing else to do. No answer."""
 
     prompt: tuple[Segment, ...]
+
+
+class Look(msgspec.Struct, frozen=True, tag=True):
+    """What is remembered? Before that: forget the conversation of this key, or pin it for so long (0 ends that). The
+    answer is Kept, with the same id."""
+
+    id: int
+    key: str = ""
+    forget: bool = False
+    pin_seconds: float | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -184,6 +197,29 @@ class Began(msgspec.Struct, frozen=True, tag=True):
     """The request has got its place: if the engine dies now, this may be why, and it is not begun again."""
 
     id: int
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """What is remembered of a prompt: so many of its `tokens` in the KV cache, in copies in memory, and in files,
+    which take so many bytes, shared with others or not. `ends` are its last words, `pinned_until` a time of the wall
+    clock."""
+
+    key: str
+    tokens: int
+    cached: int
+    copied: int
+    written: int
+    file_bytes: int
+    pinned_until: float
+    ends: str
+
+
+class Kept(msgspec.Struct, frozen=True, tag=True):
+    """All that is remembered. `found` tells whether the key that was asked for is (or was) there."""
+
+    id: int
+    found: bool
+    conversations: tuple[Conversation, ...]
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):
@@ -239,8 +275,8 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """A sign of life when there is nothing else to say."""
 
 
-Inbound = Load | Submit | Abort | Warm | Stop
-Outbound = Loading | Ready | Began | Tokens | Done | Failed | Beat
+Inbound = Load | Submit | Abort | Warm | Look | Stop
+Outbound = Loading | Ready | Began | Kept | Tokens | Done | Failed | Beat
 
 _LENGTH = struct.Struct("<I")
 _Message = TypeVar("_Message")

@@ -81,6 +81,7 @@ class ChatService:
             priority=request.priority,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
+            pin_seconds=request.pin_seconds,
             layout=_layout(model, request),
         )
         names = {tool["function"]["name"] for tool in request.tools}

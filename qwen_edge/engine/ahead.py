@@ -70,7 +70,7 @@ class Ahead:
             self._misses.remember_ahead(tokens[:computed])
         else:
             self._prompts.pop()
-        self._cells.park(place, tokens[:computed], len(tokens), asked=False)
+        self._cells.park(place, tokens[:computed], len(tokens), asked=0)
         return True
 
     def _decode(self, piece: Slice) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from qwen_edge.kv.cells import Cache
+from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import Logprob, Sampling, Segment
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Miss, Misses
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
@@ -24,7 +25,17 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import Abort, Began, Failed, Logprob, Outbound, Submit, Warm
+from qwen_edge.messages import (
+    Abort,
+    Began,
+    Failed,
+    Kept,
+    Logprob,
+    Look,
+    Outbound,
+    Submit,
+    Warm,
+)
 
 _STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
@@ -104,6 +115,10 @@ class Engine:
         """Compute a prompt when there is nothing else to do."""
         with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
             self._ahead.add(self._backend.tokenize(message.prompt))
+
+    def look(self, message: Look) -> Kept:
+        """Tell what is remembered, and forget or pin some of it before."""
+        return look(self._cells, self._backend, message)
 
     def prepare(self) -> bool:
         """There is nothing to do at the moment: do a piece of what the next request would have to wait for. False if
@@ -315,7 +330,11 @@ class Engine:
         # a text may end before the last of the guesses that were right
         sequence.computed = min(sequence.computed, len(sequence.tokens))
         self._cells.shrink(sequence.place, sequence.computed)
-        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length)
+        request, tokens = sequence.request, sequence.tokens[: sequence.computed]
+        if request.pin_seconds:
+            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds)
+        # a conversation that has a name is expected to go on: it counts as if it had been asked for twice
+        self._cells.park(sequence.place, tokens, sequence.prompt_length, asked=2 if request.conversation else 1)
         sequence.place = None
         self._running.remove(sequence)
         self._crowded = False

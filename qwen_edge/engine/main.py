@@ -33,6 +33,7 @@ from qwen_edge.messages import (
     Inbound,
     Load,
     Loading,
+    Look,
     Outbound,
     Stop,
     Submit,
@@ -99,7 +100,7 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
         disk = open_disk(load.files, backend)
         engine = Engine(backend, speculates=load.speculate, ahead_per_hour=load.ahead_per_hour, disk=disk)
         pages.look()
-        while not (stop := _dispatch(engine, messages)) and not engine.broken:
+        while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
             messages = _turn(engine, channel, pages, load.beat_seconds)
         if stop:
             engine.leave(stop.seconds)
@@ -155,7 +156,7 @@ def open_disk(files: Files | None, backend: Backend) -> Disk | None:
         return None
 
 
-def _dispatch(engine: Engine, messages: list[Inbound]) -> Stop | None:
+def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop | None:
     """Hand messages to the engine; returns the one that says it is time to end."""
     for message in messages:
         if isinstance(message, Submit):
@@ -164,6 +165,8 @@ def _dispatch(engine: Engine, messages: list[Inbound]) -> Stop | None:
             engine.abort(message)
         elif isinstance(message, Warm):
             engine.warm(message)
+        elif isinstance(message, Look):
+            channel.send([engine.look(message)])
         elif isinstance(message, Stop):
             return message
     return None

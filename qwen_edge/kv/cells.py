@@ -8,9 +8,10 @@ first, the least worth of it (`worth`), and leaves a copy in the stash, from whe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
+from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
@@ -19,28 +20,6 @@ from qwen_edge.kv.worth import worth
 # multiples of it, so that those of a common beginning are the same
 _PIECE = 256
 _FEW = 16  # tokens that are sooner computed than read from a file
-
-
-class Cache(Protocol):
-    """What is done to the real cells."""
-
-    def share(self, source: int, target: int, start: int, end: int) -> None:
-        """The target sequence also holds the source's cells from position `start` to before `end`."""
-
-    def forget(self, sequence: int, start: int, end: int) -> None:
-        """The sequence holds its cells from `start` to before `end` no more."""
-
-    def save(self, sequence: int, start: int, end: int) -> Any:
-        """A copy of the sequence's cells from `start` to before `end`."""
-
-    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
-        """The sequence holds the saved cells from position `start` to before `end`, in new cells."""
-
-    def make_room(self, cells: int) -> None:
-        """So many cells will be held next, those that are held now among them."""
-
-    def compact(self, cells: int) -> None:
-        """So many cells, which are all that are held, may be moved together if what lies between them has a price."""
 
 
 class Cells:
@@ -52,8 +31,9 @@ class Cells:
         self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0, disk: Disk | None = None
     ) -> None:
         self.size = size
-        self._stash = Stash(stash)
-        self._disk = disk
+        self.disk = disk
+        self.pins = disk.pins if disk else Pins()
+        self.stash = Stash(stash, self.pins)
         self._unwritten = set[int]()  # parked sequences of which something may not be in a file yet
         self._loose: list[Copy] = []  # and copies
         self._spare = spare
@@ -115,6 +95,20 @@ class Cells:
         """How many of these tokens, from the beginning, are in the cache."""
         return self._tree.match(tokens)[0]
 
+    def prompts(self) -> list[list[int]]:
+        """The prompts of parked sequences, without the few tokens at the end that ask for the answer."""
+        return [self._tree.tokens(self._tree.end(one))[: self._shared_end(one)] for one in self._prompts]
+
+    def wish(self, tokens: Sequence[int]) -> None:
+        """What a parked sequence holds of these tokens is to be written, if it is pinned or worth it by now."""
+        self._unwritten |= {one for one, prompt in zip(self._prompts, self.prompts(), strict=True) if prompt == tokens}
+
+    def drop_if(self, forgotten: Callable[[Sequence[int]], bool]) -> None:
+        """Give up the parked sequences whose prompts are to be forgotten."""
+        for sequence, prompt in zip(list(self._prompts), self.prompts(), strict=True):
+            if forgotten(prompt):
+                self._drop(sequence)
+
     def compute(self, sequence: int, length: int) -> None:
         """The sequence holds so many tokens now, the last ones in cells of its own."""
         self._open[sequence] = length
@@ -133,7 +127,7 @@ class Cells:
             self._replace(sequence, holder, length)
         self._tree.insert(sequence, tokens)
 
-    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: bool = True) -> None:
+    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: int = 1) -> None:
         """The request is over, or waits again; these tokens are kept until their cells are needed. After that, copies
         are kept of the prompt, the first so many of them: an answer is no part of what comes next as it stands (chat
         templates drop the reasoning), and was computed one by one, so that its cells lie scattered among those of
@@ -141,7 +135,7 @@ class Cells:
         self.publish(sequence, tokens)
         del self._open[sequence]
         self._prompts[sequence] = prompt
-        self._touch(sequence, len(tokens), int(asked))
+        self._touch(sequence, len(tokens), asked)
         nodes = list(self._tree.path(sequence))
         if not nodes or len(nodes[0].sequences) > 1:
             self._drop(sequence)  # it holds nothing that others do not
@@ -169,18 +163,18 @@ class Cells:
 
     def _restore(self, sequence: int, tokens: Sequence[int]) -> None:
         """Bring back from the stash what it has of these tokens, and then from the disk."""
-        while found := self._copy_of(tokens[:-1], self._open[sequence]):
+        wanted = tokens[:-1]
+        while found := self.stash.find(wanted, held := self._open[sequence]) or (
+            self.disk.find(wanted, held) if self.disk else None
+        ):
             copy, until = found
             if not self.reserve(copy.size):
                 return
-            self._cache.make_room(self.used + copy.size)
-            self._cache.load(copy.cells, sequence, self._open[sequence], until)
+            # for all of them, as far as can be told: a cache grows the quicker the less it holds
+            self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
+            self._cache.load(copy.cells, sequence, held, until)
             self._open[sequence] = until
             self.publish(sequence, tokens[:until])
-
-    def _copy_of(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
-        found = self._stash.find(tokens, held)
-        return self._disk.find(tokens, held) if self._disk and not found else found
 
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
@@ -188,14 +182,14 @@ class Cells:
             return False
         sequence, start, end = self._ahead.pop()
         tokens = self._tree.tokens(self._tree.end(sequence))[:end]
-        if self._stash.wanted(tokens, start) == end - start:
+        if self.stash.wanted(tokens, start) == end - start:
             self._copy(Copy(tokens, start, self._cache.save(sequence, start, end), self._hits(sequence, start)))
         return True
 
     def write(self, least: int = 2) -> bool:
         """Between two requests: have a stretch written that was asked for so often, at least, and that is in no file.
         False if there is none, or the disk is not ready."""
-        if not self._disk or not self._disk.ready:
+        if not self.disk or not self.disk.ready:
             return False
         while self._loose:
             if self._write(self._loose.pop(0), least):  # in their order: none is of use without those before it
@@ -209,35 +203,39 @@ class Cells:
 
     @property
     def writing(self) -> bool:
-        return self._disk is not None and self._disk.busy
+        return self.disk is not None and self.disk.busy
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
         """The engine is about to go: write what is remembered, also what was asked for only once, for so long."""
-        if not self._disk:
+        if not self.disk:
             return
         until = clock() + seconds
-        self._unwritten, self._loose = set(self._prompts), self._stash.copies
+        self._unwritten, self._loose = set(self._prompts), self.stash.copies
         while clock() < until and self.write(least=0):
-            self._disk.wait(until - clock())
-        self._disk.close()
+            self.disk.wait(until - clock())
+        self.disk.close()
 
     def _write(self, copy: Copy, least: int = 2) -> bool:
-        if self._disk is None or not self._disk.ready or copy.hits < least or copy.size < _FEW:
+        if self.disk is None or not self.disk.ready or copy.size < _FEW:
             return False
-        if self._disk.wanted(copy.tokens, copy.start) != copy.size:
+        if copy.hits < least and not self.pins.holds(copy.tokens):
             return False
-        self._disk.put(copy)
+        if self.disk.wanted(copy.tokens, copy.start) != copy.size:
+            return False
+        self.disk.put(copy)
         return True
 
     def _write_stretch(self, sequence: int, least: int) -> bool:
         """Have the first of a parked sequence's stretches written that should be."""
-        assert self._disk
+        assert self.disk
         tokens = self._tree.tokens(self._tree.end(sequence))[: self._shared_end(sequence)]
         for start in range(0, len(tokens), _PIECE):
             end = min(len(tokens), start + _PIECE)
             hits = self._hits(sequence, start)
-            if hits >= least and self._disk.wanted(tokens[:end], start) == end - start:
-                self._disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
+            if (hits >= least or self.pins.holds(tokens[:end])) and self.disk.wanted(
+                tokens[:end], start
+            ) == end - start:
+                self.disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
                 return True
         return False
 
@@ -255,14 +253,14 @@ class Cells:
 
     def _copy(self, copy: Copy) -> None:
         """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
-        gone = self._stash.put(copy)
+        gone = self.stash.put(copy)
         self._loose = [one for one in (*self._loose, copy) if one not in gone]
         for one in gone:
             self._write(one)
 
     def _keeps(self, node: Node, start: int) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
-        return self._stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
+        return self.stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
 
     def _keep(self, node: Node, start: int) -> bool:
         """Put a copy of them there, if there is none."""
@@ -272,9 +270,12 @@ class Cells:
             self._copy(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
         return count > 0
 
+    def _is_pinned(self, node: Node) -> bool:
+        return self.pins.any and self.pins.holds(self._tree.tokens(node)[: self._worth_keeping(node)])
+
     def _worth_keeping(self, node: Node) -> int:
-        """How many tokens, from the beginning, are the prompt of some sequence that holds this node."""
-        return max(self._prompts[sequence] for sequence in node.sequences)
+        """How many tokens, from the beginning, are the prompt of some parked sequence that holds this node."""
+        return max((self._prompts[one] for one in node.sequences if one in self._prompts), default=0)
 
     def _parked(self) -> int:
         """Cells that only parked sequences hold."""
@@ -292,7 +293,7 @@ class Cells:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be
         copied."""
         ends = (n for n in self._tree.nodes() if not n.children and n.sequences.isdisjoint(self._open))
-        node = min(ends, key=lambda node: node.worth)
+        node = min(ends, key=lambda node: (self._is_pinned(node), node.worth))
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
         if self._keeps(node, length):
@@ -307,7 +308,7 @@ class Cells:
 
     def _drop_least(self) -> bool:
         """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""
-        nodes = sorted(self._tree.nodes(), key=lambda node: (not node.children, node.worth))
+        nodes = sorted(self._tree.nodes(), key=lambda node: (not node.children, self._is_pinned(node), node.worth))
         for node in nodes:
             for sequence in self._tree.ends_in(node):
                 if sequence not in self._open:

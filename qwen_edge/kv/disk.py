@@ -19,6 +19,7 @@ from typing import IO
 
 from qwen_edge.kv.budget import Budget
 from qwen_edge.kv.file import Head, read_cells, read_head, write
+from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.stash import Copy, Stash
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Disk:
         self._fingerprint = fingerprint
         self._limit = limit
         self._clock = clock
-        self._index = Stash(limit // cell)
         self._bytes: dict[Path, int] = {}
+        self._buffer = bytearray()  # memory that has been used before is quicker
         self._foreign: list[Path] = []  # of another model, say; those used last at the end
         self._writer = ThreadPoolExecutor(1, "disk")
         self._writing: tuple[Future[None], Copy] | None = None
@@ -56,6 +57,8 @@ class Disk:
         _make_private(folder)
         self._lock = _locked(folder)
         self._budget = Budget(folder / "written.json", per_day, clock)
+        self.pins = Pins(folder / "pins.json", clock)
+        self._index = Stash(limit // cell, self.pins)
         self._scan()
 
     @property
@@ -78,11 +81,10 @@ class Disk:
         """Write a copy that was wanted, when `ready`. The cells are read later, and must not change."""
         assert self._writing is None
         tokens = array("i", copy.tokens).tobytes()
-        head = Head(
-            self._fingerprint, copy.start, tokens, copy.hits, len(memoryview(copy.cells).cast("B")), copy.pinned
-        )
+        size = len(memoryview(copy.cells).cast("B"))
+        head = Head(self._fingerprint, copy.start, tokens, copy.hits, size)
         file = self._folder / head.name
-        kept = Copy(copy.tokens, copy.start, file, copy.hits, pinned=copy.pinned)
+        kept = Copy(copy.tokens, copy.start, file, copy.hits)
         gone = [old.cells for old in self._index.put(kept) if old.cells != file]
         for old in gone:
             del self._bytes[old]
@@ -92,7 +94,8 @@ class Disk:
         self._writing = self._writer.submit(_replace, file, head, copy.cells, gone), kept
 
     def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
-        """The copy that leads farthest beyond the first `held` of these tokens, with its cells, and how far."""
+        """The copy that leads farthest beyond the first `held` of these tokens, with its cells, and how far. The cells
+        are there until the next call."""
         while found := self._index.find(tokens, held):
             kept, until = found
             if self._writing and self._writing[1] is kept:
@@ -100,16 +103,33 @@ class Disk:
                 self._settle()
                 continue
             try:
-                cells = read_cells(kept.cells)
+                cells = read_cells(kept.cells, self._room)
             except (OSError, ValueError) as error:
                 log.warning("%s is not used: %s", kept.cells, error)
-                self._index.remove(kept)
-                del self._bytes[kept.cells]
-                kept.cells.unlink(missing_ok=True)
+                self.remove(kept)
                 continue
             os.utime(kept.cells)  # what was used last is known after a restart, too
             return Copy(kept.tokens, kept.start, cells, kept.hits, kept.worth), until
+        self._buffer = bytearray()
         return None
+
+    @property
+    def copies(self) -> list[Copy]:
+        """What is in files: the cells of each are its file."""
+        return self._index.copies
+
+    def file_bytes(self, copy: Copy) -> int:
+        return self._bytes[copy.cells]
+
+    def remove(self, copy: Copy) -> None:
+        """Delete one of them."""
+        if self._writing and self._writing[1] is copy:
+            wait([self._writing[0]])
+            self._settle()
+        if copy.cells in self._bytes:
+            self._index.remove(copy)
+            del self._bytes[copy.cells]
+            copy.cells.unlink(missing_ok=True)
 
     def wait(self, seconds: float) -> None:
         """Until what is being written is, or so long."""
@@ -136,6 +156,11 @@ class Disk:
             self._paused_until = self._clock() + _PAUSE
             self._index.remove(kept)
             del self._bytes[kept.cells]
+
+    def _room(self, size: int) -> memoryview:
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        return memoryview(self._buffer)[:size]
 
     def _surplus(self, staying: Copy | None) -> list[Path]:
         """The files that have to go, for all to be no more than asked for."""
@@ -164,7 +189,7 @@ class Disk:
                 continue
             self._bytes[file] = head.file_bytes
             if head.fingerprint == self._fingerprint:
-                kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits, pinned=head.pinned)
+                kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits)
                 gone += [old.cells for old in self._index.put(kept)]
             else:
                 self._foreign.append(file)

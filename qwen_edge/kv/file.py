@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,6 @@ class Head(msgspec.Struct, frozen=True):
     tokens: bytes
     hits: int
     size: int
-    pinned: bool = False
     checksum: bytes = b""
 
     @property
@@ -72,13 +72,12 @@ def read_head(file: Path) -> Head:
     return head
 
 
-def read_cells(file: Path) -> bytearray:
-    """Raises OSError, and ValueError for cells that are damaged."""
+def read_cells(file: Path, room: Callable[[int], memoryview]) -> memoryview:
+    """The cells, in so much room as is asked for. Raises OSError, and ValueError for cells that are damaged."""
     with file.open("rb", buffering=0) as source:
         head = _head(source)
-        cells = bytearray(head.size)
-        read, view = 0, memoryview(cells)
-        while count := source.readinto(view[read:]):
+        cells, read = room(head.size), 0
+        while count := source.readinto(cells[read:]):
             read += count
     if read != head.size or xxhash.xxh3_128_digest(cells) != head.checksum:
         raise ValueError("it is damaged")

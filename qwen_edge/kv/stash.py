@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.worth import worth
 
@@ -19,14 +20,13 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 @dataclass(eq=False)
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it. What is pinned goes last."""
+    cell holds depends on all before it."""
 
     tokens: list[int]
     start: int
     cells: Any
     hits: int
     worth: float = 0.0
-    pinned: bool = False
 
     @property
     def size(self) -> int:
@@ -36,8 +36,9 @@ class Copy:
 class Stash:
     """Copies of up to `limit` tokens in all. Pure; used by the engine's thread."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, pins: Pins) -> None:
         self._limit = limit
+        self._pins = pins
         self._copies: list[Copy] = []
         self._age = 0.0
 
@@ -78,7 +79,7 @@ class Stash:
         ends = [one for one in others if not any(_leads_on(one, other) for other in led)]
         if not others:
             return None
-        least = min(ends or others, key=lambda one: (one.pinned, one.worth))
+        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens), one.worth))
         self._age = max(self._age, least.worth)
         self._copies.remove(least)
         return least

@@ -8,7 +8,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 from qwen_edge.device.memory import give_back
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama.bindings import ERROR, send_log_to
+from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
@@ -80,7 +79,7 @@ class LlamaBackend:
         # values lie as attention wants them, which is put right when it is known
         layout = "as llama.cpp likes" if self._load.flash_attention == "auto" else "known"
         parts = [f"model {self._sha256.result()}", "adapter none", f"KV {self._load.kv_type}, {layout}"]
-        return "; ".join([*parts, f"llama-cpp-python {version('llama-cpp-python')}", platform.machine()])
+        return "; ".join([*parts, *(f"{name} {number}" for name, number in versions().items()), platform.machine()])
 
     @property
     def cell_bytes(self) -> int:

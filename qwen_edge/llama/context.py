@@ -88,7 +88,7 @@ class Context(Handle):
     def make_room(self, cells: int) -> None:
         """Grow now if so many cells do not fit. Raises EngineError."""
         while self._room < min(cells, self.size):
-            self._grow()
+            self._grow(cells)
 
     def fit(self, cells: int) -> None:
         """Give memory back if so many cells, which are all that are held, leave more than half of the cache empty."""
@@ -102,13 +102,14 @@ class Context(Handle):
         self._call_off()
         super().close()
 
-    def _grow(self) -> None:
-        """There is no room for the next batch: take the larger cache that is being made, or make one."""
+    def _grow(self, cells: int = 0) -> None:
+        """There is no room for the next batch: take the larger cache that is being made, or make one, large enough for
+        so many cells if that is known."""
         if self.growing:
             self.growing.wait()
             self._succeed()
         else:
-            self._move(self._enough(self._room + 1))
+            self._move(min(self.size, cells + _SPARE_ROOM) if cells else self._enough(self._room + 1))
 
     def _succeed(self) -> None:
         """Move to the context that has been made beside the work."""

@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 from qwen_edge.llama.bindings import C
@@ -71,9 +72,11 @@ class Vocab:
 
     @cached_property
     def _steering(self) -> dict[int, int]:
-        """Attributes by token, of control and user-defined ones. llama.cpp must be asked token by token: 0.05 s."""
-        attribute = C.llama_vocab_get_attr
-        known = ((token, attribute(self._vocab, token)) for token in range(self.size))
+        """Attributes by token, of control and user-defined ones. llama.cpp must be asked token by token: 0.05 s, and
+        twice that if the interpreter lock went away and came back each time."""
+        address = ctypes.cast(C.llama_vocab_get_attr, ctypes.c_void_p).value or 0
+        attribute = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int32)(address)
+        known = enumerate(map(attribute, repeat(ctypes.cast(self._vocab, ctypes.c_void_p)), range(self.size)))
         return {token: flags for token, flags in known if flags & (_CONTROL | _USER_DEFINED)}
 
     @cached_property

@@ -24,6 +24,7 @@ _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+_DAY = 86400.0  # seconds
 _NAME = 200  # characters of a conversation's name: the engine keeps some of them
 
 
@@ -127,6 +128,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     service_tier: str | None = None
 
 
@@ -197,6 +199,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
     )
 
 

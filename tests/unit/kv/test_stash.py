@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.stash import Copy, Stash
 from tests.unit.kv.test_cells import Home
 
@@ -111,7 +112,7 @@ def test_nothing_is_copied_ahead_where_parked_cells_may_stay():
     home = Home(size=2000, spare=1000, stash=2000)
     home.remember(FIRST)
     assert not home.cells.prepare()
-    assert home.cells._stash.size == 0
+    assert home.cells.stash.size == 0
 
 
 def test_answers_are_not_copied():
@@ -121,11 +122,11 @@ def test_answers_are_not_copied():
     home.begin(SECOND)
     home.cells.tidy()
     assert home.cache.used == 0
-    assert home.cells._stash.size == 25
+    assert home.cells.stash.size == 25
 
 
 def test_of_what_leads_on_from_another_the_end_goes_first():
-    stash = Stash(40)
+    stash = Stash(40, Pins())
     put(stash, FIRST[:20])
     put(stash, FIRST, start=20)
     put(stash, SECOND[:20])
@@ -134,7 +135,7 @@ def test_of_what_leads_on_from_another_the_end_goes_first():
 
 
 def test_what_is_wanted_least_makes_room():
-    stash = Stash(100)
+    stash = Stash(100, Pins())
     put(stash, FIRST)
     put(stash, SECOND)
     assert stash.find(FIRST, 0)
@@ -145,7 +146,7 @@ def test_what_is_wanted_least_makes_room():
 
 
 def test_what_is_there_already_is_not_copied_again():
-    stash = Stash(1000)
+    stash = Stash(1000, Pins())
     put(stash, FIRST)
     assert stash.wanted(FIRST, 0) == 0
     assert stash.wanted(FIRST, 10) == 0
@@ -153,8 +154,8 @@ def test_what_is_there_already_is_not_copied_again():
     put(stash, [*FIRST, *SECOND])
     assert stash.size == 80, "the shorter copy is part of the longer one"
     assert stash.wanted([1] * 15, 0) == 0, "as quickly computed"
-    assert Stash(0).wanted(FIRST, 0) == 0
-    assert Stash(30).wanted(FIRST, 0) == 30
+    assert Stash(0, Pins()).wanted(FIRST, 0) == 0
+    assert Stash(30, Pins()).wanted(FIRST, 0) == 30
 
 
 runs = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=5)
@@ -185,7 +186,7 @@ def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, 
             home.cells.prepare()
         home.cells.tidy()
         home.check()
-        assert home.cells._stash.size <= stash
+        assert home.cells.stash.size <= stash
     for sequence in list(home.open):
         home.close(sequence)
     assert home.cells.available == home.cells.size

@@ -1,0 +1,27 @@
+"""The real cells, as those see them who only count them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Cache(Protocol):
+    """What is done to the real cells."""
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """The target sequence also holds the source's cells from position `start` to before `end`."""
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        """The sequence holds its cells from `start` to before `end` no more."""
+
+    def save(self, sequence: int, start: int, end: int) -> Any:
+        """A copy of the sequence's cells from `start` to before `end`."""
+
+    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
+        """The sequence holds the saved cells from position `start` to before `end`, in new cells."""
+
+    def make_room(self, cells: int) -> None:
+        """So many cells will be held next, those that are held now among them."""
+
+    def compact(self, cells: int) -> None:
+        """So many cells, which are all that are held, may be moved together if what lies between them has a price."""
