@@ -15,7 +15,8 @@ class ChatRequest:
 
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
     the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
-    answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server."""
+    answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server. What is
+    marked `volatile` in system messages is rendered with the last question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -30,6 +31,7 @@ class ChatRequest:
     choices: int = 1
     wait_seconds: float | None = None
     max_seconds: float | None = None
+    volatile: bool = False
 
 
 @dataclass(frozen=True)

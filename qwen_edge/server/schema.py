@@ -1,8 +1,9 @@
 """The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
 
 Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
-chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds). A
-parameter is honoured or refused; the few that are only labels for the caller's own books are named as such.
+chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds), and
+x_volatile, which is ours alone. A parameter is honoured or refused; the few that are only labels for the caller's own
+books are named as such.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     wait_seconds: _Seconds | None = None
     max_seconds: _Seconds | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    x_volatile: bool | None = None
     typical_p: _Fraction | None = None
     dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     dry_base: Annotated[float, msgspec.Meta(ge=1, le=10)] | None = None
@@ -195,6 +197,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         choices=body.n or 1,
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
+        volatile=_first(body.x_volatile, defaults.volatile),
     )
 
 
