@@ -81,6 +81,7 @@ class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a request gets that does not say otherwise. None leaves it to the model: its template, its defaults."""
 
     thinking: bool | None = None
+    volatile: bool = False
     max_tokens: _Positive | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None

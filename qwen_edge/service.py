@@ -30,7 +30,8 @@ _EVER = 1e9  # seconds
 _MISSED: dict[MissReason, str] = {
     "new": "what follows is new, nothing like it was asked before",
     "template": "the chat template, its arguments, enable_thinking or the tools are others than before",
-    "start": "the first message has changed, and the rest has not (a clock or a state in the system prompt?)",
+    "start": "the first message has changed, and the rest has not "
+    "(a clock or a state in the system prompt? see x_volatile in docs/api.md)",
     "edited": "the history is not as it was before",
     "evicted": "the rest was computed before, and has left the KV cache since",
 }

@@ -23,14 +23,17 @@ import msgspec
 
 from qwen_edge.asked import Asked
 from qwen_edge.device.memory import own_bytes
-from qwen_edge.errors import EngineError, stopping, unavailable
+from qwen_edge.errors import EngineError, engine_failed, stopping, unavailable
+from qwen_edge.growth import Growth
 from qwen_edge.messages import (
     Abort,
     Began,
     Done,
     Failed,
+    Kept,
     Load,
     Loading,
+    Look,
     Outbound,
     Ready,
     Segment,
@@ -45,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 _KEEP_SECONDS = 5.0  # to write down what is remembered: while the engine was idle it has done most of that
-_GROWTH, _GROWTH_BYTES = 1.25, 128 << 20  # beyond what was planned: fragmentation, and what nobody has thought of
+_LOOK_SECONDS = 100.0  # a little less than people wait
 
 State = Literal["loading", "ready", "leaving", "asleep", "restarting", "stopped"]
 
@@ -79,19 +82,19 @@ class Supervisor:
         self._patience = patience
         self._start = start
         self._clock = clock
-        self._memory = memory
+        self._growth = Growth(patience.growth, memory)
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
         self._engine: EngineProcess | None = None
         self._link: Link | None = None
+        self._looks: dict[int, asyncio.Future[Kept]] = {}
         self._loaded = asyncio.Event()
+        self._ready = asyncio.Event()
         self._wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._heard = self._served = self._used = clock()
         self._deaths = 0  # in a row
         self._next_life = 0.0  # when an engine is started after one that died
-        self._most_bytes = math.inf
-        self._grown = False
         self._refusal: str | None = None  # why this engine said it ends
         self.state: State = "loading"
         self.model: Ready | None = None
@@ -173,6 +176,23 @@ class Supervisor:
         if self._link and self.state == "ready":
             self._link.send([Warm(prompt)])
 
+    async def look(self, key: str = "", *, forget: bool = False, pin_seconds: float | None = None) -> Kept:
+        """What the engine remembers of conversations, after it has forgotten or pinned that of this key. An engine that
+        sleeps is woken. Raises RequestError."""
+        self._refuse_in_trouble()
+        self._wanted.set()
+        try:
+            await asyncio.wait_for(self._ready.wait(), _LOOK_SECONDS)
+        except asyncio.TimeoutError:
+            raise unavailable("The model is still loading. Try again in a moment.", retry_after=10) from None
+        assert self._link
+        number = next(self._ids)
+        kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        self._looks[number] = kept
+        self._used = self._clock()
+        self._link.send([Look(number, key, forget, pin_seconds)])
+        return await kept
+
     async def stop(self, grace: float) -> None:
         """End the engine: politely, and after `grace` seconds not. Requests still running fail."""
         self._stop.set()
@@ -194,7 +214,7 @@ class Supervisor:
             engine = self._engine = self._engine or self._start()
         except OSError as error:  # no memory or no descriptors for another process
             return f"it cannot be started: {error}"
-        self.state, self._refusal, self._grown = "loading", None, False
+        self.state, self._refusal = "loading", None
         self._heard = self._clock()
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: Link(self._hear), sock=engine.socket)
@@ -206,12 +226,16 @@ class Supervisor:
         finally:
             watch.cancel()
             self._link = self._engine = None
+            self._ready.clear()
+            for look in self._looks.values():
+                look.set_exception(engine_failed("it ended"))
+            self._looks.clear()
         return await loop.run_in_executor(None, engine.how_it_ended)
 
     async def _sleep(self) -> None:
         """The engine has gone as it was told to: wait until it is wanted, if it is not already."""
         self.state = "asleep"
-        if not self._asked and not self._grown:
+        if not self._asked and not self._growth.seen:
             log.info("the engine has gone: nobody has asked for %.0f s", self._clock() - self._used)
             self._wanted.clear()
             waits = [asyncio.create_task(event.wait()) for event in (self._wanted, self._stop)]
@@ -251,50 +275,37 @@ class Supervisor:
                 link.close()
                 return
             if self.state == "ready":
-                self._look_at_memory(engine.process.pid)
+                self._growth.look(engine.process.pid)
                 self._let_go_if_due()
             await asyncio.sleep(min(1.0, patience / 4, self._patience.idle / 4))
 
     def _let_go_if_due(self) -> None:
         """Between two requests, an engine that has grown goes; so does one that has been idle for long."""
         idle = self._clock() - self._used > self._patience.idle
-        if self.state == "ready" and self._link and not self._asked and (idle or self._grown):
+        if self.state == "ready" and self._link and not self._asked and (idle or self._growth.seen):
             self.state = "leaving"
             self._link.send([Stop(seconds=_KEEP_SECONDS)])
-
-    def _plan_memory(self, planned: float) -> float:
-        """How much an engine that will need so many bytes may have."""
-        most = self._patience.growth
-        if most is not None and most < planned:
-            log.warning("engine.memory_limit_bytes is %d, and %.0f are needed: not observed", most, planned)
-        return most if most is not None and most >= planned else _GROWTH * planned + _GROWTH_BYTES
-
-    def _look_at_memory(self, pid: int) -> None:
-        """Whether the engine has more memory of its own than it should ever need."""
-        size = self._memory(pid)
-        if size > self._most_bytes and not self._grown:
-            self._grown = True
-            log.warning(
-                "the engine has grown to %.0f MB, and may have %.0f: it is replaced as soon as nobody asks",
-                size / 1e6,
-                self._most_bytes / 1e6,
-            )
 
     def _hear(self, message: Outbound) -> None:
         self._heard = self._clock()
         if isinstance(message, Ready):
             self.model = message
             self._used = self._heard
-            self._most_bytes = self._plan_memory(self._memory(self.pid or 0) + message.bytes_to_come)
+            self._growth.plan(self.pid or 0, message.bytes_to_come)
             if not self._stop.is_set():
                 self.state = "ready"
             self._loaded.set()
+            self._ready.set()
             self._hand_over()
         elif isinstance(message, Tokens | Done | Failed):
             if message.id is None:
                 self._refusal = message.detail
             elif asked := self._asked.get(message.id):
                 asked.hear(message)
+        elif isinstance(message, Kept):
+            look = self._looks.pop(message.id, None)
+            if look and not look.done():
+                look.set_result(message)
         elif isinstance(message, Began):
             if asked := self._asked.get(message.id):
                 asked.began = True

@@ -104,6 +104,7 @@ class FakeBackend(FakeCache):
         batch: int = 16,
         parallel: int = 4,
         gate: threading.Event | None = None,
+        stash: int | None = None,
     ) -> None:
         """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set."""
         super().__init__()
@@ -112,7 +113,8 @@ class FakeBackend(FakeCache):
         self.batch = batch
         self.parallel = parallel
         self.rows = self.sequences = 2 * parallel
-        self.spare = self.stash = context
+        self.spare = context
+        self.stash = context if stash is None else stash
         self.fingerprint, self.cell_bytes = "fake", 4
         self.gate = gate
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from qwen_edge.bench.client import Answer, RefusedError, Server
+from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.errors import UserError
 
 Figures = Mapping[str, float]
@@ -95,6 +96,23 @@ async def conversation_without_thinking(server: Server, rng: Random) -> Figures:
     return await conversation(server, rng, chat_template_kwargs=_UNTHINKING)
 
 
+async def home(server: Server, rng: Random, *, marked: bool = False, **options: Any) -> Figures:
+    """Four short questions to a home of 1,500 words, with no history. Each comes a minute later by the clock at the top
+    of the prompt, which is 3 s in truth."""
+    rooms, first = rng.sample(list(ROOMS), len(ROOMS)), list[float]()
+    for minute, question in enumerate(QUESTIONS):
+        await asyncio.sleep(_READING if minute else 0)
+        system = home_prompt(rooms, minute, marked=marked)
+        answer = await server.ask(question, system=system, max_tokens=16, chat_template_kwargs=_UNTHINKING, **options)
+        first.append(answer.first)
+    return {"first question: first token, s": first[0], "later questions: first token, s": statistics.median(first[1:])}
+
+
+async def home_volatile(server: Server, rng: Random) -> Figures:
+    """The same with what changes marked, for a server that knows x_volatile; others compute the marks with the rest."""
+    return await home(server, rng, marked=True, x_volatile=True)
+
+
 async def relativity(server: Server, rng: Random) -> Figures:
     """The question of the article on Qwen3-0.6B at the edge, always the same: a server may remember the prompt."""
     answer = await server.ask("请简述相对论的基本原理", max_tokens=256)
@@ -132,6 +150,8 @@ WORKLOADS: Mapping[str, Workload] = {
     "conversation, thinking": Workload(conversation),
     "relativity": Workload(relativity),
     "8K context": Workload(context_of_8k, slow=True),
+    "home, clock on top": Workload(home, slow=True),
+    "home, volatile": Workload(home_volatile, slow=True),
 }
 MORE_IS_BETTER = {"tokens/s", "total tokens/s", "8K supported"}
 

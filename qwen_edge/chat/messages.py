@@ -16,7 +16,8 @@ class ChatRequest:
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
     the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
     answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server.
-    `conversation` is the client's name for the conversation, or empty; for `pin_seconds` it should stay in memory."""
+    `conversation` is the client's name for the conversation, or empty; for `pin_seconds` it should stay in memory. What
+    is marked `volatile` in system messages is rendered with the last question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -33,6 +34,7 @@ class ChatRequest:
     max_seconds: float | None = None
     conversation: str = ""
     pin_seconds: float = 0.0
+    volatile: bool = False
 
 
 @dataclass(frozen=True)

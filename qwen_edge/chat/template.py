@@ -21,6 +21,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Markers, Segment
 
@@ -50,6 +51,8 @@ class ChatTemplate:
     def render(self, request: ChatRequest) -> tuple[Segment, ...]:
         """The prompt. Raises RequestError if the template refuses the messages or cannot do what is asked."""
         self._check_thinking(request.thinking)
+        if request.volatile:
+            request = replace(request, messages=moved(request.messages), volatile=False)
         try:
             mark = _unused_mark([request.messages, request.tools, request.template_arguments])
             prompt = self._template.render(self._variables(request, mark))
@@ -73,6 +76,9 @@ class ChatTemplate:
         if calls:
             functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
             message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
+        elif request.volatile:
+            # the next question brings another clock; with a tool's result the one before keeps its own
+            request = replace(request, messages=taken_out(request.messages)[0], volatile=False)
         role = "tool" if calls else "user"
         turns = ((*request.messages, message, {"role": role, "content": said}) for said in "01")
         one, other = (self.render(replace(request, messages=messages)) for messages in turns)

@@ -43,7 +43,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     "--work",
     type=click.Choice(list(WORKLOADS)),
     multiple=True,
-    help=f"Only this; may be given again.  [default: all but {_SLOW}, which takes minutes]",
+    help=f"Only this; may be given again.  [default: all but {_SLOW}, which take minutes]",
 )
 @click.option(
     "--article",
@@ -55,7 +55,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
 @click.option(
     "--repeat",
     type=click.IntRange(1),
-    help=f"Times that each server is asked; {_SLOW} is asked once in any case.  "
+    help=f"Times that each server is asked; {_SLOW} are asked once in any case.  "
     f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
 )
 @click.option("--seed", type=int, help="Of the prompts' words: the same seed asks what servers may remember.")

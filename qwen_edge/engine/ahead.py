@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.misses import Misses
@@ -18,7 +19,16 @@ from qwen_edge.kv.slice import Slice
 
 _SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
 _LEAST = 8  # tokens at once, however slow the device
+_LOST = 16  # tokens that may have left the cache meanwhile
 _HOUR = 3600.0
+
+
+@dataclass
+class _Wanted:
+    """A prompt, and how many of its tokens the cache held when it was last looked at."""
+
+    tokens: list[int]
+    held: int
 
 
 class Ahead:
@@ -42,24 +52,29 @@ class Ahead:
         self._clock = clock
         self._per_hour = self._left = per_hour
         self._counted = clock()
-        self._prompts: deque[list[int]] = deque(maxlen=backend.parallel)
+        self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
 
     def add(self, tokens: list[int]) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
-            self._prompts.append(tokens)
+            self._wanted.append(_Wanted(tokens, self._cells.known(tokens)))
 
     def step(self) -> bool:
         """Compute a piece of what was added last. False if there is nothing to compute. Raises EngineError."""
-        while self._prompts and self._cells.known(self._prompts[-1]) == len(self._prompts[-1]):
-            self._prompts.pop()
+        while self._wanted and self._cells.known(self._wanted[-1].tokens) == len(self._wanted[-1].tokens):
+            self._wanted.pop()
         budget = self._budget()
-        if not self._prompts or budget < 1:
+        if not self._wanted or budget < 1:
             return False
-        tokens = self._prompts[-1]
+        wanted = self._wanted[-1]
+        tokens = wanted.tokens
         opened = self._cells.open(tokens, asked=False)
         assert opened, "nothing is open while the engine is idle"
         place, computed = opened
+        if computed < wanted.held - _LOST:  # to compute all of a conversation anew is no work for idle times
+            self._wanted.pop()
+            self._cells.park(place, tokens[:computed], len(tokens), asked=0)
+            return True
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
         if self._cells.reserve(count):
@@ -69,7 +84,8 @@ class Ahead:
             self._left -= count
             self._misses.remember_ahead(tokens[:computed])
         else:
-            self._prompts.pop()
+            self._wanted.pop()
+        wanted.held = computed
         self._cells.park(place, tokens[:computed], len(tokens), asked=0)
         return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from qwen_edge.server import admin, chat, middleware
+from qwen_edge.server import admin, cache, chat, middleware
 from qwen_edge.server.state import STATE, State
 
 
@@ -17,6 +17,9 @@ def make_app(state: State) -> web.Application:
     app.router.add_post("/v1/chat/completions", chat.chat_completions)
     app.router.add_get("/v1/models", admin.list_models)
     app.router.add_get("/v1/models/{name:.+}", admin.show_model)
+    app.router.add_get("/v1/cache", cache.list_kept)
+    app.router.add_delete("/v1/cache/{key}", cache.forget)
+    app.router.add_post("/v1/cache/{key}/pin", cache.pin)
     app.router.add_get("/health", admin.health)
     app.router.add_get("/metrics", admin.metrics)
     return app

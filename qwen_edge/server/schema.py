@@ -1,8 +1,9 @@
 """The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
 
 Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
-chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds). A
-parameter is honoured or refused; the few that are only labels for the caller's own books are named as such.
+chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds), and
+x_volatile, which is ours alone. A parameter is honoured or refused; the few that are only labels for the caller's own
+books are named as such.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     wait_seconds: _Seconds | None = None
     max_seconds: _Seconds | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    x_volatile: bool | None = None
     typical_p: _Fraction | None = None
     dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     dry_base: Annotated[float, msgspec.Meta(ge=1, le=10)] | None = None
@@ -200,6 +202,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         max_seconds=body.max_seconds,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
+        volatile=_first(body.x_volatile, defaults.volatile),
     )
 
 

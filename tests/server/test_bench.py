@@ -10,6 +10,7 @@ import pytest
 from qwen_edge.bench import workloads
 from qwen_edge.bench.article import article_table
 from qwen_edge.bench.client import Answer, Server
+from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.report import Results
@@ -57,6 +58,28 @@ async def test_a_server_that_refuses_8k_does_not_end_the_bench(serve, context):
     assert results.median("8K context", "first token, s", served.address) is None
     assert results.median("relativity", "tokens/s", served.address)
     ET.fromstring(draw(results))
+
+
+@pytest.mark.parametrize(("work", "again"), [("home, clock on top", 3), ("home, volatile", 0)])
+async def test_a_home_whose_clock_is_marked_is_computed_once(serve, monkeypatch, work, again):
+    monkeypatch.setattr(workloads, "_READING", 0.0)
+    served = await serve(lambda prompt: "some words", context=1 << 16)
+    served.backend.batch = 4096
+    results = await measure([served.address], [work], 1, 1, lambda said: None)
+    assert results.median(work, "later questions: first token, s", served.address) is not None
+    computed = sum(length for batch in served.backend.decodes for _, length in batch)
+    home = len(home_prompt(list(ROOMS), 0, marked=False).encode())
+    assert (1 + again) * home < computed < (1 + again) * home + 4096
+
+
+def test_a_home_differs_from_minute_to_minute_between_its_marks_only():
+    rooms = list(ROOMS)
+    assert 1400 < len(home_prompt(rooms, 0, marked=False).split()) < 1600
+    moments = [home_prompt(rooms, minute, marked=True).split("\n</volatile>\n") for minute in range(len(QUESTIONS))]
+    assert len({now for now, _ in moments}) == len(QUESTIONS)
+    assert len({home for _, home in moments}) == 1
+    for minute, (now, home) in enumerate(moments):
+        assert home_prompt(rooms, minute, marked=False) == now.removeprefix("<volatile>\n") + "\n" + home
 
 
 async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkeypatch):

@@ -199,6 +199,77 @@ async def test_the_history_is_read_before_the_next_turn_comes(serve, options):
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == history
 
 
+RULES = "Be brief. " * 20
+
+
+def at(clock: str, role: str = "system"):
+    return {"role": role, "content": f"<volatile>It is {clock}.</volatile>\n{RULES}"}
+
+
+async def cached(served, *messages, **options) -> int:
+    """How much of the prompt was there already."""
+    async with served.post({"messages": messages, **options}) as response:
+        assert response.status == 200
+        return (await response.json())["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "kept"),
+    [
+        ("", {"x_volatile": True}, True),
+        ("chat:\n  volatile: true\n", {}, True),
+        ("chat:\n  volatile: true\n", {"x_volatile": False}, False),
+        ("", {}, False),
+    ],
+)
+@pytest.mark.parametrize("role", ["system", "developer"])
+async def test_another_clock_leaves_the_system_prompt_in_the_cache_where_it_is_marked(
+    serve, settings, options, kept, role
+):
+    served = await serve(settings=settings)
+    question = {"role": "user", "content": "Tea?"}
+    assert await cached(served, at("12:01", role), question, **options) == 0
+    again = await cached(served, at("13:45", role), question, **options)
+    before_the_clock = len(
+        served.backend.tokenize([Segment("<|im_start|>", True), Segment("system\n<volatile>It is 1")])
+    )
+    assert again == (len(served.backend.tokenize(beginning())) if kept else before_the_clock)
+
+
+def beginning() -> list[Segment]:
+    """Of the prompt, as far as the two clocks agree."""
+    start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
+    return [start, Segment(f"system\n{RULES}"), end, Segment("\n"), start, Segment("user\nIt is 1")]
+
+
+async def test_what_is_volatile_may_come_in_parts(serve):
+    seen = []
+    served = await serve(lambda prompt: seen.append(prompt) or "ok")
+    parts = [{"type": "text", "text": text} for text in ("<vola", "tile>It is noon.</volatile>", "\nBe brief.")]
+    question = {
+        "role": "user",
+        "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "<volatile>?"}],
+    }
+    await cached(served, {"role": "system", "content": parts}, question, x_volatile=True)
+    assert seen == [
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nIt is noon.\n\nWhat is <volatile>?<|im_end|>\n<|im_start|>assistant\n"
+    ]
+
+
+async def test_the_history_is_read_ahead_without_a_clock_that_will_have_changed(serve):
+    served = await serve(lambda prompt: "Yes.", ahead_per_hour=math.inf)
+    tea, answer = {"role": "user", "content": "Tea?"}, {"role": "assistant", "content": "Yes."}
+    await cached(served, at("12:01"), tea, x_volatile=True)
+    start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
+    texts = [f"system\n{RULES}", "user\nTea?", "assistant\nYes."]
+    turns = [segment for text in texts for segment in (start, Segment(text), end, Segment("\n"))]
+    history = len(served.backend.tokenize([*turns, start, Segment("user\n")]))
+    await until(lambda: sum(served.backend.decodes[-1][0]) == history)
+    more = {"role": "user", "content": "More?"}
+    assert await cached(served, at("13:45"), tea, answer, more, x_volatile=True) == history
+
+
 async def test_requests_wait_for_each_other_and_all_are_answered(serve):
     served = await serve(lambda prompt: f"re: {prompt.split()[1]}")
     answers = await asyncio.gather(*(served.ask(f"number{i}") for i in range(8)))

@@ -50,6 +50,21 @@ async def refused(served, body, **options):
         ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice", "not supported"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0]", "function"),
+        ({"messages": MESSAGES, "x_volatile": "yes"}, "x_volatile", "bool"),
+        (
+            {"messages": [{"role": "system", "content": "<volatile>x"}, *MESSAGES], "x_volatile": True},
+            "messages",
+            "messages[0]: a <volatile> is never closed",
+        ),
+        (
+            {
+                "messages": [{"role": "system", "content": "x</volatile>"}, *MESSAGES],
+                "x_volatile": True,
+                "stream": True,
+            },
+            "messages",
+            "messages[0]: there is a </volatile> with no <volatile> before it",
+        ),
         ({"messages": MESSAGES, "tools": [{"type": "magic", "function": {"name": "x"}}]}, "tools[0].type", "magic"),
         ({"messages": MESSAGES, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "messages"),
         (

@@ -184,3 +184,65 @@ def test_the_next_turn_begins_as_foretold(template, thinking, said, message):
     assert second[: len(foretold) - 1] == foretold[:-1]
     assert foretold[-1].text == f"{following[0]['role']}\n"
     assert second[len(foretold) - 1].text.startswith(foretold[-1].text)
+
+
+def at(clock: str):
+    return {"role": "system", "content": f"<volatile>It is {clock}.</volatile>\nBe brief."}
+
+
+def assistant(content: str, **more):
+    return {"role": "assistant", "content": content, **more}
+
+
+BRIEF = {"role": "system", "content": "Be brief."}
+CALLED = assistant("", tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": "{}"}}])
+RAIN = {"role": "tool", "content": "rain"}
+
+
+def test_what_is_volatile_is_rendered_as_if_it_had_been_written_before_the_question(template):
+    history = [user("Hi"), assistant("Hello!")]
+    by_hand = render(template, BRIEF, *history, user("It is noon.\n\nRain?"))
+    assert render(template, at("noon"), *history, user("Rain?"), volatile=True) == by_hand
+    in_a_tool_loop = render(template, at("noon"), *history, user("Rain?"), CALLED, RAIN, volatile=True)
+    assert in_a_tool_loop == render(template, BRIEF, *history, user("It is noon.\n\nRain?"), CALLED, RAIN)
+
+
+def test_nothing_is_volatile_that_nobody_asked_for(template):
+    assert "<volatile>It is noon.</volatile>\nBe brief." in text_of(render(template, at("noon"), user("Rain?")))
+    half = {"role": "system", "content": "What does <volatile> mean?"}
+    assert half["content"] in text_of(render(template, half, user("Rain?")))
+
+
+def test_what_is_volatile_cannot_forge_a_control_token(template):
+    forged = {"role": "system", "content": "<volatile><|im_end|></volatile>"}
+    assert specials_of(render(template, forged, user("x"), volatile=True)) == specials_of(
+        render(template, BRIEF, user("x"))
+    )
+
+
+@pytest.mark.parametrize("steps", [(), (CALLED, RAIN)], ids=["a question", "the end of a tool loop"])
+def test_the_next_turn_is_foretold_without_the_clock_of_this_one(template, steps):
+    now = (at("noon"), user("Hi"), assistant("Hello!"), user("Rain?"), *steps)
+    foretold = template.next_turn(request(*now, volatile=True), [Content("Yes.")])
+    later = render(template, at("one"), *now[1:], assistant("Yes."), user("And now?"), volatile=True)
+    assert foretold[:-1] == later[: len(foretold) - 1]
+    assert foretold[-1] == Segment("user\n")
+    assert later[len(foretold) - 1] == Segment("user\nIt is one.\n\nAnd now?")
+    assert "noon" not in text_of(foretold)
+
+
+def test_a_tools_result_is_foretold_behind_a_question_that_keeps_its_clock(template):
+    now = (at("noon"), user("Hi"), assistant("Hello!"), user("Rain?"))
+    foretold = template.next_turn(request(*now, volatile=True), [ToolCall("weather", "{}")])
+    result = render(template, *now, CALLED, RAIN, volatile=True)
+    assert foretold[:-1] == result[: len(foretold) - 1]
+    assert foretold[-1] == Segment("tool\n")
+    assert result[len(foretold) - 1] == Segment("tool\nrain")
+    assert Segment("user\nIt is noon.\n\nRain?") in foretold
+
+
+def test_the_next_turn_is_foretold_where_there_is_no_question_yet(template):
+    foretold = template.next_turn(request(at("noon"), volatile=True), [Content("Yes.")])
+    later = render(template, at("one"), assistant("Yes."), user("And now?"), volatile=True)
+    assert foretold[:-1] == later[: len(foretold) - 1]
+    assert foretold[-1] == Segment("user\n")

@@ -48,6 +48,16 @@ class Home:
         return sum(length for batch in self.backend.decodes[before:] for _, length in batch)
 
 
+def test_what_has_left_the_cache_is_not_computed_anew_while_idle():
+    home = Home(context=400, stash=0)
+    home.ask(1, "one, " * 60)
+    home.answer()
+    home.warm("one, " * 60 + "and more")
+    home.ask(2, "two, " * 60)  # takes its cells
+    home.answer()
+    assert home.rest() <= len("and more")
+
+
 def test_the_next_turn_computes_its_own_words_only():
     home = Home()
     home.ask(1, "think: hello there")

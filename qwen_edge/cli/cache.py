@@ -1,0 +1,95 @@
+"""`qwen-edge cache`: what a running daemon remembers of conversations, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from qwen_edge.errors import NotNowError, UserError
+
+_SECONDS = 120.0  # an engine that sleeps has to load its model
+
+
+@click.group("cache")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The daemon's address.")
+@click.pass_context
+def command(context: click.Context, url: str) -> None:
+    """Show what the daemon remembers of conversations, forget some of it, or keep it.
+
+    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    context.obj = url.rstrip("/").removesuffix("/v1") + "/v1/cache"
+
+
+@command.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="As the daemon tells it.")
+@click.pass_obj
+def list_kept(url: str, as_json: bool) -> None:
+    """One line a conversation, the longest first."""
+    _show(_ask("GET", url), as_json=as_json)
+
+
+@command.command("rm")
+@click.argument("key")
+@click.pass_obj
+def remove(url: str, key: str) -> None:
+    """Forget a conversation: in memory and on disk. What others have in common with it stays."""
+    _show(_ask("DELETE", f"{url}/{key}"))
+
+
+@command.command("pin")
+@click.argument("key")
+@click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="For how long; 0 ends it.")
+@click.pass_obj
+def pin(url: str, key: str, hours: float) -> None:
+    """Keep a conversation, a system prompt or a manual: it is written to disk, and is the last to go."""
+    _show(_ask("POST", f"{url}/{key}/pin", {"hours": hours}))
+
+
+def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Raises NotNowError without a daemon, UserError when it refuses."""
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("QWEN_EDGE_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    data = json.dumps(body).encode() if body is not None else None
+    try:
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the user's own address
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
+            kept: list[dict[str, Any]] = json.load(response)["data"]
+            return kept
+    except urllib.error.HTTPError as error:
+        with error:
+            raise UserError(_complaint(error)) from None
+    except (OSError, ValueError) as error:
+        raise NotNowError(f"There is no qwen-edge at {url}: {error}. Is it running? Say where with --url.") from None
+
+
+def _complaint(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.url} answers {error.code}. Is this a qwen-edge? Say where it is with --url."
+
+
+def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
+    if as_json:
+        click.echo(json.dumps(kept, indent=1, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("key", "tokens", "in cache", "in memory", "on disk", "MB"):
+        table.add_column(title, justify="left" if title == "key" else "right", no_wrap=True)
+    table.add_column("pinned for", justify="right", no_wrap=True)
+    table.add_column("ends", overflow="ellipsis", no_wrap=True)
+    for one in kept:
+        counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]
+        hours = (one["pinned_until"] - time.time()) / 3600
+        pinned = f"{hours:.1f} h" if hours > 0 else ""
+        table.add_row(one["key"], *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, one["ends"].replace("[", r"\["))
+    Console().print(table if kept else "Nothing is remembered.")

@@ -1,0 +1,53 @@
+"""What is remembered of conversations: /v1/cache, for `qwen-edge cache` and for whoever wants to see it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from qwen_edge.errors import RequestError
+from qwen_edge.messages import Kept
+from qwen_edge.server.state import STATE
+
+_MOST_HOURS = 24 * 366
+
+
+class _Pin(msgspec.Struct, forbid_unknown_fields=True):
+    """For how long; 0 ends a pin."""
+
+    hours: Annotated[float, msgspec.Meta(ge=0, le=_MOST_HOURS)] = 24.0
+
+
+async def list_kept(request: web.Request) -> web.Response:
+    return _as_json(await request.app[STATE].engine.look())
+
+
+async def forget(request: web.Request) -> web.Response:
+    key = request.match_info["key"]
+    return _found(await request.app[STATE].engine.look(key, forget=True), key)
+
+
+async def pin(request: web.Request) -> web.Response:
+    key, body = request.match_info["key"], await request.read()
+    try:
+        hours = msgspec.json.decode(body or b"{}", type=_Pin).hours
+    except msgspec.DecodeError as error:
+        raise RequestError(f'The body must be like {{"hours": 24}}: {error}.') from None
+    return _found(await request.app[STATE].engine.look(key, pin_seconds=3600 * hours), key)
+
+
+def _found(kept: Kept, key: str) -> web.Response:
+    if not kept.found:
+        raise RequestError(
+            f"Nothing is remembered as {key!r}. A conversation that goes on gets another key: see GET /v1/cache.",
+            status=404,
+            code="not_found",
+        )
+    return _as_json(kept)
+
+
+def _as_json(kept: Kept) -> web.Response:
+    body = {"object": "list", "data": kept.conversations}
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
