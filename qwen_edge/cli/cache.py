@@ -83,9 +83,9 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         click.echo(json.dumps(kept, indent=1, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("key", "tokens", "in cache", "in memory", "on disk", "MB"):
-        table.add_column(title, justify="left" if title == "key" else "right", no_wrap=True)
-    table.add_column("pinned for", justify="right", no_wrap=True)
+    table.add_column("key", min_width=10)
+    for title in ("tokens", "cached", "copied", "on disk", "MB", "pinned"):
+        table.add_column(title, justify="right", min_width=len(title))
     table.add_column("ends", overflow="ellipsis", no_wrap=True)
     for one in kept:
         counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]

@@ -1,0 +1,135 @@
+"""What is remembered can be seen, forgotten and kept, over HTTP and from the command line."""
+
+import asyncio
+import json
+
+import pytest
+
+from qwen_edge.cli import main
+from tests.waiting import until
+
+LONG = "The lamp in the kitchen is on. " * 10
+
+
+async def kept(served):
+    async with served.http.get(f"{served.address}/v1/cache") as response:
+        return (await response.json())["data"]
+
+
+async def test_every_conversation_is_listed_with_its_last_words(serve):
+    served = await serve(parallel=2)
+    assert await kept(served) == []
+    await served.ask(f"{LONG} first")
+    await served.ask(f"{LONG} second")
+    listed = await kept(served)
+    assert len(listed) == 2
+    assert any("second" in one["ends"] for one in listed)
+    assert all(one["cached"] == one["tokens"] > len(LONG) for one in listed)
+
+
+async def test_a_conversation_is_forgotten_and_what_others_share_stays(serve):
+    served = await serve(parallel=2)
+    await served.ask(f"{LONG} first")
+    await served.ask(f"{LONG} second")
+    (key,) = [one["key"] for one in await kept(served) if "first" in one["ends"]]
+    async with served.http.delete(f"{served.address}/v1/cache/{key}") as response:
+        assert response.status == 200
+        (left,) = (await response.json())["data"]
+    assert "second" in left["ends"]
+    _, answer = await served.ask(f"{LONG} second")
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > len(LONG)
+
+
+async def test_a_pin_lasts_until_it_is_ended(serve):
+    served = await serve()
+    await served.ask(LONG)
+    ((key,),) = [[one["key"] for one in await kept(served)]]
+    url = f"{served.address}/v1/cache/{key}/pin"
+    async with served.http.post(url, json={"hours": 2}) as response:
+        (pinned,) = (await response.json())["data"]
+    assert pinned["pinned_until"] > 0
+    async with served.http.post(url, json={"hours": 0}) as response:
+        (pinned,) = (await response.json())["data"]
+    assert pinned["pinned_until"] == 0
+
+
+async def test_retention_of_a_day_pins_the_prompt(serve):
+    served = await serve()
+    await served.ask(LONG, prompt_cache_retention="24h")
+    (one,) = await kept(served)
+    assert one["pinned_until"] > 0
+
+
+async def test_what_is_pinned_stays_when_others_have_to_go(serve):
+    served = await serve(context=1000, parallel=2)
+    await served.ask(LONG, prompt_cache_retention="24h")
+    for number in range(20):
+        await served.ask(f"{number} and other things: " * 15)
+    _, answer = await served.ask(LONG)
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > len(LONG)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("DELETE", "nonsense", None, 404, "Nothing is remembered as 'nonsense'"),
+        ("POST", "nonsense/pin", {"hours": 1}, 404, "Nothing is remembered"),
+        ("POST", "nonsense/pin", {"hours": -1}, 400, "hours"),
+        ("POST", "nonsense/pin", {"days": 1}, 400, "days"),
+    ],
+)
+async def test_what_cannot_be_done_is_told(serve, method, path, body, status, words):
+    served = await serve()
+    async with served.http.request(method, f"{served.address}/v1/cache/{path}", json=body) as response:
+        assert response.status == status
+        assert words in (await response.json())["error"]["message"]
+
+
+async def test_an_engine_that_sleeps_is_woken_to_tell(serve):
+    served = await serve(idle=0.1)
+    await until(lambda: served.supervisor.state == "asleep")
+    assert await kept(served) == []
+    assert len(served.engines) == 2
+
+
+async def test_who_looks_while_the_engine_dies_is_told(serve):
+    served = await serve()
+    served.engines[0].kill()
+    async with served.http.get(f"{served.address}/v1/cache") as response:
+        assert response.status in (200, 503)  # before it is noticed, or by the next engine
+
+
+async def run(capsys, *arguments: str) -> str:
+    """The command, in a thread: it blocks."""
+    await asyncio.to_thread(main, "cache", *arguments)
+    return capsys.readouterr().out
+
+
+async def test_the_command_lists_pins_and_removes(serve, capsys):
+    served = await serve()
+    url = ("--url", served.address)
+    assert "Nothing is remembered" in await run(capsys, *url, "ls")
+    await served.ask(f"{LONG} [hello]")
+    listed = json.loads(await run(capsys, *url, "ls", "--json"))
+    key = listed[0]["key"]
+    shown = await run(capsys, *url, "ls")
+    assert key in shown
+    assert "[hello]" in shown
+    assert "48.0 h" in await run(capsys, *url, "pin", key, "--hours", "48")
+    assert "Nothing is remembered" in await run(capsys, *url, "rm", key)
+
+
+async def test_the_command_sends_a_key_and_tells_when_it_is_needed(serve, capsys, monkeypatch):
+    served = await serve(keys=frozenset({"secret"}))
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, "cache", "--url", served.address, "ls")
+    assert "API key" in capsys.readouterr().err
+    monkeypatch.setenv("QWEN_EDGE_API_KEY", "secret")
+    assert "Nothing is remembered" in await run(capsys, "--url", served.address, "ls")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense"])
+def test_without_a_daemon_the_command_says_so(capsys, url):
+    with pytest.raises(SystemExit):
+        main("cache", "--url", url, "ls")
+    assert "There is no qwen-edge at" in capsys.readouterr().err

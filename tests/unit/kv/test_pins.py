@@ -1,0 +1,74 @@
+"""What somebody wants kept goes last, is written down at once, and is free again when its time is over."""
+
+from pathlib import Path
+
+from qwen_edge.kv.pins import Pins
+from qwen_edge.kv.stash import Copy, Stash
+from tests.unit.kv.test_cells import Home
+from tests.unit.kv.test_disk import disk, files, write
+
+FIRST, SECOND, THIRD = list(range(40)), list(range(100, 140)), list(range(200, 240))
+
+
+def test_a_pin_ends_with_its_time(tmp_path):
+    now = [0.0]
+    pins = Pins(tmp_path / "pins.json", lambda: now[0])
+    pins.pin(FIRST, 10)
+    assert pins.holds(FIRST[:20])
+    assert not pins.holds([*FIRST, 1])
+    assert not pins.holds([])
+    now[0] = 11
+    assert not pins.holds(FIRST)
+
+
+def test_pins_outlive_the_engine_and_can_be_ended(tmp_path):
+    pins = Pins(tmp_path / "pins.json", lambda: 0.0)
+    pins.pin(FIRST, 10)
+    again = Pins(tmp_path / "pins.json", lambda: 0.0)
+    assert again.holds(FIRST)
+    again.pin(FIRST, 0)
+    assert not Pins(tmp_path / "pins.json", lambda: 0.0).holds(FIRST)
+
+
+def test_a_damaged_file_of_pins_is_as_if_there_were_none(tmp_path):
+    (tmp_path / "pins.json").write_bytes(b'[{"tokens": 3')
+    assert not Pins(tmp_path / "pins.json").holds(FIRST)
+
+
+def test_of_too_many_pins_those_that_end_first_go():
+    pins = Pins(None, lambda: 0.0)
+    for number in range(100):
+        pins.pin([number] * 30, 1 + number)
+    assert not pins.holds([0] * 30)
+    assert pins.holds([99] * 30)
+
+
+def test_a_pinned_copy_is_the_last_to_go():
+    pins = Pins(None, lambda: 0.0)
+    pins.pin(FIRST, 10)
+    stash = Stash(80, pins)
+    for tokens in (FIRST, SECOND, THIRD):
+        stash.put(Copy(tokens, 0, tokens, hits=1 + len(stash.copies)))
+    assert [copy.tokens for copy in stash.copies] == [FIRST, THIRD]
+
+
+def test_pinned_cells_are_the_last_to_go():
+    home = Home(size=100, stash=0)
+    home.remember(FIRST)
+    home.cells.pins.pin(FIRST, 10)
+    for tokens in (SECOND, THIRD, SECOND, THIRD):
+        home.remember(tokens)
+    assert home.known(FIRST) == 40
+    home.check()
+
+
+def test_what_is_pinned_is_written_though_only_one_has_asked_for_it(tmp_path: Path):
+    home = Home(size=400, disk=disk(tmp_path))
+    home.remember(FIRST)
+    write(home)
+    assert files(tmp_path) == []
+    home.cells.pins.pin(FIRST, 10)
+    home.cells.wish(FIRST)
+    write(home)
+    assert len(files(tmp_path)) == 1
+    home.disk.close()
