@@ -88,6 +88,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
     engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache; so many tokens
     an hour may be computed `ahead` of requests. Without `files` nothing is kept beyond the engine's life.
+    With `awaited` somebody waits for it to be loaded, perhaps with a conversation of so many tokens: there is room for
+    them from the start, and no time is spent on warming up.
 
     What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
     measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
@@ -107,6 +109,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     stash_bytes: int = 0
     ahead_per_hour: float = 0.0
     files: Files | None = None
+    awaited: int = 0
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

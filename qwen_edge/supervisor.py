@@ -93,6 +93,7 @@ class Supervisor:
         self._wanted = asyncio.Event()
         self._stop = asyncio.Event()
         self._heard = self._served = self._used = clock()
+        self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
         self._deaths = 0  # in a row
         self._next_life = 0.0  # when an engine is started after one that died
         self._refusal: str | None = None  # why this engine said it ends
@@ -219,7 +220,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: Link(self._hear), sock=engine.socket)
         self._link = link
-        link.send([self._load])
+        link.send([msgspec.structs.replace(self._load, awaited=self._longest if self._asked else 0)])
         watch = asyncio.create_task(self._watch(engine, link))
         try:
             await link.closed
@@ -298,6 +299,8 @@ class Supervisor:
             self._ready.set()
             self._hand_over()
         elif isinstance(message, Tokens | Done | Failed):
+            if isinstance(message, Done):
+                self._longest = message.prompt_tokens + message.completion_tokens
             if message.id is None:
                 self._refusal = message.detail
             elif asked := self._asked.get(message.id):

@@ -139,7 +139,8 @@ def load_llama(load: Load, channel: Channel) -> Backend:
             channel.send([Loading(fraction)])
 
     backend = LlamaBackend(load, on_progress)
-    backend.warm_up()
+    if not load.awaited:
+        backend.warm_up()
     channel.send([backend.ready()])
     return backend
 

@@ -35,7 +35,8 @@ class Context(Handle):
 
     def __init__(self, model: Model, load: Load, room: int | None = None) -> None:
         """For as many tokens as a settled `load` asks for, but no more than the model was trained for; there is space
-        for `room` of them at first, or for a short conversation. Raises EngineError if there is not enough memory."""
+        for `room` of them at first, or for a short conversation, or the one that is awaited. Raises EngineError if
+        there is not enough memory."""
         super().__init__(model, load)
         self.size = min(load.context, model.trained_context)
         self.batch = min(load.batch, self.size)
@@ -47,7 +48,8 @@ class Context(Handle):
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         first = SMALL_ROOM if load.flash_attention == "small" else _FIRST_ROOM
         self._least_room = max(min(first, self.size), self.batch)
-        self._open(max(min(room or first, self.size), self.batch))
+        awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
+        self._open(max(min(max(room or first, awaited), self.size), self.batch))
 
     @property
     def bytes_to_come(self) -> int:
