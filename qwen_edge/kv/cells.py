@@ -211,6 +211,7 @@ class Cells:
             return
         until = clock() + seconds
         self._unwritten, self._loose = set(self._prompts), self.stash.copies
+        self.disk.wait(seconds)
         while clock() < until and self.write(least=0):
             self.disk.wait(until - clock())
         self.disk.close()

@@ -310,6 +310,41 @@ def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_pat
         engine.leave(60)
 
 
+def likelihoods(engine: Engine, prompt: tuple[Segment, ...]) -> tuple[dict[bytes, float], int]:
+    """Of the likeliest next tokens; and how many tokens of the prompt were there."""
+    engine.submit(submit(0, prompt, 1, sampling=Sampling(temperature=0.0, logprobs=20)))
+    events = []
+    while engine.busy:
+        events += engine.step()
+    (logprob,) = (one for event in events if isinstance(event, Tokens) for one in event.logprobs)
+    return {one.piece: one.logprob for one in logprob.top}, events[-1].cached_tokens
+
+
+@pytest.mark.parametrize("remembered", ["ahead", "disk"])
+def test_what_is_remembered_is_as_likely_as_what_is_computed_now(watch, tmp_path, remembered):
+    files = Files(str(tmp_path), 1 << 30, 1 << 30)
+    for text in ASKED:
+        prompt = chat(text)
+        cold, cached = likelihoods(Engine(watch()), prompt)
+        assert cached == 0
+        backend = watch(files=files)
+        engine = Engine(backend, ahead_per_hour=math.inf, disk=open_disk(files, backend))
+        engine.warm(Warm(prompt[:-2]))
+        while engine.prepare():
+            pass
+        if remembered == "disk":
+            engine.leave(60)
+            backend = watch(files=files)
+            engine = Engine(backend, disk=open_disk(files, backend))
+        warm, cached = likelihoods(engine, prompt)
+        assert cached >= len(backend.tokenize(prompt)) - 20
+        both = cold.keys() & warm.keys()
+        assert len(both) >= 15
+        # batches of other sizes: llama.cpp alone moves them as far
+        assert max(abs(cold[piece] - warm[piece]) for piece in both) < DOUBT
+        engine.leave(0)
+
+
 def test_a_seed_says_the_same_alone_and_among_seven_others(watch):
     def seeded(number: int, prompt) -> Submit:
         return submit(number, prompt, sampling=Sampling(temperature=0.8, seed=number))

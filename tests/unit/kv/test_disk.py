@@ -306,6 +306,18 @@ def test_written_is_written_once(tmp_path):
     one.disk.close()
 
 
+def test_who_leaves_in_the_middle_of_writing_writes_the_rest_too(tmp_path, monkeypatch):
+    one = home(tmp_path)
+    for tokens in (LONG[:100], LONG[200:300]):
+        one.remember(tokens)
+    fsync = os.fsync
+    monkeypatch.setattr(kv_file.os, "fsync", lambda handle: (threading.Event().wait(0.1), fsync(handle)))
+    assert one.cells.write(least=0)
+    assert one.cells.writing
+    one.cells.leave(10, lambda: 0.0)
+    assert len(files(tmp_path)) == 2
+
+
 def test_the_few_tokens_in_which_prompt_and_history_differ_are_not_written_twice(tmp_path):
     one = home(tmp_path)
     one.remember([*LONG[:200], 1001, 1002])  # as a prompt ends, and as the next turn shows it
