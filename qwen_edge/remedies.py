@@ -15,6 +15,17 @@ def install_bindings(*options: str) -> str:
     return shlex.join(command)
 
 
+def rebuild_bindings(**environment: str) -> str:
+    """The command that compiles them anew with these environment variables: pip keeps what it has built, and with it
+    the flags."""
+    again = install_bindings("--force-reinstall", "--no-cache-dir", "--no-deps", "--no-binary", "llama-cpp-python")
+    return " ".join([*(f"{name}={_quoted(value)}" for name, value in environment.items()), again])
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if " " in value else value
+
+
 def pinned_bindings() -> str:
     """`llama-cpp-python==1.2.3`, as this installation of qwen-edge asks for it."""
     return next(line for line in requires("qwen-edge") or () if re.match(r"llama-cpp-python\b", line))

@@ -101,16 +101,24 @@ def _has(python: Path, module: str) -> bool:
 
 def _check_compiler() -> None:
     """A compiler that cannot compile is as good as none: a C++ program is tried."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     remedy = "Install it: sudo apt install build-essential"
+    compiler = _compiler()
     if compiler is None:
         _give_up(f"There is no C++ compiler to build llama.cpp with. {remedy}")
-    program = b"#include <thread>\nint main() { std::thread([] {}).join(); }\n"
-    command = [*compiler.split(), "-x", "c++", "-std=c++17", "-pthread", "-", "-o", "/dev/null"]
-    tried = subprocess.run(command, input=program, capture_output=True, check=False)
+    tried = _compile(compiler)
     if tried.returncode:
         said = tried.stderr.decode(errors="replace").strip().splitlines()
         _give_up(f"The C++ compiler {compiler} does not work ({said[-1] if said else 'no output'}). {remedy}")
+
+
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+
+
+def _compile(compiler: str, *flags: str) -> subprocess.CompletedProcess[bytes]:
+    program = b"#include <thread>\nint main() { std::thread([] {}).join(); }\n"
+    command = [*compiler.split(), *flags, "-x", "c++", "-std=c++17", "-pthread", "-", "-o", "/dev/null"]
+    return subprocess.run(command, input=program, capture_output=True, check=False)
 
 
 def _install(python: Path, extras: list[str]) -> None:
@@ -136,6 +144,8 @@ def _install(python: Path, extras: list[str]) -> None:
 def _environment() -> Mapping[str, str]:
     """Build flags for this machine, unless the user has set some."""
     environment = dict(os.environ)
+    for name in ("CFLAGS", "CXXFLAGS"):
+        environment[name] = f"{environment.get(name, '')} {_without_amx()}".strip()
     if "CMAKE_ARGS" in environment:
         return environment
     flags = ["-DLLAVA_BUILD=OFF"]  # the multimodal part: not used, a third of the compile time
@@ -152,6 +162,19 @@ def _environment() -> Mapping[str, str]:
         print(f"{gpu.name} is here, but nvcc is not: building for the CPU only (sudo apt install cuda-toolkit)")
     environment["CMAKE_ARGS"] = " ".join(flags)
     return environment
+
+
+def _without_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Flags for a processor with AMX, which are those of servers: llama.cpp's code for it ends in a segmentation fault,
+    with GCC 12.2 at the first long prompt (https://github.com/ggml-org/llama.cpp/issues/20824)."""
+    try:
+        units = set(re.findall(r"\bamx_(tile|int8|bf16)\b", cpuinfo.read_text()))
+    except OSError:
+        return ""
+    flags = [f"-mno-amx-{unit}" for unit in sorted(units)]
+    # a compiler that does not know AMX does not use it
+    known = flags and (compiler := _compiler()) and _compile(compiler, *flags).returncode == 0
+    return " ".join(flags) if known else ""
 
 
 class _Progress:

@@ -24,13 +24,14 @@ from qwen_edge.device.memory import available_bytes
 from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
-from qwen_edge.remedies import install_bindings
+from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.tuning import recall
 
 if TYPE_CHECKING:
     from qwen_edge.llama.plan import MemoryPlan
 
 _SHORTEST = 512  # tokens of context: less is no use
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 
@@ -94,7 +95,7 @@ def _compiler() -> Finding:
 
 def _llama(config: Config) -> Iterator[Finding]:
     try:
-        from qwen_edge.llama.bindings import versions
+        from qwen_edge.llama.bindings import uses_amx, versions
         from qwen_edge.llama.devices import list_devices
     except UserError as error:
         yield Finding("bad", str(error))
@@ -107,6 +108,9 @@ def _llama(config: Config) -> Iterator[Finding]:
     devices = list_devices()
     names = ", ".join(str(device) for device in devices)
     yield Finding("ok", f"llama.cpp {found['llama.cpp']} (llama-cpp-python {found['llama-cpp-python']}): {names}")
+    if uses_amx():
+        what = "llama.cpp was compiled for AMX, with which it ends in segmentation faults"
+        yield Finding("bad", what, rebuild_bindings(CFLAGS=_NO_AMX, CXXFLAGS=_NO_AMX))
     gpu = find_gpu()
     usable = [device for device in devices if device.kind == "GPU"]
     if usable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.remedies import install_bindings
+from qwen_edge.remedies import rebuild_bindings
 
 _TEGRA_GPUS = ("dev/nvgpu", "dev/nvhost-gpu", "dev/nvhost-as-gpu")
 
@@ -38,5 +38,4 @@ def find_gpu(root: Path = Path("/")) -> Gpu | None:
 def rebuild_command(gpu: Gpu) -> str:
     """What to type to build llama.cpp with CUDA. Without CUDACXX the build may quietly leave CUDA out."""
     flags = f"-DGGML_CUDA=on -DCMAKE_CUDA_ARCHITECTURES={gpu.compute}"
-    pip = install_bindings("--force-reinstall", "--no-cache-dir", "--no-deps", "--no-binary", "llama-cpp-python")
-    return f'CUDACXX=/usr/local/cuda/bin/nvcc CMAKE_ARGS="{flags}" {pip}'
+    return rebuild_bindings(CUDACXX="/usr/local/cuda/bin/nvcc", CMAKE_ARGS=flags)

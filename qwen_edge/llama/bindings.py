@@ -52,3 +52,8 @@ def send_log_to(sink: Callable[[int, str], None]) -> None:
 def versions() -> dict[str, str]:
     """What this process runs on, for the manifest and for `doctor`."""
     return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": C.llama_version().decode()}
+
+
+def uses_amx() -> bool:
+    """Whether llama.cpp was compiled for the matrix units of server processors and finds them here."""
+    return b"AMX_INT8 = 1" in C.llama_print_system_info()

@@ -1,5 +1,6 @@
 """The doctor says what is well, what is not, and what to do about it."""
 
+import importlib
 import socket
 import sys
 
@@ -147,3 +148,11 @@ def test_a_gpu_that_llama_cpp_was_not_built_for_is_told_with_the_command(
     complaint = line(report, "built without CUDA")
     assert (exit_code, complaint.startswith(mark)) == (code, True)
     assert "-DGGML_CUDA=on" in report[report.index(complaint) + 1]
+
+
+def test_a_build_that_is_known_to_crash_is_bad_and_told_with_the_command(tiny_model, settings, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("qwen_edge.llama.bindings"), "uses_amx", lambda: True)
+    code, report = doctor("--model", str(tiny_model), "-c", settings("server: {port: 0}"))
+    complaint = line(report, "compiled for AMX")
+    assert (code, complaint[:3]) == (1, "BAD")
+    assert 'CXXFLAGS="-mno-amx-tile' in report[report.index(complaint) + 1]

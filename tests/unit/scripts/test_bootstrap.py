@@ -50,6 +50,18 @@ def test_a_compiler_that_works_is_enough(bootstrap, monkeypatch, tmp_path):
     bootstrap._check_compiler()
 
 
+def test_llama_cpp_is_built_without_amx_where_there_is_some(bootstrap, monkeypatch, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx512f amx_bf16 avx512_fp16 amx_tile amx_int8\nflags : amx_tile\n")
+    fake_compiler(tmp_path, "exit 0")
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    assert bootstrap._without_amx(cpuinfo) == "-mno-amx-bf16 -mno-amx-int8 -mno-amx-tile"
+    fake_compiler(tmp_path, "exit 1")  # it is too old to know the flags
+    assert bootstrap._without_amx(cpuinfo) == ""
+    cpuinfo.write_text("flags : avx2 avx512f\n")
+    assert bootstrap._without_amx(cpuinfo) == bootstrap._without_amx(tmp_path / "nowhere") == ""
+
+
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
 def test_a_python_without_venv_is_told_with_the_package(bootstrap, capsys, monkeypatch, tmp_path, missing):
     find = importlib.util.find_spec
