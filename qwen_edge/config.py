@@ -42,7 +42,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kv_type: KvType = "auto"
     flash_attention: Attention = "auto"
     ahead_tokens_per_hour: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    stash_bytes: Annotated[int, msgspec.Meta(ge=0)] = 100_000_000
+    stash_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64_000_000
     calibrate: bool = True
     load_seconds: _Seconds = 600
     hang_seconds: _Seconds = 30

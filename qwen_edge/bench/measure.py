@@ -11,7 +11,7 @@ from random import Random
 import aiohttp
 
 from qwen_edge.bench.client import Server
-from qwen_edge.bench.memory import resident
+from qwen_edge.bench.processes import quiet, resident
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.start import running
 from qwen_edge.bench.workloads import WORKLOADS
@@ -71,6 +71,7 @@ async def _in_turn(servers: Sequence[Server], name: str, repeat: int, seed: int,
     for number in range(repeat):
         # every other round begins with the last server, so that none is always the first
         for server, url in list(zip(servers, results.servers, strict=True))[:: -1 if number % 2 else 1]:
+            await quiet(results.servers)
             say(f"{name}, {number + 1} of {repeat}: {url}")
             rng = Random(f"{seed} {name} {number}")  # noqa: S311 - words, not keys
             results.add(name, url, await WORKLOADS[name].run(server, rng))

@@ -25,7 +25,7 @@ _HOUR = 3600.0
 
 @dataclass
 class _Wanted:
-    """A prompt, and how many of its tokens the cache held when it was last looked at."""
+    """A prompt, and how many of its tokens have been computed before: not all of them need be in the cache yet."""
 
     tokens: list[int]
     held: int
@@ -57,7 +57,9 @@ class Ahead:
     def add(self, tokens: list[int]) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
-            self._wanted.append(_Wanted(tokens, self._cells.known(tokens)))
+            # not only what the cache holds: a full one may have let go of it since the answer ended
+            held = max(self._cells.known(tokens), self._misses.computed(tokens))
+            self._wanted.append(_Wanted(tokens, held))
 
     def step(self) -> bool:
         """Compute a piece of what was added last. False if there is nothing to compute. Raises EngineError."""

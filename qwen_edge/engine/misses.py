@@ -125,6 +125,11 @@ class Misses:
         if best and shared < len(text):
             self.remember(prompt_of(tokens, best.conversation, best.layout, best.head))
 
+    def computed(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, a prompt that is remembered has in common with them."""
+        text = array("i", tokens)
+        return max((common_prefix(one.tokens, text) for one in self._known), default=0)
+
     def explain(self, prompt: Prompt, cached: int) -> Miss | None:
         """Why no more than `cached` of its tokens were there; None if that is what could be expected."""
         if cached >= min(prompt.history, len(prompt.tokens) - 1):

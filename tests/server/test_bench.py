@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import xml.etree.ElementTree as ET
 
 import aiohttp
@@ -13,6 +14,7 @@ from qwen_edge.bench.client import Answer, Server
 from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
+from qwen_edge.bench.processes import quiet
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.errors import UserError
@@ -90,6 +92,37 @@ async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkey
     assert {row.workload for row in results.rows} == {"relativity"}
     assert results.table().row_count == 2
     ET.fromstring(draw(results))
+
+
+BURNING = """
+import socket, sys, threading
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+told = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
+while not told.is_set():
+    sum(range(10_000))
+told.clear()
+told.wait()
+"""
+
+
+async def test_no_server_is_asked_while_another_one_computes():
+    pipe = asyncio.subprocess.PIPE
+    busy = await asyncio.create_subprocess_exec(sys.executable, "-c", BURNING, stdin=pipe, stdout=pipe)
+    assert busy.stdin and busy.stdout
+    try:
+        url = f"http://127.0.0.1:{int(await busy.stdout.readline())}"
+        await asyncio.wait_for(quiet([url]), 1.0)  # alone it disturbs nobody
+        waiting = asyncio.create_task(quiet([url, "http://127.0.0.1:9"]))
+        done, _ = await asyncio.wait([waiting], timeout=2.0)
+        assert not done
+        busy.stdin.write(b"enough\n")
+        await busy.stdin.drain()
+        await waiting
+    finally:
+        busy.kill()
+        await busy.wait()
 
 
 async def test_who_waits_for_the_beginning_of_an_answer_that_fails_goes_on(serve):

@@ -58,6 +58,16 @@ def test_what_has_left_the_cache_is_not_computed_anew_while_idle():
     assert home.rest() <= len("and more")
 
 
+def test_what_left_the_cache_before_the_next_turn_was_known_is_not_computed_anew_either():
+    home = Home(context=400, stash=0)
+    home.ask(1, "one, " * 60)
+    home.answer()
+    home.ask(2, "two, " * 60)  # takes its cells
+    home.answer()
+    home.warm("one, " * 60 + "and more")  # the daemon was slow to say so
+    assert home.rest() <= len("and more")
+
+
 def test_the_next_turn_computes_its_own_words_only():
     home = Home()
     home.ask(1, "think: hello there")
