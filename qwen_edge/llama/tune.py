@@ -73,9 +73,9 @@ class Effort:
     @staticmethod
     def brief() -> Effort:
         """Some seconds, for a first start. After so many, nothing further is tried. Not threads: a device has much else
-        to do when it starts, and while it does, fewer of them seem better. But at all depths: attention that is quicker
-        at 512 tokens may take twice as long at 2,048."""
-        return Effort(prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
+        to do when it starts, and while it does, fewer of them seem better. But at both ends: attention that is quicker
+        at the beginning may take twice as long at 2,048 tokens."""
+        return Effort(depths=(0, DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
