@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -40,7 +41,9 @@ class EngineProcess:
 class Link(asyncio.Protocol):
     """Frames to messages and back, on the daemon's event loop. `closed` is done when the engine's end is."""
 
-    def __init__(self, hear: Callable[[Outbound], None]) -> None:
+    def __init__(self, ours: socket.socket, hear: Callable[[Outbound], None]) -> None:
+        """`ours` is our end of the socket pair."""
+        self._socket = ours
         self._hear = hear
         self._frames = outbound_frames()
         self._transport: asyncio.Transport | None = None
@@ -55,12 +58,20 @@ class Link(asyncio.Protocol):
             self._hear(message)
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._hear_the_last()
         if not self.closed.done():
             self.closed.set_result(None)
 
     def close(self) -> None:
         if self._transport:
             self._transport.abort()
+
+    def _hear_the_last(self) -> None:
+        """What a dying engine has said is in the socket yet if writing to it was what failed: asyncio does not read
+        it any more. Without it nobody would know which requests had begun."""
+        with contextlib.suppress(OSError):
+            while data := self._socket.recv(1 << 20):
+                self.data_received(data)
 
     def send(self, messages: list[Inbound]) -> None:
         """Never blocks. What is sent to an engine that has just died is lost with it."""

@@ -218,7 +218,7 @@ class Supervisor:
         self.state, self._refusal = "loading", None
         self._heard = self._clock()
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: Link(self._hear), sock=engine.socket)
+        _, link = await loop.create_unix_connection(lambda: Link(engine.socket, self._hear), sock=engine.socket)
         self._link = link
         link.send([msgspec.structs.replace(self._load, awaited=self._longest if self._asked else 0)])
         watch = asyncio.create_task(self._watch(engine, link))
