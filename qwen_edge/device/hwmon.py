@@ -1,5 +1,5 @@
-"""The temperature that a PC's processor tells of itself (Documentation/hwmon/coretemp.rst, k10temp.rst and
-sysfs-interface.rst in the kernel's sources)."""
+"""Where a PC is hot: thermal zones, and what its processor tells of itself (Documentation/hwmon/coretemp.rst,
+k10temp.rst and sysfs-interface.rst in the kernel's sources)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from qwen_edge.device.files import numbered, word
 from qwen_edge.device.telemetry import Trips
-from qwen_edge.device.thermal import Zone, trip
+from qwen_edge.device.thermal import Zone, find_zones, trip
 
 _CHIPS = re.compile(r"coretemp|k10temp|zenpower")
 # Each core has one, too, but what counts is the package. AMD's Tccd are parts of it.
 _LABELS = re.compile(r"package id \d+|tctl|tdie|", re.IGNORECASE)
 
-# The best witness of how hot the processor is comes first. Tctl may have an offset, which Tdie has not.
+# The best witness of how hot the processor is comes first; Tctl may have an offset, which Tdie has not.
 _WITNESSES = (
     r"package id \d+",
     r"tdie",
@@ -25,12 +25,13 @@ _WITNESSES = (
     r"tcpu( \d+)?",
     r"acpitz( \d+)?",
 )
-_ELSEWHERE = re.compile(r"iwlwifi|wifi|ath\d|int3400|pch|bat|charge|nvme|ambient|skin")
+# no computing makes these hot, or they are no place at all; a radio that is switched off does not answer
+_ELSEWHERE = re.compile(r"wifi|ath\d|int3400|pch|bat|charge|nvme|ambient|skin")
 
 
-def find_processor(root: Path) -> dict[str, Zone]:
-    """The temperatures of the processor's chips, by label or, without one, by the chip's name."""
-    found: dict[str, Zone] = {}
+def find_places(root: Path) -> dict[str, Zone]:
+    """Zones by their type; the processor's own temperatures by label or, without one, by the chip's name."""
+    found = {name: zone for name, zone in find_zones(root).items() if not _ELSEWHERE.search(name)}
     for folder in numbered(root / "sys/class/hwmon", "hwmon*"):
         chip = word(folder / "name")
         for file in numbered(folder, "temp*_input") if _CHIPS.fullmatch(chip) else []:
@@ -43,9 +44,9 @@ def find_processor(root: Path) -> dict[str, Zone]:
 
 
 def witnesses(names: Iterable[str]) -> list[str]:
-    """Those of these places that tell how hot the processor is; where none is known to, all that may."""
+    """Those of these places that tell how hot the processor is; where none is known to, all of them."""
     known = list(names)
     for witness in _WITNESSES:
         if chosen := [name for name in known if re.fullmatch(witness, name)]:
             return chosen
-    return [name for name in known if not _ELSEWHERE.search(name)]
+    return known

@@ -13,12 +13,12 @@ from typing import Any
 
 from qwen_edge.device.clocks import ProcessorClock
 from qwen_edge.device.files import Look, numbered, word
-from qwen_edge.device.hwmon import find_processor, witnesses
+from qwen_edge.device.hwmon import find_places, witnesses
 from qwen_edge.device.nvidia import Card, Nvidia
 from qwen_edge.device.rapl import Rapl
 from qwen_edge.device.supplies import Supplies
 from qwen_edge.device.telemetry import Telemetry
-from qwen_edge.device.thermal import Zone, braking, celsius, find_brakes, find_zones, first_known, lowest
+from qwen_edge.device.thermal import Zone, braking, celsius, find_brakes, first_known, lowest
 from qwen_edge.device.usage import ProcessorLoad, memory_bytes
 
 
@@ -43,14 +43,13 @@ class Laptop:
     @staticmethod
     def found(root: Path = Path("/"), nvml: Any | None = None) -> bool:
         """Does this machine tell anything of its heat or power? A virtual one mostly does not."""
-        zones = find_zones(root) | find_processor(root)
-        return bool(nvml or witnesses(zones) or Rapl(root, time.monotonic) or Supplies(root).batteries)
+        return bool(nvml or witnesses(find_places(root)) or Rapl(root, time.monotonic) or Supplies(root).batteries)
 
     def read(self) -> Telemetry:
         """All that is there; what does not answer is named. Never raises."""
         if self._gone:
             self._search()
-        look = Look()
+        look, at = Look(), self._clock()  # a sensor that hangs makes all of it old
         temperatures, processor = celsius(look, self._zones), self._processor.read(look)
         supply = self._supplies.read(look)
         cards = self._nvidia.read(look) if self._nvidia else {}
@@ -63,7 +62,7 @@ class Laptop:
         heat = {name: float(card.celsius) for name, card in cards.items() if card.celsius is not None}
         return Telemetry(
             source=self.name,
-            at=self._clock(),
+            at=at,
             temperatures=temperatures | heat,
             tj=max([*hottest, *heat.values()], default=None),
             trips=self._trips,
@@ -103,7 +102,7 @@ class Laptop:
 
     def _search(self) -> None:
         """Find the files. What was here once and is gone stays on the list, but for batteries, which are taken out."""
-        self._zones |= find_zones(self._root) | find_processor(self._root)
+        self._zones |= find_places(self._root)
         self._supplies = Supplies(self._root)
         self._brakes = find_brakes(self._root)
         self._processor = ProcessorClock(self._root)

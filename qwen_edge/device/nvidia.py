@@ -6,7 +6,6 @@ answers nothing any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +38,9 @@ class Nvidia:
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
-        count = self._ask(Look(), "graphics cards", nvml.nvmlDeviceGetCount) or 0
+        count = self._ask(Look(), "graphics cards", "Count") or 0
         names = ["gpu", *(f"gpu {number}" for number in range(2, count + 1))]
-        handles = [self._ask(Look(), name, nvml.nvmlDeviceGetHandleByIndex, i) for i, name in enumerate(names[:count])]
+        handles = [self._ask(Look(), name, "HandleByIndex", i) for i, name in enumerate(names[:count])]
         self._cards = {name: handle for name, handle in zip(names, handles, strict=False) if handle is not None}
         self.trips = [self._trips(handle) for handle in self._cards.values()]
 
@@ -59,16 +58,14 @@ class Nvidia:
 
     def _read(self, look: Look, name: str, card: Any) -> Card:
         nvml = self._nvml
-        # NVML 13 has a new name for it and will drop the old one
-        celsius = getattr(nvml, "nvmlDeviceGetTemperatureV", None) or nvml.nvmlDeviceGetTemperature
-        reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
-        reasons = reasons or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
-        megahertz = self._ask(look, f"{name} clock", nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_SM)
-        most = self._ask(look, f"{name} clock", nvml.nvmlDeviceGetMaxClockInfo, card, nvml.NVML_CLOCK_SM)
-        use = self._ask(look, f"{name} load", nvml.nvmlDeviceGetUtilizationRates, card)
-        bits = self._ask(look, f"{name} throttling", reasons, card) or 0
+        megahertz = self._ask(look, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
+        most = self._ask(look, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
+        use = self._ask(look, f"{name} load", "UtilizationRates", card)
+        bits = (
+            self._ask(look, f"{name} throttling", "CurrentClocksThrottleReasons CurrentClocksEventReasons", card) or 0
+        )
         return Card(
-            self._ask(look, f"{name} temperature", celsius, card, nvml.NVML_TEMPERATURE_GPU),
+            self._ask(look, f"{name} temperature", "Temperature TemperatureV", card, nvml.NVML_TEMPERATURE_GPU),
             self._power(look, name, card),
             None if megahertz is None else Clock(1e6 * megahertz, None if most is None else 1e6 * most),
             None if use is None else use.gpu / 100,
@@ -76,22 +73,33 @@ class Nvidia:
         )
 
     def _power(self, look: Look, name: str, card: Any) -> float | None:
-        milliwatts = self._ask(look, f"{name} power", self._nvml.nvmlDeviceGetPowerUsage, card)
+        milliwatts = self._ask(look, f"{name} power", "PowerUsage", card)
         return None if milliwatts is None else milliwatts / 1000
 
     def _trips(self, card: Any) -> Trips:
-        ask, nvml = self._nvml.nvmlDeviceGetTemperatureThreshold, self._nvml
-        slower = self._ask(Look(), "slowdown", ask, card, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
-        off = self._ask(Look(), "shutdown", ask, card, nvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN)
-        return Trips(passive=slower or None, critical=off or None)
+        slowdown, shutdown = (
+            self._ask(Look(), "limit", "TemperatureThreshold", card, which)
+            for which in (
+                self._nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN,
+                self._nvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN,
+            )
+        )
+        return Trips(passive=slowdown or None, critical=shutdown or None)
 
-    def _ask(self, look: Look, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return call(*arguments)
-        except self._nvml.NVMLError as error:
-            if getattr(error, "value", None) != self._nvml.NVML_ERROR_NOT_SUPPORTED:
-                look.miss(name, str(error))
-            return None
+    def _ask(self, look: Look, what: str, calls: str, *arguments: Any) -> Any:
+        """`calls` are names without nvmlDeviceGet, the old one first: releases before 13 do not know the new one, and
+        some later one will not know the old one."""
+        nvml = self._nvml
+        for call in (getattr(nvml, f"nvmlDeviceGet{name}", None) for name in calls.split()):
+            try:
+                if call:
+                    return call(*arguments)
+            except nvml.NVMLError as error:
+                if error.value not in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+                    look.miss(what, str(error))
+                if error.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+                    return None
+        return None
 
 
 def open_nvml() -> Any:

@@ -91,6 +91,7 @@ class Reader:
         return sample
 
     def _tell_power(self) -> None:
+        at = self._clock()
         try:
             watts = self._source.watts()
         except TelemetryError:
@@ -99,7 +100,7 @@ class Reader:
             self._bug(error)
             return
         if watts is not None:
-            self._tell(Power(self._clock(), watts))
+            self._tell(Power(at, watts))
 
     def _tell(self, heard: Telemetry | TelemetryError | Power) -> None:
         if not self._stopped:

@@ -39,6 +39,7 @@ class SideProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self._lines = self._process.stdout
+        self.pid = self._process.pid
 
     def fileno(self) -> int:
         return self._lines.fileno()

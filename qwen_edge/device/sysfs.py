@@ -44,7 +44,7 @@ class Sysfs:
         """All of it, in a few milliseconds. Raises TelemetryError if neither a temperature nor a power is to be had."""
         if self._gone:
             self._search()
-        look = Look()
+        look, at = Look(), self._clock()  # a sensor that hangs makes all of it old
         temperatures, rails = celsius(look, self._zones), rail_watts(look, self._rails)
         processor = self._processor.read(look)
         fan, turns = self._fan.read(look)
@@ -57,7 +57,7 @@ class Sysfs:
             raise TelemetryError(f"No sensor of this board answers ({'; '.join(look.missing[:3]) or 'all are off'}).")
         return Telemetry(
             source=self.name,
-            at=self._clock(),
+            at=at,
             temperatures=temperatures,
             tj=temperatures.get("tj", max(temperatures.values(), default=None)),
             trips=self._trips,

@@ -92,7 +92,8 @@ def find_brakes(root: Path) -> list[tuple[str, Path]]:
 def braking(look: Look, brakes: Iterable[tuple[str, Path]]) -> list[str]:
     """Which of them do so now, in words. Intel's powerclamp is -1 while it does nothing."""
     states = ((kind, look.number(f"cooling by {kind}", file, -1, 1_000_000)) for kind, file in brakes)
-    return [f"heat slows down {kind}" for kind, state in states if state and state > 0]
+    # PCs have one for each core, all of the same name
+    return list(dict.fromkeys(f"heat slows down {kind}" for kind, state in states if state and state > 0))
 
 
 def _slows(kind: str) -> bool:

@@ -50,7 +50,7 @@ class Lives:
         return self.begun[-1]
 
     def alive(self) -> int:
-        return sum(psutil.pid_exists(life._process.pid) for life in self.begun)
+        return sum(psutil.pid_exists(life.pid) for life in self.begun)
 
 
 @pytest.fixture

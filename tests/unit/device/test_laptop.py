@@ -52,7 +52,7 @@ def test_an_intel_laptop_is_as_hot_as_its_package(tmp_path):
     assert Laptop.found(tmp_path)
     sample = Laptop(tmp_path, Clock(7.0)).read()
     assert (sample.source, sample.at, sample.tj) == ("laptop", 7.0, 61.0)
-    assert sample.temperatures == {"package id 0": 61.0, "acpitz": 45.0, "iwlwifi_1": 70.0, "x86_pkg_temp": 62.0}
+    assert sample.temperatures == {"package id 0": 61.0, "acpitz": 45.0, "x86_pkg_temp": 62.0}
     assert sample.trips == Trips(passive=100.0, critical=105.0)
     assert (sample.watts, sample.battery, sample.mains, sample.missing) == (None, None, None, ())
 
@@ -197,6 +197,16 @@ def test_a_machine_fed_by_usb_c_has_mains(tmp_path):
     assert Laptop(tmp_path).read().mains is True
 
 
+def test_what_is_there_twice_has_two_names_and_one_reason(tmp_path):
+    for number, heat in enumerate([40_000, 50_000]):
+        zone(tmp_path, number, "acpitz", heat)
+        put(tmp_path, f"sys/class/thermal/cooling_device{number}/type", "Processor")
+        put(tmp_path, f"sys/class/thermal/cooling_device{number}/cur_state", 1)
+    sample = Laptop(tmp_path).read()
+    assert sample.temperatures == {"acpitz": 40.0, "acpitz 2": 50.0}
+    assert (sample.tj, sample.throttled) == (50.0, ("heat slows down Processor",))
+
+
 def test_a_package_that_slowed_itself_down_since_the_last_time_is_told(tmp_path):
     intel(tmp_path)
     for core in range(2):
@@ -211,14 +221,14 @@ def test_a_package_that_slowed_itself_down_since_the_last_time_is_told(tmp_path)
 
 class NvmlError(Exception):
     def __init__(self, value: int) -> None:
-        super().__init__("GPU is lost" if value == 15 else "Not Supported")
+        super().__init__({3: "Not Supported", 13: "Function Not Found", 15: "GPU is lost"}[value])
         self.value = value
 
 
 class Nvml(SimpleNamespace):
     """Like pynvml with one card; what is in `failing` raises that error."""
 
-    NVMLError, NVML_ERROR_NOT_SUPPORTED = NvmlError, 3
+    NVMLError, NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_FUNCTION_NOT_FOUND = NvmlError, 3, 13
     NVML_TEMPERATURE_GPU, NVML_CLOCK_SM = 0, 1
     NVML_TEMPERATURE_THRESHOLD_SHUTDOWN, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0, 1
 
@@ -272,6 +282,16 @@ def test_what_a_card_does_not_know_is_not_missing_and_what_it_refuses_is(tmp_pat
     assert sample.missing == ("gpu temperature: GPU is lost", "gpu power: GPU is lost")
     assert (sample.watts, sample.tj, sample.clocks, sample.throttled) == (None, None, {}, ())
     assert source.watts() is None, "the processor's alone is not the machine's"
+
+
+def test_a_call_that_a_release_has_under_another_name_is_found(tmp_path):
+    nvml = Nvml()
+    nvml.failing = {"Temperature": 13}
+    nvml.nvmlDeviceGetTemperatureV = lambda card, sensor: 72
+    nvml.nvmlDeviceGetCurrentClocksEventReasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    del nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    sample = Laptop(tmp_path, nvml=nvml).read()
+    assert (sample.tj, sample.throttled, sample.missing) == (72.0, ("gpu: power limit", "gpu: heat"), ())
 
 
 def test_a_card_alone_is_reason_enough_to_look(tmp_path):
