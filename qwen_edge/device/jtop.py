@@ -7,6 +7,7 @@ grows while nothing comes.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import select
 import threading
@@ -65,7 +66,7 @@ class Jtop:
         with self._reading:
             left = self._not_before - self._clock()
             if left > 0:
-                raise TelemetryError(f"{self._reason} (asked again in {left:.0f} s)")
+                raise TelemetryError(f"{self._reason} (asked again in {math.ceil(left)} s)")
             try:
                 sample = self._newest(self._side or self._begin())
             except TelemetryError as error:

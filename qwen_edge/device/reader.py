@@ -24,7 +24,8 @@ class Power(NamedTuple):
 
 
 class Reader:
-    """`hear` gets every sample, or why there is none, and every power, in this thread: it must not block.
+    """`hear` gets every sample, or why there is none, and every power, in this thread: it must not block. `latest` is
+    the last sample there was.
 
     The others may be called by any thread. A thread that is stuck in a sensor when it is stopped stays behind, as a
     daemon, and says nothing any more."""

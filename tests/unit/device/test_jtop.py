@@ -140,7 +140,7 @@ def test_the_next_one_is_started_after_a_pause_that_grows_while_nothing_comes(jt
     assert pauses[:3] == [1.0, 2.0, 4.0]
     assert pauses[3] <= 1.5, "a sample ends the bad times"
     assert said[0].endswith("without a word (exit code 1).")
-    assert said[1] == f"{said[0]} (asked again in 0 s)"
+    assert said[1] == f"{said[0]} (asked again in 1 s)"
 
 
 def test_closing_ends_the_process_and_whoever_reads_at_once(jtop):
