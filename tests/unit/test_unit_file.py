@@ -1,4 +1,4 @@
-"""The systemd unit, read by systemd's own checker where there is one."""
+"""The systemd units, read by systemd's own checker where there is one."""
 
 import shutil
 import subprocess
@@ -9,20 +9,42 @@ import pytest
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+
+
 @pytest.mark.parametrize("drop_in", [None, "qwen-edge-cuda.conf"])
 def test_the_unit_is_valid_and_well_locked(tmp_path, drop_in):
-    program = tmp_path / "qwen-edge"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    unit = (SYSTEMD / "qwen-edge.service").read_text().replace("/opt/qwen-edge/.venv/bin/qwen-edge", str(program))
+    unit = (SYSTEMD / "qwen-edge.service").read_text()
     if drop_in:
         unit = unit.replace("[Install]", (SYSTEMD / drop_in).read_text() + "\n[Install]")
-    (tmp_path / "qwen-edge.service").write_text(unit)
-    verify = ["systemd-analyze", "verify", str(tmp_path / "qwen-edge.service")]
-    verified = subprocess.run(verify, capture_output=True, text=True, check=False)
+    installed = install(tmp_path, "qwen-edge.service", unit, "qwen-edge")
+    verify(installed)
+    score(installed, 2.0 if drop_in else 1.5)
+
+
+def test_the_units_for_jtop_are_valid_and_well_locked(tmp_path):
+    service = install(tmp_path, name := "qwen-edge-jtop@.service", (SYSTEMD / name).read_text(), "python")
+    socket = install(tmp_path, name := "qwen-edge-jtop.socket", (SYSTEMD / name).read_text(), "python")
+    verify(socket, service)
+    score(service, 1.0)
+
+
+def install(folder: Path, name: str, unit: str, program: str) -> Path:
+    """A unit's file, with a program that is there."""
+    (folder / program).write_text("#!/bin/sh\n")
+    (folder / program).chmod(0o755)
+    file = folder / name
+    file.write_text(unit.replace(f"/opt/qwen-edge/.venv/bin/{program}", str(folder / program)))
+    return file
+
+
+def verify(*units: Path) -> None:
+    verified = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     assert verified.stderr == "", "systemd-analyze prints what it does not know, and exits with 0"
-    most = "20" if drop_in else "15"  # exposure times ten
-    score = ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", verify[-1]]
-    scored = subprocess.run(score, capture_output=True, text=True, check=False)
+
+
+def score(unit: Path, most: float) -> None:
+    """Of exposure: 0 is not exposed at all, 10 is."""
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={10 * most:.0f}", unit]
+    scored = subprocess.run(command, capture_output=True, text=True, check=False)
     assert scored.returncode == 0, scored.stdout[-200:] + scored.stderr
