@@ -24,7 +24,8 @@ from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
 from qwen_edge.messages import Files, Load, Ready, Tuning
 from qwen_edge.paths import find_model, memory_folder, state_folder
-from qwen_edge.supervisor import Patience, Supervisor
+from qwen_edge.process import Patience
+from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 from qwen_edge.tuning import keep, recall
 

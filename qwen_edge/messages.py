@@ -1,15 +1,15 @@
-"""Everything that crosses between the daemon and the engine process, and how it crosses.
+"""Everything that crosses between the daemon and the engine process (how it crosses: frames.py).
 
-In:  Load | Submit | Abort | Warm | Look | Stop
-Out: Loading | Ready | Began | Tokens | Done | Failed | Kept | Beat
+In:  Load | Submit | Abort | Warm | Look | Limits | Stop
+Out: Loading | Ready | Began | Ran | Tokens | Done | Failed | Kept | Beat
 One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
 happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Generic, Literal, TypeVar
+import math
+from typing import Literal
 
 import msgspec
 
@@ -114,7 +114,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill, which
-    must begin within `wait_seconds`.
+    must begin within `wait_seconds`; or in at most `work_seconds`, if what the engine rests for the device's sake is
+    not counted. `client` is whose request it is.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning.
@@ -133,6 +134,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     reasons: bool = False
     priority: Priority = "interactive"
     wait_seconds: float = 1e9
+    work_seconds: float = 1e9
+    client: str = ""
     conversation: str = ""
     pin_seconds: float = 0.0
     layout: str = ""
@@ -158,6 +161,19 @@ class Look(msgspec.Struct, frozen=True, tag=True):
     key: str = ""
     forget: bool = False
     pin_seconds: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, tag=True):
+    """From now on: compute for no more than `duty` of the time, 0 being not at all; let no step beside streams take
+    longer than `step_seconds`, and none of prompts alone longer than `prompt_seconds`; use so much of the threads (1 is
+    all of them); and guess, or do what can wait, only if told so. No answer."""
+
+    duty: float = 1.0
+    step_seconds: float = 0.4
+    prompt_seconds: float = math.inf
+    threads: float = 1.0
+    speculate: bool = True
+    idle_work: bool = True
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -274,49 +290,29 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     tokens: int = 0
 
 
+class Share(msgspec.Struct, frozen=True, array_like=True):
+    """What a request had of a step: so many tokens of prompt, and of answer (guesses among them). Id 0 is what was
+    computed ahead of requests."""
+
+    id: int
+    prompt: int
+    decoded: int
+
+
+class Ran(msgspec.Struct, frozen=True, tag=True):
+    """A step has been computed. It `began` at a time of the monotonic clock, which all processes share; before it the
+    engine `rested` so long, for the device's sake. `chosen` tokens of answers came out of it."""
+
+    began: float
+    seconds: float
+    rested: float
+    chosen: int
+    shares: tuple[Share, ...]
+
+
 class Beat(msgspec.Struct, frozen=True, tag=True):
     """A sign of life when there is nothing else to say."""
 
 
-Inbound = Load | Submit | Abort | Warm | Look | Stop
-Outbound = Loading | Ready | Began | Kept | Tokens | Done | Failed | Beat
-
-_LENGTH = struct.Struct("<I")
-_Message = TypeVar("_Message")
-
-
-def encode(messages: list[Inbound] | list[Outbound]) -> bytes:
-    """One frame: four bytes of length, then msgpack."""
-    body = msgspec.msgpack.encode(messages)
-    return _LENGTH.pack(len(body)) + body
-
-
-class Frames(Generic[_Message]):
-    """Cuts a byte stream into the messages of one direction. Not thread-safe."""
-
-    def __init__(self, decoder: msgspec.msgpack.Decoder[list[_Message]]) -> None:
-        self._decoder = decoder
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[_Message]:
-        """The messages that are whole now; a part of a frame waits for the rest."""
-        self._buffer += data
-        messages: list[_Message] = []
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            end = _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            messages += self._decoder.decode(self._buffer[_LENGTH.size : end])
-            del self._buffer[:end]
-        return messages
-
-
-def inbound_frames() -> Frames[Inbound]:
-    """For the engine's end."""
-    return Frames(msgspec.msgpack.Decoder(list[Inbound]))
-
-
-def outbound_frames() -> Frames[Outbound]:
-    """For the daemon's end."""
-    return Frames(msgspec.msgpack.Decoder(list[Outbound]))
+Inbound = Load | Submit | Abort | Warm | Look | Limits | Stop
+Outbound = Loading | Ready | Began | Kept | Ran | Tokens | Done | Failed | Beat

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from qwen_edge.messages import Inbound, Outbound, encode, outbound_frames
+from qwen_edge.frames import encode, outbound_frames
+from qwen_edge.messages import Inbound, Outbound
 from qwen_edge.spawn import python_command
 
 _REAP_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the engine may do what, in seconds: say nothing while it loads, and after that; and do nothing before it
+    is let go. And how many bytes of memory of its own it may have before it is replaced; None: somewhat more than was
+    planned."""
+
+    loading: float
+    hanging: float
+    idle: float = math.inf
+    growth: int | None = None
 
 
 class EngineProcess:

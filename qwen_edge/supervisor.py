@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -31,10 +30,12 @@ from qwen_edge.messages import (
     Done,
     Failed,
     Kept,
+    Limits,
     Load,
     Loading,
     Look,
     Outbound,
+    Ran,
     Ready,
     Segment,
     Stop,
@@ -42,27 +43,16 @@ from qwen_edge.messages import (
     Tokens,
     Warm,
 )
-from qwen_edge.process import EngineProcess, Link
+from qwen_edge.process import EngineProcess, Link, Patience
 
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 _KEEP_SECONDS = 5.0  # to write down what is remembered: while the engine was idle it has done most of that
+_CLIENTS = 256  # requests of which it is known whose they were
 _LOOK_SECONDS = 100.0  # a little less than people wait
 
 State = Literal["loading", "ready", "leaving", "asleep", "restarting", "stopped"]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long the engine may do what, in seconds: say nothing while it loads, and after that; and do nothing before it
-    is let go. And how many bytes of memory of its own it may have before it is replaced; None: somewhat more than was
-    planned."""
-
-    loading: float
-    hanging: float
-    idle: float = math.inf
-    growth: int | None = None
 
 
 class Supervisor:
@@ -88,17 +78,16 @@ class Supervisor:
         self._engine: EngineProcess | None = None
         self._link: Link | None = None
         self._looks: dict[int, asyncio.Future[Kept]] = {}
-        self._loaded = asyncio.Event()
-        self._ready = asyncio.Event()
-        self._wanted = asyncio.Event()
-        self._stop = asyncio.Event()
+        self._loaded, self._ready = asyncio.Event(), asyncio.Event()
+        self._wanted, self._stop = asyncio.Event(), asyncio.Event()
         self._heard = self._served = self._used = clock()
         self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
-        self._deaths = 0  # in a row
-        self._next_life = 0.0  # when an engine is started after one that died
+        self._deaths, self._next_life = 0, 0.0  # in a row; when an engine is started after one that died
         self._refusal: str | None = None  # why this engine said it ends
         self.state: State = "loading"
         self.model: Ready | None = None
+        self.on_ran: Callable[[Ran], None] = lambda _: None  # hears of every step
+        self._limits, self._clients = Limits(), dict[int, str]()
         self.restarts = 0
         self.last_death: str | None = None
 
@@ -160,6 +149,8 @@ class Supervisor:
         self._refuse_in_trouble()
         request = msgspec.structs.replace(request, id=next(self._ids))
         asked = self._asked[request.id] = Asked(request)
+        self._clients[request.id] = request.client
+        self._clients.pop(request.id - _CLIENTS, None)
         try:
             self._hand_over()
             async with aclosing(asked.events(self.model.context if self.model else 0)) as events:
@@ -176,6 +167,16 @@ class Supervisor:
         """Let the engine compute, when it is idle, what a prompt will soon begin with."""
         if self._link and self.state == "ready":
             self._link.send([Warm(prompt)])
+
+    def limit(self, limits: Limits) -> None:
+        """What the engine, and every one after it, may do from now on."""
+        if limits != self._limits and self._link and self.state == "ready":
+            self._link.send([limits])
+        self._limits = limits
+
+    def client_of(self, request: int) -> str:
+        """Whose request it is, or was; empty for one of long ago."""
+        return self._clients.get(request, "")
 
     async def look(self, key: str = "", *, forget: bool = False, pin_seconds: float | None = None) -> Kept:
         """What the engine remembers of conversations, after it has forgotten or pinned that of this key. An engine that
@@ -290,32 +291,43 @@ class Supervisor:
     def _hear(self, message: Outbound) -> None:
         self._heard = self._clock()
         if isinstance(message, Ready):
-            self.model = message
-            self._used = self._heard
-            self._growth.plan(self.pid or 0, message.bytes_to_come)
-            if not self._stop.is_set():
-                self.state = "ready"
-            self._loaded.set()
-            self._ready.set()
-            self._hand_over()
-        elif isinstance(message, Tokens | Done | Failed):
-            if isinstance(message, Done):
-                self._longest = message.prompt_tokens + message.completion_tokens
-            if message.id is None:
-                self._refusal = message.detail
-            elif asked := self._asked.get(message.id):
-                asked.hear(message)
+            self._welcome(message)
+        elif isinstance(message, Began | Tokens | Done | Failed):
+            self._hear_of_request(message)
+        elif isinstance(message, Ran):
+            self.on_ran(message)
         elif isinstance(message, Kept):
             look = self._looks.pop(message.id, None)
             if look and not look.done():
                 look.set_result(message)
-        elif isinstance(message, Began):
-            if asked := self._asked.get(message.id):
-                asked.began = True
         elif isinstance(message, Loading):
             log.info("loading the model: %d %%", round(100 * message.fraction))
         if self.state == "ready":
             self._served = self._heard
+
+    def _welcome(self, model: Ready) -> None:
+        """An engine has loaded the model."""
+        self.model = model
+        self._used = self._heard
+        self._growth.plan(self.pid or 0, model.bytes_to_come)
+        if not self._stop.is_set():
+            self.state = "ready"
+        if self._link and self._limits != Limits():
+            self._link.send([self._limits])
+        self._loaded.set()
+        self._ready.set()
+        self._hand_over()
+
+    def _hear_of_request(self, message: Began | Tokens | Done | Failed) -> None:
+        if isinstance(message, Done):
+            self._longest = message.prompt_tokens + message.completion_tokens
+        if message.id is None:
+            self._refusal = message.detail
+        elif asked := self._asked.get(message.id):
+            if isinstance(message, Began):
+                asked.began = True
+            else:
+                asked.hear(message)
 
     def _hand_over(self) -> None:
         """Give the engine what it has not got yet, if it is there; wake it if it sleeps."""

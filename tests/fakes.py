@@ -120,6 +120,7 @@ class FakeBackend(FakeCache):
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0
         self.failing = False
+        self.threads = 1.0
         self.fitted: list[int] = []
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
@@ -152,6 +153,9 @@ class FakeBackend(FakeCache):
     def fit(self, cells: int) -> None:
         assert cells == self.used
         self.fitted.append(cells)
+
+    def use_threads(self, share: float) -> None:
+        self.threads = share
 
     def sampler(self, settings: Sampling) -> FakeSampler:
         self.open_samplers += 1

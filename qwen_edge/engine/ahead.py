@@ -16,6 +16,7 @@ from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.slice import Slice
+from qwen_edge.messages import Share
 
 _SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
 _LEAST = 8  # tokens at once, however slow the device
@@ -42,14 +43,18 @@ class Ahead:
         pace: Pace,
         misses: Misses,
         per_hour: float,
+        *,
         clock: Callable[[], float],
+        note: Callable[[float, float, tuple[Share, ...]], None],
     ) -> None:
-        """No more than so many tokens are computed in an hour: batteries and fans may set a limit."""
+        """No more than so many tokens are computed in an hour. `note` hears of every step: when it began, how long it
+        took, and of what."""
         self._backend = backend
         self._cells = cells
         self._pace = pace
         self._misses = misses
         self._clock = clock
+        self._note = note
         self._per_hour = self._left = per_hour
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
@@ -94,7 +99,9 @@ class Ahead:
     def _decode(self, piece: Slice) -> None:
         began = self._clock()
         self._backend.decode([piece])
-        self._pace.learn(len(piece.tokens), 0, self._clock() - began)
+        seconds, count = self._clock() - began, len(piece.tokens)
+        self._pace.learn(count, 0, seconds)
+        self._note(began, seconds, (Share(0, count, 0),))
 
     def _budget(self) -> int:
         """How many tokens may be computed now."""

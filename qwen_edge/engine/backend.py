@@ -75,6 +75,9 @@ class Backend(Cache, Protocol):
     def fit(self, cells: int) -> None:
         """Give memory back, if so many cells, which are all that are held, need less than there is."""
 
+    def use_threads(self, share: float) -> None:
+        """Compute with so much of the threads there are, 0 to 1, and at least with one."""
+
     def sampler(self, settings: Sampling) -> Sampler:
         """A fresh sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
 

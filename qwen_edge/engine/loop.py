@@ -14,13 +14,14 @@ from typing import Literal
 
 from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.duty import Duty
+from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Miss, Misses
-from qwen_edge.engine.output import Output
 from qwen_edge.engine.pace import Pace
-from qwen_edge.engine.scheduler import Part, in_order, plan, victim
+from qwen_edge.engine.scheduler import Bounds, Part, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.engine.speculate import Answers, Lookup
+from qwen_edge.engine.speculate import Answers
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
@@ -30,14 +31,14 @@ from qwen_edge.messages import (
     Began,
     Failed,
     Kept,
-    Logprob,
+    Limits,
     Look,
     Outbound,
+    Share,
     Submit,
     Warm,
 )
 
-_STEP_SECONDS = 0.4  # while answers are decoded beside a long prompt: longer slices are cheaper, half a second is felt
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
 
 
@@ -63,18 +64,22 @@ class Engine:
         self._pace = Pace()
         self._answers = Answers()
         self._misses = Misses()
-        self._ahead = Ahead(backend, self._cells, self._pace, self._misses, ahead_per_hour, clock)
+        self._ahead = Ahead(
+            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=clock, note=self._note
+        )
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._refused: list[Outbound] = []
+        self._news: list[Outbound] = []  # what has happened and has not been told
         self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
         self._turn = 0
-        self._rested = 0  # the turn after which memory was last given back
+        self._tidied = 0  # the turn after which memory was last given back
+        self._chosen = 0  # tokens since the last step that was told
+        self.duty = Duty()
         self.broken = False  # a decode has failed: the process should end
 
     @property
     def busy(self) -> bool:
-        return bool(self._running or self._waiting or self._refused)
+        return bool(self._running or self._waiting or self._news)
 
     @property
     def writing(self) -> bool:
@@ -88,22 +93,11 @@ class Engine:
 
     def submit(self, request: Submit) -> None:
         """Take a request in. What cannot be answered is refused with the next step."""
-        try:
-            tokens = self._backend.tokenize(request.prompt)
-            if not tokens:
-                raise ValueError("the prompt is empty")
-            if len(tokens) >= self._cells.size:
-                self._refused.append(Failed(request.id, "context_too_long", "", tokens=len(tokens)))
-                return
-            sampler = self._backend.sampler(request.sampling)
-        except KeyError as error:
-            self._refused.append(Failed(request.id, "bad_request", f"the model has no token {error}"))
-        except ValueError as error:
-            self._refused.append(Failed(request.id, "bad_request", str(error)))
+        taken = take_in(request, self._backend, self._answers, self._clock())
+        if isinstance(taken, Failed):
+            self._news.append(taken)
         else:
-            output = Output(request.stop, request.reasoning, reasons=request.reasons)
-            lookup = Lookup(self._answers, len(tokens))
-            self._waiting.append(Sequence(request, tokens, sampler, output, lookup, self._clock()))
+            self._waiting.append(taken)
 
     def abort(self, message: Abort) -> None:
         """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
@@ -116,6 +110,11 @@ class Engine:
         with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
             self._ahead.add(self._backend.tokenize(message.prompt))
 
+    def allow(self, limits: Limits) -> None:
+        """From now on, do no more than this."""
+        self.duty.allow(limits)
+        self._backend.use_threads(limits.threads)
+
     def look(self, message: Look) -> Kept:
         """Tell what is remembered, and forget or pin some of it before."""
         return look(self._cells, self._backend, message)
@@ -123,16 +122,16 @@ class Engine:
     def prepare(self) -> bool:
         """There is nothing to do at the moment: do a piece of what the next request would have to wait for. False if
         there is none. Raises EngineError."""
-        if self._ahead.step():
+        if self.duty.limits.idle_work and self._ahead.step():
             self._turn += 1
             return True
-        return self._cells.prepare() or (self._rested == self._turn and self._cells.write())
+        return self._cells.prepare() or (self._tidied == self._turn and self._cells.write())
 
-    def rest(self) -> None:
+    def tidy(self) -> None:
         """There has been nothing to do for a while: give back the memory that is not needed, and begin to write down
         what is remembered. Raises EngineError."""
-        if self._rested != self._turn:
-            self._rested = self._turn
+        if self._tidied != self._turn:
+            self._tidied = self._turn
             self._backend.fit(self._cells.used)
 
     def leave(self, seconds: float) -> None:
@@ -142,9 +141,8 @@ class Engine:
     def admit(self) -> list[Outbound]:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
         happened: the daemon should hear of a request that begins before anything is computed of it."""
-        events, self._refused = self._refused, []
-        events += self._expire()
-        return events + self._let_in()
+        begun = self._let_in() if self.duty.limits.duty > 0 else []  # what is begun is lost if the engine dies
+        return [*self._told(), *self._expire(), *begun]
 
     def step(self) -> list[Outbound]:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
@@ -152,8 +150,9 @@ class Engine:
         if not self._running:
             return events
         self._turn += 1
+        began = self._clock()
         try:
-            parts = self._next_batch(_STEP_SECONDS - self._look_ahead())
+            parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
             self._decode(parts)
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
@@ -163,12 +162,22 @@ class Engine:
                 sequence.sampler.close()
             self._running, self._waiting = [], []
             return [*events, *lost, Failed(None, "engine", str(error))]
-        end = 0
+        shares, came, end = tuple(part.share for part in parts), list[Outbound](), 0
         for part in parts:
             end += part.size
             if part.samples:
-                events += self._sample(part, end - part.rows)
-        return events
+                came += self._sample(part, end - part.rows)
+        self._note(began, self._clock() - began, shares)
+        return [*events, *self._told(), *came]
+
+    def _told(self) -> list[Outbound]:
+        news, self._news = self._news, []
+        return news
+
+    def _note(self, began: float, seconds: float, shares: tuple[Share, ...]) -> None:
+        """A step has been computed: whoever counts energy and work is to hear of it."""
+        self._news.append(self.duty.ran(began, seconds, self._chosen, shares))
+        self._chosen = 0
 
     def _expire(self) -> list[Outbound]:
         """End what has taken as long as it may."""
@@ -177,7 +186,7 @@ class Engine:
             if sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
-            elif sequence.late(now):
+            elif sequence.late(now, self.duty.slept):
                 events += self._finish(sequence, "length", sequence.output.finish())
         return events
 
@@ -194,7 +203,7 @@ class Engine:
             assert opened, "there are more sequences in the cache than places"
             sequence.place, sequence.computed = opened
             if sequence.started is None:
-                sequence.started = self._clock()
+                sequence.started, sequence.rested = self._clock(), self.duty.slept
                 events.append(Began(sequence.request.id))
                 sequence.missed = self._why_missed(sequence)
             self._waiting.remove(sequence)
@@ -246,22 +255,17 @@ class Engine:
 
     def _next_batch(self, seconds: float) -> list[Part]:
         """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
+        bounds = Bounds(self._backend.batch, self._backend.rows, seconds, self.duty.limits.prompt_seconds)
         while True:
             for one in self._running:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
-            for guess in (True, False) if self._speculates else (False,):
-                parts = self._plan(seconds, guess)
+            for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
+                parts = plan(self._running, bounds, self._pace, turn=self._turn, guess=guess)
                 if self._cells.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))
             self._crowded = True
-
-    def _plan(self, seconds: float, guess: bool) -> list[Part]:
-        batch, rows = self._backend.batch, self._backend.rows
-        return plan(
-            self._running, turn=self._turn, batch=batch, rows=rows, seconds=seconds, pace=self._pace, guess=guess
-        )
 
     def _decode(self, parts: list[Part]) -> None:
         began = self._clock()
@@ -283,14 +287,7 @@ class Engine:
         """Choose the next token, and those after it as long as it is what was guessed. The logits begin at `row`."""
         sequence, events = part.sequence, list[Outbound]()
         assert sequence.place is not None
-        chosen, logprobs = list[int](), list[Logprob]()
-        while True:
-            token = sequence.sampler.sample(row + len(chosen))
-            if sequence.request.sampling.logprobs is not None:
-                logprobs.append(sequence.sampler.logprob(row + len(chosen), token))
-            chosen.append(token)
-            if self._backend.is_end(token) or part.guesses[len(chosen) - 1 : len(chosen)] != (token,):
-                break
+        chosen, logprobs = sequence.choose(row, part.guesses, self._backend.is_end)
         sequence.computed += len(chosen) - 1
         self._cells.shrink(sequence.place, sequence.computed)
         for number, token in enumerate(chosen):
@@ -302,6 +299,7 @@ class Engine:
 
     def _extend(self, sequence: Sequence, token: int) -> list[Outbound]:
         """Take a sampled token into the sequence, or end it there."""
+        self._chosen += 1
         if sequence.first_token_at is None:
             sequence.first_token_at = self._clock()
             self._misses.remember(sequence.prompt)
@@ -311,7 +309,7 @@ class Engine:
         text = sequence.output.push(self._backend.piece(token))
         if sequence.output.stopped:
             return self._finish(sequence, "stop", text)
-        if sequence.exhausted(self._cells.size, self._clock()):
+        if sequence.exhausted(self._cells.size, self._clock(), self.duty.slept):
             return self._finish(sequence, "length", text + sequence.output.finish())
         return [*sequence.say(text)]
 

@@ -22,6 +22,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.errors import EngineError
+from qwen_edge.frames import encode, inbound_frames
 from qwen_edge.journal import start_logging
 from qwen_edge.kv.disk import Disk
 from qwen_edge.messages import (
@@ -31,6 +32,7 @@ from qwen_edge.messages import (
     Failed,
     Files,
     Inbound,
+    Limits,
     Load,
     Loading,
     Look,
@@ -38,13 +40,12 @@ from qwen_edge.messages import (
     Stop,
     Submit,
     Warm,
-    encode,
-    inbound_frames,
 )
 
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
+_LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine at its idle work
 
 
@@ -112,6 +113,8 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
     """One step and what it leads to; returns the messages that have come meanwhile. Raises EngineError."""
     if events := engine.admit():
         channel.send(events)
+    if engine.duty.rest:
+        return _rest(engine, channel, beat_seconds)
     events = engine.step()
     if events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
         channel.send(events or [Beat()])
@@ -119,13 +122,28 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         return []
     if any(isinstance(event, Done) for event in events):
         pages.look()  # the KV cache may have grown
-        return channel.receive(0.0 if engine.busy else _GRACE)
-    if engine.busy or engine.prepare() or pages.step():
+        return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
+    if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
         return channel.receive(0.0)
-    messages = channel.receive(_WRITING if engine.writing else beat_seconds)
+    messages = _hear(engine, channel, _WRITING if engine.writing else beat_seconds)
     if not messages:
-        engine.rest()
+        engine.tidy()
         pages.look()
+    return messages
+
+
+def _rest(engine: Engine, channel: Channel, beat_seconds: float) -> list[Inbound]:
+    """Compute nothing for as long as the device needs it, or until a message comes."""
+    if channel.silence >= beat_seconds:
+        channel.send([Beat()])
+    return _hear(engine, channel, min(engine.duty.rest, beat_seconds, _LONGEST_REST))
+
+
+def _hear(engine: Engine, channel: Channel, seconds: float) -> list[Inbound]:
+    """The messages that come within so long, in which nothing is computed."""
+    began = time.monotonic()
+    messages = channel.receive(seconds)
+    engine.duty.rested(time.monotonic() - began, busy=engine.busy)
     return messages
 
 
@@ -166,6 +184,8 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.abort(message)
         elif isinstance(message, Warm):
             engine.warm(message)
+        elif isinstance(message, Limits):
+            engine.allow(message)
         elif isinstance(message, Look):
             channel.send([engine.look(message)])
         elif isinstance(message, Stop):

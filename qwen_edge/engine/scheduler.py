@@ -8,6 +8,7 @@ that has just come, but whoever has waited as long as its prompt takes is overta
 from __future__ import annotations
 
 import collections.abc
+import math
 from dataclasses import dataclass, replace
 
 from qwen_edge.engine.pace import Pace
@@ -15,6 +16,7 @@ from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import worth
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.slice import Slice
+from qwen_edge.messages import Share
 
 _LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
 _TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most
@@ -42,6 +44,13 @@ class Part:
         """Tokens whose logits are wanted."""
         return 1 + len(self.guesses) if self.samples else 0
 
+    @property
+    def share(self) -> Share:
+        """What it is of a step, for whoever counts."""
+        decoding = self.sequence.first_token_at is not None
+        prompt, decoded = (0, self.size) if decoding else (self.count, len(self.guesses))
+        return Share(self.sequence.request.id, prompt, decoded)
+
     def slice(self) -> Slice:
         assert self.sequence.place is not None
         at = self.sequence.computed
@@ -49,13 +58,20 @@ class Part:
         return Slice(self.sequence.place, at, tokens, self.rows)
 
 
-def plan(
-    running: list[Sequence], *, turn: int, batch: int, rows: int, seconds: float, pace: Pace, guess: bool
-) -> list[Part]:
-    """The parts of the next batch, of at most `batch` tokens and `rows` rows of logits; `turn` counts the steps. Where
-    answers are being decoded, a step takes no longer than `seconds`, so that none of them stalls behind a long prompt.
-    With `guess`, they get guesses."""
-    due = _due(running, turn)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a step is at most: `batch` tokens, `rows` rows of logits, `seconds` where answers are decoded in it, so that
+    none of them stalls behind a long prompt, and `alone` seconds where there are only prompts."""
+
+    batch: int
+    rows: int
+    seconds: float
+    alone: float = math.inf
+
+
+def plan(running: list[Sequence], bounds: Bounds, pace: Pace, *, turn: int, guess: bool) -> list[Part]:
+    """The parts of the next batch; `turn` counts the steps. With `guess`, they get guesses."""
+    due, batch, rows = _due(running, turn), bounds.batch, bounds.rows
     parts = [Part(one, 1, samples=True) for one in due if one.remaining == 1]
     prompts = [one for one in due if one.remaining > 1]
     streams = len(parts)
@@ -63,7 +79,8 @@ def plan(
         # each of the prompts may end in this batch and needs a row then
         parts = _with_guesses(parts, [], batch, rows - len(prompts), streams, pace, least=turn % _TRY_EVERY == 0)
     taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
-    if parts:
+    seconds = bounds.seconds if parts else bounds.alone
+    if seconds < math.inf:
         total = pace.tokens_within(seconds, outputs)
         batch = min(batch, max(taken + _LEAST, total - total % _TOGETHER))
     slices = _slices(prompts, batch - taken, pace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +34,7 @@ class Sequence:
     ran: int = 0
     unsaid: list[Logprob] = field(default_factory=list)  # not sent yet
     started: float | None = None
+    rested: float = 0.0  # seconds that the engine had rested in all when it was started
     first_token_at: float | None = None
     missed: Miss | None = None
     prompt: Prompt = field(init=False)
@@ -59,15 +61,33 @@ class Sequence:
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
 
-    def exhausted(self, context: int, now: float) -> bool:
+    def exhausted(self, context: int, now: float, rested: float) -> bool:
         """Whether the answer is as long as it may be, in tokens or seconds, or the context is full."""
-        return self.generated >= self.request.max_tokens or self.late(now) or len(self.tokens) >= context
+        return self.generated >= self.request.max_tokens or self.late(now, rested) or len(self.tokens) >= context
 
-    def late(self, now: float) -> bool:
-        return self.started is not None and now - self.started >= self.request.max_seconds
+    def late(self, now: float, rested: float) -> bool:
+        """Whether it has taken as long as it may; the engine has rested so long since its beginning."""
+        if self.started is None:
+            return False
+        took, rests = now - self.started, rested - self.rested
+        return took >= self.request.max_seconds or took - rests >= self.request.work_seconds
 
     def waited_too_long(self, now: float) -> bool:
         return self.started is None and now - self.arrived >= self.request.wait_seconds
+
+    def choose(
+        self, row: int, guesses: tuple[int, ...], is_end: Callable[[int], bool]
+    ) -> tuple[list[int], list[Logprob]]:
+        """The next token, from the logits at place `row` of the last batch, and those after it as long as it is what
+        was guessed; and how likely they were, if that was asked for."""
+        chosen, logprobs = list[int](), list[Logprob]()
+        while True:
+            token = self.sampler.sample(row + len(chosen))
+            if self.request.sampling.logprobs is not None:
+                logprobs.append(self.sampler.logprob(row + len(chosen), token))
+            chosen.append(token)
+            if is_end(token) or guesses[len(chosen) - 1 : len(chosen)] != (token,):
+                return chosen, logprobs
 
     def say(self, text: str) -> list[Tokens]:
         """The message with this text and the logprobs that wait, if there are any."""

@@ -123,6 +123,9 @@ class LlamaBackend:
         self._context.fit(cells)
         give_back()
 
+    def use_threads(self, share: float) -> None:
+        self._context.use_threads(max(1, round(share * self._load.threads)))
+
     def sampler(self, settings: Sampling) -> Sampler:
         return Sampler(settings, self._context, self._vocab)
 

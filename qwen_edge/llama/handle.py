@@ -85,6 +85,11 @@ class Handle:
         self.share(self.sequences, sequence, start, end)
         self.forget(self.sequences, 0, -1)
 
+    def use_threads(self, count: int) -> None:
+        """From the next batch on, also in another cache."""
+        self._params.n_threads = self._params.n_threads_batch = count
+        C.llama_set_n_threads(self._context, count, count)
+
     def close(self) -> None:
         if self._context:
             C.llama_free(self._context)
@@ -101,6 +106,7 @@ class Handle:
 
     def _take(self, context: Any) -> None:
         self._context = context
+        self.use_threads(self._params.n_threads)  # it may have been made while others were allowed
         self._room = int(C.llama_n_ctx_seq(self._context))  # rounded up by llama.cpp
         self._memory = C.llama_get_memory(self._context)
 

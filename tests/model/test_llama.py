@@ -3,6 +3,7 @@
 import unicodedata
 from types import SimpleNamespace
 
+import llama_cpp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -494,6 +495,24 @@ def test_the_same_seed_says_the_same_and_another_something_else(backend):
     hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0}
     assert say(backend, Sampling(seed=1, **hot)) == say(backend, Sampling(seed=1, **hot))
     assert say(backend, Sampling(seed=1, **hot)) != say(backend, Sampling(seed=2, **hot))
+
+
+def test_fewer_threads_say_the_same_also_in_a_cache_that_has_grown_since(model):
+    few, all_of_them = (Context(model, load(model.path, context=1000, batch=64), room=256) for _ in range(2))
+    try:
+        few.use_threads(1)
+        for position in range(0, 600, 50):
+            tokens = [40 + i % 60 for i in range(position, position + 50)]
+            for context in (few, all_of_them):
+                context.make_room(position + 50)
+                context.decode([Slice(0, position, tokens, logits=True)])
+            assert llama_cpp.llama_n_threads(few._context) == 1
+            assert np.allclose(few.logits(49), all_of_them.logits(49), atol=1e-3), position
+        few.use_threads(2)
+        assert llama_cpp.llama_n_threads(few._context) == 2
+    finally:
+        few.close()
+        all_of_them.close()
 
 
 def test_greedy_takes_the_largest_logit(backend):

@@ -3,22 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.messages import (
-    Abort,
-    Beat,
-    Done,
-    Failed,
-    Load,
-    Markers,
-    Sampling,
-    Segment,
-    Stop,
-    Submit,
-    Tokens,
-    encode,
-    inbound_frames,
-    outbound_frames,
-)
+from qwen_edge.frames import encode, inbound_frames, outbound_frames
+from qwen_edge.messages import Abort, Beat, Done, Failed, Load, Markers, Sampling, Segment, Stop, Submit, Tokens
 from tests.cuts import cut
 
 texts = st.text(max_size=40)

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 
-from qwen_edge.messages import Abort, Began, Failed, encode
+from qwen_edge.frames import encode
+from qwen_edge.messages import Abort, Began, Failed
 from qwen_edge.process import Link
 
 
