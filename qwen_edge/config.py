@@ -77,6 +77,24 @@ class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_per_day: Annotated[int, msgspec.Meta(ge=0)] = 2_000_000_000
 
 
+class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Heat, power and energy. `source` is where temperatures and watts are read; `target_celsius` and `pause_celsius`
+    None: what the board's own trip points suggest; `watts` is a limit for the whole board. On battery the engine
+    computes for no more than `battery_duty` of the time, and only for people below a level of `battery_reserve`.
+    `joules_per_hour` by client, `*` being all others."""
+
+    source: Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"] = "auto"
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=5)] = 1.0
+    target_celsius: Annotated[float, msgspec.Meta(ge=30, le=95)] | None = None
+    pause_celsius: Annotated[float, msgspec.Meta(ge=35, le=105)] | None = None
+    watts: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    battery_duty: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+    battery_reserve: _Fraction = 0.1
+    joules_per_hour: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
+    trace: str | None = None
+    trace_speed: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+
+
 class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a request gets that does not say otherwise. None leaves it to the model: its template, its defaults."""
 
@@ -99,6 +117,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerConfig = ServerConfig()
     chat: ChatConfig = ChatConfig()
     remember: RememberConfig = RememberConfig()
+    device: DeviceConfig = DeviceConfig()
 
 
 def load_config(file: Path | None) -> Config:

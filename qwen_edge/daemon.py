@@ -9,19 +9,19 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from qwen_edge.config import LOOPBACK, Config, EngineConfig, RememberConfig
+from qwen_edge.config import Config, EngineConfig, RememberConfig
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
+from qwen_edge.keys import Keys, read_keys
 from qwen_edge.messages import Files, Load, Ready, Tuning
 from qwen_edge.paths import find_model, memory_folder, state_folder
 from qwen_edge.process import Patience
@@ -29,7 +29,13 @@ from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 from qwen_edge.tuning import keep, recall
 
+if TYPE_CHECKING:
+    from qwen_edge.climate import Climate
+    from qwen_edge.sensing import Found
+
 log = logging.getLogger(__name__)
+
+_TELL_SECONDS = 5.0
 
 
 def serve(config: Config, say: Callable[[str], None]) -> None:
@@ -46,33 +52,6 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     )
     engine.spawn()
     asyncio.run(Daemon(config, model, keys, engine, notifier).run(say))
-
-
-def read_keys(config: Config) -> frozenset[str]:
-    """The API keys, one a line, from the configured file or from systemd's credential `api-keys`. Raises ConfigError.
-
-    Binding to anything but loopback without a key is refused: it would hand the device to the whole network.
-    """
-    file = config.server.api_keys_file
-    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "api-keys"
-    keys = _keys_in(Path(file).expanduser()) if file else _keys_in(credential) if credential.is_file() else frozenset()
-    if file and not keys:
-        raise ConfigError(f"server.api_keys_file: {file} holds no key. Write one a line.")
-    if not keys and config.server.host not in LOOPBACK:
-        raise ConfigError(
-            f"server.host is {config.server.host}, which others can reach, and there is no key. "
-            "Set server.api_keys_file, or keep server.host at 127.0.0.1."
-        )
-    return keys
-
-
-def _keys_in(file: Path) -> frozenset[str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
-    stripped = (line.strip() for line in lines)
-    return frozenset(line for line in stripped if line and not line.startswith("#"))
 
 
 def files(config: RememberConfig) -> Files | None:
@@ -138,18 +117,28 @@ class Daemon:
     """One life, on one event loop."""
 
     def __init__(
-        self, config: Config, model: Path, keys: frozenset[str], engine: Supervisor, notifier: Notifier
+        self,
+        config: Config,
+        model: Path,
+        keys: Keys,
+        engine: Supervisor,
+        notifier: Notifier,
+        find: Callable[[], Found] | None = None,
     ) -> None:
+        """`find` makes the source of telemetry; None: what the settings say."""
         self._config = config
         self._model = model
         self._keys = keys
         self._engine = engine
         self._notifier = notifier
+        self._find = find
+        self._status = ""  # once it serves
 
     async def run(self, say: Callable[[str], None]) -> None:
         """Load, listen, serve, stop. While the model loads, /health answers 503."""
         from aiohttp import web
 
+        from qwen_edge.climate import Climate
         from qwen_edge.server.app import make_app
         from qwen_edge.server.state import State
 
@@ -157,8 +146,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         engine = asyncio.create_task(self._engine.run())
-        watchdog = asyncio.create_task(self._watchdog())
-        state = State(self._config, self._engine, self._model.stem, self._keys)
+        climate = Climate(self._engine, self._config.device, find=self._find)
+        others = [asyncio.create_task(one) for one in (self._watchdog(), climate.run(), self._tell(climate))]
+        state = State(self._config, self._engine, climate, self._model.stem, self._keys)
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
@@ -174,7 +164,8 @@ class Daemon:
                 await self._first_of(self._stop.wait(), engine)
             await self._drain(state, server)
         finally:
-            watchdog.cancel()
+            for task in others:
+                task.cancel()
             await runner.cleanup()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
@@ -221,6 +212,7 @@ class Daemon:
         status = f"{address}  {self._model.stem}  {size}{where}, {model.threads} threads"
         seconds = time.time() - psutil.Process().create_time()
         say(f"qwen-edge {version('qwen-edge')}  {status}  ready in {seconds:.2f} s")
+        self._status = status
         self._notifier.ready(status)
 
     def _memory(self, model: Ready) -> str:
@@ -260,6 +252,13 @@ class Daemon:
                 if self._engine.absence < patience:
                     self._notifier.alive()
             await asyncio.sleep(min(interval / 4, 10.0) if interval else 10.0)
+
+    async def _tell(self, climate: Climate) -> None:
+        """Let the service manager know how the device is."""
+        while True:
+            await asyncio.sleep(_TELL_SECONDS)
+            if self._status and not self._stop.is_set():
+                self._notifier.status(f"{self._status}  {climate.words}")
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

@@ -92,6 +92,23 @@ def unavailable(message: str, retry_after: int) -> RequestError:
     return RequestError(message, status=503, kind="server_error", code="unavailable", retry_after=retry_after)
 
 
+def too_hot(who: str, device: str, retry_after: int) -> RequestError:
+    """The device must cool down, or save its battery, before it takes more work of these."""
+    return unavailable(f"The device takes no {who} now ({device}).", retry_after)
+
+
+def over_budget(client: str, retry_after: int) -> RequestError:
+    """The client has spent more joules than its hour has."""
+    return RequestError(
+        f"{client or 'This client'} has spent more energy than device.joules_per_hour allows. "
+        f"It may ask again in {retry_after} s.",
+        status=429,
+        kind="rate_limit_error",
+        code="energy_budget_exceeded",
+        retry_after=retry_after,
+    )
+
+
 def no_such_model(asked: str, served: str) -> RequestError:
     """The client names a model that is not the one served here."""
     return RequestError(

@@ -18,6 +18,7 @@ import msgspec
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
+from qwen_edge.climate import Climate
 from qwen_edge.errors import EngineError, RequestError, unavailable
 from qwen_edge.merge import merged
 from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
@@ -40,9 +41,13 @@ _MISSED: dict[MissReason, str] = {
 class ChatService:
     """Answers chat requests with the engine's model. Used on the daemon's event loop."""
 
-    def __init__(self, engine: Supervisor, *, max_pending: int, wait_seconds: float, answer_seconds: float) -> None:
-        """`max_pending` requests may be running or waiting. One may wait so many seconds, and then take so many."""
+    def __init__(
+        self, engine: Supervisor, climate: Climate, *, max_pending: int, wait_seconds: float, answer_seconds: float
+    ) -> None:
+        """`max_pending` requests may be running or waiting. One may wait so many seconds, and then compute for so
+        many."""
         self._engine = engine
+        self._climate = climate
         self._max_pending = max_pending
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
@@ -67,6 +72,7 @@ class ChatService:
         """Yield the answer as it comes, Finish last. With the `first` of several the conversation is expected to go on;
         the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
         model = self._ready_model()
+        priority = self._climate.admit(request.priority, request.client)
         template = self._template_of(model)
         prompt = template.render(request)
         reasons = opens_reasoning(prompt)
@@ -75,11 +81,13 @@ class ChatService:
             prompt=prompt,
             sampling=request.sampling,
             max_tokens=request.max_tokens or model.context,
-            max_seconds=min(request.max_seconds or _EVER, self._answer_seconds),
+            max_seconds=request.max_seconds or _EVER,
+            work_seconds=self._answer_seconds,
             stop=request.stop,
             reasoning=template.reasoning,
             reasons=reasons,
-            priority=request.priority,
+            priority=priority,
+            client=request.client,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
             pin_seconds=request.pin_seconds,
@@ -106,7 +114,7 @@ class ChatService:
                     if first:
                         asyncio.get_running_loop().call_soon(self._look_ahead, template, request, said)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, event, tuple(logprobs))
+                    yield Finish(reason, event, self._climate.joules(event.id), tuple(logprobs))
 
     def _look_ahead(self, template: ChatTemplate, request: ChatRequest, said: Sequence[Delta]) -> None:
         """Let the engine read the conversation as its next turn will show it, while nobody waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -144,6 +145,17 @@ class Server:
             raise UserError(f"{url} is no address of a server: it should begin like http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
             raise UnreachableError(f"{url} cannot be reached: {error}. Is the server running?") from None
+
+
+@asynccontextmanager
+async def servers_at(urls: Sequence[str]) -> AsyncIterator[list[Server]]:
+    """Those at these URLs, with a connection for each question: some close one that is kept just when it is used
+    again. The key in the environment (QWEN_EDGE_API_KEY), if there is one, is sent to all of them."""
+    key = os.environ.get("QWEN_EDGE_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    connector, timeout = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as http:
+        yield [Server(url, http) for url in urls]
 
 
 def _has_text(chunk: dict[str, Any]) -> bool:

@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
 
-import aiohttp
-
-from qwen_edge.bench.client import Server
+from qwen_edge.bench.client import Server, servers_at
 from qwen_edge.bench.processes import quiet, resident
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.start import running
@@ -42,12 +40,8 @@ async def measure(
     work that is not slow. `say` hears what is being done. `start` has a command for each URL, or none: they run as long
     as this does. Raises UserError if a server cannot be started or measured."""
     results = Results(urls)
-    # a connection for each question: some servers close one that is kept just when it is used again
-    connector = aiohttp.TCPConnector(force_close=True)
     async with AsyncExitStack() as stack:
-        session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
-        http = await stack.enter_async_context(session)
-        servers = [Server(url, http) for url in urls]
+        servers = await stack.enter_async_context(servers_at(urls))
         if start:
             # one has loaded before the next begins, so that each has the machine for itself
             for server, url, command in zip(servers, urls, start, strict=True):

@@ -16,8 +16,9 @@ class ChatRequest:
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
     the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
     answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server.
-    `conversation` is the client's name for the conversation, or empty; for `pin_seconds` it should stay in memory. What
-    is marked `volatile` in system messages is rendered with the last question (chat/volatile.py)."""
+    `client` is the name of whoever asks, and `conversation` the client's name for the conversation; both may be empty.
+    For `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
+    question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -32,6 +33,7 @@ class ChatRequest:
     choices: int = 1
     wait_seconds: float | None = None
     max_seconds: float | None = None
+    client: str = ""
     conversation: str = ""
     pin_seconds: float = 0.0
     volatile: bool = False
@@ -64,10 +66,12 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer. `reason` is OpenAI's finish_reason: stop, length or tool_calls."""
+    """The end of an answer. `reason` is OpenAI's finish_reason: stop, length or tool_calls. `joules` are what it took,
+    where that is measured."""
 
     reason: str
     done: Done
+    joules: float | None = None
     logprobs: tuple[Logprob, ...] = ()
 
 

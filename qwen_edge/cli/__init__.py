@@ -11,7 +11,7 @@ import click
 
 from qwen_edge.errors import UserError
 
-_VERBS = ("bench", "cache", "convert", "doctor", "serve", "tune")
+_VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "tune")
 
 
 class _Verbs(click.Group):

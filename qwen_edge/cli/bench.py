@@ -85,7 +85,8 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
 def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
     """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, one or several side by side.
 
-    They are asked in turn, after a first question that does not count, and the first is compared with the others.
+    They are asked in turn, after a first question that does not count, and the first is compared with the others. Where
+    keys are configured, put one into the environment as QWEN_EDGE_API_KEY.
     """
     _check(urls, as_article, options)
     measuring = measure(

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from qwen_edge.errors import NotNowError, UserError
-
-_SECONDS = 120.0  # an engine that sleeps has to load its model
+from qwen_edge.cli.asking import DEFAULT, ask, path_at
 
 
 @click.group("cache")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The daemon's address.")
+@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address.")
 @click.pass_context
 def command(context: click.Context, url: str) -> None:
     """Show what the daemon remembers of conversations, forget some of it, or keep it.
 
     Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
-    context.obj = url.rstrip("/").removesuffix("/v1") + "/v1/cache"
+    context.obj = path_at(url, "/v1/cache")
 
 
 @command.command("ls")
@@ -54,28 +49,8 @@ def pin(url: str, key: str, hours: float) -> None:
 
 
 def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Raises NotNowError without a daemon, UserError when it refuses."""
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("QWEN_EDGE_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
-    data = json.dumps(body).encode() if body is not None else None
-    try:
-        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the user's own address
-        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
-            kept: list[dict[str, Any]] = json.load(response)["data"]
-            return kept
-    except urllib.error.HTTPError as error:
-        with error:
-            raise UserError(_complaint(error)) from None
-    except (OSError, ValueError) as error:
-        raise NotNowError(f"There is no qwen-edge at {url}: {error}. Is it running? Say where with --url.") from None
-
-
-def _complaint(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.url} answers {error.code}. Is this a qwen-edge? Say where it is with --url."
+    kept: list[dict[str, Any]] = ask(method, url, body)["data"]
+    return kept
 
 
 def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:

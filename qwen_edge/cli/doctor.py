@@ -6,6 +6,7 @@ import errno
 import http.client
 import json
 import platform
+import queue
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -21,15 +22,19 @@ from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.daemon import load_message
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.device.memory import available_bytes
+from qwen_edge.device.reader import Heard, Reader
+from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
 from qwen_edge.remedies import install_bindings, rebuild_bindings
+from qwen_edge.sensing import find_source
 from qwen_edge.tuning import recall
 
 if TYPE_CHECKING:
     from qwen_edge.llama.plan import MemoryPlan
 
+_SENSOR_SECONDS = 12.0  # jtop takes some to start
 _SHORTEST = 512  # tokens of context: less is no use
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
 _COMPILERS = ("c++", "g++", "clang++")
@@ -76,6 +81,7 @@ def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Fin
     else:
         yield from _guarded(lambda: _model(path, verify=verify))
         yield from _guarded(lambda: _memory(config, path, running=running))
+    yield from _device(config)
     yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
 
 
@@ -151,6 +157,42 @@ def _memory(config: Config, path: Path, *, running: bool) -> Iterator[Finding]:
         yield Finding("note", f"{what}, and the daemon that runs holds part of the rest", "stop it to know for sure")
     else:
         yield Finding("bad", f"{what}: {(plan.total - available) / 1e6:.0f} MB too many", _smaller(plan, available))
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    """What is known of heat and power: nothing is no reason not to run, but nothing is done about them either."""
+    try:
+        source, words = find_source(config.device)
+    except TelemetryError as error:
+        yield Finding("bad", f"telemetry: {error}")
+        return
+    if source is None:
+        remedy = "" if config.device.source in ("auto", "none") else "see device.source in docs/settings.md"
+        yield Finding("note", f"telemetry: {words}: heat and power are left to the hardware", remedy)
+        return
+    heard = queue.Queue[Heard]()
+    reader = Reader(lambda: (source, words), heard.put)
+    reader.start()
+    try:
+        heard.get()  # that it has been found
+        sample = heard.get(timeout=_SENSOR_SECONDS)
+    except queue.Empty:
+        yield Finding("bad", f"telemetry: {words}: it does not answer", "choose another device.source, or none")
+    else:
+        if isinstance(sample, Telemetry):
+            yield Finding("ok", f"telemetry: {words}: {_sensed(sample)}")
+        else:
+            yield Finding("bad", f"telemetry: {words}", str(sample))
+    finally:
+        reader.stop()
+
+
+def _sensed(sample: Telemetry) -> str:
+    """What a sample has, and what it has not, in words."""
+    known = [f"tj {sample.tj:.1f} C" if sample.tj is not None else "no temperature"]
+    known.append(f"{sample.watts:.1f} W" if sample.watts is not None else "no power, so no joules either")
+    missing = f" ({'; '.join(sample.missing)})" if sample.missing else ""
+    return ", ".join([*known, *([f"mode {sample.mode}"] if sample.mode else [])]) + missing
 
 
 def _smaller(plan: MemoryPlan, available: int) -> str:

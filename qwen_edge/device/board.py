@@ -30,8 +30,8 @@ class Fan:
 
 
 class PowerMode:
-    """nvpmodel's name of the mode, from files that anybody may read. The same number is another mode on another
-    board."""
+    """nvpmodel's name of the mode, from files that anybody may read. `modes` are all there are, by number; the same
+    number is another mode on another board."""
 
     def __init__(self, root: Path) -> None:
         self._status = root / "var/lib/nvpmodel/status"
@@ -39,11 +39,11 @@ class PowerMode:
             text = (root / "etc/nvpmodel.conf").read_text(errors="replace")
         except OSError:
             text = ""
-        self._names = {int(number): name for number, name in _MODE.findall(text)}
+        self.modes = {int(number): name for number, name in _MODE.findall(text)}
 
     def read(self) -> str | None:
         number = re.search(r"pmode:(\d+)", word(self._status))
-        return self._names.get(int(number[1])) if number else None
+        return self.modes.get(int(number[1])) if number else None
 
 
 class PowerEvents:

@@ -7,7 +7,6 @@ grows while nothing comes.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import select
 import threading
@@ -66,7 +65,7 @@ class Jtop:
         with self._reading:
             left = self._not_before - self._clock()
             if left > 0:
-                raise TelemetryError(f"{self._reason} (asked again in {math.ceil(left)} s)")
+                raise TelemetryError(self._reason, left)
             try:
                 sample = self._newest(self._side or self._begin())
             except TelemetryError as error:

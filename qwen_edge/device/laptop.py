@@ -32,6 +32,7 @@ class Laptop:
     ) -> None:
         self._root, self._clock = root, clock
         self._zones: dict[str, Zone] = {}
+        self._witnesses: list[str] = []
         self._load = ProcessorLoad(root)
         self._rapl = Rapl(root, clock)
         self._nvidia = Nvidia(nvml) if nvml else None
@@ -58,7 +59,7 @@ class Laptop:
         throttled = [*braking(look, self._brakes), *self._throttling(look)]
         used, total = memory_bytes(self._root)
         self._gone = look.gone
-        hottest = [temperatures[name] for name in witnesses(temperatures)]
+        hottest = [temperatures[name] for name in self._witnesses if name in temperatures]
         heat = {name: float(card.celsius) for name, card in cards.items() if card.celsius is not None}
         return Telemetry(
             source=self.name,
@@ -106,8 +107,10 @@ class Laptop:
         self._supplies = Supplies(self._root)
         self._brakes = find_brakes(self._root)
         self._processor = ProcessorClock(self._root)
-        own = [self._zones[name].trips for name in witnesses(self._zones)]
+        # the same ones for good: another place may stay cool, whatever is computed
+        self._witnesses = self._witnesses or witnesses(self._zones)
         cards = self._nvidia.trips if self._nvidia else []
+        own = [self._zones[name].trips for name in self._witnesses]
         # what is not set for the places that count is as the other zones have it
         self._trips = first_known(lowest([*own, *cards]), lowest(zone.trips for zone in self._zones.values()))
 

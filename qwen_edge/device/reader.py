@@ -1,5 +1,5 @@
 """Reads a source in a thread of its own, so that a sensor that hangs stalls nobody: who waits for a sample only sees
-the last one grow old."""
+the last one grow old. The source is looked for there, too, as that touches sensors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from qwen_edge.device.telemetry import Source, Telemetry, TelemetryError
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 0.5
+_LOOK_AGAIN = 30.0  # seconds: a driver may come late
+
+
+class Sought(NamedTuple):
+    """A source was looked for: `words` tell which there is, or why there is none."""
+
+    words: str
+    found: bool
 
 
 class Power(NamedTuple):
@@ -23,30 +31,35 @@ class Power(NamedTuple):
     watts: float
 
 
+Heard = Sought | Telemetry | TelemetryError | Power
+
+
 class Reader:
-    """`hear` gets every sample, or why there is none, and every power, in this thread: it must not block. `latest` is
-    the last sample there was.
+    """`find` gives the source, and words on it; where there is none it is asked again after a while. `hear` gets what
+    it found, every sample, or why there is none, and every power, in this thread: it must not block.
 
     The others may be called by any thread. A thread that is stuck in a sensor when it is stopped stays behind, as a
     daemon, and says nothing any more."""
 
     def __init__(
         self,
-        source: Source,
-        hear: Callable[[Telemetry | TelemetryError | Power], None],
+        find: Callable[[], tuple[Source | None, str]],
+        hear: Callable[[Heard], None],
         *,
         interval: float = 1.0,
         power_interval: float = 0.2,
+        look_again: float = _LOOK_AGAIN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.latest: Telemetry | None = None
-        self._source, self._hear = source, hear
-        self._interval, self._power_interval, self._clock = interval, power_interval, clock
+        self._find, self._hear = find, hear
+        self._interval, self._power_interval, self._look_again = interval, power_interval, look_again
+        self._clock = clock
+        self._source: Source | None = None
         self._wake = threading.Event()
         self._stopped = False
         self._busy = False
         self._logged: set[type[Exception]] = set()
-        self._thread = threading.Thread(target=self._run, name=f"telemetry {source.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -55,9 +68,10 @@ class Reader:
         """Close the source. Returns within half a second, whatever the source does."""
         self._stopped = True
         self._wake.set()
-        closing = threading.Thread(target=self._source.close, name="telemetry closing", daemon=True)
-        closing.start()
-        closing.join(_STOP_SECONDS / 2)
+        if source := self._source:
+            closing = threading.Thread(target=source.close, name="telemetry closing", daemon=True)
+            closing.start()
+            closing.join(_STOP_SECONDS / 2)
         if self._thread.ident is not None:
             self._thread.join(_STOP_SECONDS / 2)
 
@@ -67,34 +81,44 @@ class Reader:
             self._busy = busy
             self._wake.set()
 
-    def age(self) -> float | None:
-        """Seconds since the latest sample was read; None before the first."""
-        latest = self.latest
-        return None if latest is None else self._clock() - latest.at
-
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._stopped and self._source is None:
+            self._tell(self._look())
+            self._rest_until(self._clock() + (0.0 if self._source else self._look_again))
+        while not self._stopped and self._source:
             due = self._clock() + self._interval
-            self._tell(self._sample())
-            while not self._stopped and (left := due - self._clock()) > 0:
-                self._wake.wait(min(left, self._power_interval) if self._busy else left)
-                self._wake.clear()
-                if self._busy and self._clock() < due:
-                    self._tell_power()
+            self._tell(self._sample(self._source))
+            self._rest_until(due, self._source)
 
-    def _sample(self) -> Telemetry | TelemetryError:
+    def _rest_until(self, due: float, source: Source | None = None) -> None:
+        """Until then, or until it is stopped; the power of a source meanwhile, if that is wanted."""
+        while not self._stopped and (left := due - self._clock()) > 0:
+            self._wake.wait(min(left, self._power_interval) if self._busy and source else left)
+            self._wake.clear()
+            if source and self._busy and self._clock() < due:
+                self._tell_power(source)
+
+    def _look(self) -> Sought | TelemetryError:
         try:
-            self.latest = sample = self._source.read()
+            self._source, words = self._find()
         except TelemetryError as error:
             return error
         except Exception as error:
             return self._bug(error)
-        return sample
+        return Sought(words, self._source is not None)
 
-    def _tell_power(self) -> None:
+    def _sample(self, source: Source) -> Telemetry | TelemetryError:
+        try:
+            return source.read()
+        except TelemetryError as error:
+            return error
+        except Exception as error:
+            return self._bug(error)
+
+    def _tell_power(self, source: Source) -> None:
         at = self._clock()
         try:
-            watts = self._source.watts()
+            watts = source.watts()
         except TelemetryError:
             return  # the next sample says why
         except Exception as error:
@@ -103,7 +127,7 @@ class Reader:
         if watts is not None:
             self._tell(Power(at, watts))
 
-    def _tell(self, heard: Telemetry | TelemetryError | Power) -> None:
+    def _tell(self, heard: Heard) -> None:
         if not self._stopped:
             self._hear(heard)
 
@@ -111,5 +135,5 @@ class Reader:
         """Log it whole, once of each kind: it may come back every second."""
         if type(error) not in self._logged:
             self._logged.add(type(error))
-            log.error("telemetry by %s failed: this is a bug in qwen-edge", self._source.name, exc_info=error)
-        return TelemetryError(f"Telemetry by {self._source.name} failed ({error!r}): this is a bug in qwen-edge.")
+            log.error("telemetry failed: this is a bug in qwen-edge", exc_info=error)
+        return TelemetryError(f"Telemetry failed ({error!r}): this is a bug in qwen-edge.")

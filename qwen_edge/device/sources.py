@@ -59,7 +59,10 @@ def _jtop(interval: float, root: Path, clock: Callable[[], float]) -> tuple[Sour
     """systemd's side process where its socket is, so that this one need not be in group jtop."""
     path = root / SERVICE_SOCKET.relative_to("/")
     if path.is_socket():
-        return Jtop(lambda: SideService(path), interval, clock=clock), f"jtop: by qwen-edge-jtop.socket ({path})"
+        # it speaks once a second, whatever we would like
+        return Jtop(
+            lambda: SideService(path), max(1.0, interval), clock=clock
+        ), f"jtop: by qwen-edge-jtop.socket ({path})"
     return Jtop(side_process(interval, root=root), interval, clock=clock), "jtop: by a process of our own"
 
 

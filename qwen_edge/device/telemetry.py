@@ -14,7 +14,12 @@ from qwen_edge.errors import UserError
 
 
 class TelemetryError(UserError):
-    """A source that cannot be read now; one sentence that says what to do. Reading it again later may go well."""
+    """A source that cannot be read now; one sentence that says what to do. Reading it again later may go well: it is
+    tried again in so many seconds, 0 if it has been tried just now."""
+
+    def __init__(self, reason: str, again: float = 0.0) -> None:
+        super().__init__(reason)
+        self.again = again
 
 
 class Clock(msgspec.Struct, frozen=True):

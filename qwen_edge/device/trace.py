@@ -36,8 +36,8 @@ class Trace:
         sample, at = self._now()
         return msgspec.structs.replace(sample, source=self.name, at=at)
 
-    def watts(self) -> float | None:
-        return self._now()[0].watts
+    def watts(self) -> None:
+        """Between two samples nothing was recorded."""
 
     def close(self) -> None:
         pass

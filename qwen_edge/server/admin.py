@@ -1,7 +1,8 @@
-"""What is served, whether it can be, and how it goes: /v1/models, /health and /metrics."""
+"""What is served, whether it can be, and how it goes: /v1/models, /v1/device, /health and /metrics."""
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from qwen_edge.errors import no_such_model, unavailable
@@ -38,6 +39,19 @@ async def metrics(request: web.Request) -> web.Response:
     """For Prometheus and its like."""
     content_type, text = request.app[STATE].metrics.page()
     return web.Response(body=text, headers={"Content-Type": content_type})
+
+
+async def device(request: web.Request) -> web.Response:
+    """Temperatures, watts, what the governor allows, joules: what `qwen-edge status` shows."""
+    state = request.app[STATE]
+    body = {
+        "object": "device",
+        "model": state.model_name,
+        "engine": state.engine.state,
+        **msgspec.structs.asdict(state.climate.report),
+        "cache": state.metrics.cache,
+    }
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _card(state: State) -> openai.Json:

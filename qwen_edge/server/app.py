@@ -20,6 +20,7 @@ def make_app(state: State) -> web.Application:
     app.router.add_get("/v1/cache", cache.list_kept)
     app.router.add_delete("/v1/cache/{key}", cache.forget)
     app.router.add_post("/v1/cache/{key}/pin", cache.pin)
+    app.router.add_get("/v1/device", admin.device)
     app.router.add_get("/health", admin.health)
     app.router.add_get("/metrics", admin.metrics)
     return app

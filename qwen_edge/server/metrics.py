@@ -13,6 +13,7 @@ from typing import get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from qwen_edge import supervisor
 from qwen_edge.chat.messages import Delta, Finish
@@ -23,14 +24,15 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
 
 class Metrics:
-    """Counts what it is told, and asks the engine's supervisor for the rest."""
+    """Counts what it is told, and asks the engine's supervisor, and `others`, for the rest."""
 
-    def __init__(self, engine: supervisor.Supervisor) -> None:
+    def __init__(self, engine: supervisor.Supervisor, *others: Collector) -> None:
         self._registry = registry = _Registry()
-        registry.register(_Engine(engine))
+        for collector in (_Engine(engine), *others):
+            registry.register(collector)
         self._requests = Counter(
             "qwen_edge_requests",
-            "HTTP requests ended, by class of status; those to /health and /metrics are not counted",
+            "HTTP requests ended, by class of status; those to /health, /metrics and /v1/device are not",
             ["status"],
             registry=registry,
         )
@@ -92,6 +94,15 @@ class Metrics:
             if 0 < len(finishes) < choices:
                 self._count(finishes)
 
+    @property
+    def cache(self) -> dict[str, int]:
+        """Tokens of prompts since the start, and how many of them were in the KV cache."""
+        names = {
+            "prompt_tokens": "qwen_edge_prompt_tokens_total",
+            "cached_tokens": "qwen_edge_cached_prompt_tokens_total",
+        }
+        return {name: int(self._registry.get_sample_value(total) or 0) for name, total in names.items()}
+
     def page(self) -> tuple[str, bytes]:
         """The content type and the text."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
@@ -118,7 +129,7 @@ class _Registry(CollectorRegistry):
             yield metric
 
 
-class _Engine:
+class _Engine(Collector):
     """What the supervisor knows at the moment."""
 
     def __init__(self, engine: supervisor.Supervisor) -> None:

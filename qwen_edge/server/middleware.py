@@ -5,7 +5,6 @@ The only place where an exception becomes a response.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,14 +16,14 @@ from yarl import URL
 from qwen_edge.config import LOOPBACK
 from qwen_edge.errors import RequestError, UserError, internal_error, stopping
 from qwen_edge.server import openai
-from qwen_edge.server.state import STATE
+from qwen_edge.server.state import CLIENT, STATE
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _OPEN_PATHS = {"/health"}  # supervisors and load balancers ask without a key
-_UNCOUNTED = {"/health", "/metrics"}  # asked by machines all day long, they would drown the others
+_UNCOUNTED = {"/health", "/metrics", "/v1/device"}  # asked all day long, they would drown others
 
 
 @web.middleware
@@ -78,11 +77,12 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         # aiohttp keeps bytes that are no UTF-8 as surrogates
         token = given.strip().encode(errors="surrogateescape")
-        matches = [hmac.compare_digest(token, key.encode()) for key in state.api_keys]
-        if kind.lower() != "bearer" or not any(matches):
+        owner = state.api_keys.owner(token)
+        if kind.lower() != "bearer" or owner is None:
             raise RequestError(
                 "A valid API key is needed: send 'Authorization: Bearer <key>'.", status=401, code="invalid_api_key"
             )
+        request[CLIENT] = owner
     if state.stopping and request.method == "POST":
         raise stopping()
     return await handler(request)

@@ -88,11 +88,16 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
 def usage(finishes: Sequence[Finish]) -> Json:
     """The counts of all answers to a request; they have its prompt in common."""
     first, completion = finishes[0].done, sum(finish.done.completion_tokens for finish in finishes)
+    joules = [finish.joules for finish in finishes if finish.joules is not None]
+    energy: Json = {}
+    if len(joules) == len(finishes) and sum(joules) > 0:
+        energy = {"energy_joules": sum(joules), "tokens_per_joule": completion / sum(joules)}
     return {
         "prompt_tokens": first.prompt_tokens,
         "completion_tokens": completion,
         "total_tokens": first.prompt_tokens + completion,
         "prompt_tokens_details": {"cached_tokens": min(finish.done.cached_tokens for finish in finishes)},
+        **energy,
     }
 
 

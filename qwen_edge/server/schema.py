@@ -176,8 +176,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatRequest:
-    """Fill in what the body leaves open: from the configuration first, then from the model's own defaults."""
+def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig, client: str) -> ChatRequest:
+    """Fill in what the body leaves open: from the configuration first, then from the model's own defaults. `client` is
+    the name of whoever asks."""
     arguments = dict(body.chat_template_kwargs or {})
     if taken := {"messages", "tools", "add_generation_prompt"} & set(arguments):
         raise RequestError(f"chat_template_kwargs may not set {sorted(taken)[0]!r}.", param="chat_template_kwargs")
@@ -200,6 +201,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig) -> ChatReq
         choices=body.n or 1,
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
+        client=client,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from qwen_edge.climate import Climate
 from qwen_edge.config import Config
+from qwen_edge.keys import Keys
+from qwen_edge.server.device_metrics import DeviceMetrics
 from qwen_edge.server.metrics import Metrics
 from qwen_edge.service import ChatService
 from qwen_edge.supervisor import Supervisor
@@ -21,8 +24,9 @@ class State:
 
     config: Config
     engine: Supervisor
+    climate: Climate
     model_name: str
-    api_keys: frozenset[str] = frozenset()
+    api_keys: Keys = field(default_factory=Keys)
     created: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
     in_flight: int = 0
@@ -32,11 +36,12 @@ class State:
         limits = self.config.server
         self.service = ChatService(
             self.engine,
+            self.climate,
             max_pending=limits.max_waiting + self.config.engine.parallel,
             wait_seconds=limits.wait_seconds,
             answer_seconds=limits.answer_seconds,
         )
-        self.metrics = Metrics(self.engine)
+        self.metrics = Metrics(self.engine, DeviceMetrics(self.climate))
         self.idle.set()
 
     def names_model(self, name: str) -> bool:
@@ -45,3 +50,4 @@ class State:
 
 
 STATE = web.AppKey("state", State)
+CLIENT = web.RequestKey("client", str)  # the name of the key that was sent; not there where none is needed

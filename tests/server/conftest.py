@@ -17,8 +17,11 @@ import pytest
 
 from qwen_edge.config import Config, parse_config
 from qwen_edge.daemon import Daemon
+from qwen_edge.device.telemetry import Source
+from qwen_edge.keys import Keys
 from qwen_edge.messages import Load
-from qwen_edge.supervisor import Patience, Supervisor
+from qwen_edge.process import Patience
+from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 from tests.fakes import FakeBackend, FakeEngineProcess, Script
 
@@ -68,7 +71,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         script: Script = lambda prompt: "Hello!",
         settings: str = "",
         *,
-        keys: frozenset[str] = frozenset(),
+        keys: Keys | None = None,
         context: int = 4096,
         parallel: int = 1,
         gate: threading.Event | None = None,
@@ -78,6 +81,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         idle: float = math.inf,
         growth: int | None = None,
         memory: Callable[[int], int] = lambda pid: 0,
+        source: Source | None = None,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
@@ -96,7 +100,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth)
         supervisor = Supervisor(load, patience, start=engine, memory=memory)
         supervisor.spawn()
-        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier or Notifier({}))
+        notifier, keys = notifier or Notifier({}), keys or Keys()
+        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier, lambda: (source, "test"))
         said: asyncio.Queue[str] = asyncio.Queue()
         task = asyncio.create_task(daemon.run(said.put_nowait))
         line = await said.get()

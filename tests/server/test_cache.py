@@ -6,6 +6,7 @@ import json
 import pytest
 
 from qwen_edge.cli import main
+from qwen_edge.keys import Keys
 from tests.waiting import until
 
 LONG = "The lamp in the kitchen is on. " * 10
@@ -120,7 +121,7 @@ async def test_the_command_lists_pins_and_removes(serve, capsys):
 
 
 async def test_the_command_sends_a_key_and_tells_when_it_is_needed(serve, capsys, monkeypatch):
-    served = await serve(keys=frozenset({"secret"}))
+    served = await serve(keys=Keys({"secret": "one"}))
     with pytest.raises(SystemExit):
         await asyncio.to_thread(main, "cache", "--url", served.address, "ls")
     assert "API key" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from qwen_edge.keys import Keys
 from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -161,7 +162,7 @@ async def test_unknown_paths_and_methods_are_json_too(serve):
 
 
 async def test_a_key_is_asked_for_everywhere_but_on_health(serve):
-    served = await serve(keys=frozenset({"secret-1", "secret-2"}))
+    served = await serve(keys=Keys({"secret-1": "one", "secret-2": "two"}))
     status, error = await refused(served, {"messages": MESSAGES})
     assert (status, error["code"]) == (401, "invalid_api_key")
     wrong = {"Authorization": "Bearer secret-3"}
@@ -205,14 +206,14 @@ async def test_pages_of_other_sites_are_refused_where_no_key_protects(serve):
 
 
 async def test_pages_with_a_key_come_from_anywhere(serve):
-    served = await serve(keys=frozenset({"secret"}))
+    served = await serve(keys=Keys({"secret": "one"}))
     headers = {"Origin": "https://home.example", "Authorization": "Bearer secret"}
     async with served.post({"messages": MESSAGES}, headers=headers) as response:
         assert response.status == 200
 
 
 async def test_a_key_that_is_no_text_is_a_wrong_key(serve):
-    served = await serve(keys=frozenset({"secret"}))
+    served = await serve(keys=Keys({"secret": "one"}))
     async with raw(served) as (reader, writer):
         writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n")
         assert b" 401 " in await reader.readline()

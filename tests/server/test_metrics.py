@@ -8,9 +8,11 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from qwen_edge.keys import Keys
 from qwen_edge.messages import Load
+from qwen_edge.process import Patience
 from qwen_edge.server.metrics import Metrics
-from qwen_edge.supervisor import Patience, Supervisor
+from qwen_edge.supervisor import Supervisor
 from tests.waiting import until
 
 TOOL = {"type": "function", "function": {"name": "set_light", "parameters": {"room": "a room of the house"}}}
@@ -184,7 +186,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_no_answer(serve):
 
 
 async def test_the_page_needs_the_key_where_there_is_one(serve):
-    served = await serve(keys=frozenset({"secret"}))
+    served = await serve(keys=Keys({"secret": "one"}))
     async with served.http.get(f"{served.address}/metrics") as response:
         assert response.status == 401
     found = await metrics(served, headers={"Authorization": "Bearer secret"})

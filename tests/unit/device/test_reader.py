@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qwen_edge.device.reader import Power, Reader
+from qwen_edge.device.reader import Power, Reader, Sought
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 
@@ -46,8 +46,9 @@ def reading():
 
     def start(source: Scripted, interval: float = 0.005, **options) -> tuple[Reader, queue.Queue]:
         heard: queue.Queue = queue.Queue()
-        readers.append(Reader(source, heard.put, interval=interval, **options))
+        readers.append(Reader(lambda: (source, "a script"), heard.put, interval=interval, **options))
         readers[-1].start()
+        assert heard.get(timeout=10) == Sought("a script", True)
         return readers[-1], heard
 
     yield start
@@ -62,11 +63,10 @@ def next_of(kind: type, heard: queue.Queue):
     return found
 
 
-def test_every_sample_is_heard_and_the_latest_is_kept(reading):
-    reader, heard = reading(Scripted(good))
+def test_every_sample_is_heard_in_its_order(reading):
+    _, heard = reading(Scripted(good))
     first, second = heard.get(timeout=10), heard.get(timeout=10)
     assert first.at < second.at
-    assert reader.latest.at >= second.at
 
 
 def test_a_source_that_raises_is_asked_again(reading):
@@ -85,7 +85,7 @@ def test_a_bug_in_a_source_is_logged_whole_once_and_is_asked_again(reading, capl
     assert logged.exc_info[0] is KeyError
 
 
-def test_while_a_sensor_hangs_the_age_grows_and_nobody_waits(reading):
+def test_while_a_sensor_hangs_nobody_waits(reading):
     hung, free = threading.Event(), threading.Event()
 
     def hang() -> Telemetry:
@@ -97,8 +97,7 @@ def test_while_a_sensor_hangs_the_age_grows_and_nobody_waits(reading):
     reader, heard = reading(source)
     assert heard.get(timeout=10)
     assert hung.wait(10)
-    before = reader.age()
-    assert reader.age() > before
+    assert heard.empty()
     began = time.monotonic()
     reader.stop()
     assert time.monotonic() - began < 5, "a moment, on a machine with other things to do"
@@ -116,8 +115,43 @@ def test_stop_returns_even_if_the_source_cannot_be_closed(reading):
     free.set()
 
 
-def test_before_the_first_sample_there_is_no_age():
-    assert Reader(Scripted(good), print).age() is None
+def test_a_source_that_is_not_there_yet_is_looked_for_again():
+    found: list[tuple[Scripted | None, str]] = [(None, "no driver"), (None, "no driver"), (Scripted(good), "a driver")]
+    heard: queue.Queue = queue.Queue()
+    reader = Reader(lambda: found.pop(0), heard.put, interval=0.005, look_again=0.005)
+    reader.start()
+    sought = [heard.get(timeout=10) for _ in range(3)]
+    assert [one.found for one in sought] == [False, False, True]
+    assert isinstance(heard.get(timeout=10), Telemetry)
+    reader.stop()
+
+
+def test_a_sensor_that_hangs_while_it_is_looked_for_holds_up_nobody():
+    looking, free = threading.Event(), threading.Event()
+
+    def find() -> tuple[None, str]:
+        looking.set()
+        free.wait(60)
+        return None, "nothing"
+
+    heard: queue.Queue = queue.Queue()
+    reader = Reader(find, heard.put)
+    reader.start()
+    assert looking.wait(10)
+    began = time.monotonic()
+    reader.stop()
+    assert time.monotonic() - began < 5
+    free.set()
+    reader._thread.join(10)
+    assert heard.empty()
+
+
+def test_a_bug_in_looking_for_a_source_is_told(caplog):
+    heard: queue.Queue = queue.Queue()
+    reader = Reader(failing(ZeroDivisionError()), heard.put, look_again=0.005)
+    reader.start()
+    assert isinstance(heard.get(timeout=10), TelemetryError)
+    reader.stop()
 
 
 def test_power_between_two_samples_is_heard_while_something_is_computed(reading):

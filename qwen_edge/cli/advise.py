@@ -1,0 +1,125 @@
+"""`qwen-edge advise`: which power mode is the most frugal, and which answers soonest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from qwen_edge.bench.client import servers_at
+from qwen_edge.bench.workloads import WORKLOADS
+from qwen_edge.cli.asking import DEFAULT, ask_device
+from qwen_edge.device.board import PowerMode
+from qwen_edge.device.cpu import cpu_name
+from qwen_edge.errors import UserError
+from qwen_edge.kept import Figures
+
+_FILE = "modes.json"
+_WORK, _TOKENS = "one question", 128  # of its answer
+_SETTLED = 2.5  # seconds after which all that was drawn is accounted for
+_FULL = 0.99  # of the time: less has not been all that the mode can do
+_ROOT = Path("/")
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a mode is like: seconds, tokens a second, and tokens of answers for a joule of the whole board, idle or not
+    (None where power is not measured). `at` is a time of the wall clock."""
+
+    mode: str
+    model: str
+    first_token: float
+    tokens_per_second: float
+    tokens_per_joule: float | None
+    at: float
+
+
+@click.command("advise")
+@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address: it runs on this machine.")
+@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Questions that are asked.")
+@click.option("--json", "as_json", is_flag=True, help="Every mode that was measured, as JSON.")
+def command(url: str, repeat: int, as_json: bool) -> None:
+    """Measure the power mode this board is in, and compare it with those that were measured before.
+
+    It asks the running daemon questions of 200 words with answers of 128 tokens. To compare modes, switch (sudo
+    nvpmodel -m ID) and run it again: it never switches them itself."""
+    kept = Figures(_FILE, Measured)
+    now = asyncio.run(_measure(url, repeat))
+    kept.keep(f"{cpu_name()}; {now.model}; {now.mode}", now)
+    modes = [one for key, one in kept.read().items() if key.startswith(f"{cpu_name()}; {now.model}; ")]
+    if as_json:
+        click.echo(json.dumps([msgspec.to_builtins(one) for one in modes], indent=1))
+        return
+    Console().print(_table(modes, now))
+    for line in advice(modes, PowerMode(_ROOT).modes):
+        click.echo(line)
+
+
+async def _measure(url: str, repeat: int) -> Measured:
+    """Raises UserError if the daemon cannot be asked, or was slowed down meanwhile: that says nothing of a mode."""
+    figures = []
+    async with servers_at([url]) as (server,):
+        await server.ask("Hello", max_tokens=4)  # an engine that sleeps wakes
+        await asyncio.sleep(_SETTLED)
+        before = await asyncio.to_thread(ask_device, url)
+        for number in range(repeat):
+            click.echo(f"question {number + 1} of {repeat}", err=True)
+            figures.append(await WORKLOADS[_WORK].run(server, Random(time.time_ns())))  # noqa: S311 - words, not keys
+        asked = (await asyncio.to_thread(ask_device, url))["governor"]
+        await asyncio.sleep(_SETTLED)
+    after = await asyncio.to_thread(ask_device, url)
+    if asked["duty"] < 1 or (asked["duty_asked"] or 1) < _FULL:
+        raise UserError(
+            f"The engine was slowed down meanwhile ({asked['because'] or 'heat'}): let the board cool, plug it in, and "
+            "run it again."
+        )
+    tokens, joules = _TOKENS * repeat, _joules(after) - _joules(before)
+    return Measured(
+        mode=(after["telemetry"] or {}).get("mode") or "as it is",
+        model=after["model"],
+        first_token=statistics.median(one["first token, s"] for one in figures),
+        tokens_per_second=statistics.median(one["tokens/s"] for one in figures),
+        tokens_per_joule=tokens / joules if joules > 0 else None,
+        at=time.time(),
+    )
+
+
+def _joules(device: Mapping[str, Any]) -> float:
+    return sum(device["energy"]["joules"].values()) if device["energy"] else 0.0
+
+
+def advice(modes: list[Measured], known: Mapping[int, str]) -> list[str]:
+    """Which mode for what, and which have not been measured; `known` are the board's, by nvpmodel's numbers."""
+    lines = []
+    soonest = min(modes, key=lambda one: one.first_token)
+    frugal = max(modes, key=lambda one: one.tokens_per_joule or 0.0)
+    if frugal.tokens_per_joule:
+        lines.append(f"The most tokens for a joule: {frugal.mode} ({frugal.tokens_per_joule:.2f}).")
+    else:
+        lines.append("This board's power is not measured, so nobody knows what a token costs: see qwen-edge status.")
+    lines.append(f"The shortest first token: {soonest.mode} ({1000 * soonest.first_token:.0f} ms).")
+    measured = {one.mode for one in modes}
+    for number, name in known.items():
+        if name not in measured:
+            lines.append(f"Not measured: {name}. sudo nvpmodel -m {number}, then qwen-edge advise.")
+    return lines
+
+
+def _table(modes: list[Measured], now: Measured) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("mode", "first token, ms", "tokens/s", "tokens/J", "measured"):
+        table.add_column(title, justify="left" if title == "mode" else "right")
+    for one in sorted(modes, key=lambda one: one.first_token):
+        joule = "-" if one.tokens_per_joule is None else f"{one.tokens_per_joule:.2f}"
+        when = "now" if one == now else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))
+        table.add_row(one.mode, f"{1000 * one.first_token:.0f}", f"{one.tokens_per_second:.1f}", joule, when)
+    return table

@@ -1,0 +1,52 @@
+"""How the verbs that are about a running daemon ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from qwen_edge.errors import NotNowError, UserError
+
+DEFAULT = "http://127.0.0.1:8080"
+_SECONDS = 120.0  # an engine that sleeps has to load its model
+
+
+def path_at(url: str, path: str) -> str:
+    """A path of the daemon whose address is `url`, with or without /v1."""
+    return url.rstrip("/").removesuffix("/v1") + path
+
+
+def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+    """The daemon's JSON; the key is taken from the environment (QWEN_EDGE_API_KEY). Raises NotNowError without a
+    daemon, UserError when it refuses."""
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("QWEN_EDGE_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    data = json.dumps(body).encode() if body is not None else None
+    try:
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the user's own address
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise UserError(_complaint(error)) from None
+    except (OSError, ValueError) as error:
+        raise NotNowError(f"There is no qwen-edge at {url}: {error}. Is it running? Say where with --url.") from None
+
+
+def ask_device(url: str) -> dict[str, Any]:
+    """How the daemon at `url` and its device are. Raises as `ask` does, and UserError for something else's answer."""
+    found = ask("GET", path_at(url, "/v1/device"))
+    if not isinstance(found, dict) or found.get("object") != "device":
+        raise UserError(f"{url} does not answer as a qwen-edge of this release does. Say where it is with --url.")
+    return found
+
+
+def _complaint(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.url} answers {error.code}. Is this a qwen-edge? Say where it is with --url."

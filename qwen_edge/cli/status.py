@@ -1,0 +1,156 @@
+"""`qwen-edge status`: how a running daemon and its device are."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from qwen_edge.cli.asking import DEFAULT, ask_device
+from qwen_edge.device.telemetry import Telemetry
+from qwen_edge.device.trace import record
+from qwen_edge.errors import UserError
+
+Json = Mapping[str, Any]
+
+_COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
+_BAR = 20  # characters
+
+
+@click.command("status")
+@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address.")
+@click.option("--once", is_flag=True, help="Show it once.  [default: until Ctrl-C, if this is a terminal]")
+@click.option("--json", "as_json", is_flag=True, help="Once, as the daemon tells it (GET /v1/device).")
+@click.option("--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--record",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what the sensors say to a new file, a line a look, until Ctrl-C: device.trace plays it again.",
+)
+def command(url: str, once: bool, as_json: bool, every: float, file: Path | None) -> None:
+    """Temperatures, watts, what the governor allows, tokens per second, joules per token, cache.
+
+    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    if as_json:
+        click.echo(json.dumps(ask_device(url), indent=1, ensure_ascii=False))
+    elif file:
+        _record(url, every, file)
+    elif once or not sys.stdout.isatty():
+        Console().print(picture(ask_device(url)))
+    else:
+        with Live(picture(ask_device(url)), auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(picture(ask_device(url)), refresh=True)
+
+
+def _record(url: str, every: float, file: Path) -> None:
+    """Until Ctrl-C. Times are of a clock that begins anew when the machine does: so does a trace."""
+    last = -math.inf
+    try:
+        if file.exists() and file.stat().st_size:
+            raise UserError(f"{file} is there already: name another file, or delete it.")
+        with file.open("ab") as out:
+            while True:
+                sample = ask_device(url)["telemetry"]
+                if sample is None:
+                    raise UserError("There is no telemetry to record: qwen-edge status tells why.")
+                if sample["at"] > last:
+                    record([msgspec.convert(sample, Telemetry)], out)
+                    last = sample["at"]
+                time.sleep(every)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def picture(device: Json) -> RenderableType:
+    """What the daemon tells, for a terminal."""
+    governor = device["governor"]
+    head = Text.assemble(
+        (f"{governor['level']}  ", _COLOURS.get(governor["level"], "")),
+        f"{device['model']}  engine {device['engine']}  {device['pending']} pending",
+    )
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for name, words in _rows(device):
+        table.add_row(name, words)
+    return Group(head, table)
+
+
+def _rows(device: Json) -> list[tuple[str, RenderableType]]:
+    governor, sample, energy = device["governor"], device["telemetry"], device["energy"]
+    because = f" for {governor['because']}" if governor["because"] else ""
+    ran = ""
+    if governor["duty_ran"] is not None:
+        ran = f"; the last half minute {governor['duty_ran']:.0%} of {governor['duty_asked']:.0%}"
+    rows: list[tuple[str, RenderableType]] = [
+        ("duty", f"{_bar(governor['duty'])} {governor['duty']:.0%}{because}{ran}")
+    ]
+    if governor["refused"]:
+        rows.append(("refused", f"{', '.join(governor['refused'])}; in {governor['retry_after']:.0f} s again"))
+    rows += _sensors(sample, governor) if sample else []
+    speed = f"{device['tokens_per_second']:.1f} tokens/s, {device['sequences']} at once"
+    per_token = energy and energy["joules_per_token"]
+    rows.append(("answers", speed + (f", {per_token:.3g} J a token" if per_token else "")))
+    if energy:
+        rows.append(("energy", _energy(energy)))
+    cache = device["cache"]
+    if cache["prompt_tokens"]:
+        share = cache["cached_tokens"] / cache["prompt_tokens"]
+        rows.append(("cache", f"{share:.0%} of {cache['prompt_tokens']} tokens of prompts"))
+    trouble = f" ({device['trouble']})" if device["trouble"] else ""
+    age = f", {device['age']:.1f} s ago" if device["age"] is not None else ""
+    return [*rows, ("source", f"{device['source']}{age}{trouble}")]
+
+
+def _sensors(sample: Json, governor: Json) -> list[tuple[str, RenderableType]]:
+    rows: list[tuple[str, RenderableType]] = []
+    if sample["tj"] is not None:
+        share = sample["tj"] / governor["pause"]
+        limits = f"target {governor['target']:.0f}, pause {governor['pause']:.0f}"
+        rows.append(("tj", f"{_bar(share)} {sample['tj']:.1f} °C ({limits})"))
+    zones = {name: value for name, value in sample["temperatures"].items() if name != "tj"}
+    if zones:
+        rows.append(("zones", "  ".join(f"{name} {value:.1f}" for name, value in zones.items())))
+    if sample["watts"] is not None or sample["rails"]:
+        total = [] if sample["watts"] is None else [f"{sample['watts']:.1f} W"]
+        rows.append(("power", "  ".join([*total, *(f"{name} {value:.1f}" for name, value in sample["rails"].items())])))
+    loads = [f"{name} {sample[f'{name}_load']:.0%}" for name in ("cpu", "gpu") if sample[f"{name}_load"] is not None]
+    clocks = [f"{name} {clock['hertz'] / 1e6:.0f} MHz" for name, clock in sample["clocks"].items()]
+    if loads or clocks:
+        rows.append(("load", "  ".join([*loads, *clocks])))
+    if sample["memory_total"]:
+        rows.append(("memory", f"{sample['memory_used'] / 1e9:.1f} of {sample['memory_total'] / 1e9:.1f} GB"))
+    fan = [f"fan {sample['fan']:.0%}"] if sample["fan"] is not None else []
+    mode = [f"mode {sample['mode']}"] if sample["mode"] else []
+    battery = sample["battery"]
+    level = [f"battery {battery['level']:.0%}{', in use' if battery['discharging'] else ''}"] if battery else []
+    if fan or mode or level:
+        rows.append(("board", "  ".join([*mode, *fan, *level])))
+    rows += [("slowed", Text(words, style="red")) for words in sample["throttled"]]
+    return rows
+
+
+def _energy(energy: Json) -> str:
+    phases = "  ".join(f"{phase} {joules:.0f}" for phase, joules in energy["joules"].items())
+    clients = "".join(f"  {client} {joules:.0f}" for client, joules in energy["clients"].items())
+    today = sum(energy["today"].values())
+    return f"{today / 3600:.2f} Wh today; J since the start: {phases}{';' if clients else ''}{clients}"
+
+
+def _bar(share: float) -> str:
+    full = round(_BAR * min(1.0, max(0.0, share)))
+    return "█" * full + "░" * (_BAR - full)

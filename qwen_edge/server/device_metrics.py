@@ -1,0 +1,120 @@
+"""How the device is, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from qwen_edge.climate import Climate
+from qwen_edge.device.energy import Phase
+from qwen_edge.device.governor import LEVELS
+from qwen_edge.device.report import Report
+
+_STALE = 30.0  # seconds after which what was read is not told any more
+
+
+class DeviceMetrics(Collector):
+    """Asks the climate whenever Prometheus does. What is not known is not there."""
+
+    def __init__(self, climate: Climate) -> None:
+        self._climate = climate
+
+    def collect(self) -> Iterator[Metric]:
+        report = self._climate.report
+        yield from _governor(report)
+        yield from _sensors(report)
+        yield from _energy(report)
+
+
+def _governor(report: Report) -> Iterator[Metric]:
+    governor = report.governor
+    levels = _labelled("device_level", "1 for the level the device is at", "level")
+    for level in LEVELS:
+        levels.add_metric([level], float(level == governor.level))
+    yield levels
+    yield _gauge("duty_ratio", "Share of the time in which the engine may compute", governor.duty)
+    if governor.duty_ran is not None and governor.duty_asked is not None:
+        yield _gauge(
+            "duty_asked_ratio", "The same over the last 30 s, while there was something to do", governor.duty_asked
+        )
+        yield _gauge("duty_measured_ratio", "Share of that time in which it did compute", governor.duty_ran)
+    yield _gauge("target_celsius", "The temperature that is held", governor.target)
+    yield _gauge("pause_celsius", "The temperature from which on nothing is computed", governor.pause)
+    yield _gauge("tokens_per_second", "Tokens of answers a second, lately", report.tokens_per_second)
+    yield _gauge("sequences", "Requests in the last step", report.sequences)
+
+
+def _sensors(report: Report) -> Iterator[Metric]:
+    sample = report.telemetry
+    if sample is None or report.age is None:
+        return
+    yield _gauge("telemetry_age_seconds", "Since the sensors were read", report.age)
+    if report.age > _STALE:
+        return
+    hottest = {} if sample.tj is None else {"tj": sample.tj}
+    yield _each(
+        "temperature_celsius", "Temperatures, tj being the one that counts", "zone", sample.temperatures | hottest
+    )
+    yield _each("rail_power_watts", "Power of parts of the board", "rail", sample.rails)
+    yield _each("clock_hertz", "Clocks", "unit", {name: clock.hertz for name, clock in sample.clocks.items()})
+    caps = {name: clock.cap for name, clock in sample.clocks.items() if clock.cap is not None}
+    yield _each("clock_cap_hertz", "The most that clocks may be at the moment", "unit", caps)
+    loads = {"gpu": sample.gpu_load, "cpu": sample.cpu_load}
+    yield _each("load_ratio", "Loads", "unit", {name: load for name, load in loads.items() if load is not None})
+    yield _each(
+        "throttled", "1 for what the hardware slows down for now", "reason", dict.fromkeys(sample.throttled, 1.0)
+    )
+    yield _each("power_mode", "1 for the power mode", "mode", {sample.mode: 1.0} if sample.mode else {})
+    battery = sample.battery
+    singles = {
+        "board_power_watts": ("Power of the whole board", sample.watts),
+        "fan_ratio": ("The fan", sample.fan),
+        "fan_rpm": ("Turns of the fan a minute", sample.fan_rpm),
+        "memory_used_bytes": ("Memory in use on this machine", sample.memory_used),
+        "memory_bytes": ("Memory of this machine", sample.memory_total),
+        "battery_level_ratio": ("The battery", battery.level if battery else None),
+        "on_battery": ("Whether it runs on the battery", float(battery.discharging) if battery else None),
+        "on_mains": ("Whether it is plugged in", None if sample.mains is None else float(sample.mains)),
+    }
+    for name, (words, value) in singles.items():
+        if value is not None:
+            yield _gauge(name, words, value)
+
+
+def _energy(report: Report) -> Iterator[Metric]:
+    energy = report.energy
+    if energy is None:
+        return
+    phases = CounterMetricFamily("qwen_edge_energy_joules", "Joules, idle being drawn anyway", labels=["phase"])
+    for phase, joules in energy.joules.items():
+        phases.add_metric([phase], joules)
+    yield phases
+    clients = CounterMetricFamily("qwen_edge_client_energy_joules", "Joules beyond the idle ones", labels=["client"])
+    for client, joules in energy.clients.items():
+        clients.add_metric([client], joules)
+    yield clients
+    yield _each("energy_today_joules", "Joules since midnight, or the start", "phase", _by_name(energy.today))
+    yield _each("client_energy_today_joules", "The same by client", "client", energy.clients_today)
+    if energy.joules_per_token is not None:
+        yield _gauge("joules_per_token", "Joules for a token of answer, prompts included", energy.joules_per_token)
+
+
+def _by_name(joules: Mapping[Phase, float]) -> dict[str, float]:
+    return {str(phase): value for phase, value in joules.items()}
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"qwen_edge_{name}", words, value)
+
+
+def _labelled(name: str, words: str, label: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"qwen_edge_{name}", words, labels=[label])
+
+
+def _each(name: str, words: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = _labelled(name, words, label)
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
