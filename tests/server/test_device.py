@@ -1,6 +1,7 @@
 """Heat, power and energy as clients meet them: a real daemon, and a board of a few lines."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 
 from qwen_edge.device.telemetry import Battery, Telemetry, TelemetryError
 from qwen_edge.keys import Keys
+from qwen_edge.systemd import Notifier
 from tests.waiting import until
 
 QUICK = "device: {interval_seconds: 0.5}\n"
@@ -59,6 +61,20 @@ async def test_the_device_is_shown_with_its_age_and_what_is_allowed(serve):
     assert (found["telemetry"]["tj"], found["telemetry"]["mode"], found["source"]) == (50.0, "25W", "test")
     assert 0 <= found["age"] < 60
     assert (found["governor"]["level"], found["governor"]["duty"], found["engine"]) == ("nominal", 1.0, "ready")
+
+
+async def test_the_service_manager_is_told_how_the_device_is(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen_edge.daemon._TELL_SECONDS", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        await serve(settings=QUICK, source=Board(tj=81.5, watts=7.25), notifier=notifier)
+        heard = ""
+        while "tj 81.5 C, 7.2 W" not in heard:
+            heard += (await asyncio.get_running_loop().sock_recv(listener, 4096)).decode() + "\n"
+        assert "STATUS=http://127.0.0.1:" in heard
+        assert "warm, duty 0.28 (heat), tj 81.5 C, 7.2 W" in heard, "so much more would lead to the target"
 
 
 async def test_without_sensors_it_says_so_and_serves(serve):
