@@ -75,6 +75,7 @@ class Ahead:
             return False
         wanted = self._wanted[-1]
         tokens = wanted.tokens
+        self._cells.make_way(tokens)
         opened = self._cells.open(tokens, asked=False)
         assert opened, "nothing is open while the engine is idle"
         place, computed = opened

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.radix import Node, Radix
+from qwen_edge.kv.radix import Node, Radix, common_prefix
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
 
@@ -20,6 +20,7 @@ from qwen_edge.kv.worth import worth
 # multiples of it, so that those of a common beginning are the same
 _PIECE = 256
 _FEW = 16  # tokens that are sooner computed than read from a file
+_MARKS = 8  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
 
 class Cells:
@@ -148,6 +149,18 @@ class Cells:
         if not self._open and self._parked() > self._spare:
             end = min(prompt, len(tokens))
             self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
+
+    def make_way(self, tokens: Sequence[int]) -> None:
+        """These are about to be computed ahead. Answers that they part from, as templates show an answer otherwise than
+        it was generated, would go when the next request runs, where parked cells have a price. They go now: what comes
+        takes their cells, and an idle cache holds nothing that nobody will ask for."""
+        if self._spare >= self.size:
+            return
+        for sequence, prompt in list(self._prompts.items()):
+            held = self._tree.tokens(self._tree.end(sequence))
+            common = common_prefix(held, tokens)
+            if max(prompt - _MARKS, prompt // 2) <= common < min(len(held), len(tokens)):
+                self._cut(sequence, common)
 
     def close(self, sequence: int) -> None:
         """Forget an open sequence and what only it holds."""
@@ -301,11 +314,15 @@ class Cells:
             length = max(length, (min(node.end, self._worth_keeping(node)) - 1) // _PIECE * _PIECE)
         copied = self._keep(node, length)
         for sequence in list(node.sequences):
-            self._cache.forget(sequence, length, self._tree.length(sequence))
-            self._tree.cut(sequence, length)
-            if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
-                self._drop(sequence)
+            self._cut(sequence, length)
         return copied
+
+    def _cut(self, sequence: int, length: int) -> None:
+        """A parked sequence holds no more than so much; one that then holds nothing alone is given up."""
+        self._cache.forget(sequence, length, self._tree.length(sequence))
+        self._tree.cut(sequence, length)
+        if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
+            self._drop(sequence)
 
     def _drop_least(self) -> bool:
         """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""

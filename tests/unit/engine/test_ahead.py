@@ -81,6 +81,22 @@ def test_the_next_turn_computes_its_own_words_only():
     assert home.cached[2] == len(history)
 
 
+def test_what_is_computed_ahead_takes_the_place_of_the_answer_it_shows_otherwise():
+    home = Home()
+    home.backend.spare = 0
+    home.engine = Engine(home.backend, home._clock, ahead_per_hour=float("inf"))
+    home.ask(1, "x" * 100 + " answer")
+    home.answer()
+    used = home.backend.used
+    history = "x" * 100 + " <answer.>"
+    home.warm(history)
+    home.rest()
+    assert home.backend.used == len(history) < used + 3
+    home.ask(2, history + " next")
+    home.answer()
+    assert (home.said[2], home.cached[2]) == ("next.", len(history))
+
+
 def test_what_is_known_is_not_computed_again():
     home = Home()
     home.warm("a history")

@@ -81,7 +81,7 @@ class Home:
 
 prompts = st.lists(st.integers(0, 2), min_size=1, max_size=14)
 plans = st.lists(
-    st.tuples(st.just("begin"), prompts)
+    st.tuples(st.sampled_from(("begin", "make_way")), prompts)
     | st.tuples(
         st.sampled_from(("compute", "publish", "park", "close")), st.tuples(st.integers(0, 3), st.integers(1, 9))
     ),
@@ -95,6 +95,8 @@ def test_whatever_happens_every_cell_is_counted_and_open_sequences_keep_theirs(p
     for kind, value in plan:
         if kind == "begin":
             home.begin(value)
+        elif kind == "make_way":
+            home.cells.make_way(value)
         elif home.open:
             which, count = value
             sequence = sorted(home.open)[which % len(home.open)]
@@ -166,6 +168,19 @@ def test_where_parked_cells_have_a_price_few_stay_while_others_run():
     home.compute(one, 300)
     home.park(one)
     assert home.known([1] * 400) == 100
+
+
+def test_an_answer_makes_way_for_what_is_computed_of_it_and_a_conversation_beside_it_stays():
+    home = Home(size=1000, sequences=8, spare=100)
+    system, answer = [1] * 60, [3] * 40
+    home.prompts = 70
+    home.remember([*system, *[2] * 10, *answer])
+    home.remember([*system, *[4] * 10, *answer])
+    home.cells.make_way([*system, *[2] * 10, *[5] * 40])
+    assert home.known([*system, *[2] * 10, *answer]) == 70
+    assert home.known([*system, *[4] * 10, *answer]) == 110
+    home.cells.make_way([*system, *[6] * 10])
+    assert home.known([*system, *[4] * 10, *answer]) == 110, "another question is no answer shown otherwise"
 
 
 def test_no_open_sequence_is_given_up_for_another():
