@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from qwen_edge.device.points import Aims
-from scripts.heat.loop import Governor, OnOff, Scene, close_loop, course
+from scripts.heat.loop import Governor, OnOff, Scene, bursts, close_loop, course
 from scripts.heat.plant import Plant, read_plants
 from tests.shared.conftest import SHARED
 
@@ -31,3 +31,29 @@ def test_every_plant_is_held_at_its_target_and_better_than_by_hysteresis(plants,
             assert abs(ours.mean - TARGET) < 1.0, name
             assert (ours.spread < 0.5, ours.jumps) == (True, 0), name
             assert ours.work > course(close_loop(scene, OnOff())).work, name
+
+
+def lost(now: float, celsius: float) -> float | None:
+    return None if 1200 <= now < 1500 else celsius
+
+
+def spiky(now: float, celsius: float) -> float:
+    return celsius + 40.0 if 150 <= now % 300 < 151 else celsius
+
+
+SCENES = {
+    "bursts of 20 s": {"load": bursts(20.0)},
+    "bursts of 5 min": {"load": bursts(300.0)},
+    "a sensor that is late": {"delay": 3.0},
+    "a sensor that is lost": {"fault": lost},
+    "a sensor with spikes": {"fault": spiky},
+}
+
+
+@pytest.mark.parametrize("change", SCENES.values(), ids=SCENES)
+@pytest.mark.parametrize("ambient", [25.0, 35.0, 45.0])
+def test_no_plant_overshoots_whatever_befalls_it(plants, ambient, change):
+    for name, plant in plants.items():
+        points = close_loop(Scene(plant, ambient, **change), Governor(), seconds=2400)
+        assert max(point.chip for point in points) < TARGET + 4.0, name
+        assert min(point.duty for point in points) > 0, name
