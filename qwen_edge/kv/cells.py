@@ -151,9 +151,8 @@ class Cells:
             self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
 
     def make_way(self, tokens: Sequence[int]) -> None:
-        """These are about to be computed ahead. Answers that they part from, as templates show an answer otherwise than
-        it was generated, would go when the next request runs, where parked cells have a price. They go now: what comes
-        takes their cells, and an idle cache holds nothing that nobody will ask for."""
+        """These are about to be computed ahead. Where parked cells have a price, answers that they part from (templates
+        show them otherwise than they were generated) go now, and not when the next request runs."""
         if self._spare >= self.size:
             return
         for sequence, prompt in list(self._prompts.items()):
@@ -278,8 +277,7 @@ class Cells:
 
     def _keep(self, node: Node, start: int) -> bool:
         """Put a copy of them there, if there is none."""
-        count = self._keeps(node, start)
-        if count:
+        if count := self._keeps(node, start):
             saved = self._cache.save(next(iter(node.sequences)), start, start + count)
             self._copy(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
         return count > 0
