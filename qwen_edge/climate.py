@@ -60,6 +60,7 @@ class Climate:
         self._trouble: str | None = None
         self._sample: Telemetry | None = None
         self._reader: Reader | None = None
+        self._missed = set[str]()  # sensors that did not answer, which is said once
         self._failed = False  # by a bug of ours
         engine.on_ran = self._ran
 
@@ -166,6 +167,9 @@ class Climate:
                 log.info("telemetry is there again")
             if self._sample is None:
                 warn_of_what_does_nothing(self._settings, heard)
+            for words in set(heard.missing) - self._missed:
+                log.warning("telemetry: a sensor does not answer: %s", words)
+            self._missed |= set(heard.missing)
             self._sample, self._trouble = heard, None
             if heard.watts is not None:
                 self._accounts.power(heard.at, heard.watts)
@@ -174,9 +178,9 @@ class Climate:
     def _sought(self, sought: Sought) -> None:
         if sought.words != self._words:
             log.info("telemetry: %s", sought.words)
+            if not sought.found:
+                warn_of_what_does_nothing(self._settings, None)
         self._words, self._governs, self._trouble = sought.words, sought.found, None
-        if not sought.found:
-            warn_of_what_does_nothing(self._settings, None)
 
     def _ran(self, step: Ran) -> None:
         self._meter.ran(step)

@@ -88,7 +88,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_celsius: Annotated[float, msgspec.Meta(ge=30, le=95)] | None = None
     pause_celsius: Annotated[float, msgspec.Meta(ge=35, le=105)] | None = None
     watts: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    battery_duty: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+    battery_duty: Annotated[float, msgspec.Meta(ge=0.05, le=1)] = 0.7
     battery_reserve: _Fraction = 0.1
     joules_per_hour: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = {}
     trace: str | None = None

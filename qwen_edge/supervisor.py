@@ -68,10 +68,8 @@ class Supervisor:
         memory: Callable[[int], int] = own_bytes,
     ) -> None:
         """`memory` tells the bytes of a process by its number."""
-        self._load = load
-        self._patience = patience
-        self._start = start
-        self._clock = clock
+        self._load, self._patience = load, patience
+        self._start, self._clock = start, clock
         self._growth = Growth(patience.growth, memory)
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
@@ -150,7 +148,8 @@ class Supervisor:
         request = msgspec.structs.replace(request, id=next(self._ids))
         asked = self._asked[request.id] = Asked(request)
         self._clients[request.id] = request.client
-        self._clients.pop(request.id - _CLIENTS, None)
+        for old in [one for one in self._clients if one not in self._asked][:-_CLIENTS]:
+            del self._clients[old]
         try:
             self._hand_over()
             async with aclosing(asked.events(self.model.context if self.model else 0)) as events:

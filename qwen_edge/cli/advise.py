@@ -54,8 +54,11 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     nvpmodel -m ID) and run it again: it never switches them itself."""
     kept = Figures(_FILE, Measured)
     now = asyncio.run(_measure(url, repeat))
-    kept.keep(f"{cpu_name()}; {now.model}; {now.mode}", now)
-    modes = [one for key, one in kept.read().items() if key.startswith(f"{cpu_name()}; {now.model}; ")]
+    key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"
+    kept.keep(key_of_now, now)
+    modes = [
+        one for key, one in (kept.read() | {key_of_now: now}).items() if key.startswith(f"{cpu_name()}; {now.model}; ")
+    ]
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(one) for one in modes], indent=1))
         return
@@ -66,23 +69,25 @@ def command(url: str, repeat: int, as_json: bool) -> None:
 
 async def _measure(url: str, repeat: int) -> Measured:
     """Raises UserError if the daemon cannot be asked, or was slowed down meanwhile: that says nothing of a mode."""
-    figures = []
+    figures, looks = [], []
     async with servers_at([url]) as (server,):
         await server.ask("Hello", max_tokens=4)  # an engine that sleeps wakes
         await asyncio.sleep(_SETTLED)
         before = await asyncio.to_thread(ask_device, url)
+        began = time.monotonic()
         for number in range(repeat):
             click.echo(f"question {number + 1} of {repeat}", err=True)
             figures.append(await WORKLOADS[_WORK].run(server, Random(time.time_ns())))  # noqa: S311 - words, not keys
-        asked = (await asyncio.to_thread(ask_device, url))["governor"]
+            looks.append((await asyncio.to_thread(ask_device, url))["governor"])
+        seconds = time.monotonic() - began
         await asyncio.sleep(_SETTLED)
     after = await asyncio.to_thread(ask_device, url)
-    if asked["duty"] < 1 or (asked["duty_asked"] or 1) < _FULL:
+    slowed = [look["because"] or "heat" for look in looks if look["duty"] < 1 or (look["duty_asked"] or 1) < _FULL]
+    if slowed:
         raise UserError(
-            f"The engine was slowed down meanwhile ({asked['because'] or 'heat'}): let the board cool, plug it in, and "
-            "run it again."
+            f"The engine was slowed down meanwhile ({slowed[0]}): let the board cool, plug it in, and run it again."
         )
-    tokens, joules = _TOKENS * repeat, _joules(after) - _joules(before)
+    tokens, joules = _TOKENS * repeat, _joules(before, after, seconds)
     return Measured(
         mode=(after["telemetry"] or {}).get("mode") or "as it is",
         model=after["model"],
@@ -93,8 +98,14 @@ async def _measure(url: str, repeat: int) -> Measured:
     )
 
 
-def _joules(device: Mapping[str, Any]) -> float:
-    return sum(device["energy"]["joules"].values()) if device["energy"] else 0.0
+def _joules(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> float:
+    """Of the board while it was asked, for so long: what was drawn for answers, and what it draws anyway meanwhile."""
+    if not before["energy"] or not after["energy"]:
+        return 0.0
+    then, now = before["energy"]["joules"], after["energy"]["joules"]
+    idle = after["energy"]["idle_watts"]
+    worked = sum(now[phase] - then[phase] for phase in now if phase != "idle")
+    return float(worked + (now["idle"] - then["idle"] if idle is None else idle * seconds))
 
 
 def advice(modes: list[Measured], known: Mapping[int, str]) -> list[str]:

@@ -86,7 +86,7 @@ def picture(device: Json) -> RenderableType:
     table.add_column(style="dim")
     table.add_column()
     for name, words in _rows(device):
-        table.add_row(name, words)
+        table.add_row(name, Text(words) if isinstance(words, str) else words)  # what others say is no markup
     return Group(head, table)
 
 
@@ -141,6 +141,7 @@ def _sensors(sample: Json, governor: Json) -> list[tuple[str, RenderableType]]:
     if fan or mode or level:
         rows.append(("board", "  ".join([*mode, *fan, *level])))
     rows += [("slowed", Text(words, style="red")) for words in sample["throttled"]]
+    rows += [("not read", Text(words, style="red")) for words in sample["missing"]]
     return rows
 
 
@@ -148,7 +149,8 @@ def _energy(energy: Json) -> str:
     phases = "  ".join(f"{phase} {joules:.0f}" for phase, joules in energy["joules"].items())
     clients = "".join(f"  {client} {joules:.0f}" for client, joules in energy["clients"].items())
     today = sum(energy["today"].values())
-    return f"{today / 3600:.2f} Wh today; J since the start: {phases}{';' if clients else ''}{clients}"
+    idle = "" if energy["idle_watts"] is None else f"{energy['idle_watts']:.1f} W idle; "
+    return f"{today / 3600:.2f} Wh today; {idle}J since the start: {phases}{';' if clients else ''}{clients}"
 
 
 def _bar(share: float) -> str:

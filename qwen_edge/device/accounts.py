@@ -41,8 +41,8 @@ class Accounts:
 
     def ran(self, step: Ran, whose: Callable[[int], str]) -> None:
         """A step has run, of requests of these clients."""
-        self._ledger.ran(step, whose)
-        self._tokens += step.chosen if self._sampled else 0
+        if self._ledger.ran(step, whose):
+            self._tokens += step.chosen
 
     def power(self, at: float, watts: float) -> None:
         """A sample of the board's power, in watts, at a time of the monotonic clock."""

@@ -71,24 +71,24 @@ class Ledger:
         """Watts that are drawn when nothing is computed; None if it has never been so."""
         return self._idle.value
 
-    def ran(self, step: Ran, whose: Callable[[int], str]) -> None:
-        """A step has run; `whose` tells the client of a request."""
+    def ran(self, step: Ran, whose: Callable[[int], str]) -> bool:
+        """A step has run; `whose` tells the client of a request. False if nothing is measured at the time."""
         ended = step.began + step.seconds
         self._told = max(self._told, ended)
         if self._last is None or step.began > self._last[0] + _GAP:
-            return  # nothing is measured
+            self._remember({share.id: math.nan for share in step.shares})  # of these, all will never be known
+            return False
         total = sum(share.prompt + share.decoded for share in step.shares)
         parts = list[_Part]()
         for share in step.shares:
-            self._requests.setdefault(share.id, 0.0)
             read: Phase = "prefill" if share.id else "ahead"
             for phase, tokens in ((read, share.prompt), ("decode", share.decoded)):
                 if tokens:
                     parts.append(_Part(share.id, whose(share.id) if share.id else "", phase, tokens / total))
         self._steps.append(_Step(step.began, ended, tuple(parts)))
-        for request in list(self._requests)[: max(0, len(self._requests) - _MOST)]:
-            del self._requests[request]
+        self._remember({share.id: self._requests.get(share.id, 0.0) for share in step.shares})
         self._settle()
+        return True
 
     def rested(self, until: float) -> None:
         """Until then nothing ran but what has been told."""
@@ -109,7 +109,7 @@ class Ledger:
         """The joules of a request that has ended; what has not been sampled yet is estimated. None if they are not
         known: there are no samples of its time."""
         settled = self._requests.pop(request, None)
-        if settled is None or self._last is None or self._told > self._last[0] + _GAP:
+        if settled is None or math.isnan(settled) or self._last is None or self._told > self._last[0] + _GAP:
             return None
         since = self._stretches[0].began if self._stretches else self._last[0]
         ahead = sum(
@@ -122,6 +122,11 @@ class Ledger:
         if ahead and self._computing.value is None:
             return None
         return settled + ahead * (self._computing.value or 0.0)
+
+    def _remember(self, requests: dict[int, float]) -> None:
+        self._requests |= requests
+        for request in list(self._requests)[: max(0, len(self._requests) - _MOST)]:
+            del self._requests[request]
 
     def _settle(self) -> None:
         """What was drawn while it is known what ran."""

@@ -147,6 +147,8 @@ def _after_watts(sample: Telemetry | None, work: Work, state: State, aims: Aims,
         draw = state.draw.after(watts, work.ran, seconds) if state.draw else Draw.begin(watts, work.ran)
         duty = 1.0 if aims.watts is None else min(1.0, max(_FLOOR, draw.duty_within(aims.watts)))
         return replace(state, draw=draw, by_watts=Ceiling(duty))
+    if sample is not None and sample.mains and not sample.missing:
+        return replace(state, draw=None, by_watts=Ceiling())  # only the battery told watts, and it is not in use
     if aims.watts is None or state.draw is None:
         return state
     return replace(state, by_watts=state.by_watts.unread(seconds, aims.patience, state.duty))

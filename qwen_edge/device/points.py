@@ -46,4 +46,6 @@ def points_of(trips: Trips, aims: Aims) -> Points:
     if aims.target is not None:
         target = min(aims.target, first - _ANY_BELOW)
     pause = min(_PAUSE, first - _PAUSE_BELOW) if aims.pause is None else min(aims.pause, first - 1.0)
+    if aims.target is None and aims.pause is not None:
+        target = min(target, pause - HOT - 1.0)  # the user's pause stays what it is
     return Points(target, max(pause, target + HOT + 1.0))

@@ -20,7 +20,7 @@ from qwen_edge.kv.worth import worth
 # multiples of it, so that those of a common beginning are the same
 _PIECE = 256
 _FEW = 16  # tokens that are sooner computed than read from a file
-_MARKS = 8  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
+_MARKS = 4  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
 
 class Cells:

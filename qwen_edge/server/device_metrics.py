@@ -34,6 +34,16 @@ def _governor(report: Report) -> Iterator[Metric]:
     for level in LEVELS:
         levels.add_metric([level], float(level == governor.level))
     yield levels
+    yield _each(
+        "device_slowed", "1 for what the duty follows", "cause", {governor.because: 1.0} if governor.because else {}
+    )
+    yield _each(
+        "device_refused", "1 for priorities that are not let in", "priority", dict.fromkeys(governor.refused, 1.0)
+    )
+    yield _gauge("device_retry_seconds", "Until they may be", governor.retry_after)
+    yield _gauge(
+        "telemetry_trouble", "1 if the sensors cannot be read: /v1/device tells why", float(bool(report.trouble))
+    )
     yield _gauge("duty_ratio", "Share of the time in which the engine may compute", governor.duty)
     if governor.duty_ran is not None and governor.duty_asked is not None:
         yield _gauge(
@@ -66,6 +76,7 @@ def _sensors(report: Report) -> Iterator[Metric]:
     yield _each(
         "throttled", "1 for what the hardware slows down for now", "reason", dict.fromkeys(sample.throttled, 1.0)
     )
+    yield _gauge("sensors_missing", "Sensors that should be there and did not answer", float(len(sample.missing)))
     yield _each("power_mode", "1 for the power mode", "mode", {sample.mode: 1.0} if sample.mode else {})
     battery = sample.battery
     singles = {
@@ -97,6 +108,8 @@ def _energy(report: Report) -> Iterator[Metric]:
     yield clients
     yield _each("energy_today_joules", "Joules since midnight, or the start", "phase", _by_name(energy.today))
     yield _each("client_energy_today_joules", "The same by client", "client", energy.clients_today)
+    if energy.idle_watts is not None:
+        yield _gauge("idle_watts", "What the board draws when nothing is computed", energy.idle_watts)
     if energy.joules_per_token is not None:
         yield _gauge("joules_per_token", "Joules for a token of answer, prompts included", energy.joules_per_token)
 

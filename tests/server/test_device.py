@@ -201,6 +201,9 @@ async def test_an_answer_tells_its_joules_and_metrics_tell_whose(serve):
         'qwen_edge_device_level{level="nominal"} 1.0',
         "qwen_edge_duty_ratio 1.0",
         "qwen_edge_telemetry_age_seconds",
+        "qwen_edge_telemetry_trouble 0.0",
+        "qwen_edge_sensors_missing 0.0",
+        "qwen_edge_idle_watts",
     ):
         assert line in page, line
 
@@ -221,3 +224,12 @@ async def test_a_client_over_its_budget_is_turned_away_with_the_time_and_others_
     assert after is not None and int(after) > 60
     assert "greedy has spent more energy" in answer["error"]["message"]
     assert (await served.ask(user="modest"))[0] == 200
+
+
+async def test_whose_request_it_was_is_known_for_a_while_and_not_for_ever(serve):
+    served = await serve()
+    for _ in range(300):
+        assert (await served.ask())[0] == 200
+        async with served.http.get(f"{served.address}/v1/cache") as response:
+            assert response.status == 200
+    assert len(served.supervisor._clients) <= 257

@@ -32,6 +32,7 @@ async def test_everything_that_is_known_is_shown(serve, capsys):
         memory_used=4_000_000_000,
         memory_total=8_000_000_000,
         throttled=("over-current on VDD_IN",),
+        missing=("VDD_SOC: install [jetson]",),
     )
     served = await serve(lambda prompt: "word " * 30, settings=QUICK, source=board)
     await served.ask("hello")
@@ -52,6 +53,7 @@ async def test_everything_that_is_known_is_shown(serve, capsys):
         "fan 50%",
         "battery 80%, in use",
         "over-current on VDD_IN",
+        "VDD_SOC: install [jetson]",
         "Wh today",
         "tokens of prompts",
         "test",

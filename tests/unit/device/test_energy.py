@@ -73,6 +73,32 @@ def test_without_samples_nothing_is_claimed():
     assert ledger.close(2) is None, "nothing is known of what computing takes"
 
 
+def test_of_a_request_that_was_not_measured_throughout_nothing_is_claimed():
+    ledger, now = Ledger(), 0.0
+    for measured in (True, False, True):
+        for _ in range(60):
+            now += 1.0
+            if measured:
+                ledger.power(now, 10.0)
+            counted = ledger.ran(ran(now, 1.0, (1, 0, 1)), whose)
+        assert counted == measured
+    assert ledger.close(1) is None
+    ledger.ran(ran(now + 1.0, 1.0, (2, 0, 1)), whose)
+    ledger.power(now + 2.0, 10.0)
+    assert ledger.close(2) == pytest.approx(10.0, rel=0.1)
+
+
+def test_tokens_that_were_not_measured_make_none_cheaper():
+    to = accounts({}, [datetime.date(2026, 1, 1)])
+    spend(to, "one", 10.0, 1.0)
+    before = to.energy
+    for second in range(100, 700):
+        to.ran(ran(float(second), 1.0, (2, 0, 1), chosen=1), lambda _: "one")
+    assert before is not None
+    assert to.energy is not None
+    assert to.energy.joules_per_token == before.joules_per_token
+
+
 def test_a_gap_in_the_samples_is_no_guess():
     ledger = Ledger()
     ledger.power(0.0, 1000.0)

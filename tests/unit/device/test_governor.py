@@ -54,6 +54,12 @@ def test_no_wish_brings_the_target_near_a_trip_or_the_pause_below_the_target(tar
     assert points.pause > points.target
 
 
+def test_a_pause_that_a_user_sets_alone_stays_what_it_is_and_the_target_gives_way():
+    points = points_of(Trips(), Aims(pause=70.0))
+    assert (points.target, points.pause) == (66.0, 70.0)
+    assert points_of(Trips(), Aims(pause=95.0)).target == 85.0
+
+
 READINGS = st.lists(
     st.tuples(
         st.floats(-40, 140) | st.none(),
@@ -175,3 +181,22 @@ def test_a_low_battery_is_not_forgotten_between_two_readings():
     for _ in range(2):
         decision, state = govern(one, Work(), state, Aims(), 1.0)
     assert (decision.refused, decision.limits.idle_work) == (("background", "idle"), False)
+
+
+def test_watts_that_only_the_battery_tells_are_no_silence_on_mains():
+    """A laptop without RAPL: the limit holds on battery, and on mains nothing is known that could be kept to."""
+    aims, state, duties = Aims(watts=10.0, battery_duty=1.0), State(), []
+    for second in range(600):
+        battery = Battery(0.8, second < 200)
+        watts = 20.0 if second < 200 else None
+        reading = sample(float(second), 50.0, watts=watts, battery=battery, mains=second >= 200)
+        decision, state = govern(reading, Work(1.0, 1.0), state, aims, 1.0)
+        duties.append(decision.limits.duty)
+    assert duties[150] < 0.6
+    assert duties[-1] == 1.0
+    lost = sample(600.0, 50.0, mains=True, missing=("processor: not readable",))
+    for at in range(600, 610):
+        state = govern(sample(float(at), 50.0, watts=20.0, mains=True), Work(1.0, 1.0), state, aims, 1.0)[1]
+    for at in range(610, 700):
+        decision, state = govern(msgspec.structs.replace(lost, at=float(at)), Work(1.0, 1.0), state, aims, 1.0)
+    assert decision.because == "no telemetry", "a sensor that should be there is silent"

@@ -88,7 +88,7 @@ def test_what_is_computed_ahead_takes_the_place_of_the_answer_it_shows_otherwise
     home.ask(1, "x" * 100 + " answer")
     home.answer()
     used = home.backend.used
-    history = "x" * 100 + " <answer.>"
+    history = "x" * 100 + " ans<answer.>"
     home.warm(history)
     home.rest()
     assert home.backend.used == len(history) < used + 3

@@ -1,0 +1,29 @@
+"""What is said of the device, and how often."""
+
+from types import SimpleNamespace
+
+from qwen_edge.climate import Climate
+from qwen_edge.config import DeviceConfig
+from qwen_edge.device.reader import Sought
+from qwen_edge.device.telemetry import Telemetry
+
+
+def climate(**settings) -> Climate:
+    engine = SimpleNamespace(on_ran=None, pending=0, limit=lambda limits: None, client_of=lambda request: "")
+    return Climate(engine, DeviceConfig(**settings))
+
+
+def test_what_cannot_be_kept_to_is_said_once_however_often_a_source_is_looked_for(caplog):
+    one = climate(watts=15.0)
+    for _ in range(3):
+        one._hear(Sought("none: nothing is there", False))
+    assert sum("device.watts does nothing" in line for line in caplog.messages) == 1
+
+
+def test_a_sensor_that_does_not_answer_is_said_once(caplog):
+    one = climate()
+    one._hear(Sought("test", True))
+    for at in range(4):
+        missing = ("VDD_IN: no such device",) if at != 2 else ()
+        one._hear(Telemetry(source="test", at=float(at), tj=50.0, missing=missing))
+    assert sum("VDD_IN: no such device" in line for line in caplog.messages) == 1
