@@ -46,28 +46,11 @@ class PowerMode:
         return self.modes.get(int(number[1])) if number else None
 
 
-class PowerEvents:
+def power_events(root: Path) -> dict[str, Path]:
     """Counters of what made the hardware divide its clocks for a moment, shorter than any rail's value shows."""
-
-    def __init__(self, root: Path) -> None:
-        self._files: dict[str, Path] = {}
-        self._before: dict[str, int] = {}
-        self.search(root)
-
-    def search(self, root: Path) -> None:
-        """Look again where they are, and keep what was counted."""
-        for folder in numbered(root / "sys/class/hwmon", "hwmon*"):
-            for name, reason in _EVENTS.items():
-                if (file := folder / f"{name}_event_cnt").exists():
-                    self._files[reason] = file
-
-    def read(self, look: Look) -> list[str]:
-        """What has happened since the last time, in a few words each."""
-        happened = []
-        for reason, file in self._files.items():
-            count = look.number(f"counter of {reason}", file, 0, 2**32)
-            if count is not None:
-                if count > self._before.get(reason, count):
-                    happened.append(reason)
-                self._before[reason] = count
-        return happened
+    return {
+        reason: file
+        for folder in numbered(root / "sys/class/hwmon", "hwmon*")
+        for name, reason in _EVENTS.items()
+        if (file := folder / f"{name}_event_cnt").exists()
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _MOST_BYTES = 4096  # a page, which is the most that a file of sysfs holds
@@ -85,3 +86,22 @@ class Look:
         """Say that a sensor gave no value. Several files of one sensor have one reason."""
         if (sentence := f"{name}: {reason}") not in self.missing:
             self.missing.append(sentence)
+
+
+class Counters:
+    """Counters of what should not happen, each with its file: `files` may be found anew. Used by one thread."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.files = dict(files)
+        self._before: dict[str, int] = {}
+
+    def risen(self, look: Look) -> list[str]:
+        """Those that have risen since the last time."""
+        risen = []
+        for name, file in self.files.items():
+            count = look.number(f"counter of {name}", file, 0, 2**63)
+            if count is not None:
+                if count > self._before.get(name, count):
+                    risen.append(name)
+                self._before[name] = count
+        return risen

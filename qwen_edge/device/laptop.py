@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.device.clocks import ProcessorClock
-from qwen_edge.device.files import Look, numbered, word
+from qwen_edge.device.files import Counters, Look, numbered, word
 from qwen_edge.device.hwmon import find_places, witnesses
 from qwen_edge.device.nvidia import Card, Nvidia
 from qwen_edge.device.rapl import Rapl
@@ -36,8 +36,7 @@ class Laptop:
         self._load = ProcessorLoad(root)
         self._rapl = Rapl(root, clock)
         self._nvidia = Nvidia(nvml) if nvml else None
-        self._throttles = _find_throttles(root)
-        self._counted: dict[Path, int] = {}
+        self._throttles = Counters(_find_throttles(root))
         self._gone = False
         self._search()
 
@@ -56,7 +55,7 @@ class Laptop:
         cards = self._nvidia.read(look) if self._nvidia else {}
         package = self._rapl.watts(look)
         rails = {"processor": package} | {name: card.watts for name, card in cards.items()}
-        throttled = [*braking(look, self._brakes), *self._throttling(look)]
+        throttled = [*braking(look, self._brakes), *self._throttles.risen(look)]
         used, total = memory_bytes(self._root)
         self._gone = look.gone
         hottest = [temperatures[name] for name in self._witnesses if name in temperatures]
@@ -90,17 +89,6 @@ class Laptop:
     def close(self) -> None:
         pass
 
-    def _throttling(self, look: Look) -> list[str]:
-        """Packages that have slowed themselves down since the last time."""
-        slowed = []
-        for name, file in self._throttles.items():
-            count = look.number(f"throttle counter of {name}", file, 0, 2**63)
-            if count is not None:
-                if count > self._counted.get(file, count):
-                    slowed.append(f"heat slows down {name}")
-                self._counted[file] = count
-        return slowed
-
     def _search(self) -> None:
         """Find the files. What was here once and is gone stays on the list, but for batteries, which are taken out."""
         self._zones |= find_places(self._root)
@@ -127,5 +115,5 @@ def _find_throttles(root: Path) -> dict[str, Path]:
     for folder in numbered(root / "sys/devices/system/cpu", "cpu[0-9]*"):
         file = folder / "thermal_throttle/package_throttle_count"
         if file.exists():
-            found.setdefault(f"package {word(folder / 'topology/physical_package_id') or 0}", file)
+            found.setdefault(f"heat slows down package {word(folder / 'topology/physical_package_id') or 0}", file)
     return found

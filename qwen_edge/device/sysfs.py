@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qwen_edge.device.board import Fan, PowerEvents, PowerMode
+from qwen_edge.device.board import Fan, PowerMode, power_events
 from qwen_edge.device.clocks import JetsonClocks, ProcessorClock
-from qwen_edge.device.files import Look, word
+from qwen_edge.device.files import Counters, Look, word
 from qwen_edge.device.rails import Rail, board_watts, find_rails, over_current, parts, rail_watts, totals
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.device.thermal import Zone, braking, celsius, chip_trips, find_brakes, find_zones
@@ -30,7 +30,7 @@ class Sysfs:
         self._rails: dict[str, Rail] = {}
         self._load = ProcessorLoad(root)
         self._mode = PowerMode(root)
-        self._events = PowerEvents(root)
+        self._events = Counters({})
         self._gone = False
         self._search()
 
@@ -49,7 +49,7 @@ class Sysfs:
         processor = self._processor.read(look)
         fan, turns = self._fan.read(look)
         used, total = memory_bytes(self._root)
-        throttled = [*braking(look, self._brakes), *over_current(look, self._rails), *self._events.read(look)]
+        throttled = [*braking(look, self._brakes), *over_current(look, self._rails), *self._events.risen(look)]
         clocks = self._clocks.read(look) | ({"cpu": processor} if processor else {})
         load = self._clocks.gpu_load(look)
         self._gone = look.gone
@@ -86,7 +86,7 @@ class Sysfs:
         """Find the files. What was here once and is gone stays on the list, and so among what is missing."""
         self._zones |= find_zones(self._root)
         self._rails |= find_rails(self._root)
-        self._events.search(self._root)
+        self._events.files |= power_events(self._root)
         self._brakes = find_brakes(self._root)
         self._processor = ProcessorClock(self._root)
         self._clocks = JetsonClocks(self._root)

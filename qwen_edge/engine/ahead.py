@@ -62,6 +62,7 @@ class Ahead:
     def add(self, tokens: list[int]) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
+            self._cells.make_way(tokens)
             # not only what the cache holds: a full one may have let go of it since the answer ended
             held = max(self._cells.known(tokens), self._misses.computed(tokens))
             self._wanted.append(_Wanted(tokens, held))
@@ -75,7 +76,6 @@ class Ahead:
             return False
         wanted = self._wanted[-1]
         tokens = wanted.tokens
-        self._cells.make_way(tokens)
         opened = self._cells.open(tokens, asked=False)
         assert opened, "nothing is open while the engine is idle"
         place, computed = opened

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from qwen_edge.climate import Climate
-from qwen_edge.device.energy import Phase
 from qwen_edge.device.governor import LEVELS
 from qwen_edge.device.report import Report
 
@@ -30,10 +30,8 @@ class DeviceMetrics(Collector):
 
 def _governor(report: Report) -> Iterator[Metric]:
     governor = report.governor
-    levels = _labelled("device_level", "1 for the level the device is at", "level")
-    for level in LEVELS:
-        levels.add_metric([level], float(level == governor.level))
-    yield levels
+    levels = {level: float(level == governor.level) for level in LEVELS}
+    yield _each("device_level", "1 for the level the device is at", "level", levels)
     yield _each(
         "device_slowed", "1 for what the duty follows", "cause", {governor.because: 1.0} if governor.because else {}
     )
@@ -98,15 +96,10 @@ def _energy(report: Report) -> Iterator[Metric]:
     energy = report.energy
     if energy is None:
         return
-    phases = CounterMetricFamily("qwen_edge_energy_joules", "Joules, idle being drawn anyway", labels=["phase"])
-    for phase, joules in energy.joules.items():
-        phases.add_metric([phase], joules)
-    yield phases
-    clients = CounterMetricFamily("qwen_edge_client_energy_joules", "Joules beyond the idle ones", labels=["client"])
-    for client, joules in energy.clients.items():
-        clients.add_metric([client], joules)
-    yield clients
-    yield _each("energy_today_joules", "Joules since midnight, or the start", "phase", _by_name(energy.today))
+    counter = CounterMetricFamily
+    yield _each("energy_joules", "Joules, idle being drawn anyway", "phase", energy.joules, counter)
+    yield _each("client_energy_joules", "Joules beyond the idle ones", "client", energy.clients, counter)
+    yield _each("energy_today_joules", "Joules since midnight, or the start", "phase", energy.today)
     yield _each("client_energy_today_joules", "The same by client", "client", energy.clients_today)
     if energy.idle_watts is not None:
         yield _gauge("idle_watts", "What the board draws when nothing is computed", energy.idle_watts)
@@ -114,20 +107,19 @@ def _energy(report: Report) -> Iterator[Metric]:
         yield _gauge("joules_per_token", "Joules for a token of answer, prompts included", energy.joules_per_token)
 
 
-def _by_name(joules: Mapping[Phase, float]) -> dict[str, float]:
-    return {str(phase): value for phase, value in joules.items()}
-
-
 def _gauge(name: str, words: str, value: float) -> Metric:
     return GaugeMetricFamily(f"qwen_edge_{name}", words, value)
 
 
-def _labelled(name: str, words: str, label: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"qwen_edge_{name}", words, labels=[label])
-
-
-def _each(name: str, words: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = _labelled(name, words, label)
+def _each(
+    name: str,
+    words: str,
+    label: str,
+    values: Mapping[Any, float],
+    kind: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily,
+) -> Metric:
+    """One value for each key, which is the label's."""
+    family = kind(f"qwen_edge_{name}", words, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)
     return family

@@ -18,9 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.shared.conftest import SHARED
-
-TOOL = SHARED / "tools" / "jtop_emu"
+TOOL = Path(__file__).resolve().parents[3] / "shared" / "tools" / "jtop_emu"
 TJ = "devices/virtual/thermal/thermal_zone8/temp"
 RAILS = "bus/i2c/devices/1-0040/hwmon/hwmon1"
 

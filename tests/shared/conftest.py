@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.shared.board import Board, unusable_board
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -20,6 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
             if not SHARED.is_dir():
                 item.add_marker(pytest.mark.skip(reason=f"{SHARED} is not there"))
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    """An emulated board; its jtop service is started by the test."""
+    if why := unusable_board():
+        pytest.skip(why)
+    with tempfile.TemporaryDirectory(prefix="qe-") as name:
+        Path(name).chmod(0o755)
+        board = Board(Path(name))
+        yield board
+        board.end()
 
 
 @pytest.fixture(scope="session")

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import threading
 import urllib.error
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.model.conftest import DEMO, converted
-from tests.shared.board import RAILS, TJ, Board, unusable_board
+from tests.shared.board import RAILS, TJ
 from tests.shared.served import Served
-
-
-@pytest.fixture
-def board() -> Iterator[Board]:
-    if why := unusable_board():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="qe-") as name:
-        Path(name).chmod(0o755)
-        board = Board(Path(name))
-        yield board
-        board.end()
 
 
 class Client(threading.Thread):

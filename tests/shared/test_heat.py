@@ -8,10 +8,8 @@ already, so that it is over soon; the chip is as slow as a real one.
 from __future__ import annotations
 
 import statistics
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import pytest
 from scripts.heat.draw import Line, Panel, draw
 from scripts.heat.plant import PLANTS, Body
 from tests.model.conftest import DEMO, converted
-from tests.shared.board import RAILS, TJ, Board, unusable_board
+from tests.shared.board import RAILS, TJ, Board
 from tests.shared.served import Served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,21 +70,10 @@ class Heated(threading.Thread):
         return statistics.mean(point[column] for point in self.course if begin <= point[0] < end)
 
 
-@pytest.fixture
-def board() -> Iterator[Board]:
-    if why := unusable_board():
-        pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="qe-") as name:
-        Path(name).chmod(0o755)
-        board = Board(Path(name))
-        board.set(TJ, round(1000 * warm_body().chip))
-        yield board
-        board.end()
-
-
 @pytest.mark.timeout(240)
 def test_under_real_load_the_real_jtop_and_the_daemon_hold_a_simulated_board_at_its_target(board, tmp_path):
     assert PLANT.settled(1.0, AMBIENT) > 100, "it would be destroyed"
+    board.set(TJ, round(1000 * warm_body().chip))
     board.start()
     daemon = Served(board, converted(DEMO, tmp_path / "demo.gguf"))
     heated, busy = Heated(board, daemon.engine), threading.Event()

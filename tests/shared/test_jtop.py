@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +23,7 @@ from qwen_edge.device.jtop import Jtop, side_process
 from qwen_edge.device.side import Side, SideProcess, SideService
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
 from qwen_edge.spawn import python_command
-from tests.shared.board import RAILS, TJ, Board, unusable_board
+from tests.shared.board import RAILS, TJ
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
 from tests.shared.test_systemd import PYTHON, Manager
 from tests.shared.test_systemd import TOOL as SYSTEMD_TOOL
@@ -37,16 +36,10 @@ NOBODY = 65534
 bounded = pytest.mark.timeout(90)  # none of them takes a third of it
 
 
-@pytest.fixture
-def board(monkeypatch) -> Iterator[Board]:
-    if why := unusable_board():
-        pytest.skip(why)
+@pytest.fixture(autouse=True)
+def this_checkout(monkeypatch) -> None:
+    """Is what side processes find."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with tempfile.TemporaryDirectory(prefix="qe-") as name:
-        Path(name).chmod(0o755)
-        board = Board(Path(name))
-        yield board
-        board.end()
 
 
 @pytest.fixture
