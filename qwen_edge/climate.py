@@ -157,7 +157,7 @@ class Climate:
         if isinstance(heard, Sought):
             self._sought(heard)
         elif isinstance(heard, Power):
-            self._accounts.power(heard.at, heard.watts)
+            self._accounts.power(heard.at, heard.watts, mean=heard.mean)
         elif isinstance(heard, TelemetryError):
             if self._trouble != str(heard):
                 log.warning("telemetry: %s", heard)
@@ -172,7 +172,7 @@ class Climate:
             self._missed |= set(heard.missing)
             self._sample, self._trouble = heard, None
             if heard.watts is not None:
-                self._accounts.power(heard.at, heard.watts)
+                self._accounts.power(heard.at, heard.watts, mean=heard.mean)
             self._decide()
 
     def _sought(self, sought: Sought) -> None:

@@ -44,9 +44,9 @@ class Accounts:
         if self._ledger.ran(step, whose):
             self._tokens += step.chosen
 
-    def power(self, at: float, watts: float) -> None:
-        """A sample of the board's power, in watts, at a time of the monotonic clock."""
-        self._ledger.power(at, watts)
+    def power(self, at: float, watts: float, *, mean: bool = False) -> None:
+        """A sample of the board's power, in watts, at a time of the monotonic clock, or the mean since the last."""
+        self._ledger.power(at, watts, mean=mean)
         self._sampled = True
 
     def look(self, now: float, *, idle: bool) -> None:

@@ -1,6 +1,7 @@
 """Joules by step, request, client and phase, from samples of the board's power.
 
-Between two samples power is taken to follow a straight line (the trapezoidal rule). What the board draws anyway, the
+Between two samples power is taken to follow a straight line (the trapezoidal rule), unless they are means, as of a
+processor that counts its own joules: these are exact. What the board draws anyway, the
 idle floor, is kept apart; what it draws beyond that belongs to the steps that ran, by their time, and in a step to the
 requests in it, by their tokens. So all parts together are the whole integral.
 
@@ -95,14 +96,15 @@ class Ledger:
         self._told = max(self._told, until)
         self._settle()
 
-    def power(self, at: float, watts: float) -> None:
-        """A sample. One that is no later than the last tells nothing."""
+    def power(self, at: float, watts: float, *, mean: bool = False) -> None:
+        """A sample: the power of this moment, or the mean since the last one. One that is no later tells nothing."""
         last = self._last
         if last is not None and at <= last[0]:
             return
         self._last = (at, watts)
         if last is not None and at - last[0] <= _GAP:
-            self._stretches.append(_Stretch(last[0], at, (last[1] + watts) / 2 * (at - last[0])))
+            held = watts if mean else (last[1] + watts) / 2
+            self._stretches.append(_Stretch(last[0], at, held * (at - last[0])))
         self._settle()
 
     def close(self, request: int) -> float | None:

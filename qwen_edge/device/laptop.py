@@ -68,6 +68,7 @@ class Laptop:
             trips=self._trips,
             rails={name: watts for name, watts in rails.items() if watts is not None},
             watts=supply.watts if package is None else _sum(package, cards),
+            mean=package is not None,
             clocks=({"cpu": processor} if processor else {})
             | {name: card.clock for name, card in cards.items() if card.clock},
             gpu_load=max((card.load for card in cards.values() if card.load is not None), default=None),

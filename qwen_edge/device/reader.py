@@ -25,10 +25,11 @@ class Sought(NamedTuple):
 
 
 class Power(NamedTuple):
-    """The board's power (watts) between two samples; `at` by the monotonic clock."""
+    """The board's power (watts) between two samples; `at` by the monotonic clock. `mean` as in Telemetry."""
 
     at: float
     watts: float
+    mean: bool = False
 
 
 Heard = Sought | Telemetry | TelemetryError | Power
@@ -58,6 +59,7 @@ class Reader:
         self._wake = threading.Event()
         self._stopped = False
         self._busy = False
+        self._mean = False  # as the last sample had it
         self._logged: set[type[Exception]] = set()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
@@ -109,11 +111,13 @@ class Reader:
 
     def _sample(self, source: Source) -> Telemetry | TelemetryError:
         try:
-            return source.read()
+            sample = source.read()
         except TelemetryError as error:
             return error
         except Exception as error:
             return self._bug(error)
+        self._mean = sample.mean
+        return sample
 
     def _tell_power(self, source: Source) -> None:
         at = self._clock()
@@ -125,7 +129,7 @@ class Reader:
             self._bug(error)
             return
         if watts is not None:
-            self._tell(Power(at, watts))
+            self._tell(Power(at, watts, self._mean))
 
     def _tell(self, heard: Heard) -> None:
         if not self._stopped:

@@ -47,7 +47,8 @@ class Trips(msgspec.Struct, frozen=True):
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     """`at` is when it was read, by the monotonic clock; `tj` is the hottest place that counts; `watts` is the whole
-    board's power, of which `rails` are parts; `mode` is nvpmodel's name; `throttled` are the reasons why hardware or
+    board's power, of which `rails` are parts, with `mean` not that of the moment but the mean since it was asked for
+    before; `mode` is nvpmodel's name; `throttled` are the reasons why hardware or
     kernel slow something down now, in a few words each; `missing` are the sensors that should be there and did not
     answer, with the reason."""
 
@@ -58,6 +59,7 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     trips: Trips = Trips()
     rails: dict[str, float] = {}
     watts: float | None = None
+    mean: bool = False
     clocks: dict[str, Clock] = {}
     gpu_load: float | None = None
     cpu_load: float | None = None
@@ -83,7 +85,8 @@ class Source(Protocol):
         """All of it, now. Raises TelemetryError."""
 
     def watts(self) -> float | None:
-        """Only the board's power, where that is quickly read between two times; None where it is not."""
+        """Only the board's power, of the kind that samples have, where that is quickly read between two of them; None
+        where it is not."""
 
     def close(self) -> None:
         """Let go of files and processes; from any thread, also while it is being read."""

@@ -135,6 +135,21 @@ def test_all_parts_together_are_the_integral(samples):
     assert min(ledger.joules.values()) >= 0
 
 
+@pytest.mark.parametrize("length", [0.05, 0.5, 3.0])
+def test_a_short_answers_joules_are_all_there_where_power_is_the_mean_since_the_last_reading(length):
+    """As of a processor that counts its own joules: each reading is what it has used since the one before."""
+    ledger, tick, idle, busy, began = Ledger(), 0.2, 5.0, 30.0, 20.03
+    for number in range(1, 200):
+        now = number * tick
+        if now - tick < began + length <= now:
+            ledger.ran(ran(began, length, (1, 0, 1)), whose)
+        if not began < now < began + length:
+            ledger.rested(now)
+        overlap = max(0.0, min(now, began + length) - max(now - tick, began))
+        ledger.power(now, idle + (busy - idle) * overlap / tick, mean=True)
+    assert ledger.joules["decode"] == pytest.approx((busy - idle) * length, rel=0.02)
+
+
 @pytest.mark.parametrize("length", [0.04, 0.4, 2.0], ids=["a token", "a slice", "a long prompt"])
 @pytest.mark.parametrize("interval", [0.2, 1.0])
 @pytest.mark.parametrize("name", ["nano, no fan", "laptop"])

@@ -102,6 +102,7 @@ def test_power_is_the_energy_since_the_last_time(tmp_path):
     rapl(tmp_path, 31_000_000)
     sample = source.read()
     assert (sample.watts, sample.rails) == (15.0, {"processor": 15.0})
+    assert sample.mean, "of the two seconds"
     clock.now += 0.2
     rapl(tmp_path, 33_000_000)
     assert source.watts() == pytest.approx(10.0)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from qwen_edge.device.reader import Power, Reader, Sought
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
@@ -165,6 +166,14 @@ def test_power_between_two_samples_is_heard_while_something_is_computed(reading)
     with pytest.raises(queue.Empty):  # after what was under way
         while True:
             heard.get(timeout=0.1)
+
+
+def test_power_between_two_samples_is_a_mean_where_theirs_is(reading):
+    reader, heard = reading(
+        Scripted(lambda: structs.replace(good(), mean=True), watts=lambda: 7.5), interval=60.0, power_interval=0.005
+    )
+    reader.set_busy(True)
+    assert next_of(Power, heard).mean
 
 
 @pytest.mark.parametrize("watts", [lambda: None, failing(TelemetryError("gone"))])
