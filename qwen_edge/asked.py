@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from qwen_edge.errors import RequestError, context_too_long, engine_failed, stopping, unavailable
+from qwen_edge.errors import RequestError, WaitedTooLongError, context_too_long, engine_failed, stopping
 from qwen_edge.messages import Done, Failed, Submit, Tokens
 
 Event = Tokens | Done | Failed
@@ -51,10 +51,7 @@ def _explain(failure: Failed, context: int) -> RequestError:
     if failure.code == "context_too_long":
         return context_too_long(failure.tokens, context)
     if failure.code == "waited":
-        return unavailable(
-            "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy.",
-            retry_after=10,
-        )
+        return WaitedTooLongError()
     if failure.code == "bad_request":
         return RequestError(f"The request cannot be used: {failure.detail}.")
     return stopping() if failure.code == "stopping" else engine_failed(failure.detail)

@@ -55,6 +55,16 @@ class RequestError(Exception):
         return self.message
 
 
+class WaitedTooLongError(RequestError):
+    """The request's place did not come in the time it was willing to wait."""
+
+    def __init__(self) -> None:
+        message = (
+            "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy."
+        )
+        super().__init__(message, status=503, kind="server_error", code="unavailable", retry_after=10)
+
+
 def context_too_long(prompt_tokens: int, context: int) -> RequestError:
     """The prompt leaves no room for even one answer token in the context (both counts in tokens)."""
     return RequestError(

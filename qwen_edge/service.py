@@ -19,7 +19,7 @@ from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolC
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.climate import Climate
-from qwen_edge.errors import EngineError, RequestError, unavailable
+from qwen_edge.errors import EngineError, RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
 from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
 from qwen_edge.supervisor import Supervisor
@@ -96,7 +96,7 @@ class ChatService:
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(template.reasoning, names, reasons=reasons)
         called, logprobs, said = False, list[Logprob](), list[Delta]()
-        async with aclosing(self._engine.answer(submit)) as events:
+        async with aclosing(self._ask(submit, request)) as events:
             async for event in events:
                 logprobs += event.logprobs if isinstance(event, Tokens) else ()
                 deltas = parser.feed(event.text) if isinstance(event, Tokens) else parser.finish()
@@ -115,6 +115,17 @@ class ChatService:
                         asyncio.get_running_loop().call_soon(self._look_ahead, template, request, said)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, event, self._climate.joules(event.id), tuple(logprobs))
+
+    async def _ask(self, submit: Submit, request: ChatRequest) -> AsyncGenerator[Tokens | Done, None]:
+        """What the engine says to it. Raises RequestError."""
+        try:
+            async with aclosing(self._engine.answer(submit)) as events:
+                async for event in events:
+                    yield event
+        except WaitedTooLongError:
+            # a device that has paused meanwhile is not busy, but hot: whoever asks now hears so, and for how long
+            self._climate.admit(request.priority, request.client)
+            raise
 
     def _look_ahead(self, template: ChatTemplate, request: ChatRequest, said: Sequence[Delta]) -> None:
         """Let the engine read the conversation as its next turn will show it, while nobody waits."""

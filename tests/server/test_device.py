@@ -119,6 +119,23 @@ async def test_above_the_pause_nothing_is_let_in_what_runs_waits_and_goes_on_whe
     assert (status, answer["choices"][0]["message"]["content"]) == (200, "word " * 20)
 
 
+async def test_who_was_let_in_before_a_pause_and_waits_too_long_hears_of_the_heat(serve):
+    gate, board = threading.Event(), Board()
+    served = await serve(settings=QUICK, source=board, gate=gate)
+    first = asyncio.create_task(served.ask())
+    await until(lambda: served.begun == 1)
+    waiting = [asyncio.create_task(served.ask(wait_seconds=3)) for _ in range(8)]
+    board.values["tj"] = 97.0
+    await becomes(served, lambda found: found["pending"] == 9 and found["governor"]["level"] == "critical")
+    gate.set()
+    told = [answer["error"]["message"] for status, answer in await asyncio.gather(*waiting) if status == 503]
+    assert told
+    for message in told:
+        assert "takes no interactive requests now (critical, duty 0.00 (heat), tj 97.0 C" in message
+    board.values["tj"] = 60.0
+    assert (await first)[0] == 200
+
+
 async def test_a_hot_board_refuses_the_background_and_answers_people(serve):
     served = await serve(settings=QUICK, source=Board(tj=89.5))
     await becomes(served, lambda found: found["governor"]["level"] == "hot")
