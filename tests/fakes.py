@@ -164,6 +164,9 @@ class FakeBackend(FakeCache):
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < END else _NAMES[token].encode()
 
+    def is_mark(self, token: int) -> bool:
+        return self.piece(token).isspace()
+
     def is_end(self, token: int) -> bool:
         return token == END
 

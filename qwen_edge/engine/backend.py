@@ -84,5 +84,8 @@ class Backend(Cache, Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text (none for control tokens)."""
 
+    def is_mark(self, token: int) -> bool:
+        """Whether this token has no text of an answer to show: it is a special one, or white space."""
+
     def is_end(self, token: int) -> bool:
         """Whether this token ends the model's turn."""

@@ -23,4 +23,4 @@ def take_in(request: Submit, backend: Backend, answers: Answers, now: float) -> 
     except ValueError as error:
         return Failed(request.id, "bad_request", str(error))
     output = Output(request.stop, request.reasoning, reasons=request.reasons)
-    return Sequence(request, tokens, sampler, output, Lookup(answers, len(tokens)), now)
+    return Sequence(request, tokens, sampler, output, Lookup(answers, len(tokens), backend.is_mark), now)

@@ -1,23 +1,23 @@
 """Guesses the next tokens of a sequence from its own text or earlier answers, and how many are worth computing.
 
 Text that quotes, edits or lists repeats itself (prompt lookup, Saxena 2023,
-https://github.com/apoorvumang/prompt-lookup-decoding). Answers repeat each other: reasoning and tool calls begin with
-the same tokens each time, which have no text to show, and which are guessed with the last slice of the prompt. A guess
-costs a token more in the batch and saves a whole step when it is right. Which guesses would have been right is known
-soon after, computed or not, so the rate of right ones costs nothing to watch. The sampler decides about every token as
-ever: what comes out is what would have come anyway.
+https://github.com/apoorvumang/prompt-lookup-decoding). Answers repeat each other: commands and reports are alike, and
+reasoning and tool calls begin with the same marks each time, which are guessed with the last slice of the prompt: the
+first word comes behind them. A guess costs a token more in the batch and saves a whole step when it is right. Which
+guesses would have been right is known soon after, computed or not, so the rate of right ones costs nothing to watch.
+The sampler decides about every token as ever: what comes out is what would have come anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.radix import common_prefix
 
 _GRAM = 3  # tokens that must be the same as before for a guess to be made
 _LONGEST = 7
-_FIRST = 3  # guesses beside a prompt: a batch of four is quick, and nobody waits for the eighth word to hear the first
 _MEMORY = 0.1  # weight of the newest guess in the rate
 _KEPT = 4096  # places in earlier answers: a megabyte
 
@@ -33,20 +33,22 @@ class Rate:
 
 
 class Answers:
-    """What followed the same tokens in the last two answers that had them. Of an engine; used by its thread."""
+    """What followed the same tokens in earlier answers. What two agree on comes true more often than what was said
+    once, so each has a rate of its own. Of an engine; used by its thread."""
 
     def __init__(self) -> None:
-        self.rate = Rate()
+        self._agreed, self._once = Rate(), Rate()
         # the oldest first: what followed these tokens the last time, and how much of it the time before
         self._seen: dict[tuple[int, ...], tuple[tuple[int, ...], int]] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def after(self, tokens: Sequence[int]) -> list[int]:
-        """What followed when the last of these tokens stood in an answer; empty if that differed."""
+    def after(self, tokens: Sequence[int]) -> tuple[list[int], Rate]:
+        """What followed when the last of these tokens stood in an answer: so far as the last two that had them agree,
+        or else in the last one; empty if there was none. And the rate of such guesses."""
         latest, same = self._seen.get(tuple(tokens[-_GRAM:]), ((), 0))
-        return list(latest[:same])
+        return (list(latest[:same]), self._agreed) if same else (list(latest), self._once)
 
     def learn(self, tokens: Sequence[int], prompt: int) -> None:
         """Take note of an answer, which stands in these tokens behind a prompt of so many."""
@@ -61,12 +63,12 @@ class Answers:
 class Lookup:
     """Of one sequence; used by the engine's thread. Feed it by calling `guess` with all tokens, as they grow."""
 
-    def __init__(self, answers: Answers, prompt: int) -> None:
-        """The first `prompt` tokens are not of the answer."""
+    def __init__(self, answers: Answers, prompt: int, is_mark: Callable[[int], bool]) -> None:
+        """The first `prompt` tokens are not of the answer. `is_mark` tells tokens that have no text to show."""
         self._seen: dict[tuple[int, ...], int] = {}  # where what followed these tokens stands
         self._read = 0
         self._prompt = prompt
-        self._answers = answers
+        self._answers, self._is_mark = answers, is_mark
         self._own = self._asked = Rate()  # asked is who guessed last
         self._expected: int | None = None
 
@@ -76,13 +78,17 @@ class Lookup:
         return self._asked.value
 
     def guess(self, tokens: Sequence[int]) -> list[int]:
-        """What followed when the last tokens stood here before, or else in other answers; empty if they never did. An
-        answer begins like other answers, and not like those in its prompt: templates leave out how they began."""
+        """What followed when the last tokens stood here before, or else in other answers; empty if they never did.
+
+        An answer begins like other answers, and not like those in its prompt: templates leave out how they began. The
+        first word is not guessed: it is there without, and all the sooner."""
         self._learn(tokens)
-        at = self._seen.get(tuple(tokens[-_GRAM:])) if len(tokens) > self._prompt else None
-        self._asked = self._answers.rate if at is None else self._own
-        guess = self._answers.after(tokens) if at is None else list(tokens[at : at + _LONGEST])
-        guess = guess if len(tokens) > self._prompt else guess[:_FIRST]
+        begun = len(tokens) > self._prompt
+        if begun and (at := self._seen.get(tuple(tokens[-_GRAM:]))):
+            guess, self._asked = list(tokens[at : at + _LONGEST]), self._own
+        else:
+            guess, self._asked = self._answers.after(tokens)
+            guess = guess if begun else list(takewhile(self._is_mark, guess))
         self._expected = guess[0] if guess else None
         return guess
 

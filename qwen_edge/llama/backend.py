@@ -48,6 +48,7 @@ class LlamaBackend:
             raise EngineError(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
+        self._marks = frozenset(self._specials.values())
 
     @property
     def context(self) -> int:
@@ -131,6 +132,9 @@ class LlamaBackend:
 
     def piece(self, token: int) -> bytes:
         return self._vocab.piece(token)
+
+    def is_mark(self, token: int) -> bool:
+        return token in self._marks or self._vocab.piece(token).isspace()
 
     def is_end(self, token: int) -> bool:
         return self._vocab.is_end(token)

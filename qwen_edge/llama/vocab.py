@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from array import array
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import repeat
@@ -12,14 +13,17 @@ from typing import Any
 from qwen_edge.llama.bindings import C
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
+_KEPT = 65_536  # tokens of texts that need not be read again: half a megabyte
 
 
 class Vocab:
-    """The vocabulary of one model; valid as long as the model is open. Reading is thread-safe in llama.cpp."""
+    """The vocabulary of one model; valid as long as the model is open. Used by one thread."""
 
     def __init__(self, handle: Any) -> None:
         self._vocab = handle
         self._pieces: dict[int, bytes] = {}
+        self._encoded: dict[str, array[int]] = {}  # the latest last
+        self._kept = 0  # tokens in there
         self.dry: tuple[tuple[float, ...], Any] | None = None  # the sampler that knows its pieces, and its settings
         self.size = int(C.llama_vocab_n_tokens(handle))
 
@@ -38,9 +42,20 @@ class Vocab:
         return {self.text(token): token for token in self._steering}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text: nothing in it is read as a special token.
+        """Token ids of plain text: nothing in it is read as a special token. Those of the latest texts are kept: every
+        turn of a conversation brings all the texts before it."""
+        known = self._encoded.pop(text, None)
+        if known is None:
+            known = array("i", self._encode_plain(text))
+            self._kept += len(known)
+        self._encoded[text] = known
+        while self._kept > _KEPT:
+            self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
+        return known.tolist()
 
-        llama.cpp recognises user-defined tokens (<think>, <tool_call>) whatever it is told, so their texts are cut."""
+    def _encode_plain(self, text: str) -> list[int]:
+        """llama.cpp recognises user-defined tokens (<think>, <tool_call>) whatever it is told, so their texts are
+        cut."""
         ids: list[int] = []
         begin = 0
         while match := self._user_defined.search(text, begin):

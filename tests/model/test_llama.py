@@ -21,6 +21,7 @@ from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.sampler import likeliest
 from qwen_edge.llama.saved import turn
+from qwen_edge.llama.vocab import Vocab
 from qwen_edge.messages import Load, Sampling, Segment
 from tests.checkpoints import ADDED, write_checkpoint
 from tests.model.conftest import converted
@@ -67,6 +68,19 @@ def test_text_becomes_the_tokens_hugging_faces_tokenizer_makes_of_it(model, refe
 @given(text=texts)
 def test_text_goes_there_and_back(model, text):
     assert model.vocab.decode(model.vocab.encode(text)).decode() == text
+
+
+def test_a_text_that_is_read_again_has_the_same_tokens_and_only_the_latest_are_kept(model, monkeypatch):
+    monkeypatch.setattr("qwen_edge.llama.vocab._KEPT", 100)
+    vocab = Vocab(model.vocab.handle)
+    texts = [f"the light in room {number} is on, as it was before" for number in range(40)]
+    tokens = [vocab.encode(text) for text in texts]
+    vocab.encode(texts[-1]).append(0)  # what was given away is the caller's own
+    for text, expected in reversed([*zip(texts, tokens, strict=True)]):
+        assert vocab.encode(text) == expected
+    assert sum(map(len, vocab._encoded.values())) == vocab._kept <= 100
+    assert vocab.encode("word " * 500) == vocab.encode("word " * 500), "one that is too long to be kept"
+    assert vocab._kept <= 100
 
 
 def test_special_tokens_are_only_read_when_asked_for(model):
