@@ -79,12 +79,12 @@ async def long_prompt(server: Server, rng: Random) -> Figures:
 
 
 async def conversation(server: Server, rng: Random, **options: Any) -> Figures:
-    """Five turns, each a message of 25 words and an answer of 160 tokens, after which the user reads for 3 s."""
+    """Five turns, each a message of 25 words and an answer, after which the user reads for 3 s."""
     history, first = list[Mapping[str, str]](), list[float]()
     for turn in range(_TURNS):
         await asyncio.sleep(_READING if turn else 0)
         user = _words(rng, 25)
-        answer = await server.ask(user, history=history, max_tokens=160, ignore_eos=True, **options)
+        answer = await server.ask(user, history=history, **options)
         history += [{"role": "user", "content": user}, {"role": "assistant", "content": answer.text}]
         first.append(answer.first)
     turns = {f"turn {number}: first token, s": seconds for number, seconds in enumerate(first, 1)}
@@ -92,8 +92,13 @@ async def conversation(server: Server, rng: Random, **options: Any) -> Figures:
 
 
 async def conversation_without_thinking(server: Server, rng: Random) -> Figures:
-    """The same with thinking switched off."""
-    return await conversation(server, rng, chat_template_kwargs=_UNTHINKING)
+    """With thinking switched off, and answers of 160 tokens."""
+    return await conversation(server, rng, max_tokens=160, ignore_eos=True, chat_template_kwargs=_UNTHINKING)
+
+
+async def conversation_thinking(server: Server, rng: Random) -> Figures:
+    """Answers as long as the model makes them, but no more than 256 tokens, with what it thinks before."""
+    return await conversation(server, rng, max_tokens=256)
 
 
 async def home(server: Server, rng: Random, *, marked: bool = False, **options: Any) -> Figures:
@@ -147,7 +152,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "eight clients": Workload(eight_clients),
     "long prompt": Workload(long_prompt),
     "conversation": Workload(conversation_without_thinking),
-    "conversation, thinking": Workload(conversation),
+    "conversation, thinking": Workload(conversation_thinking),
     "relativity": Workload(relativity),
     "8K context": Workload(context_of_8k, slow=True),
     "home, clock on top": Workload(home, slow=True),

@@ -75,6 +75,7 @@ class Engine:
         self._tidied = 0  # the turn after which memory was last given back
         self._chosen = 0  # tokens since the last step that was told
         self.duty = Duty()
+        self.first_word = False  # the last step brought somebody's
         self.broken = False  # a decode has failed: the process should end
 
     @property
@@ -146,7 +147,7 @@ class Engine:
 
     def step(self) -> list[Outbound]:
         """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
-        events = self.admit()
+        events, self.first_word = self.admit(), False
         if not self._running:
             return events
         self._turn += 1
@@ -306,6 +307,8 @@ class Engine:
         sequence.tokens.append(token)
         if self._backend.is_end(token):
             return self._finish(sequence, "stop", sequence.output.finish())
+        if not sequence.spoke and not self._backend.is_mark(token):
+            sequence.spoke = self.first_word = True
         text = sequence.output.push(self._backend.piece(token))
         if sequence.output.stopped:
             return self._finish(sequence, "stop", text)

@@ -36,6 +36,7 @@ class Sequence:
     started: float | None = None
     rested: float = 0.0  # seconds that the engine had rested in all when it was started
     first_token_at: float | None = None
+    spoke: bool = False  # there was a word of text, not only marks
     missed: Miss | None = None
     prompt: Prompt = field(init=False)
     rank: int = field(init=False)

@@ -255,3 +255,17 @@ def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is
     if not engine.broken:
         assert engine.open_cells == 0
         assert len(engine._cells._idle) + len(engine._cells._tree._ends) == backend.sequences, "a sequence has leaked"
+
+
+def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():
+    engine = Engine(FakeBackend(lambda prompt: "\n\nyes, it is"))
+    engine.submit(Submit(1, (Segment("on?"),), Sampling(), 100, 1e9))
+    said, first = "", list[str]()
+    while engine.busy:
+        for event in engine.step():
+            said += event.text if isinstance(event, Tokens) else ""
+        if engine.first_word:
+            first.append(said)
+    assert (said, first) == ("\n\nyes, it is", ["\n\ny"])
+    engine.step()
+    assert not engine.first_word
