@@ -70,14 +70,14 @@ class Bounds:
 
 
 def plan(running: list[Sequence], bounds: Bounds, pace: Pace, *, turn: int, guess: bool) -> list[Part]:
-    """The parts of the next batch; `turn` counts the steps. With `guess`, they get guesses."""
+    """The parts of the next batch; `turn` counts the steps. With `guess`, they get guesses: where nobody waits for a
+    first word, which comes before the fifth of others."""
     due, batch, rows = _due(running, turn), bounds.batch, bounds.rows
     parts = [Part(one, 1, samples=True) for one in due if one.remaining == 1]
     prompts = [one for one in due if one.remaining > 1]
     streams = len(parts)
-    if guess:
-        # each of the prompts may end in this batch and needs a row then
-        parts = _with_guesses(parts, [], batch, rows - len(prompts), streams, pace, least=turn % _TRY_EVERY == 0)
+    if guess and not prompts:
+        parts = _with_guesses(parts, [], batch, rows, streams, pace, least=turn % _TRY_EVERY == 0)
     taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
     seconds = bounds.seconds if parts else bounds.alone
     if seconds < math.inf:

@@ -173,3 +173,29 @@ def test_an_answer_that_begins_with_a_word_is_not_held_up_by_guesses():
     prompts = [[f"{number:02}>>>"] for number in range(30)]
     _, decodes = run(lambda prompt: "the same words", True, *prompts)
     assert decodes[0] == [(1, len("9>>>"))]
+
+
+def test_guesses_for_one_answer_do_not_hold_up_the_prompt_of_another():
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    backend = FakeBackend(lambda prompt: "on and off, " * 20, batch=16, context=800)
+    engine = Engine(backend, clock)
+    engine.submit(Submit(1, (Segment("one"),), Sampling(), 240, 1e9))
+    while not any(length > 4 for batch in backend.decodes for position, length in batch if position > 60):
+        engine.step()
+    backend.decodes.clear()
+    engine.submit(Submit(2, (Segment("two" * 50),), Sampling(), 1, 1e9))
+    while not any(isinstance(event, Done) and event.id == 2 for event in engine.step()):
+        pass
+    streams = [batch[0][1] for batch in backend.decodes if len(batch) == 2]
+    assert len(streams) >= 10
+    assert set(streams) == {1}
+    backend.decodes.clear()
+    while engine.busy:
+        engine.step()
+    assert max(length for batch in backend.decodes for _, length in batch) > 4, "they go on when it is answered"
