@@ -1,9 +1,9 @@
 """Joules by step, request, client and phase, from samples of the board's power.
 
 Between two samples power is taken to follow a straight line (the trapezoidal rule), unless they are means, as of a
-processor that counts its own joules: these are exact. What the board draws anyway, the
-idle floor, is kept apart; what it draws beyond that belongs to the steps that ran, by their time, and in a step to the
-requests in it, by their tokens. So all parts together are the whole integral.
+processor that counts its own joules: these are exact. What the board draws anyway, the idle floor, is kept apart; what
+it draws beyond that belongs to the steps that ran, by their time, and in a step to the requests in it, by their tokens.
+So all parts together are the whole integral.
 
 A step is told when it has ended, which may be seconds after samples of its time: so what was drawn is settled only when
 it is known what ran. Pure; used on the daemon's event loop.

@@ -48,9 +48,8 @@ class Trips(msgspec.Struct, frozen=True):
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     """`at` is when it was read, by the monotonic clock; `tj` is the hottest place that counts; `watts` is the whole
     board's power, of which `rails` are parts, with `mean` not that of the moment but the mean since it was asked for
-    before; `mode` is nvpmodel's name; `throttled` are the reasons why hardware or
-    kernel slow something down now, in a few words each; `missing` are the sensors that should be there and did not
-    answer, with the reason."""
+    before; `mode` is nvpmodel's name; `throttled` are the reasons why hardware or kernel slow something down now, in a
+    few words each; `missing` are the sensors that should be there and did not answer, with the reason."""
 
     source: str
     at: float
