@@ -19,8 +19,10 @@ _KEPT = 65_536  # tokens of texts that need not be read again: half a megabyte
 class Vocab:
     """The vocabulary of one model; valid as long as the model is open. Used by one thread."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, keep: int = _KEPT) -> None:
+        """So many tokens of the latest texts are kept."""
         self._vocab = handle
+        self._keep = keep
         self._pieces: dict[int, bytes] = {}
         self._encoded: dict[str, array[int]] = {}  # the latest last
         self._kept = 0  # tokens in there
@@ -49,7 +51,7 @@ class Vocab:
             known = array("i", self._encode_plain(text))
             self._kept += len(known)
         self._encoded[text] = known
-        while self._kept > _KEPT:
+        while self._kept > self._keep:
             self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
         return known.tolist()
 

@@ -70,9 +70,8 @@ def test_text_goes_there_and_back(model, text):
     assert model.vocab.decode(model.vocab.encode(text)).decode() == text
 
 
-def test_a_text_that_is_read_again_has_the_same_tokens_and_only_the_latest_are_kept(model, monkeypatch):
-    monkeypatch.setattr("qwen_edge.llama.vocab._KEPT", 100)
-    vocab = Vocab(model.vocab.handle)
+def test_a_text_that_is_read_again_has_the_same_tokens_and_only_the_latest_are_kept(model):
+    vocab = Vocab(model.vocab.handle, keep=100)
     texts = [f"the light in room {number} is on, as it was before" for number in range(40)]
     tokens = [vocab.encode(text) for text in texts]
     vocab.encode(texts[-1]).append(0)  # what was given away is the caller's own
