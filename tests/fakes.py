@@ -7,6 +7,7 @@ import socket
 import threading
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +43,12 @@ TEMPLATE = """
 {% endif %}"""
 
 Script = Callable[[str], str]
+
+
+def ticking(step: float) -> Callable[[], float]:
+    """A clock that goes on by so many seconds whenever it is looked at."""
+    times = count(1)
+    return lambda: step * next(times)
 
 
 class FakeCache:
@@ -165,7 +172,7 @@ class FakeBackend(FakeCache):
         return bytes([token]) if token < END else _NAMES[token].encode()
 
     def is_mark(self, token: int) -> bool:
-        return self.piece(token).isspace()
+        return token >= END or bytes([token]).isspace()
 
     def is_end(self, token: int) -> bool:
         return token == END

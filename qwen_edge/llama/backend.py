@@ -48,7 +48,6 @@ class LlamaBackend:
             raise EngineError(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
-        self._marks = frozenset(self._specials.values())
 
     @property
     def context(self) -> int:
@@ -134,7 +133,7 @@ class LlamaBackend:
         return self._vocab.piece(token)
 
     def is_mark(self, token: int) -> bool:
-        return token in self._marks or self._vocab.piece(token).isspace()
+        return self._vocab.is_mark(token)
 
     def is_end(self, token: int) -> bool:
         return self._vocab.is_end(token)

@@ -83,6 +83,10 @@ class Vocab:
     def decode(self, tokens: list[int], *, special: bool = False) -> bytes:
         return b"".join(self._read_piece(token, special=special) for token in tokens)
 
+    def is_mark(self, token: int) -> bool:
+        """Whether it is a special token, or white space."""
+        return token in self._steering or self.piece(token).isspace()
+
     def is_end(self, token: int) -> bool:
         """Whether the model ends its turn with this token."""
         return bool(C.llama_vocab_is_eog(self._vocab, token))

@@ -82,6 +82,13 @@ def test_a_text_that_is_read_again_has_the_same_tokens_and_only_the_latest_are_k
     assert vocab._kept <= 100
 
 
+def test_marks_are_special_tokens_and_white_space_and_no_words(model):
+    vocab = model.vocab
+    assert all(vocab.is_mark(token) for token in vocab.specials.values())
+    assert all(vocab.is_mark(token) for token in vocab.encode("\n\n"))
+    assert not any(vocab.is_mark(token) for token in vocab.encode("on,0"))
+
+
 def test_special_tokens_are_only_read_when_asked_for(model):
     vocab = model.vocab
     assert set(ADDED) <= set(vocab.specials)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.messages import PRIORITIES, Abort, Done, Failed, Sampling, Segment, Submit, Tokens
-from tests.fakes import FakeBackend
+from tests.fakes import FakeBackend, ticking
 
 
 def echo(prompt: str) -> str:
@@ -97,14 +97,7 @@ def test_an_answer_is_no_longer_than_asked():
 
 
 def test_an_answer_takes_no_more_time_than_allowed():
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 1.0
-        return now
-
-    engine = Engine(FakeBackend(echo), clock)
+    engine = Engine(FakeBackend(echo), ticking(1.0))
     engine.submit(submit(1, "hello", max_seconds=5.0))
     done = end_of(run(engine), 1)
     assert done.reason == "length"
@@ -217,14 +210,7 @@ risky = st.lists(
 def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is_left(plan, context, speculates):
     backend = FakeBackend(echo, context=context, batch=8, parallel=3)
     backend.spare, backend.stash = context % 60, context % 50
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 0.01
-        return now
-
-    engine = Engine(backend, clock, speculates=speculates)
+    engine = Engine(backend, ticking(0.01), speculates=speculates)
     submitted, aborted, events = 0, set(), []
     for kind, value in plan:
         if engine.broken:

@@ -9,7 +9,7 @@ from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.speculate import Answers, Lookup, worth
 from qwen_edge.messages import Done, Sampling, Segment, Submit, Tokens
-from tests.fakes import FakeBackend
+from tests.fakes import FakeBackend, ticking
 
 
 def unmarked(_token: int) -> bool:
@@ -61,14 +61,8 @@ def test_guesses_are_computed_only_where_they_pay():
 def run(script, speculates: bool, *rounds: list[str], **submit) -> tuple[dict[int, str], list]:
     """What is said to the prompts of the last round, and its batches."""
     backend = FakeBackend(script, batch=64, context=600)
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 0.001  # a batch takes the same, however long: guesses pay
-        return now
-
-    engine = Engine(backend, clock, speculates=speculates)
+    # a batch takes the same, however long: guesses pay
+    engine = Engine(backend, ticking(0.001), speculates=speculates)
     known = counted = 0
     for prompts in rounds:
         backend.decodes.clear()
@@ -176,15 +170,8 @@ def test_an_answer_that_begins_with_a_word_is_not_held_up_by_guesses():
 
 
 def test_guesses_for_one_answer_do_not_hold_up_the_prompt_of_another():
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 0.001
-        return now
-
     backend = FakeBackend(lambda prompt: "on and off, " * 20, batch=16, context=800)
-    engine = Engine(backend, clock)
+    engine = Engine(backend, ticking(0.001))
     engine.submit(Submit(1, (Segment("one"),), Sampling(), 240, 1e9))
     while not any(length > 4 for batch in backend.decodes for position, length in batch if position > 60):
         engine.step()
