@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from qwen_edge.asked import Asked
+from qwen_edge.awake import AwakeClock
 from qwen_edge.device.memory import own_bytes
 from qwen_edge.errors import EngineError, engine_failed, stopping, unavailable
 from qwen_edge.growth import Growth
@@ -67,9 +68,9 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[int], int] = own_bytes,
     ) -> None:
-        """`memory` tells the bytes of a process by its number."""
+        """`memory` tells the bytes of a process by its number. Time in which the daemon stood still is no silence."""
         self._load, self._patience = load, patience
-        self._start, self._clock = start, clock
+        self._start, self._clock = start, AwakeClock(patience.hanging / 4, clock)
         self._growth = Growth(patience.growth, memory)
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
@@ -78,7 +79,7 @@ class Supervisor:
         self._looks: dict[int, asyncio.Future[Kept]] = {}
         self._loaded, self._ready = asyncio.Event(), asyncio.Event()
         self._wanted, self._stop = asyncio.Event(), asyncio.Event()
-        self._heard = self._served = self._used = clock()
+        self._heard = self._served = self._used = self._clock()
         self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
         self._deaths, self._next_life = 0, 0.0  # in a row; when an engine is started after one that died
         self._refusal: str | None = None  # why this engine said it ends

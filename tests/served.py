@@ -70,16 +70,25 @@ class ServedModel:
         return self._open(self._request(body))
 
     def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunks of an answer, the last of which may be an error."""
         with urllib.request.urlopen(self._request({**body, "stream": True})) as response:
             for line in response:
                 data = line.decode().removeprefix("data: ").strip()
-                if data and data != "[DONE]":
-                    yield json.loads(data)
+                if data == "[DONE]":
+                    return
+                if data:
+                    yield (chunk := json.loads(data))
+                    if "error" in chunk:
+                        return
+        raise AssertionError("the stream broke off\n" + "".join(self.log))
 
-    def streamed(self, content: str, **body: Any) -> tuple[str, str]:
-        """Reasoning and answer of a streamed answer."""
-        chunks = self.stream({"messages": [{"role": "user", "content": content}], **body})
-        deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    def streamed(self, content: str, *, ends: str = "stop", **body: Any) -> tuple[str, str]:
+        """Reasoning and answer of a streamed answer, which ends for this reason."""
+        chunks = list(self.stream({"messages": [{"role": "user", "content": content}], **body}))
+        assert "error" not in chunks[-1], (chunks[-1], "".join(self.log))
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        assert choices[-1]["finish_reason"] == ends, f"{len(choices)} pieces\n" + "".join(self.log)
+        deltas = [choice["delta"] for choice in choices]
         reasoning, answer = ([delta.get(key) or "" for delta in deltas] for key in ("reasoning_content", "content"))
         return "".join(reasoning), "".join(answer)
 

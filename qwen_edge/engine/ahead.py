@@ -45,10 +45,10 @@ class Ahead:
         per_hour: float,
         *,
         clock: Callable[[], float],
-        note: Callable[[float, float, tuple[Share, ...]], None],
+        note: Callable[[float, tuple[Share, ...]], None],
     ) -> None:
-        """No more than so many tokens are computed in an hour. `note` hears of every step: when it began, how long it
-        took, and of what."""
+        """No more than so many tokens are computed in an hour. `note` hears of every step when it has ended: how long
+        it took, and of what."""
         self._backend = backend
         self._cells = cells
         self._pace = pace
@@ -102,7 +102,7 @@ class Ahead:
         self._backend.decode([piece])
         seconds, count = self._clock() - began, len(piece.tokens)
         self._pace.learn(count, 0, seconds)
-        self._note(began, seconds, (Share(0, count, 0),))
+        self._note(seconds, (Share(0, count, 0),))
 
     def _budget(self) -> int:
         """How many tokens may be computed now."""

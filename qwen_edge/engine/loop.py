@@ -8,10 +8,12 @@ and tests and benchmarks drive it directly.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Literal
 
+from qwen_edge.awake import AwakeClock
 from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.duty import Duty
@@ -50,22 +52,24 @@ class Engine:
         backend: Backend,
         clock: Callable[[], float] = time.monotonic,
         *,
+        longest_step: float = math.inf,
         speculates: bool = True,
         ahead_per_hour: float = 0.0,
         disk: Disk | None = None,
     ) -> None:
-        """With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
+        """In more than `longest_step` seconds a step has stood still, with all the process: they count for no deadline.
+        With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
         `ahead_per_hour` tokens are computed while there is nothing else to do, for turns to come (`ahead`). On `disk`
         is kept what outlives the engine."""
         self._backend = backend
         self._speculates = speculates
-        self._clock = clock
+        self._wall, self._clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
         self._answers = Answers()
         self._misses = Misses()
         self._ahead = Ahead(
-            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=clock, note=self._note
+            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self._clock, note=self._note
         )
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -168,16 +172,16 @@ class Engine:
             end += part.size
             if part.samples:
                 came += self._sample(part, end - part.rows)
-        self._note(began, self._clock() - began, shares)
+        self._note(self._clock() - began, shares)
         return [*events, *self._told(), *came]
 
     def _told(self) -> list[Outbound]:
         news, self._news = self._news, []
         return news
 
-    def _note(self, began: float, seconds: float, shares: tuple[Share, ...]) -> None:
-        """A step has been computed: whoever counts energy and work is to hear of it."""
-        self._news.append(self.duty.ran(began, seconds, self._chosen, shares))
+    def _note(self, seconds: float, shares: tuple[Share, ...]) -> None:
+        """A step has just been computed: whoever counts energy and work is to hear of it."""
+        self._news.append(self.duty.ran(self._wall() - seconds, seconds, self._chosen, shares))
         self._chosen = 0
 
     def _expire(self) -> list[Outbound]:

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _WRITING = 0.05  # seconds between two looks at a file that is being written
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
+_SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
 _GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine at its idle work
 
 
@@ -100,7 +101,13 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     try:
         backend = load_backend(load, channel)
         disk = open_disk(load.files, backend)
-        engine = Engine(backend, speculates=load.speculate, ahead_per_hour=load.ahead_per_hour, disk=disk)
+        engine = Engine(
+            backend,
+            longest_step=_SILENT_BEATS * load.beat_seconds,
+            speculates=load.speculate,
+            ahead_per_hour=load.ahead_per_hour,
+            disk=disk,
+        )
         pages.look()
         while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
             messages = _turn(engine, channel, pages, load.beat_seconds)

@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_answer(served):
 
 def test_a_stream_and_a_whole_answer_agree(served):
     whole = served.ask("hello", max_tokens=20, temperature=0)["content"]
-    assert served.streamed("hello", max_tokens=20, temperature=0) == ("", whole)
+    assert served.streamed("hello", ends="length", max_tokens=20, temperature=0) == ("", whole)
 
 
 def test_a_warm_prefix_changes_nothing(served):
@@ -69,6 +69,24 @@ def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model):
         os.kill(served.engine.pid, signal.SIGSTOP)
         wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
         assert any("engine silent for" in line for line in served.log)
+
+
+def test_a_machine_that_stands_still_loses_no_answer(tiny_model):
+    """A container that is paused, a virtual machine that is copied: the daemon could not listen either."""
+    settings = "engine: {hang_seconds: 1.0}\n"
+    with ServedModel(tiny_model, "--context", "4096", "--threads", "1", settings=settings) as served:
+        body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1000, "ignore_eos": True}
+        chunks = served.stream(body)
+        next(chunks)
+        processes = [served.engine.pid, served.process.pid]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        threading.Event().wait(2.5)
+        for pid in reversed(processes):
+            os.kill(pid, signal.SIGCONT)
+        *_, last = chunks
+        assert last["choices"][0]["finish_reason"] == "length"
+        assert served.get("/health")[1]["restarts"] == 0
 
 
 def test_an_engine_without_its_daemon_ends(tiny_model):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import PRIORITIES, Abort, Done, Failed, Sampling, Segment, Submit, Tokens
+from qwen_edge.messages import PRIORITIES, Abort, Done, Failed, Limits, Ran, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend, ticking
 
 
@@ -102,6 +102,35 @@ def test_an_answer_takes_no_more_time_than_allowed():
     done = end_of(run(engine), 1)
     assert done.reason == "length"
     assert done.completion_tokens < 6
+
+
+def test_time_in_which_the_machine_stood_still_takes_nothing_from_an_answer():
+    backend, now = FakeBackend(echo), [100.0]
+    engine = Engine(backend, lambda: now[0], longest_step=20.0)
+    engine.submit(submit(1, "hello", max_seconds=60.0, work_seconds=60.0))
+    engine.submit(submit(2, "hello", wait_seconds=60.0))
+    events = engine.step()
+    now[0] += 3600.0
+    events += run(engine)
+    assert [end_of(events, number).reason for number in (1, 2)] == ["stop", "stop"]
+    assert end_of(events, 1).decode_seconds <= 20.0
+
+
+def test_a_step_in_which_the_machine_stood_still_is_not_rested_for_an_hour():
+    backend, now = FakeBackend(echo), [100.0]
+    engine = Engine(backend, lambda: now[0], longest_step=20.0)
+    engine.allow(Limits(duty=0.5))
+    engine.submit(submit(1, "hello"))
+    decode = backend.decode
+
+    def stands_still(slices) -> None:
+        now[0] += 3600.0
+        decode(slices)
+
+    backend.decode = stands_still
+    *_, ran = [event for event in engine.step() if isinstance(event, Ran)]
+    assert engine.duty.rest <= 20.0
+    assert (ran.began, ran.began + ran.seconds) == (now[0] - 20.0, now[0]), "its end is on the clock of all processes"
 
 
 def test_a_stop_text_is_not_part_of_the_answer():
