@@ -138,6 +138,7 @@ class Cells:
         self._prompts[sequence] = prompt
         self._touch(sequence, len(tokens), asked)
         nodes = list(self._tree.path(sequence))
+        self._unwritten |= nodes[0].sequences - self._open.keys() if nodes else set()  # whoever holds the same
         if not nodes or len(nodes[0].sequences) > 1:
             self._drop(sequence)  # it holds nothing that others do not
             return
@@ -145,7 +146,6 @@ class Cells:
             for other in self._tree.ends_in(node):
                 if other not in self._open:
                     self._drop(other)
-        self._unwritten.add(sequence)
         if not self._open and self._parked() > self._spare:
             end = min(prompt, len(tokens))
             self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]

@@ -86,12 +86,14 @@ class Disk:
         file = self._folder / head.name
         kept = Copy(copy.tokens, copy.start, file, copy.hits)
         gone = [old.cells for old in self._index.put(kept) if old.cells != file]
-        for old in gone:
-            del self._bytes[old]
+        their_bytes = sum(self._bytes.pop(old) for old in gone)
         self._bytes[file] = head.file_bytes
-        gone += self._surplus(kept)
+        surplus = self._surplus(kept)
+        # a power cut meanwhile leaves what this one is instead of, if there is room for both
+        both = sum(self._bytes.values()) + their_bytes <= self._limit
+        before, after = (surplus, gone) if both else ([*surplus, *gone], [])
         self._budget.spend(head.file_bytes)
-        self._writing = self._writer.submit(_replace, file, head, copy.cells, gone), kept
+        self._writing = self._writer.submit(_replace, file, head, copy.cells, before, after), kept
 
     def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
         """The copy that leads farthest beyond the first `held` of these tokens, with its cells, and how far. The cells
@@ -205,14 +207,19 @@ class Disk:
             )
 
 
-def _replace(file: Path, head: Head, cells: object, gone: Sequence[Path]) -> None:
-    """In the writer's thread. Raises OSError."""
-    for old in gone:  # first: what there is must not be more than asked for, not even for a moment
+def _replace(file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
+    """Files go before it is written, so that there is not more than asked for, not even for a moment, and after. In the
+    writer's thread. Raises OSError."""
+    for old in before:
         old.unlink(missing_ok=True)
-    space = os.statvfs(file.parent)
-    if space.f_bavail * space.f_frsize < head.file_bytes + _SPACE:
-        raise OSError("the disk is full, or nearly")
-    write(file, head, cells)
+    try:
+        space = os.statvfs(file.parent)
+        if space.f_bavail * space.f_frsize < head.file_bytes + _SPACE:
+            raise OSError("the disk is full, or nearly")
+        write(file, head, cells)
+    finally:
+        for old in after:
+            old.unlink(missing_ok=True)
 
 
 def _make_private(folder: Path) -> None:

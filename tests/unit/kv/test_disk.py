@@ -168,6 +168,19 @@ def test_a_longer_conversation_replaces_its_beginning(tmp_path):
     one.close()
 
 
+@pytest.mark.parametrize(("limit", "left"), [(1 << 20, [1]), (3_000, [0])], ids=["room for both", "no room for both"])
+def test_a_power_cut_while_a_longer_conversation_is_written_leaves_the_shorter_one(tmp_path, monkeypatch, limit, left):
+    one, seen = disk(tmp_path, limit=limit), []
+    one.put(copy_of(LONG[:400]))
+    one.wait(10)
+    assert not one.busy
+    fsync = os.fsync
+    monkeypatch.setattr(kv_file.os, "fsync", lambda handle: (seen.append(len(files(tmp_path))), fsync(handle)))
+    keep(one, copy_of(LONG[:500]))
+    assert seen[:1] == left
+    assert len(files(tmp_path)) == 1
+
+
 def test_a_full_disk_is_told_once_and_tried_again_later(tmp_path, monkeypatch, caplog):
     now = [0.0]
     one = disk(tmp_path, clock=lambda: now[0])
@@ -291,6 +304,17 @@ def test_what_two_have_asked_for_is_written_while_idle_and_the_rest_when_the_eng
     assert other.known(first) == other.known(second) == 120
     other.check()
     other.disk.close()
+
+
+def test_what_is_asked_for_again_after_others_were_written_is_written_then(tmp_path):
+    one = home(tmp_path)
+    one.remember(LONG[:100])
+    write(one)
+    assert files(tmp_path) == []
+    one.remember(LONG[:100])
+    write(one)
+    assert len(files(tmp_path)) == 1
+    one.disk.close()
 
 
 def test_written_is_written_once(tmp_path):
