@@ -21,7 +21,6 @@ from typing import Literal
 import msgspec
 
 from qwen_edge.asked import Asked
-from qwen_edge.awake import AwakeClock
 from qwen_edge.device.memory import own_bytes
 from qwen_edge.errors import EngineError, engine_failed, stopping, unavailable
 from qwen_edge.growth import Growth
@@ -68,9 +67,9 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[int], int] = own_bytes,
     ) -> None:
-        """`memory` tells the bytes of a process by its number. Time in which the daemon stood still is no silence."""
+        """`memory` tells the bytes of a process by its number."""
         self._load, self._patience = load, patience
-        self._start, self._clock = start, AwakeClock(patience.hanging / 4, clock)
+        self._start, self._clock = start, clock
         self._growth = Growth(patience.growth, memory)
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
@@ -79,7 +78,7 @@ class Supervisor:
         self._looks: dict[int, asyncio.Future[Kept]] = {}
         self._loaded, self._ready = asyncio.Event(), asyncio.Event()
         self._wanted, self._stop = asyncio.Event(), asyncio.Event()
-        self._heard = self._served = self._used = self._clock()
+        self._heard = self._served = self._used = clock()
         self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
         self._deaths, self._next_life = 0, 0.0  # in a row; when an engine is started after one that died
         self._refusal: str | None = None  # why this engine said it ends
@@ -142,9 +141,8 @@ class Supervisor:
 
     async def answer(self, request: Submit) -> AsyncGenerator[Tokens | Done, None]:
         """Submit a request (its id is given here) and yield what the engine says of it, Done last. An engine that
-        sleeps is woken, and for one that is being replaced the request waits.
-
-        Leaving the iterator early aborts the request. Raises RequestError."""
+        sleeps is woken, and for one that is being replaced the request waits. Leaving early aborts the request. Raises
+        RequestError."""
         self._refuse_in_trouble()
         request = msgspec.structs.replace(request, id=next(self._ids))
         asked = self._asked[request.id] = Asked(request)
@@ -189,11 +187,10 @@ class Supervisor:
             raise unavailable("The model is still loading. Try again in a moment.", retry_after=10) from None
         assert self._link
         number = next(self._ids)
-        kept: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
-        self._looks[number] = kept
+        self._looks[number] = asyncio.get_running_loop().create_future()
         self._used = self._clock()
         self._link.send([Look(number, key, forget, pin_seconds)])
-        return await kept
+        return await self._looks[number]
 
     async def stop(self, grace: float) -> None:
         """End the engine: politely, and after `grace` seconds not. Requests still running fail."""
@@ -265,9 +262,8 @@ class Supervisor:
 
     async def _watch(self, engine: EngineProcess, link: Link) -> None:
         """Kill an engine that has gone silent: stopped, swapped to death, or stuck in a driver. Let go one that has
-        nothing to do for long, or has grown.
-
-        A driver may hold even a killed process; closing our end lets its requests fail all the same."""
+        nothing to do for long, or has grown. A driver may hold even a killed process: closing our end lets its requests
+        fail all the same."""
         while self.state != "stopped":
             patience = self._patience.loading if self.state == "loading" else self._patience.hanging
             silence = self._clock() - self._heard
@@ -279,7 +275,11 @@ class Supervisor:
             if self.state == "ready":
                 self._growth.look(engine.process.pid)
                 self._let_go_if_due()
-            await asyncio.sleep(min(1.0, patience / 4, self._patience.idle / 4))
+            pause = min(1.0, patience / 4, self._patience.idle / 4)
+            awake = self._clock() + pause
+            await asyncio.sleep(pause)
+            late = max(0.0, self._clock() - awake)  # this process may have stood still, and heard nothing
+            self._heard = min(awake + late, self._heard + late)
 
     def _let_go_if_due(self) -> None:
         """Between two requests, an engine that has grown goes; so does one that has been idle for long."""

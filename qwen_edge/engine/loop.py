@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from qwen_edge.awake import AwakeClock
 from qwen_edge.engine.ahead import Ahead
+from qwen_edge.engine.awake import AwakeClock
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.intake import take_in
@@ -45,7 +45,8 @@ _MARGIN = 32  # cells for each running answer to grow, before another request is
 
 
 class Engine:
-    """Owns the backend. `step()` does at most one decode, so messages are heard at least that often."""
+    """Owns the backend. `step()` does at most one decode, so messages are heard at least that often. Times are
+    those of its `clock`."""
 
     def __init__(
         self,
@@ -63,13 +64,13 @@ class Engine:
         is kept what outlives the engine."""
         self._backend = backend
         self._speculates = speculates
-        self._wall, self._clock = clock, AwakeClock(longest_step, clock)
+        self._wall, self.clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
         self._answers = Answers()
         self._misses = Misses()
         self._ahead = Ahead(
-            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self._clock, note=self._note
+            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -98,7 +99,7 @@ class Engine:
 
     def submit(self, request: Submit) -> None:
         """Take a request in. What cannot be answered is refused with the next step."""
-        taken = take_in(request, self._backend, self._answers, self._clock())
+        taken = take_in(request, self._backend, self._answers, self.clock())
         if isinstance(taken, Failed):
             self._news.append(taken)
         else:
@@ -141,7 +142,7 @@ class Engine:
 
     def leave(self, seconds: float) -> None:
         """Write down what is remembered, for so long; there is nothing after that. Raises EngineError."""
-        self._cells.leave(seconds, self._clock)
+        self._cells.leave(seconds, self.clock)
 
     def admit(self) -> list[Outbound]:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
@@ -155,7 +156,7 @@ class Engine:
         if not self._running:
             return events
         self._turn += 1
-        began = self._clock()
+        began = self.clock()
         try:
             parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
             self._decode(parts)
@@ -172,7 +173,7 @@ class Engine:
             end += part.size
             if part.samples:
                 came += self._sample(part, end - part.rows)
-        self._note(self._clock() - began, shares)
+        self._note(self.clock() - began, shares)
         return [*events, *self._told(), *came]
 
     def _told(self) -> list[Outbound]:
@@ -186,7 +187,7 @@ class Engine:
 
     def _expire(self) -> list[Outbound]:
         """End what has taken as long as it may."""
-        now, events = self._clock(), list[Outbound]()
+        now, events = self.clock(), list[Outbound]()
         for sequence in [*self._waiting, *self._running]:
             if sequence.waited_too_long(now):
                 self._release(sequence)
@@ -208,7 +209,7 @@ class Engine:
             assert opened, "there are more sequences in the cache than places"
             sequence.place, sequence.computed = opened
             if sequence.started is None:
-                sequence.started, sequence.rested = self._clock(), self.duty.slept
+                sequence.started, sequence.rested = self.clock(), self.duty.slept
                 events.append(Began(sequence.request.id))
                 sequence.missed = self._why_missed(sequence)
             self._waiting.remove(sequence)
@@ -253,10 +254,10 @@ class Engine:
 
     def _look_ahead(self) -> float:
         """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
-        began = self._clock()
+        began = self.clock()
         self._cells.tidy()
         self._backend.expect(self._cells.used + sum(one.cells_ahead for one in self._running))
-        return self._clock() - began
+        return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:
         """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
@@ -273,9 +274,9 @@ class Engine:
             self._crowded = True
 
     def _decode(self, parts: list[Part]) -> None:
-        began = self._clock()
+        began = self.clock()
         self._backend.decode([part.slice() for part in parts])
-        seconds, rows = self._clock() - began, sum(part.rows for part in parts)
+        seconds, rows = self.clock() - began, sum(part.rows for part in parts)
         self._pace.learn(sum(part.size for part in parts), rows, seconds)
         for part in parts:
             sequence = part.sequence
@@ -306,7 +307,7 @@ class Engine:
         """Take a sampled token into the sequence, or end it there."""
         self._chosen += 1
         if sequence.first_token_at is None:
-            sequence.first_token_at = self._clock()
+            sequence.first_token_at = self.clock()
             self._misses.remember(sequence.prompt)
         sequence.tokens.append(token)
         if self._backend.is_end(token):
@@ -316,7 +317,7 @@ class Engine:
         text = sequence.output.push(self._backend.piece(token))
         if sequence.output.stopped:
             return self._finish(sequence, "stop", text)
-        if sequence.exhausted(self._cells.size, self._clock(), self.duty.slept):
+        if sequence.exhausted(self._cells.size, self.clock(), self.duty.slept):
             return self._finish(sequence, "length", text + sequence.output.finish())
         return [*sequence.say(text)]
 
@@ -324,7 +325,7 @@ class Engine:
         self._release(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length)
-        done = sequence.done(reason, self._clock())
+        done = sequence.done(reason, self.clock())
         return [*sequence.say(text), done]
 
     def _release(self, sequence: Sequence) -> None:

@@ -151,9 +151,9 @@ def _rest(engine: Engine, channel: Channel, beat_seconds: float) -> list[Inbound
 
 def _hear(engine: Engine, channel: Channel, seconds: float) -> list[Inbound]:
     """The messages that come within so long, in which nothing is computed."""
-    began = time.monotonic()
+    began = engine.clock()
     messages = channel.receive(seconds)
-    engine.duty.rested(time.monotonic() - began, busy=engine.busy)
+    engine.duty.rested(engine.clock() - began, busy=engine.busy)
     return messages
 
 

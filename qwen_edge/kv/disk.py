@@ -208,18 +208,27 @@ class Disk:
 
 
 def _replace(file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
-    """Files go before it is written, so that there is not more than asked for, not even for a moment, and after. In the
-    writer's thread. Raises OSError."""
-    for old in before:
-        old.unlink(missing_ok=True)
+    """Files go before it is written, so that there is not more than asked for, not even for a moment; and after, or
+    before as well, where space is short. In the writer's thread. Raises OSError."""
+    _unlink(before)
     try:
-        space = os.statvfs(file.parent)
-        if space.f_bavail * space.f_frsize < head.file_bytes + _SPACE:
-            raise OSError("the disk is full, or nearly")
+        if not _has_space(file.parent, head.file_bytes):
+            _unlink(after)
+            if not _has_space(file.parent, head.file_bytes):
+                raise OSError("the disk is full, or nearly")
         write(file, head, cells)
     finally:
-        for old in after:
-            old.unlink(missing_ok=True)
+        _unlink(after)
+
+
+def _has_space(folder: Path, size: int) -> bool:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize >= size + _SPACE
+
+
+def _unlink(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _make_private(folder: Path) -> None:

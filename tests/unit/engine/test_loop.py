@@ -105,7 +105,7 @@ def test_an_answer_takes_no_more_time_than_allowed():
 
 
 def test_time_in_which_the_machine_stood_still_takes_nothing_from_an_answer():
-    backend, now = FakeBackend(echo), [100.0]
+    backend, now = FakeBackend(echo, parallel=1), [100.0]
     engine = Engine(backend, lambda: now[0], longest_step=20.0)
     engine.submit(submit(1, "hello", max_seconds=60.0, work_seconds=60.0))
     engine.submit(submit(2, "hello", wait_seconds=60.0))

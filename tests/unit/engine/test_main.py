@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.engine.huge_pages import HugePages
-from qwen_edge.engine.main import Channel, serve
+from qwen_edge.engine.loop import Engine
+from qwen_edge.engine.main import Channel, _hear, serve
 from qwen_edge.errors import EngineError
 from qwen_edge.frames import encode, outbound_frames
 from qwen_edge.messages import Abort, Beat, Done, Failed, Load, Ran, Ready, Sampling, Segment, Stop, Submit, Tokens
@@ -91,6 +92,20 @@ def test_a_long_prompt_gives_signs_of_life_while_it_is_computed(daemon):
     heard = engine.hear(has(Done))
     answered = next(i for i, message in enumerate(heard) if isinstance(message, Tokens))
     assert sum(isinstance(message, Beat | Ran) for message in heard[:answered]) >= 1600 // 16 - 1
+
+
+def test_a_machine_that_stood_still_while_the_engine_rested_gives_no_answer_more_time():
+    now = [0.0]
+
+    class Still:
+        def receive(self, _timeout: float) -> list:
+            now[0] += 3600.0
+            return []
+
+    engine = Engine(FakeBackend(lambda prompt: "ok"), lambda: now[0], longest_step=20.0)
+    engine.submit(request(1, "a"))
+    _hear(engine, Still(), 0.5)
+    assert engine.duty.slept == 20.0
 
 
 def test_an_idle_engine_gives_signs_of_life(daemon):

@@ -9,11 +9,13 @@ import sys
 import threading
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qwen_edge.kv import disk as kv_disk
 from qwen_edge.kv import file as kv_file
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.stash import Copy
@@ -168,7 +170,7 @@ def test_a_longer_conversation_replaces_its_beginning(tmp_path):
     one.close()
 
 
-@pytest.mark.parametrize(("limit", "left"), [(1 << 20, [1]), (3_000, [0])], ids=["room for both", "no room for both"])
+@pytest.mark.parametrize(("limit", "left"), [(1 << 20, [1]), (5_000, [0])], ids=["room for both", "no room for both"])
 def test_a_power_cut_while_a_longer_conversation_is_written_leaves_the_shorter_one(tmp_path, monkeypatch, limit, left):
     one, seen = disk(tmp_path, limit=limit), []
     one.put(copy_of(LONG[:400]))
@@ -179,6 +181,23 @@ def test_a_power_cut_while_a_longer_conversation_is_written_leaves_the_shorter_o
     keep(one, copy_of(LONG[:500]))
     assert seen[:1] == left
     assert len(files(tmp_path)) == 1
+
+
+def test_where_space_is_short_the_shorter_one_makes_room_for_the_longer(tmp_path, monkeypatch):
+    one = disk(tmp_path)
+    one.put(copy_of(LONG[:400]))
+    one.wait(10)
+    assert not one.busy
+    room = kv_disk._SPACE + files(tmp_path)[0].stat().st_size + 1000
+
+    def statvfs(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_frsize=1, f_bavail=room - sum(file.stat().st_size for file in files(folder)))
+
+    monkeypatch.setattr(kv_disk.os, "statvfs", statvfs)
+    keep(one, copy_of(LONG[:500]))
+    one = disk(tmp_path)
+    assert one.find(LONG[:500], 0)[1] == 500
+    one.close()
 
 
 def test_a_full_disk_is_told_once_and_tried_again_later(tmp_path, monkeypatch, caplog):

@@ -1,7 +1,7 @@
 """A clock of the time in which this process could do anything.
 
 A container is paused, a virtual machine copied, everything stopped by a signal: the monotonic clock goes on meanwhile
-(only a suspend it leaves out), and afterwards every deadline would have passed and every neighbour would seem dead.
+(only a suspend it leaves out), and afterwards the time of every answer would have run out.
 """
 
 from __future__ import annotations
