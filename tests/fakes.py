@@ -121,6 +121,7 @@ class FakeBackend(FakeCache):
         self.parallel = parallel
         self.rows = self.sequences = 2 * parallel
         self.spare = context
+        self.preempted = 0.0
         self.stash = context if stash is None else stash
         self.fingerprint, self.cell_bytes = "fake", 4
         self.gate = gate

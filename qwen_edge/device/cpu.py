@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,11 @@ def usable_cores() -> int:
     """Physical cores, as far as this process is allowed on them: hyperthreads share the units that inference needs."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def preempted() -> float:
+    """How often so far others have taken a core away from this process, for each core that it may use."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw / len(os.sched_getaffinity(0))
 
 
 def cpu_name(root: Path = Path("/")) -> str:

@@ -22,6 +22,8 @@ _SECONDS = 0.15  # of computing, for which a request that comes just then has to
 _LEAST = 8  # tokens at once, however slow the device
 _LOST = 16  # tokens that may have left the cache meanwhile
 _HOUR = 3600.0
+_CROWDED = 50.0  # times a second that a core is taken away: a few without, 60 to 130 where one other program computes
+_YIELD = 3.0  # times as long as a piece has taken then, in which nothing is computed ahead
 
 
 @dataclass
@@ -55,6 +57,10 @@ class Ahead:
         self._misses = misses
         self._clock = clock
         self._note = note
+        self._crowded, self._until = (
+            0,
+            0.0,
+        )  # pieces in a row beside others; who are alone until then
         self._per_hour = self._left = per_hour
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
@@ -67,8 +73,15 @@ class Ahead:
             held = max(self._cells.known(tokens), self._misses.computed(tokens))
             self._wanted.append(_Wanted(tokens, held))
 
+    @property
+    def pause(self) -> float:
+        """Seconds that are left to others before the next piece."""
+        return max(0.0, self._until - self._clock())
+
     def step(self) -> bool:
-        """Compute a piece of what was added last. False if there is nothing to compute. Raises EngineError."""
+        """Compute a piece of what was added last. False if there is nothing to compute now. Raises EngineError."""
+        if self.pause:
+            return False
         while self._wanted and self._cells.known(self._wanted[-1].tokens) == len(self._wanted[-1].tokens):
             self._wanted.pop()
         budget = self._budget()
@@ -98,10 +111,14 @@ class Ahead:
         return True
 
     def _decode(self, piece: Slice) -> None:
-        began = self._clock()
+        began, before = self._clock(), self._backend.preempted
         self._backend.decode([piece])
         seconds, count = self._clock() - began, len(piece.tokens)
         self._pace.learn(count, 0, seconds)
+        self._crowded = self._crowded + 1 if self._backend.preempted - before > _CROWDED * seconds else 0
+        # threads that wait for each other, some of which cannot run, get little done and let nobody else do it
+        if self._crowded > 1:  # once may have been our own daemon
+            self._until = began + (1 + _YIELD) * seconds
         self._note(seconds, (Share(0, count, 0),))
 
     def _budget(self) -> int:

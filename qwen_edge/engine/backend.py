@@ -62,6 +62,10 @@ class Backend(Cache, Protocol):
     def stash(self) -> int:
         """Cells of which copies are kept when they have to go."""
 
+    @property
+    def preempted(self) -> float:
+        """How often so far others have taken a core away, for each core there is."""
+
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         """Token ids of a prompt. Raises KeyError if a special segment names no token of this model."""
 

@@ -93,6 +93,11 @@ class Engine:
         return self._cells.writing
 
     @property
+    def pause(self) -> float:
+        """Seconds for which `prepare` leaves the cores to others."""
+        return self._ahead.pause
+
+    @property
     def open_cells(self) -> int:
         """Cells of the KV cache that requests hold; those of finished ones, which can go, not counted."""
         return self._cells.size - self._cells.available
@@ -126,8 +131,7 @@ class Engine:
         return look(self._cells, self._backend, message)
 
     def prepare(self) -> bool:
-        """There is nothing to do at the moment: do a piece of what the next request would have to wait for. False if
-        there is none. Raises EngineError."""
+        """Do a piece of what the next request would have to wait for. False if there is none. Raises EngineError."""
         if self.duty.limits.idle_work and self._ahead.step():
             self._turn += 1
             return True

@@ -135,8 +135,9 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         return _hear(engine, channel, _FIRST_WORD)
     if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
         return channel.receive(0.0)
-    messages = _hear(engine, channel, _WRITING if engine.writing else beat_seconds)
-    if not messages:
+    pause = engine.pause
+    messages = _hear(engine, channel, min(_WRITING if engine.writing else beat_seconds, pause or beat_seconds))
+    if not messages and not pause:
         engine.tidy()
         pages.look()
     return messages

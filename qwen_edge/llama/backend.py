@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from qwen_edge.device.cpu import preempted
 from qwen_edge.device.memory import give_back
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
@@ -88,6 +89,10 @@ class LlamaBackend:
     @property
     def stash(self) -> int:
         return stash_tokens(self._model, self._load)
+
+    @property
+    def preempted(self) -> float:
+        return preempted()
 
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
         ids: list[int] = []

@@ -1,12 +1,13 @@
 """What the daemon finds out about the machine."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from qwen_edge.device.cpu import cpu_name, usable_cores
+from qwen_edge.device.cpu import cpu_name, preempted, usable_cores
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.device.memory import available_bytes
 from qwen_edge.remedies import pinned_bindings
@@ -53,6 +54,19 @@ def test_cores_are_those_this_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, everything)
+
+
+def test_it_is_counted_when_others_take_the_core():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        before = preempted()
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:  # on the same core
+            while preempted() < before + 10:
+                pass
+            other.kill()
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def group(root, path, **files):

@@ -122,6 +122,30 @@ def test_a_request_does_not_wait_for_more_than_a_piece_and_the_rest_is_done_late
     assert home.rest() == 100 - piece
 
 
+def test_who_computes_all_the_time_is_left_the_cores_for_most_of_it():
+    home = Home()
+    decode = home.backend.decode
+
+    def beside_another(slices) -> None:
+        decode(slices)
+        home.now += 1.0
+        home.backend.preempted += 100
+
+    home.backend.decode = beside_another
+    home.warm("x" * 700)
+    pieces, began = 0, home.now
+    while home.now < began + 100.0:
+        if home.engine.prepare():
+            pieces += 1
+            assert pieces < 2 or 2.9 < home.engine.pause < 3.1
+        else:
+            home.now += home.engine.pause
+    assert 20 <= pieces <= 27
+    home.backend.decode = decode
+    assert home.rest() > 0, "nobody is there any more"
+    assert home.engine.pause == 0.0
+
+
 def test_no_more_is_computed_than_the_hour_allows():
     home = Home(per_hour=40)
     home.warm("y" * 100)
