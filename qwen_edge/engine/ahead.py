@@ -115,7 +115,8 @@ class Ahead:
         self._backend.decode([piece])
         seconds, count = self._clock() - began, len(piece.tokens)
         self._pace.learn(count, 0, seconds)
-        self._crowded = self._crowded + 1 if self._backend.preempted - before > _CROWDED * seconds else 0
+        crowded = self._backend.preempted - before > _CROWDED * max(seconds, _SECONDS)
+        self._crowded = self._crowded + 1 if crowded else 0
         # threads that wait for each other, some of which cannot run, get little done and let nobody else do it
         if self._crowded > 1:  # once may have been our own daemon
             self._until = began + (1 + _YIELD) * seconds

@@ -93,6 +93,7 @@ class Watched:
     backend: LlamaBackend
     batches: list[list[Slice]] = field(default_factory=list)
     shared: int = 0
+    preempted: float = 0.0  # the machine may be busy
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
