@@ -8,6 +8,7 @@ it (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
 from __future__ import annotations
 
 import ctypes
+import mmap
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,12 @@ def own_bytes(pid: int, root: Path = Path("/")) -> int:
         return 0
     sizes = dict(line.split(":", 1) for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
     return sum(1024 * int(size.split()[0]) for size in sizes.values())
+
+
+def own_pages(size: int) -> mmap.mmap:
+    """So many bytes, or one, that go back to the system when nobody has them any more: glibc keeps up to 64 MB of what
+    is freed (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
+    return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def give_back() -> None:

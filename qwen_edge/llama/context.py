@@ -23,7 +23,7 @@ from qwen_edge.llama.successor import Successor
 from qwen_edge.messages import Load
 
 _FIRST_ROOM = 1024  # tokens: a smart home's prompt and answer
-_ROOMY = 1.25  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
+_ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
 _SPARE_ROOM = 256  # cells that stay free when the cache is made smaller
 _SPARE_BYTES = 256 << 20  # of the system's memory, which a growth beside the work leaves alone
 _HOLES = 512  # empty cells between others: they cost every token 5 ms, moving together costs 0.1 s

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qwen_edge.device.memory import own_pages
 from qwen_edge.errors import EngineError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
@@ -67,7 +68,8 @@ class Handle:
     def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
         """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
         # llama.cpp tells the exact size as slowly as it copies
-        saved = np.empty(self._bytes(end - start) + _STATE_BYTES * (end - start + self._model.layers + 1), np.uint8)
+        size = self._bytes(end - start) + _STATE_BYTES * (end - start + self._model.layers + 1)
+        saved = np.frombuffer(own_pages(size), np.uint8)
         self.share(sequence, self.sequences, start, end)
         written = C.llama_state_seq_get_data(self._context, bytes_of(saved), saved.size, self.sequences)
         self.forget(self.sequences, start, end)
@@ -139,7 +141,7 @@ class Handle:
     def _save_all(self, buffer: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
         """What the cache holds, in llama.cpp's form, in this buffer if it is large enough."""
         size = C.llama_state_get_size(self._context)
-        held = buffer[:size] if buffer is not None and size <= buffer.size else np.empty(size, np.uint8)
+        held = buffer[:size] if buffer is not None and size <= buffer.size else np.frombuffer(own_pages(size), np.uint8)
         written = C.llama_state_get_data(self._context, bytes_of(held), held.size)
         if written != held.size:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")

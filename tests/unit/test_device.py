@@ -9,7 +9,7 @@ import pytest
 
 from qwen_edge.device.cpu import cpu_name, preempted, usable_cores
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
-from qwen_edge.device.memory import available_bytes
+from qwen_edge.device.memory import available_bytes, own_bytes, own_pages
 from qwen_edge.remedies import pinned_bindings
 
 
@@ -54,6 +54,15 @@ def test_cores_are_those_this_process_may_use():
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, everything)
+
+
+def test_pages_of_ones_own_go_back_to_the_system_with_the_last_who_has_them():
+    before = own_bytes(os.getpid())
+    view = memoryview(own_pages(64 << 20))
+    view[::4096] = bytes(len(view[::4096]))
+    assert own_bytes(os.getpid()) > before + (60 << 20)
+    del view
+    assert own_bytes(os.getpid()) < before + (4 << 20)
 
 
 def test_it_is_counted_when_others_take_the_core():
