@@ -57,10 +57,8 @@ class Ahead:
         self._misses = misses
         self._clock = clock
         self._note = note
-        self._crowded, self._until = (
-            0,
-            0.0,
-        )  # pieces in a row beside others; who are alone until then
+        self._crowded = 0  # pieces in a row during which others wanted the cores
+        self._until = 0.0  # when nothing is left to them any more
         self._per_hour = self._left = per_hour
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
