@@ -11,14 +11,13 @@ the administrator has switched huge pages off.
 from __future__ import annotations
 
 import ctypes
-import errno
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 _HUGE = 2 << 20
-_PIECE = 8 * _HUGE  # some 5 ms: a request that comes meanwhile waits no longer
-_LARGE = 4 * _PIECE  # smaller allocations are not worth it
+_PIECE = 2 * _HUGE  # up to 10 ms, where a virtual machine has to ask its host: a request that comes meanwhile waits no longer
+_LARGE = 16 * _PIECE  # smaller allocations are not worth it
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 
 
@@ -53,12 +52,11 @@ class HugePages:
         self._seen = found
 
     def step(self) -> bool:
-        """Collapse one piece; False if none is left. A piece that cannot be had (no memory) stays as it is."""
+        """Collapse one piece; False if none is left. A piece that cannot be had (no memory, nothing in it yet, a kernel
+        that does not know how and says so at once) stays as it is: the kernel's own thread has been told above."""
         if not self._pieces:
             return False
-        address, length = self._pieces.popleft()
-        if self._advise(address, length, _MADV_COLLAPSE) == errno.EINVAL:
-            self._pieces.clear()  # a kernel that cannot; its own thread has been told above
+        self._advise(*self._pieces.popleft(), _MADV_COLLAPSE)
         return True
 
 
