@@ -130,6 +130,7 @@ class FakeBackend(FakeCache):
         self.failing = False
         self.threads = 1.0
         self.fitted: list[int] = []
+        self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
     def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
@@ -155,8 +156,10 @@ class FakeBackend(FakeCache):
             raise EngineError("the GPU has fallen off the bus")
         self.decodes.append([(one.position, len(one.tokens)) for one in slices])
 
-    def expect(self, cells: int) -> None:
-        assert self.used <= cells
+    def expect(self, held: int, soon: int, later: int) -> None:
+        assert self.used == held
+        assert soon <= later
+        self.expected.append((held + soon, held + later))
 
     def fit(self, cells: int) -> None:
         assert cells == self.used

@@ -72,12 +72,12 @@ class Backend(Cache, Protocol):
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run one batch. Raises EngineError; what the cache then holds is not known."""
 
-    def expect(self, cells: int) -> None:
-        """So many cells, which are no more than there can be, will be held before long: make ready for them. Called
-        between two decodes, whose time it shares. Raises EngineError."""
+    def expect(self, held: int, soon: int, later: int) -> None:
+        """So many cells are held, so many more will be before long, and so many more than now after a while, if there
+        are as many: make ready for them. Called between two decodes, whose time it shares. Raises EngineError."""
 
     def fit(self, cells: int) -> None:
-        """Give memory back, if so many cells, which are all that are held, need less than there is."""
+        """Nobody asks, and so many cells are all that are held: give memory back if they need less than there is."""
 
     def use_threads(self, share: float) -> None:
         """Compute with so much of the threads there are, 0 to 1, and at least with one."""

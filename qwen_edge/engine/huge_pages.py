@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _HUGE = 2 << 20
-_PIECE = 2 * _HUGE  # up to 10 ms, where a virtual machine has to ask its host: a request that comes meanwhile waits no longer
+_PIECE = 2 * _HUGE  # up to 10 ms in a virtual machine: a request that comes meanwhile waits no longer
 _LARGE = 16 * _PIECE  # smaller allocations are not worth it
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
 

@@ -21,7 +21,7 @@ from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Miss, Misses
 from qwen_edge.engine.pace import Pace
-from qwen_edge.engine.scheduler import Bounds, Part, in_order, plan, victim
+from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
 from qwen_edge.errors import EngineError
@@ -260,7 +260,7 @@ class Engine:
         """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
         began = self.clock()
         self._cells.tidy()
-        self._backend.expect(self._cells.used + sum(one.cells_ahead for one in self._running))
+        self._backend.expect(self._cells.used, *cells_ahead(self._running))
         return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:

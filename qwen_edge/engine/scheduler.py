@@ -21,6 +21,8 @@ from qwen_edge.messages import Share
 _LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
 _TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most
 _LEAST = 8  # tokens of prompt in a step, however slow the device
+_SOON = 128  # tokens of answer: some seconds, in which a larger cache can be made beside the work
+_LATER = 256  # where several are decoded: a cache that grows costs all of them, so it should not do so often
 _TOGETHER = 4  # tokens that the kernels of a CPU compute at once: one to three left over take as long as four
 
 Sequences = collections.abc.Iterable[Sequence]
@@ -116,6 +118,13 @@ def _with_guesses(
         tokens, outputs = tokens + len(guesses), outputs + len(guesses)
         guessed.append(replace(part, guesses=guesses))
     return guessed
+
+
+def cells_ahead(running: list[Sequence]) -> tuple[int, int]:
+    """Cells that will be needed soon, and after a while, beyond those that are held. Soon, a prompt needs no more than
+    its own: to make room for its answer meanwhile would delay the first word."""
+    soon = sum(one.cells_within(_SOON if one.first_token_at is not None else 0) for one in running)
+    return soon, sum(one.cells_within(_LATER if len(running) > 1 else _SOON) for one in running)
 
 
 def in_order(sequences: Sequences, pace: Pace) -> list[Sequence]:

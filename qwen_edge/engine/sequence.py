@@ -12,8 +12,6 @@ from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Lookup
 from qwen_edge.messages import PRIORITIES, Done, Logprob, Submit, Tokens
 
-_AHEAD = 128  # tokens of answer: some seconds, in which a larger cache can be made beside the work
-
 
 @dataclass(eq=False)
 class Sequence:
@@ -53,10 +51,9 @@ class Sequence:
         """Tokens to compute before the next one can be sampled. Never none between two steps."""
         return len(self.tokens) - self.computed
 
-    @property
-    def cells_ahead(self) -> int:
-        """Cells that it will need soon, beyond those it has."""
-        return self.remaining + max(0, min(_AHEAD, self.request.max_tokens - self.generated))
+    def cells_within(self, tokens: int) -> int:
+        """Cells that it needs, beyond those it has, for so many more tokens of its answer, or what is left of it."""
+        return self.remaining + max(0, min(tokens, self.request.max_tokens - self.generated))
 
     @property
     def generated(self) -> int:

@@ -118,8 +118,8 @@ class LlamaBackend:
     def make_room(self, cells: int) -> None:
         self._context.make_room(cells)
 
-    def expect(self, cells: int) -> None:
-        self._context.expect(cells)
+    def expect(self, held: int, soon: int, later: int) -> None:
+        self._context.expect(held, soon, later)
 
     def compact(self, cells: int) -> None:
         self._context.compact(cells)

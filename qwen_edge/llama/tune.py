@@ -73,9 +73,9 @@ class Effort:
     @staticmethod
     def brief() -> Effort:
         """Some seconds, for a first start. After so many, nothing further is tried. Not threads: a device has much else
-        to do when it starts, and while it does, fewer of them seem better. But at both ends: attention that is quicker
-        at the beginning may take twice as long at 2,048 tokens."""
-        return Effort(depths=(0, DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
+        to do when it starts, and while it does, fewer of them seem better. But also far from the beginning: attention
+        that is quicker in the middle of a small cache may take twice as long at 2,048 tokens."""
+        return Effort((SMALL_ROOM // 2, DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
@@ -136,16 +136,19 @@ def _is_for_small(flash: Try, plain: Try) -> bool:
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
     """How quick these settings are. Raises EngineError if they cannot be run."""
     depths = [depth for depth in effort.depths if depth + effort.prompt < min(load.context, model.trained_context)]
-    size = (depths or [0])[-1] + max(effort.prompt, _SEED) + load.batch
-    context = Context(model, replace(load, context=size, parallel=1), room=size)
-    try:
-        context.decode([Slice(0, 0, [0], 1)])
-        context.forget(0, 0, 1)
-        speeds = tuple(_speed(context, depth, effort, clock) for depth in depths or [0])
-    finally:
-        context.close()
-    attention: Attention = "on" if context.skips else "off"
-    return Try(Tuning(load.threads, attention, load.batch), speeds)
+    speeds, skips = list[Speed](), False
+    for depth in depths or [0]:
+        # as large as a cache is that has grown to hold so much: a larger one is slower
+        size = depth + max(effort.prompt, _SEED) + load.batch
+        context = Context(model, replace(load, context=size, parallel=1), room=size)
+        skips = context.skips
+        try:
+            context.decode([Slice(0, 0, [0], 1)])
+            context.forget(0, 0, 1)
+            speeds.append(_speed(context, depth, effort, clock))
+        finally:
+            context.close()
+    return Try(Tuning(load.threads, "on" if skips else "off", load.batch), tuple(speeds))
 
 
 def _speed(context: Context, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:

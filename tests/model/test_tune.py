@@ -98,7 +98,7 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
 
     def pretend(_model, load, effort, _clock):
         it = Tuning(load.threads, load.flash_attention, load.batch)
-        keys = [(at, (load.flash_attention, min(at, 512))) for at in effort.depths]
+        keys = [(at, (load.flash_attention, 0 if at < 512 else 512)) for at in effort.depths]
         return Try(it, tuple(Speed(at, prompts[key], answers[key]) for at, key in keys))
 
     monkeypatch.setattr(tuning, "measure", pretend)
@@ -181,7 +181,7 @@ def test_the_command_shows_every_try_and_keeps_the_best(tiny_model, tmp_path, mo
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     result = CliRunner().invoke(command, ["--model", str(tiny_model), "--brief"], catch_exceptions=False)
     assert "Best: " in result.output
-    assert "at 0" in result.output
+    assert "at 256" in result.output
     tries = json.loads(CliRunner().invoke(command, ["--model", str(tiny_model), "--brief", "--json"]).stdout)
     assert {"tuning", "speeds"} == set(tries[0])
     (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()

@@ -214,3 +214,22 @@ def test_a_request_that_does_not_fit_beside_the_others_waits_for_them():
     home.run()
     assert list(home.ended) == [1, 2]
     assert home.ended[2].completion_tokens == 5
+
+
+def test_room_is_made_for_what_may_come_but_for_no_answer_before_its_first_word():
+    home = Home(answer=900)
+    home.submit(1, "x" * 300, max_tokens=500)
+    home.step()
+    assert home.backend.expected == [(300, 428)]
+    while not home.said[1]:
+        home.step()
+    home.step()
+    assert home.backend.expected[-1] == (429, 429)
+    home.run(1)
+    assert home.backend.expected[-1] == (800, 800), "what is left of an answer may be less"
+    home.submit(2, "y" * 300, max_tokens=500)
+    home.submit(3, "y" * 300 + "z" * 20, max_tokens=500)
+    while not home.said[2] or not home.said[3]:
+        home.step()
+    soon, later = home.backend.expected[-1]
+    assert later - soon > 200, "several grow together, and so not as often"
