@@ -78,9 +78,10 @@ class Context(Handle):
     def expect(self, held: int, soon: int, later: int) -> None:
         """So many cells are held, so many more will be soon, and so many more than now after a while. Where they are
         more than there is room for, a larger cache is made beside the work, if memory allows, and moved to when it is
-        there and the old one is full, or it is not large enough itself. Raises EngineError."""
+        there; but, where no more is to come than an answer's next tokens, not before the old one is full. Raises
+        EngineError."""
         needed = min(held + soon, self.size)
-        if self.growing and self.growing.ready and (held + _NEAR > self._room or needed > self.growing.room):
+        if self.growing and self.growing.ready and (soon > _BLOCK or held + _NEAR > self._room):
             self._succeed()
         if self.growing or not self._quiet or needed <= self._room:
             return

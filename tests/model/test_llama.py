@@ -261,12 +261,13 @@ def test_a_cache_grows_to_the_end_of_a_block_and_not_before_the_old_one_is_full(
         assert context.growing is None
         context.expect(400, 150, 280)
         assert context.growing
-        assert context.growing.room == 768
         context.growing.wait()
-        context.expect(400, 600, 700)  # a prompt has come that the next one is not large enough for, either
+        context.expect(400, 600, 700)  # a prompt has come for which the next one is not large enough, either
         assert context.bytes_to_come == token * (2000 - 768)
         assert context.growing
-        assert context.growing.room == 1280
+        context.growing.wait()
+        context.expect(450, 550, 650)
+        assert context.bytes_to_come == token * (2000 - 1280)
     finally:
         context.close()
 
