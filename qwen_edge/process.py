@@ -21,13 +21,14 @@ _REAP_SECONDS = 10.0
 @dataclass(frozen=True)
 class Patience:
     """How long the engine may do what, in seconds: say nothing while it loads, and after that; and do nothing before it
-    is let go. And how many bytes of memory of its own it may have before it is replaced; None: somewhat more than was
-    planned."""
+    is let go. And how many bytes of memory of its own it may have before it is replaced (None: somewhat more than was
+    planned), and for how many seconds it may have more."""
 
     loading: float
     hanging: float
     idle: float = math.inf
     growth: int | None = None
+    grown: float = 60.0
 
 
 class EngineProcess:

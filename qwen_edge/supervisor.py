@@ -70,7 +70,7 @@ class Supervisor:
         """`memory` tells the bytes of a process by its number."""
         self._load, self._patience = load, patience
         self._start, self._clock = start, clock
-        self._growth = Growth(patience.growth, memory)
+        self._growth = Growth(patience.growth, memory, clock, patience.grown)
         self._ids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
         self._engine: EngineProcess | None = None

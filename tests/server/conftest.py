@@ -97,7 +97,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
         load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
-        patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth)
+        patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth, grown=0.0)
         supervisor = Supervisor(load, patience, start=engine, memory=memory)
         supervisor.spawn()
         notifier, keys = notifier or Notifier({}), keys or Keys()
