@@ -123,8 +123,10 @@ def _with_guesses(
 def cells_ahead(running: list[Sequence]) -> tuple[int, int]:
     """Cells that will be needed soon, and after a while, beyond those that are held. Soon, a prompt needs no more than
     its own: to make room for its answer meanwhile would delay the first word."""
-    soon = sum(one.cells_within(_SOON if one.first_token_at is not None else 0) for one in running)
-    return soon, sum(one.cells_within(_LATER if len(running) > 1 else _SOON) for one in running)
+    prompts = sum(_own_cells(one, running[:at]) for at, one in enumerate(running))
+    soon = sum(one.to_come(_SOON) for one in running if one.first_token_at is not None)
+    later = sum(one.to_come(_LATER if len(running) > 1 else _SOON) for one in running)
+    return prompts + soon, prompts + later
 
 
 def in_order(sequences: Sequences, pace: Pace) -> list[Sequence]:
@@ -141,6 +143,12 @@ def _due(running: list[Sequence], turn: int) -> list[Sequence]:
     """All of the highest priority that is there, and the others now and then."""
     best = min((one.rank for one in running), default=0)
     return [one for one in running if turn % _LOWER_EVERY ** (one.rank - best) == 0]
+
+
+def _own_cells(one: Sequence, ahead: list[Sequence]) -> int:
+    """Cells for what is not computed of its tokens, without what it will share with those ahead of it."""
+    common = max((common_prefix(one.tokens, other.tokens) for other in ahead), default=0) if one.remaining > 1 else 0
+    return len(one.tokens) - max(one.computed, common)
 
 
 def _follows(one: Sequence, other: Sequence) -> bool:

@@ -51,9 +51,9 @@ class Sequence:
         """Tokens to compute before the next one can be sampled. Never none between two steps."""
         return len(self.tokens) - self.computed
 
-    def cells_within(self, tokens: int) -> int:
-        """Cells that it needs, beyond those it has, for so many more tokens of its answer, or what is left of it."""
-        return self.remaining + max(0, min(tokens, self.request.max_tokens - self.generated))
+    def to_come(self, tokens: int) -> int:
+        """So many tokens of its answer are to come, or what is left of it."""
+        return max(0, min(tokens, self.request.max_tokens - self.generated))
 
     @property
     def generated(self) -> int:

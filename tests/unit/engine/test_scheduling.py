@@ -233,3 +233,14 @@ def test_room_is_made_for_what_may_come_but_for_no_answer_before_its_first_word(
         home.step()
     soon, later = home.backend.expected[-1]
     assert later - soon > 200, "several grow together, and so not as often"
+
+
+def test_room_for_what_prompts_have_in_common_is_made_once():
+    home = Home(answer=50, batch=64)
+    for request_id in range(4):
+        home.submit(request_id, "s" * 500 + f"{request_id}: a question", max_tokens=40)
+    home.step()
+    soon, _later = home.backend.expected[-1]
+    assert soon == 500 + 4 * len("0: a question")
+    home.run()
+    assert {later for _, later in home.backend.expected} == {soon + 4 * 40}
