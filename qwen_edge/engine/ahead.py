@@ -97,7 +97,7 @@ class Ahead:
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
         if self._cells.reserve(count):
-            self._backend.make_room(min(self._cells.size, self._cells.used + len(tokens) - computed))
+            self._backend.expect(self._cells.used, len(tokens) - computed, len(tokens) - computed)
             self._decode(Slice(place, computed, tokens[computed : computed + count], 0))
             computed += count
             self._cells.compute(place, computed)

@@ -48,6 +48,16 @@ class Home:
         return sum(length for batch in self.backend.decodes[before:] for _, length in batch)
 
 
+def test_room_is_made_for_all_of_a_next_turn_and_not_for_a_piece_at_a_time():
+    home = Home()
+    home.ask(1, "a question, ")
+    home.answer()
+    home.warm("a question, " + "and more, " * 20)
+    asked = len(home.backend.expected)
+    assert home.rest() >= 200
+    assert {later for _soon, later in home.backend.expected[asked:]} == {home.backend.used}
+
+
 def test_what_has_left_the_cache_is_not_computed_anew_while_idle():
     home = Home(context=400, stash=0)
     home.ask(1, "one, " * 60)
