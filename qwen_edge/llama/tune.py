@@ -139,7 +139,7 @@ def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float]
     speeds, skips = list[Speed](), False
     for depth in depths or [0]:
         # as large as a cache is that has grown to hold so much: a larger one is slower
-        size = depth + max(effort.prompt, _SEED) + load.batch
+        size = max(depth + max(effort.prompt, _SEED) + effort.answer, load.batch)
         context = Context(model, replace(load, context=size, parallel=1), room=size)
         skips = context.skips
         try:
