@@ -77,7 +77,8 @@ class Backend(Cache, Protocol):
         are as many: make ready for them. Called between two decodes, whose time it shares. Raises EngineError."""
 
     def fit(self, cells: int) -> None:
-        """Nobody asks, and so many cells are all that are held: give memory back if they need less than there is."""
+        """Nobody asks, and so many cells are all that are held: give memory back if they need less than there is, and
+        make room for a few more. Raises EngineError."""
 
     def use_threads(self, share: float) -> None:
         """Compute with so much of the threads there are, 0 to 1, and at least with one."""

@@ -138,8 +138,8 @@ class Engine:
         return self._cells.prepare() or (self._tidied == self._turn and self._cells.write())
 
     def tidy(self) -> None:
-        """There has been nothing to do for a while: give back the memory that is not needed, and begin to write down
-        what is remembered. Raises EngineError."""
+        """There has been nothing to do for a while: have as much memory as is needed, and begin to write down what is
+        remembered. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
             self._backend.fit(self._cells.used)

@@ -1,12 +1,13 @@
 """A context that grows: the KV cache and the buffers to run batches through the model.
 
-The cache begins small and grows when it is full, up to what was configured: most conversations never need all of it,
-and llama.cpp writes to every byte it allocates.
+The cache begins small and grows, up to what was configured: most conversations never need all of it, and llama.cpp
+writes to every byte it allocates.
 
 Without flash attention, the values of one channel lie as far apart as the cache is long, and llama.cpp reads as many of
 them as have been held, rounded up to a whole block. While that is all there is room for, they are read in one go: a
 token then takes a tenth less than in a cache of twice the length (7 % at 300 tokens, 11 % at 2,048 and at 6,144, on an
-EPYC of Zen 4). So there the cache grows block by block.
+EPYC of Zen 4). So there the cache grows block by block; with flash attention, on a GPU, and where no larger one could
+be made in time, by doubling.
 
 Where flash attention is quicker only while there are few tokens, a cache of that size has it, and larger ones have not.
 """
@@ -29,9 +30,9 @@ from qwen_edge.messages import Load
 _FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer
 _BLOCK = 256  # cells: what llama.cpp reads of a cache is a multiple of it
 _ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
-_SPARE_ROOM = 128  # cells that stay free when nobody asks: the next turn's own words need not wait for more
+_SPARE_ROOM = 128  # cells more than are held, or half as many at least: a turn's own words need not wait for more
 _NEAR = 32  # cells that are left when a larger cache is moved to: no step of a stream needs more, or few do
-_SPARE_BYTES = 256 << 20  # of the system's memory, which a growth beside the work leaves alone
+_SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where there is a choice
 _HOLES = 512  # empty cells between others: they cost every token 5 ms, moving together costs 0.1 s
 _ISLANDS = 48  # stretches of cells, which move one by one: each costs 4 ms
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
@@ -78,16 +79,21 @@ class Context(Handle):
     def expect(self, held: int, soon: int, later: int) -> None:
         """So many cells are held, so many more will be soon, and so many more than now after a while. Where they are
         more than there is room for, a larger cache is made beside the work, if memory allows, and moved to when it is
-        there; but, where no more is to come than an answer's next tokens, not before the old one is full. Raises
-        EngineError."""
+        there; but, where no more is to come than will be soon, as of a single answer, not before the old one is full:
+        until then a token takes less in it. Raises EngineError."""
         needed = min(held + soon, self.size)
-        if self.growing and self.growing.ready and (soon > _BLOCK or held + _NEAR > self._room):
-            self._succeed()
+        if self.growing and self.growing.ready:
+            if needed <= self._room:
+                self._call_off()
+            elif later > soon or held + _NEAR > self._room:
+                self._succeed()
         if self.growing or not self._quiet or needed <= self._room:
             return
-        room = self._enough(needed) if self.skips else min(self.size, _whole_blocks(held + later))
+        room = min(self.size, _whole_blocks(held + later))
+        if self._skips_in(room):
+            room = self._enough(needed)
         beside = self._bytes(self._room) + self._bytes_beside
-        if available_bytes() > self._bytes(room) + beside + _SPARE_BYTES:
+        if _is_there(self._bytes(room) + beside):
             self.growing = Successor(self._model.handle, self._with_room(room), beside)
 
     def compact(self, cells: int) -> None:
@@ -99,15 +105,19 @@ class Context(Handle):
 
     def make_room(self, cells: int) -> None:
         """Grow now if so many cells do not fit. Raises EngineError."""
+        if self.growing and self.growing.room < cells:
+            self._call_off()
         while self._room < min(cells, self.size):
             self._grow(cells)
 
     def fit(self, cells: int) -> None:
         """Nobody asks, and so many cells are all that are held: give memory back where they leave much of the cache
-        empty, and make room for a next turn where there is little."""
+        empty, and make room for a next turn where there is little; but only if there is memory to do it in. Raises
+        EngineError."""
         self._call_off()
-        room = max(self._least_room, min(self.size, _whole_blocks(cells + _SPARE_ROOM)))
-        if self._room >= _ROOMY * room or self._room < min(self.size, cells + _SPARE_ROOM // 2):
+        room = max(_whole_blocks(self._least_room), min(_whole_blocks(self.size), _whole_blocks(cells + _SPARE_ROOM)))
+        unfit = self._room >= _ROOMY * room or self._room < min(self.size, cells + _SPARE_ROOM // 2)
+        if unfit and _is_there(self._bytes(room)):
             self._move(room)
         self._close_holes(cells)
 
@@ -117,12 +127,15 @@ class Context(Handle):
 
     def _grow(self, cells: int = 0) -> None:
         """There is no room for the next batch: take the larger cache that is being made, or make one, large enough for
-        so many cells if that is known."""
+        so many cells if that is known, and else of twice the size, if there is memory for it."""
         if self.growing:
             self.growing.wait()
             self._succeed()
+        elif cells:
+            self._move(min(self.size, cells + _SPARE_ROOM))
         else:
-            self._move(min(self.size, cells + _SPARE_ROOM) if cells else self._enough(self._room + 1))
+            twice, more = self._enough(self._room + 1), min(self.size, self._room + _BLOCK)
+            self._move(twice if _is_there(self._bytes(twice)) else more)
 
     def _succeed(self) -> None:
         """Move to the context that has been made beside the work."""
@@ -166,3 +179,8 @@ class Context(Handle):
 
 def _whole_blocks(cells: int) -> int:
     return -(-cells // _BLOCK) * _BLOCK
+
+
+def _is_there(size: int) -> bool:
+    """Whether so many bytes can be had, and some are left."""
+    return available_bytes() > size + _SPARE_BYTES

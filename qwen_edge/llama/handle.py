@@ -44,7 +44,7 @@ class Handle:
     @property
     def skips(self) -> bool:
         """Whether attention passes over the cells of other sequences at no cost: flash attention does."""
-        return self._attention_in(self._room) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+        return self._skips_in(self._room)
 
     @property
     def sequences(self) -> int:
@@ -117,6 +117,9 @@ class Handle:
         params.n_ctx = room
         params.flash_attn_type = self._attention_in(room)
         return params
+
+    def _skips_in(self, room: int) -> bool:
+        return self._attention_in(room) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
     def _attention_in(self, room: int) -> int:
         """llama.cpp's kind of attention in a cache of this size."""

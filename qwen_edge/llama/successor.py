@@ -27,6 +27,7 @@ class Successor:
         """`model` is llama.cpp's, `params` are the new context's and are kept; up to `held` bytes will have to be
         copied into it."""
         self.context: Any = None
+        self.room = int(params.n_ctx)
         self.buffer = np.empty(held, np.uint8)
         self._model, self._params = model, params
         self._thread = threading.Thread(target=self._make, name="successor", daemon=True)
