@@ -13,7 +13,7 @@ from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
-from qwen_edge.kv.stash import Copy, Stash
+from qwen_edge.kv.stash import Copy, Stash, covers
 from qwen_edge.kv.worth import worth
 
 # cells that go at once: a full cache is not tidied at every step, and no step copies more than this; copies begin at
@@ -203,14 +203,14 @@ class Cells:
         False if there is none, or the disk is not ready."""
         if not self.disk or not self.disk.ready:
             return False
-        while self._loose:
-            if self._write(self._loose.pop(0), least):  # in their order: none is of use without those before it
-                return True
         while self._unwritten:
             sequence = max(self._unwritten, key=self._tree.length)  # others may be beginnings of it
             if self._write_stretch(sequence, least):
                 return True
             self._unwritten.discard(sequence)
+        while self._loose:  # may be ends of those; in their order: none is of use without what comes before it
+            if self._write(self._loose.pop(0), least):
+                return True
         return False
 
     @property
@@ -265,10 +265,10 @@ class Cells:
         return next(node.hits for node in self._tree.path(sequence) if node.depth <= position)
 
     def _copy(self, copy: Copy) -> None:
-        """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
+        """Put a copy into the stash. What has to go for it is written, if it may be wanted again, and is not in it."""
         gone = self.stash.put(copy)
         self._loose = [one for one in (*self._loose, copy) if one not in gone]
-        for one in gone:
+        for one in (one for one in gone if not covers(copy, one)):
             self._write(one)
 
     def _keeps(self, node: Node, start: int) -> int:

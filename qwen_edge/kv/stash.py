@@ -63,8 +63,8 @@ class Stash:
 
     def put(self, copy: Copy) -> list[Copy]:
         """Take a copy that was wanted; the least worth makes room for it. Returns those that have gone."""
-        gone = [one for one in self._copies if _covers(copy, one)]
-        self._copies = [one for one in self._copies if not _covers(copy, one)]
+        gone = [one for one in self._copies if covers(copy, one)]
+        self._copies = [one for one in self._copies if not covers(copy, one)]
         while self.size + copy.size > self._limit and (least := self.give_up(copy)):
             gone.append(least)
         copy.worth = worth(self._age, copy.hits, copy.start)
@@ -107,5 +107,6 @@ def _leads_on(one: Copy, other: Copy) -> bool:
     return other.start >= len(one.tokens) and common_prefix(one.tokens, other.tokens) == len(one.tokens)
 
 
-def _covers(one: Copy, other: Copy) -> bool:
+def covers(one: Copy, other: Copy) -> bool:
+    """Whether all that the other copy holds is in this one."""
     return one.start <= other.start and common_prefix(one.tokens, other.tokens) == len(other.tokens)

@@ -386,3 +386,37 @@ def test_what_falls_out_of_memory_under_load_is_written_too(tmp_path):
     assert one.known(first) == 90
     one.check()
     one.disk.close()
+
+
+def test_a_copy_is_not_written_when_a_longer_one_takes_its_place(tmp_path):
+    one = home(tmp_path, spare=0, stash=400)
+    for length in (90, 100, 120):
+        one.remember(LONG[:length])
+        while one.cells.prepare():
+            one.disk.wait(10)
+        assert files(tmp_path) == []
+    assert [copy.size for copy in one.cells.stash.copies] == [120]
+    write(one)
+    assert len(files(tmp_path)) == 1
+    one.disk.close()
+
+
+def test_what_goes_on_from_others_is_written_after_them(tmp_path):
+    one = home(tmp_path, spare=0, stash=400)
+    first, second = ([*LONG[:100], *[number] * 40] for number in (1, 2))
+    one.remember(first)
+    one.remember(first)
+    sequence = one.begin(second)
+    one.compute(sequence, 140)
+    for _ in range(2):
+        one.cells.tidy()  # the first one's end leaves the cache, for the stash
+    one.park(sequence)
+    assert sum(copy.size for copy in one.cells.stash.copies) == 40
+    assert one.cells.write()
+    one.disk.wait(10)
+    assert [copy.start for copy in one.disk.copies] == [0]
+    write(one)
+    one.disk.close()
+    other = home(tmp_path)
+    assert other.known(first) == 139  # a single token is sooner computed than read
+    other.disk.close()
