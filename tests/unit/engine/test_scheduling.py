@@ -45,11 +45,11 @@ class Home:
 class _Timed(FakeBackend):
     def __init__(self, home: Home, script, **options) -> None:
         super().__init__(script, **options)
-        self._home = home
+        self._home, self.token = home, 0.01
 
     def decode(self, slices) -> None:
         super().decode(slices)
-        self._home.now += 0.02 + 0.01 * sum(len(one.tokens) for one in slices)
+        self._home.now += 0.02 + self.token * sum(len(one.tokens) for one in slices)
 
 
 def test_no_stream_stalls_while_a_long_prompt_is_computed():
@@ -244,3 +244,18 @@ def test_room_for_what_prompts_have_in_common_is_made_once():
     assert soon == 500 + 4 * len("0: a question")
     home.run()
     assert {later for _, later in home.backend.expected} == {soon + 4 * 40}
+
+
+@pytest.mark.parametrize(("fitting", "taken"), [(13, 16), (22, 20), (29, 32), (31, 32), (35, 32), (40, 40), (47, 48)])
+def test_a_step_beside_streams_has_about_as_many_tokens_as_fit_and_as_kernels_have_them_best(fitting, taken):
+    home = Home(answer=2000)
+    home.backend.token = (0.36 - 0.02) / (fitting + 0.5)
+    home.submit(1, "one")
+    while len(home.said[1]) < 40:
+        home.step()
+    home.submit(2, "x" * 3000)
+    before = len(home.backend.decodes)
+    while not home.said[2]:
+        home.step()
+    sizes = [sum(length for _, length in batch) for batch in home.backend.decodes[before:]]
+    assert sizes.count(taken) > 0.9 * len(sizes), sizes
