@@ -92,9 +92,9 @@ class Context(Handle):
         room = min(self.size, _whole_blocks(held + later))
         if self._skips_in(room):
             room = self._enough(needed)
-        beside = self._bytes(self._room) + self._bytes_beside
-        if _is_there(self._bytes(room) + beside):
-            self.growing = Successor(self._model.handle, self._with_room(room), beside)
+        copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self._room))
+        if _is_there(self._bytes(room) + most):
+            self.growing = Successor(self._model.handle, self._with_room(room), copied, most)
 
     def compact(self, cells: int) -> None:
         """So many cells are held. Where many that are not lie between them, and it is quickly done, these are moved

@@ -23,13 +23,13 @@ _PAGE = 4096
 class Successor:
     """Begins to make a context when created. Created, asked and taken by the engine's thread."""
 
-    def __init__(self, model: Any, params: Any, held: int) -> None:
-        """`model` is llama.cpp's, `params` are the new context's and are kept; up to `held` bytes will have to be
-        copied into it."""
+    def __init__(self, model: Any, params: Any, held: int, most: int) -> None:
+        """`model` is llama.cpp's, `params` are the new context's and are kept; `held` bytes would have to be copied
+        now, and no more than `most` when it is there."""
         self.context: Any = None
         self.room = int(params.n_ctx)
-        self.buffer = np.empty(held, np.uint8)
-        self._model, self._params = model, params
+        self.buffer = np.empty(most, np.uint8)
+        self._model, self._params, self._held = model, params, held
         self._thread = threading.Thread(target=self._make, name="successor", daemon=True)
         self._thread.start()
 
@@ -49,5 +49,5 @@ class Successor:
     def _make(self) -> None:
         if sys.platform == "linux":  # elsewhere this would be the priority of the whole process
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-        self.buffer[::_PAGE] = 0  # the kernel finds the memory now
+        self.buffer[: self._held : _PAGE] = 0  # the kernel finds the memory now
         self.context = C.llama_init_from_model(self._model, self._params)
