@@ -259,8 +259,7 @@ class Engine:
     def _look_ahead(self) -> float:
         """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
         began = self.clock()
-        self._cells.tidy()
-        self._backend.expect(self._cells.used, *cells_ahead(self._running))
+        self._backend.expect(self._cells.tidy(), *cells_ahead(self._running))
         return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:

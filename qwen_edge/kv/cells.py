@@ -208,10 +208,8 @@ class Cells:
             if self._write_stretch(sequence, least):
                 return True
             self._unwritten.discard(sequence)
-        while self._loose:  # may be ends of those; in their order: none is of use without what comes before it
-            if self._write(self._loose.pop(0), least):
-                return True
-        return False
+        # copies may be ends of those; in their order: none is of use without what comes before it
+        return any(self._write(self._loose.pop(0), least) for _ in range(len(self._loose)))
 
     @property
     def writing(self) -> bool:
@@ -293,13 +291,15 @@ class Cells:
         """Cells that only parked sequences hold."""
         return sum(len(node.tokens) for node in self._tree.nodes() if node.sequences.isdisjoint(self._open))
 
-    def tidy(self) -> None:
+    def tidy(self) -> int:
         """Between two steps: let go what parked sequences may not keep while others run, as far as that is done without
-        copying, or one piece. When all of it has gone, what is left may move together."""
+        copying, or one piece. When all has gone, what is left may move together. Returns how many cells that is."""
         while self._open and (excess := self._parked() - self._spare) > 0:
             if self._trim_least(excess):
-                return
-        self._cache.compact(self.used)
+                break
+        else:
+            self._cache.compact(self.used)
+        return self.used - (max(0, self._parked() - self._spare) if self._open else 0)
 
     def _trim_least(self, short: int) -> bool:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be

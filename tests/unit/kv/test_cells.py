@@ -188,3 +188,14 @@ def test_no_open_sequence_is_given_up_for_another():
     assert home.begin([1]) is not None
     assert home.begin([2]) is not None
     assert home.begin([3]) is None
+
+
+def test_no_room_is_counted_for_what_is_about_to_go():
+    one = Home(size=4000, spare=0, stash=700)
+    one.remember(list(range(1000)))
+    sequence = one.begin(list(range(5000, 5100)))
+    one.compute(sequence, 100)
+    assert one.cells.tidy() == 100 < one.cells.used, "a piece at a time is copied"
+    while one.cells.used > 100:
+        assert one.cells.tidy() == 100
+    one.check()
