@@ -266,8 +266,9 @@ class Cells:
         """Put a copy into the stash. What has to go for it is written, if it may be wanted again, and is not in it."""
         gone = self.stash.put(copy)
         self._loose = [one for one in (*self._loose, copy) if one not in gone]
-        for one in (one for one in gone if not covers(copy, one)):
-            self._write(one)
+        for one in gone:
+            if not covers(copy, one):
+                self._write(one)
 
     def _keeps(self, node: Node, start: int) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
@@ -296,10 +297,9 @@ class Cells:
         copying, or one piece. When all has gone, what is left may move together. Returns how many cells that is."""
         while self._open and (excess := self._parked() - self._spare) > 0:
             if self._trim_least(excess):
-                break
-        else:
-            self._cache.compact(self.used)
-        return self.used - (max(0, self._parked() - self._spare) if self._open else 0)
+                return self.used - max(0, self._parked() - self._spare)
+        self._cache.compact(self.used)
+        return self.used
 
     def _trim_least(self, short: int) -> bool:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be

@@ -248,21 +248,24 @@ def test_a_cache_that_was_made_beside_the_work_holds_what_one_of_full_size_holds
         full.close()
 
 
+def make_beside(context: Context, *cells: int) -> None:
+    """A larger cache, which is there now and has not been moved to."""
+    context.expect(*cells)
+    assert context.growing
+    context.growing.wait()
+
+
 def test_a_cache_grows_to_the_end_of_a_block_and_not_before_the_old_one_is_full(model):
     context = Context(model, load(model.path, context=2000, batch=64), room=256)
     token = context.bytes_to_come / (2000 - 256)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
-        context.expect(50, 210, 270)
-        assert context.growing
-        context.growing.wait()
+        make_beside(context, 50, 210, 270)
         for held, room in ((150, 256), (224, 256), (225, 512)):
             context.expect(held, 128, 128)
             assert context.bytes_to_come == token * (2000 - room)
         assert context.growing is None
-        context.expect(400, 128, 128)
-        assert context.growing
-        context.growing.wait()
+        make_beside(context, 400, 128, 128)
         context.expect(400, 600, 700)  # a prompt has come for which the next one is not large enough, either
         assert context.bytes_to_come == token * (2000 - 768)
         assert context.growing
@@ -279,9 +282,7 @@ def test_a_cache_doubles_only_where_its_length_costs_nothing(model, flash):
     token = context.bytes_to_come / (4000 - 512)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
-        context.expect(50, 1050, 1100)
-        assert context.growing
-        context.growing.wait()
+        make_beside(context, 50, 1050, 1100)
         context.expect(50, 1050, 1100)
         assert context.bytes_to_come == token * (4000 - (2048 if flash == "on" else 1280))
         assert context.skips == (flash == "on")
@@ -293,9 +294,7 @@ def test_a_cache_for_which_there_is_no_need_any_more_goes_while_others_run(model
     context = Context(model, load(model.path, context=2000, batch=64))
     before = context.bytes_to_come
     try:
-        context.expect(400, 128, 128)
-        assert context.growing
-        context.growing.wait()
+        make_beside(context, 400, 128, 128)
         context.expect(300, 20, 20)  # another answer, where the one before ended early
         assert context.growing is None
         assert context.bytes_to_come == before
