@@ -57,6 +57,7 @@ class FakeCache:
 
     def __init__(self) -> None:
         self.cells: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+        self.room = 1 << 20
 
     @property
     def used(self) -> int:
@@ -94,9 +95,6 @@ class FakeCache:
 
     def make_room(self, cells: int) -> None:
         assert self.used <= cells
-
-    def compact(self, cells: int) -> None:
-        assert self.used == cells
 
 
 class FakeBackend(FakeCache):
@@ -156,8 +154,8 @@ class FakeBackend(FakeCache):
             raise EngineError("the GPU has fallen off the bus")
         self.decodes.append([(one.position, len(one.tokens)) for one in slices])
 
-    def expect(self, held: int, soon: int, later: int) -> None:
-        assert self.used >= held
+    def expect(self, held: int, going: int, soon: int, later: int) -> None:
+        assert self.used == held + going
         assert soon <= later
         self.expected.append((held + soon, held + later))
 

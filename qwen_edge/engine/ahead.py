@@ -97,7 +97,8 @@ class Ahead:
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
         if self._cells.reserve(count):
-            self._backend.expect(self._cells.used, len(tokens) - computed, len(tokens) - computed)
+            rest = len(tokens) - computed
+            self._backend.expect(self._cells.used, 0, rest, rest)
             self._decode(Slice(place, computed, tokens[computed : computed + count], 0))
             computed += count
             self._cells.compute(place, computed)

@@ -72,10 +72,10 @@ class Backend(Cache, Protocol):
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run one batch. Raises EngineError; what the cache then holds is not known."""
 
-    def expect(self, held: int, soon: int, later: int) -> None:
-        """So many cells are held, without those about to go; so many more will be before long, and so many more
-        than now after a while, if there are as many: make ready for them. Called between two decodes, whose time it
-        shares. Raises EngineError."""
+    def expect(self, held: int, going: int, soon: int, later: int) -> None:
+        """So many cells are held, and so many others are about to go; so many more than those held will be before
+        long, and after a while, if there are as many: make ready for them. Cells may be moved together if what lies
+        between them has a price. Called between two decodes, whose time it shares. Raises EngineError."""
 
     def fit(self, cells: int) -> None:
         """Nobody asks, and so many cells are all that are held: give memory back if they need less than there is, and

@@ -259,7 +259,9 @@ class Engine:
     def _look_ahead(self) -> float:
         """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
         began = self.clock()
-        self._backend.expect(self._cells.tidy(), *cells_ahead(self._running))
+        self._cells.tidy()
+        going = self._cells.going
+        self._backend.expect(self._cells.used - going, going, *cells_ahead(self._running))
         return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:
@@ -328,8 +330,7 @@ class Engine:
         self._release(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length)
-        done = sequence.done(reason, self.clock())
-        return [*sequence.say(text), done]
+        return [*sequence.say(text), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
         sequence.sampler.close()

@@ -8,6 +8,10 @@ from typing import Any, Protocol
 class Cache(Protocol):
     """What is done to the real cells."""
 
+    @property
+    def room(self) -> int:
+        """How many there are now: a cache may begin small and grow when more are needed."""
+
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """The target sequence also holds the source's cells from position `start` to before `end`."""
 
@@ -22,6 +26,3 @@ class Cache(Protocol):
 
     def make_room(self, cells: int) -> None:
         """So many cells will be held next, those that are held now among them."""
-
-    def compact(self, cells: int) -> None:
-        """So many cells, which are all that are held, may be moved together if what lies between them has a price."""

@@ -16,9 +16,9 @@ from qwen_edge.kv.radix import Node, Radix, common_prefix
 from qwen_edge.kv.stash import Copy, Stash, covers
 from qwen_edge.kv.worth import worth
 
-# cells that go at once: a full cache is not tidied at every step, and no step copies more than this; copies begin at
-# multiples of it, so that those of a common beginning are the same
+# cells that go at once: a full cache is not tidied at every step; copies begin at multiples, so that beginnings agree
 _PIECE = 256
+_PIECES = 4  # are copied between two steps, 15 ms each: as long as they stay, every token takes longer
 _FEW = 16  # tokens that are sooner computed than read from a file
 _MARKS = 4  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
@@ -54,6 +54,11 @@ class Cells:
     def available(self) -> int:
         """How many cells could be free: all but those that open sequences hold."""
         return self.size - self.used + self._parked()
+
+    @property
+    def going(self) -> int:
+        """Cells that parked sequences hold and may not keep while others run."""
+        return max(0, self._parked() - self._spare) if self._open else 0
 
     def open(self, tokens: Sequence[int], *, asked: bool = True) -> tuple[int, int] | None:
         """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
@@ -229,9 +234,8 @@ class Cells:
     def _write(self, copy: Copy, least: int = 2) -> bool:
         if self.disk is None or not self.disk.ready or copy.size < _FEW:
             return False
-        if copy.hits < least and not self.pins.holds(copy.tokens):
-            return False
-        if self.disk.wanted(copy.tokens, copy.start) != copy.size:
+        asked = copy.hits >= least or self.pins.holds(copy.tokens)
+        if not asked or self.disk.wanted(copy.tokens, copy.start) != copy.size:
             return False
         self.disk.put(copy)
         return True
@@ -243,9 +247,8 @@ class Cells:
         for start in range(0, len(tokens), _PIECE):
             end = min(len(tokens), start + _PIECE)
             hits = self._hits(sequence, start)
-            if (hits >= least or self.pins.holds(tokens[:end])) and self.disk.wanted(
-                tokens[:end], start
-            ) == end - start:
+            asked = hits >= least or self.pins.holds(tokens[:end])
+            if asked and self.disk.wanted(tokens[:end], start) == end - start:
                 self.disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
                 return True
         return False
@@ -292,14 +295,11 @@ class Cells:
         """Cells that only parked sequences hold."""
         return sum(len(node.tokens) for node in self._tree.nodes() if node.sequences.isdisjoint(self._open))
 
-    def tidy(self) -> int:
-        """Between two steps: let go what parked sequences may not keep while others run, as far as that is done without
-        copying, or one piece. When all has gone, what is left may move together. Returns how many cells that is."""
-        while self._open and (excess := self._parked() - self._spare) > 0:
-            if self._trim_least(excess):
-                return self.used - max(0, self._parked() - self._spare)
-        self._cache.compact(self.used)
-        return self.used
+    def tidy(self) -> None:
+        """Between two steps: let go of what is `going`, or of so much that few copies are made and a step has room."""
+        copied = 0
+        while self.going and (copied < _PIECES or self.used + _PIECE > self._cache.room):
+            copied += self._trim_least(self.going)
 
     def _trim_least(self, short: int) -> bool:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be

@@ -91,6 +91,10 @@ class LlamaBackend:
         return stash_tokens(self._model, self._load)
 
     @property
+    def room(self) -> int:
+        return self._context.room
+
+    @property
     def preempted(self) -> float:
         return preempted()
 
@@ -118,11 +122,8 @@ class LlamaBackend:
     def make_room(self, cells: int) -> None:
         self._context.make_room(cells)
 
-    def expect(self, held: int, soon: int, later: int) -> None:
-        self._context.expect(held, soon, later)
-
-    def compact(self, cells: int) -> None:
-        self._context.compact(cells)
+    def expect(self, held: int, going: int, soon: int, later: int) -> None:
+        self._context.expect(held, going, soon, later)
 
     def fit(self, cells: int) -> None:
         self._context.fit(cells)

@@ -33,8 +33,8 @@ _ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller whe
 _SPARE_ROOM = 128  # cells more than are held, or half as many at least: a turn's own words need not wait for more
 _NEAR = 32  # cells that are left when a larger cache is moved to: no step of a stream needs more, or few do
 _SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where there is a choice
-_HOLES = 512  # empty cells between others: they cost every token 5 ms, moving together costs 0.1 s
-_ISLANDS = 48  # stretches of cells, which move one by one: each costs 4 ms
+_HOLES = 512  # empty cells between others: they cost every token of a stream 5 ms, moving together costs 0.03 s
+_STRETCHES = 96  # of cells, which move one by one: each costs 2 ms
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
@@ -52,7 +52,6 @@ class Context(Handle):
         self._quiet = not on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
         self.growing: Successor | None = None  # a larger cache that is being made
         self._reach = 0  # about where the last cell lies that is held, as llama.cpp fills them from the first on
-        self._islands = 0  # at most so many stretches they lie in: what one sequence leaves holes the others' batches
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
@@ -61,53 +60,53 @@ class Context(Handle):
     @property
     def bytes_to_come(self) -> int:
         """What the cache will have grown by when the context is full."""
-        return self._bytes(max(0, self.size - self._room))
+        return self._bytes(max(0, self.size - self.room))
 
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run slices as one batch. Blocks for the length of the computation, without the interpreter lock; where the
         cache must grow first, for the time it takes to copy it as well. Raises EngineError; what the cache then holds
         is not known."""
         batch = self._batch.fill(slices)
-        self._islands += len(slices) > 1
-        while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self._room < self.size:
+        while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self.room < self.size:
             self._grow()
         if status != 0:
             why = "the context is full" if status == _NO_ROOM else f"llama_decode returned {status}"
             at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
             raise EngineError(f"{why}; tokens of sequences: {at}")
+        for one in slices:
+            self._stretches.fill(one.sequence, one.position, one.position + len(one.tokens))
 
-    def expect(self, held: int, soon: int, later: int) -> None:
-        """So many cells are held, so many more will be soon, and so many more than now after a while. Where they are
-        more than there is room for, a larger cache is made beside the work, if memory allows, and moved to when it is
-        there; but, where no more is to come than will be soon, as of a single answer, not before the old one is full:
-        until then a token takes less in it. Raises EngineError."""
+    def expect(self, held: int, going: int, soon: int, later: int) -> None:
+        """So many cells are held, and so many others are about to go; so many more than those held will be soon, and
+        after a while. Where they are more than there is room for, a larger cache is made beside the work, if memory
+        allows, and moved to when it is there and nothing is about to go; but, where no more is to come than will be
+        soon, as of a single answer, not before the old one is full: until then a token takes less in it.
+
+        Where many cells that are not held lie between those that are, and it is quickly done, these are moved together:
+        attention that does not skip reads all cells up to the last one held. Raises EngineError."""
         needed = min(held + soon, self.size)
+        self._reach = max(self._reach, held + going)
         if self.growing and self.growing.ready:
-            if needed <= self._room:
+            if needed <= self.room:
                 self._call_off()
-            elif later > soon or held + _NEAR > self._room:
+            elif (later > soon and not going) or held + going + _NEAR > self.room:
                 self._succeed()
-        if self.growing or not self._quiet or needed <= self._room:
+        if not going and self._gapes(held) and self._stretches.count <= _STRETCHES:
+            self._close_up()
+        if self.growing or not self._quiet or needed <= self.room:
             return
         room = min(self.size, _whole_blocks(held + later))
         if self._skips_in(room):
             room = self._enough(needed)
-        copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self._room))
+        copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self.room))
         if _is_there(self._bytes(room) + most):
             self.growing = Successor(self._model.handle, self._with_room(room), copied, most)
-
-    def compact(self, cells: int) -> None:
-        """So many cells are held. Where many that are not lie between them, and it is quickly done, these are moved
-        together: attention that does not skip reads all cells up to the last one held. Raises EngineError."""
-        self._reach = max(self._reach, cells)
-        if self._islands <= _ISLANDS:
-            self._close_holes(cells)
 
     def make_room(self, cells: int) -> None:
         """Grow now if so many cells do not fit. Raises EngineError."""
         if self.growing and self.growing.room < cells:
             self._call_off()
-        while self._room < min(cells, self.size):
+        while self.room < min(cells, self.size):
             self._grow(cells)
 
     def fit(self, cells: int) -> None:
@@ -116,10 +115,12 @@ class Context(Handle):
         EngineError."""
         self._call_off()
         room = max(_whole_blocks(self._least_room), min(_whole_blocks(self.size), _whole_blocks(cells + _SPARE_ROOM)))
-        unfit = self._room >= _ROOMY * room or self._room < min(self.size, cells + _SPARE_ROOM // 2)
+        unfit = self.room >= _ROOMY * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
         if unfit and _is_there(self._bytes(room)):
             self._move(room)
-        self._close_holes(cells)
+        self._reach = max(self._reach, cells)
+        if self._gapes(cells):
+            self._close_up()
 
     def close(self) -> None:
         self._call_off()
@@ -134,7 +135,7 @@ class Context(Handle):
         elif cells:
             self._move(min(self.size, cells + _SPARE_ROOM))
         else:
-            twice, more = self._enough(self._room + 1), min(self.size, self._room + _BLOCK)
+            twice, more = self._enough(self.room + 1), min(self.size, self.room + _BLOCK)
             self._move(twice if _is_there(self._bytes(twice)) else more)
 
     def _succeed(self) -> None:
@@ -147,13 +148,15 @@ class Context(Handle):
         held = self._save_all(successor.buffer)
         super().close()
         self._take(successor.context)
-        self._load_all(held)
-        self._reach = self._islands = 0
+        self._reach = self._load_all(held)
 
-    def _close_holes(self, cells: int) -> None:
-        if self._reach - cells >= max(_HOLES, cells) and not self.skips:
-            self._load_all(self._save_all())
-            self._reach = self._islands = 0
+    def _gapes(self, held: int) -> bool:
+        """Whether so many cells lie in a stretch so long that every token takes much longer for it."""
+        return not self.skips and self._reach - held >= max(_HOLES, held)
+
+    def _close_up(self) -> None:
+        """Move all cells together."""
+        self._reach = self._load_all(self._save_all())
 
     def _call_off(self) -> None:
         if self.growing:
@@ -162,7 +165,7 @@ class Context(Handle):
 
     def _enough(self, cells: int) -> int:
         """The next size of the cache, by doubling, that so many cells fit into, if any does."""
-        room = self._room
+        room = self.room
         while room < min(cells, self.size):
             room = min(self.size, 2 * room)
         return room
@@ -173,8 +176,7 @@ class Context(Handle):
         held = self._save_all()
         super().close()
         self._open(room)
-        self._load_all(held)
-        self._reach = self._islands = 0
+        self._reach = self._load_all(held)
 
 
 def _whole_blocks(cells: int) -> int:

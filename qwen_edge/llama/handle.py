@@ -10,6 +10,7 @@ import numpy as np
 
 from qwen_edge.device.memory import own_pages
 from qwen_edge.errors import EngineError
+from qwen_edge.kv.stretches import Stretches
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
@@ -34,6 +35,7 @@ class Handle:
         self._model, self._kv_type = model, load.kv_type
         self._attention, self._params = load.flash_attention, _parameters(load)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
+        self._stretches = Stretches()
         self._context: Any = None
 
     @property
@@ -44,7 +46,7 @@ class Handle:
     @property
     def skips(self) -> bool:
         """Whether attention passes over the cells of other sequences at no cost: flash attention does."""
-        return self._skips_in(self._room)
+        return self._skips_in(self.room)
 
     @property
     def sequences(self) -> int:
@@ -59,11 +61,13 @@ class Handle:
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """The target sequence also holds the source's cells from `start` to before `end`. Only marks them."""
         C.llama_memory_seq_cp(self._memory, source, target, start, end)
+        self._stretches.share(source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
         """The sequence holds its cells from `start` to before `end` no more."""
         removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
         assert removed, "a plain attention cache can drop any part"
+        self._stretches.drop(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
         """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
@@ -84,8 +88,9 @@ class Handle:
         self._turn(saved, cells_of_sequence)
         if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
             raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
+        self._stretches.fill(self.sequences, start, start + cells_of_sequence(saved))
         self.share(self.sequences, sequence, start, end)
-        self.forget(self.sequences, 0, -1)
+        self.forget(self.sequences, 0, start + cells_of_sequence(saved))
 
     def use_threads(self, count: int) -> None:
         """From the next batch on, also in another cache."""
@@ -109,7 +114,7 @@ class Handle:
     def _take(self, context: Any) -> None:
         self._context = context
         self.use_threads(self._params.n_threads)  # it may have been made while others were allowed
-        self._room = int(C.llama_n_ctx_seq(self._context))  # rounded up by llama.cpp
+        self.room = int(C.llama_n_ctx_seq(self._context))  # cells, rounded up by llama.cpp
         self._memory = C.llama_get_memory(self._context)
 
     def _with_room(self, room: int) -> Any:
@@ -150,12 +155,14 @@ class Handle:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
         return held
 
-    def _load_all(self, held: np.ndarray[Any, Any]) -> None:
-        """Hold what was saved, and nothing else, in the first cells."""
+    def _load_all(self, held: np.ndarray[Any, Any]) -> int:
+        """Hold what was saved, and nothing else, in the first cells; returns how many."""
         self._turn(held, cells_of_all)
         read = C.llama_state_set_data(self._context, bytes_of(held), held.size)
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
+        self._stretches.close_up()
+        return cells_of_all(held)
 
 
 def _parameters(load: Load) -> Any:

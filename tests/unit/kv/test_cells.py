@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,12 +191,26 @@ def test_no_open_sequence_is_given_up_for_another():
     assert home.begin([3]) is None
 
 
-def test_no_room_is_counted_for_what_is_about_to_go():
-    one = Home(size=4000, spare=0, stash=700)
-    one.remember(list(range(1000)))
-    sequence = one.begin(list(range(5000, 5100)))
-    one.compute(sequence, 100)
-    assert one.cells.tidy() == 100 < one.cells.used, "a piece at a time is copied"
-    while one.cells.used > 100:
-        assert one.cells.tidy() == 100
-    one.check()
+@pytest.fixture
+def long_before() -> Home:
+    """2,048 cells are about to go, and have to be copied before; 100 are computed meanwhile."""
+    home = Home(size=4000, spare=0, stash=4000)
+    home.remember(list(range(2048)))
+    home.compute(home.begin(list(range(5000, 5100))), 100)
+    return home
+
+
+def test_of_what_is_about_to_go_some_pieces_are_copied_between_two_steps(long_before):
+    going = [long_before.cells.going]
+    while going[-1]:
+        long_before.cells.tidy()
+        going.append(long_before.cells.going)
+        assert long_before.cells.used == 100 + going[-1]
+    assert going == [2048, 1024, 0]
+    long_before.check()
+
+
+def test_more_goes_at_once_where_the_next_step_would_not_find_room(long_before):
+    long_before.cache.room = 1000
+    long_before.cells.tidy()
+    assert long_before.cells.used == 100 + 512

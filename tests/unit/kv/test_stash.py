@@ -67,22 +67,22 @@ def test_without_room_nothing_is_brought_back_and_nothing_is_lost():
     assert home.known(FIRST) == 40
 
 
-def test_no_more_than_a_piece_is_copied_between_two_steps():
-    home = Home(size=2000, spare=0, stash=2000)
-    home.remember(list(range(500)))
+def test_no_more_than_four_pieces_are_copied_between_two_steps():
+    home = Home(size=3000, spare=0, stash=3000)
+    home.remember(list(range(2000)))
     copied = []
     save = home.cache.save
     home.cache.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
     one = home.begin(SECOND)
     for step in range(1, 3):
         home.cells.tidy()
-        assert len(copied) == step
+        assert len(copied) == 4 * step
     home.cells.tidy()
     assert home.cache.used == 0
     assert max(copied) == 256
-    assert sum(copied) == 500
+    assert sum(copied) == 2000
     home.close(one)
-    assert home.known(list(range(500))) == 500
+    assert home.known(list(range(2000))) == 2000
 
 
 def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
