@@ -152,8 +152,8 @@ class Cells:
                 if other not in self._open:
                     self._drop(other)
         if not self._open and self._parked() > self._spare:
-            end = min(prompt, len(tokens))
-            self._ahead = [(sequence, at, min(end, at + _PIECE)) for at in range(0, end, _PIECE)][::-1]
+            ends = ((one, min(self._prompts[one], self._tree.length(one))) for one in self._prompts)
+            self._ahead = [(one, at, min(end, at + _PIECE)) for one, end in ends for at in range(0, end, _PIECE)][::-1]
 
     def make_way(self, tokens: Sequence[int]) -> None:
         """These are about to be computed ahead. Where parked cells have a price, answers that they part from (templates
@@ -198,7 +198,7 @@ class Cells:
         if not self._ahead:
             return False
         sequence, start, end = self._ahead.pop()
-        tokens = self._tree.tokens(self._tree.end(sequence))[:end]
+        tokens = self._tree.tokens(self._tree.end(sequence))[:end] if sequence in self._tree else []
         if self.stash.wanted(tokens, start) == end - start:
             self._copy(Copy(tokens, start, self._cache.save(sequence, start, end), self._hits(sequence, start)))
         return True

@@ -21,20 +21,21 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.handle import SMALL_ROOM, Handle
+from qwen_edge.llama.handle import SMALL_ROOM, Handle, whole_blocks
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import on_gpu
 from qwen_edge.llama.successor import Successor
 from qwen_edge.messages import Load
 
 _FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer
-_BLOCK = 256  # cells: what llama.cpp reads of a cache is a multiple of it
 _ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
 _SPARE_ROOM = 128  # cells more than are held, or half as many at least: a turn's own words need not wait for more
 _NEAR = 32  # cells that are left when a larger cache is moved to: no step of a stream needs more, or few do
 _SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where there is a choice
-_HOLES = 512  # empty cells between others: they cost every token of a stream 5 ms, moving together costs 0.03 s
-_STRETCHES = 96  # of cells, which move one by one: each costs 2 ms
+# seconds: what an empty cell between others costs every token, of a stream even three times as much; and what moving
+# the others together costs at least, for each stretch they lie in, and for each of them
+_EMPTY, _MOVE, _MOVE_STRETCH, _MOVE_CELL = 3e-6, 0.02, 0.002, 5e-5
+_LONGEST_MOVE = 0.25  # seconds, of half a second that a stream may stand still
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
@@ -46,12 +47,10 @@ class Context(Handle):
         for `room` of them at first, or for a short conversation, or the one that is awaited. Raises EngineError if
         there is not enough memory."""
         super().__init__(model, load)
-        self.size = min(load.context, model.trained_context)
         self.batch = min(load.batch, self.size)
         self._batch = Batch(self.batch)
         self._quiet = not on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
         self.growing: Successor | None = None  # a larger cache that is being made
-        self._reach = 0  # about where the last cell lies that is held, as llama.cpp fills them from the first on
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
@@ -74,7 +73,7 @@ class Context(Handle):
             at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
             raise EngineError(f"{why}; tokens of sequences: {at}")
         for one in slices:
-            self._stretches.fill(one.sequence, one.position, one.position + len(one.tokens))
+            self._layout.fill(one.sequence, one.position, one.position + len(one.tokens))
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
         """So many cells are held, and so many others are about to go; so many more than those held will be soon, and
@@ -82,20 +81,19 @@ class Context(Handle):
         allows, and moved to when it is there and nothing is about to go; but, where no more is to come than will be
         soon, as of a single answer, not before the old one is full: until then a token takes less in it.
 
-        Where many cells that are not held lie between those that are, and it is quickly done, these are moved together:
-        attention that does not skip reads all cells up to the last one held. Raises EngineError."""
+        Where cells that are not held lie between those that are, and it saves time, these are moved together: attention
+        that does not skip reads all cells up to the last one held. Raises EngineError."""
         needed = min(held + soon, self.size)
-        self._reach = max(self._reach, held + going)
         if self.growing and self.growing.ready:
             if needed <= self.room:
                 self._call_off()
             elif (later > soon and not going) or held + going + _NEAR > self.room:
                 self._succeed()
-        if not going and self._gapes(held) and self._stretches.count <= _STRETCHES:
+        if not going and self._is_worth_moving(held, soon):
             self._close_up()
         if self.growing or not self._quiet or needed <= self.room:
             return
-        room = min(self.size, _whole_blocks(held + later))
+        room = min(self.size, whole_blocks(held + later))
         if self._skips_in(room):
             room = self._enough(needed)
         copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self.room))
@@ -114,12 +112,11 @@ class Context(Handle):
         empty, and make room for a next turn where there is little; but only if there is memory to do it in. Raises
         EngineError."""
         self._call_off()
-        room = max(_whole_blocks(self._least_room), min(_whole_blocks(self.size), _whole_blocks(cells + _SPARE_ROOM)))
+        room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
         unfit = self.room >= _ROOMY * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
         if unfit and _is_there(self._bytes(room)):
             self._move(room)
-        self._reach = max(self._reach, cells)
-        if self._gapes(cells):
+        if self._holes(cells):
             self._close_up()
 
     def close(self) -> None:
@@ -135,7 +132,7 @@ class Context(Handle):
         elif cells:
             self._move(min(self.size, cells + _SPARE_ROOM))
         else:
-            twice, more = self._enough(self.room + 1), min(self.size, self.room + _BLOCK)
+            twice, more = self._enough(self.room + 1), min(self.size, whole_blocks(self.room + 1))
             self._move(twice if _is_there(self._bytes(twice)) else more)
 
     def _succeed(self) -> None:
@@ -148,15 +145,20 @@ class Context(Handle):
         held = self._save_all(successor.buffer)
         super().close()
         self._take(successor.context)
-        self._reach = self._load_all(held)
+        self._load_all(held)
 
-    def _gapes(self, held: int) -> bool:
-        """Whether so many cells lie in a stretch so long that every token takes much longer for it."""
-        return not self.skips and self._reach - held >= max(_HOLES, held)
+    def _holes(self, held: int) -> int:
+        """How many empty cells attention reads, where so many are held; it reads whole blocks."""
+        return 0 if self.skips else whole_blocks(self._layout.end) - whole_blocks(held)
+
+    def _is_worth_moving(self, held: int, soon: int) -> bool:
+        """Whether it takes less time, and not too much, than the holes cost the tokens that come soon."""
+        seconds = _MOVE + _MOVE_STRETCH * self._layout.stretches + _MOVE_CELL * held
+        return seconds < min(_LONGEST_MOVE, _EMPTY * self._holes(held) * soon)
 
     def _close_up(self) -> None:
         """Move all cells together."""
-        self._reach = self._load_all(self._save_all())
+        self._load_all(self._save_all())
 
     def _call_off(self) -> None:
         if self.growing:
@@ -176,11 +178,7 @@ class Context(Handle):
         held = self._save_all()
         super().close()
         self._open(room)
-        self._reach = self._load_all(held)
-
-
-def _whole_blocks(cells: int) -> int:
-    return -(-cells // _BLOCK) * _BLOCK
+        self._load_all(held)
 
 
 def _is_there(size: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qwen_edge.device.memory import own_pages
 from qwen_edge.errors import EngineError
-from qwen_edge.kv.stretches import Stretches
+from qwen_edge.kv.layout import Layout
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
@@ -23,6 +23,7 @@ _ATTENTION = {
     "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
 }
+_BLOCK = 256  # cells
 SMALL_ROOM = 512  # tokens: where flash attention is quicker only while there are few, it is on in caches up to here
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
 _STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
@@ -33,9 +34,10 @@ class Handle:
 
     def __init__(self, model: Model, load: Load) -> None:
         self._model, self._kv_type = model, load.kv_type
+        self.size = min(load.context, model.trained_context)  # cells, when it has grown as large as it may
         self._attention, self._params = load.flash_attention, _parameters(load)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
-        self._stretches = Stretches()
+        self._layout = Layout(self.sequences + 1, whole_blocks(self.size))
         self._context: Any = None
 
     @property
@@ -61,13 +63,13 @@ class Handle:
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """The target sequence also holds the source's cells from `start` to before `end`. Only marks them."""
         C.llama_memory_seq_cp(self._memory, source, target, start, end)
-        self._stretches.share(source, target, start, end)
+        self._layout.share(source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
         """The sequence holds its cells from `start` to before `end` no more."""
         removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
         assert removed, "a plain attention cache can drop any part"
-        self._stretches.drop(sequence, start, end)
+        self._layout.drop(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
         """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
@@ -88,7 +90,7 @@ class Handle:
         self._turn(saved, cells_of_sequence)
         if not C.llama_state_seq_set_data(self._context, bytes_of(saved), saved.size, self.sequences):
             raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
-        self._stretches.fill(self.sequences, start, start + cells_of_sequence(saved))
+        self._layout.fill(self.sequences, start, start + cells_of_sequence(saved))
         self.share(self.sequences, sequence, start, end)
         self.forget(self.sequences, 0, start + cells_of_sequence(saved))
 
@@ -155,14 +157,13 @@ class Handle:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
         return held
 
-    def _load_all(self, held: np.ndarray[Any, Any]) -> int:
-        """Hold what was saved, and nothing else, in the first cells; returns how many."""
+    def _load_all(self, held: np.ndarray[Any, Any]) -> None:
+        """Hold what was saved, and nothing else, in the first cells."""
         self._turn(held, cells_of_all)
         read = C.llama_state_set_data(self._context, bytes_of(held), held.size)
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
-        self._stretches.close_up()
-        return cells_of_all(held)
+        self._layout.close_up()
 
 
 def _parameters(load: Load) -> Any:
@@ -176,6 +177,11 @@ def _parameters(load: Load) -> Any:
     params.type_k = params.type_v = KV_TYPES[load.kv_type]
     params.no_perf = True
     return params
+
+
+def whole_blocks(cells: int) -> int:
+    """The least that llama.cpp has, and attention reads, of which these are a part."""
+    return -(-cells // _BLOCK) * _BLOCK
 
 
 def bytes_of(array: np.ndarray[Any, Any]) -> Any:

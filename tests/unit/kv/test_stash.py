@@ -85,6 +85,26 @@ def test_no_more_than_four_pieces_are_copied_between_two_steps():
     assert home.known(list(range(2000))) == 2000
 
 
+def test_all_that_may_have_to_go_is_copied_while_nothing_runs():
+    home = Home(size=3000, spare=0, stash=3000)
+    for number in range(3):
+        home.remember([number] * 600)
+    while home.cells.prepare():
+        pass
+    home.cache.save = None
+    home.begin([7] * 20)
+    home.cells.tidy()
+    assert home.cache.used == 0
+
+
+def test_what_is_forgotten_is_not_copied_any_more():
+    home = Home(size=2000, spare=0, stash=2000)
+    home.remember([1] * 600)
+    home.cells.drop_if(lambda prompt: True)
+    assert home.cells.prepare()
+    assert home.cells.stash.size == 0
+
+
 def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
     home = Home(size=2000, spare=0, stash=2000)
     house = list(range(300))
