@@ -169,7 +169,7 @@ class Limits(msgspec.Struct, frozen=True, tag=True):
     all of them); and guess, or do what can wait, only if told so. No answer."""
 
     duty: float = 1.0
-    step_seconds: float = 0.36
+    step_seconds: float = 0.32
     prompt_seconds: float = math.inf
     threads: float = 1.0
     speculate: bool = True

@@ -36,7 +36,7 @@ _RISE = 0.15  # of duty a second
 _WANTED = 0.05  # of the time: with less to do, the temperature says nothing about the duty
 _BLIND_DUTY, _BLIND_SECONDS = 0.3, 60.0  # where the duty goes without readings, and how soon
 _LONGEST_WAIT = 600.0  # seconds after which anybody is told to come back
-_STEP = {"nominal": 0.36, "warm": 0.2, "hot": 0.1, "critical": 0.1}  # seconds, of a step beside streams
+_STEP = {"nominal": 0.32, "warm": 0.2, "hot": 0.1, "critical": 0.1}  # seconds, of a step beside streams
 _PROMPT = {"nominal": math.inf, "warm": 0.5, "hot": 0.2, "critical": 0.2}  # seconds, of a step of prompts alone
 _EVERYBODY, _NO_PERSON = ("interactive", "background", "idle"), ("background", "idle")
 

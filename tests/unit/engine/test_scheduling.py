@@ -249,7 +249,7 @@ def test_room_for_what_prompts_have_in_common_is_made_once():
 @pytest.mark.parametrize(("fitting", "taken"), [(13, 16), (22, 20), (29, 32), (31, 32), (35, 32), (40, 40), (47, 48)])
 def test_a_step_beside_streams_has_about_as_many_tokens_as_fit_and_as_kernels_have_them_best(fitting, taken):
     home = Home(answer=2000)
-    home.backend.token = (0.36 - 0.02) / (fitting + 0.5)
+    home.backend.token = (0.32 - 0.02) / (fitting + 0.5)
     home.submit(1, "one")
     while len(home.said[1]) < 40:
         home.step()
