@@ -36,14 +36,15 @@ class Layout:
         self._holders[free] = 1
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        """The target, which holds nothing there, holds these cells of the source as well."""
-        cells = self._cells[source, start:end]
-        self._cells[target, start:end] = cells
+        """The target, which holds nothing there, holds these cells of the source as well. -1: to the end."""
+        positions = slice(start, end if end >= 0 else None)
+        cells = self._cells[source, positions]
+        self._cells[target, positions] = cells
         self._holders[cells[cells > 0]] += 1
 
     def drop(self, sequence: int, start: int, end: int) -> None:
-        """The sequence holds these cells no more."""
-        cells = self._cells[sequence, start:end]
+        """The sequence holds these cells no more. -1: to the end."""
+        cells = self._cells[sequence, start : end if end >= 0 else None]
         self._holders[cells[cells > 0]] -= 1
         cells[:] = 0
 

@@ -61,12 +61,12 @@ class Handle:
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(self._vocabulary,))
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        """The target sequence also holds the source's cells from `start` to before `end`. Only marks them."""
+        """The target also holds the source's cells from `start` to before `end`, -1 for all. Only marks them."""
         C.llama_memory_seq_cp(self._memory, source, target, start, end)
         self._layout.share(source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        """The sequence holds its cells from `start` to before `end` no more."""
+        """The sequence holds its cells from `start` to before `end`, -1 for all, no more."""
         removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
         assert removed, "a plain attention cache can drop any part"
         self._layout.drop(sequence, start, end)

@@ -89,3 +89,13 @@ def test_the_cells_of_one_stream_lie_scattered_when_the_other_has_ended():
     assert (layout.stretches, layout.end) == (1, 20)
     layout.drop(0, 0, 20)
     assert (layout.stretches, layout.end) == (0, 0)
+
+
+def test_all_that_a_sequence_holds_is_shared_and_dropped_without_knowing_how_much():
+    layout = Layout(2, SIZE)
+    layout.fill(0, 0, SIZE)
+    layout.share(0, 1, 10, -1)
+    layout.drop(0, 0, -1)
+    assert (layout.stretches, layout.end) == (1, SIZE)
+    layout.drop(1, 0, -1)
+    assert layout.end == 0
