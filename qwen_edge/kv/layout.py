@@ -31,12 +31,14 @@ class Layout:
 
     def fill(self, sequence: int, start: int, end: int) -> None:
         """New cells hold the sequence's positions from `start` to before `end`."""
+        self.drop(sequence, start, end)
         free = np.flatnonzero(self._holders[1:] == 0)[: end - start] + 1
         self._cells[sequence, start:end] = free
         self._holders[free] = 1
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        """The target, which holds nothing there, holds these cells of the source as well. -1: to the end."""
+        """The target holds these cells of the source as well, instead of its own. -1: to the end."""
+        self.drop(target, start, end)
         positions = slice(start, end if end >= 0 else None)
         cells = self._cells[source, positions]
         self._cells[target, positions] = cells

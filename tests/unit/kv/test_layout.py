@@ -99,3 +99,12 @@ def test_all_that_a_sequence_holds_is_shared_and_dropped_without_knowing_how_muc
     assert (layout.stretches, layout.end) == (1, SIZE)
     layout.drop(1, 0, -1)
     assert layout.end == 0
+
+
+def test_no_cell_is_lost_where_others_are_given_for_those_that_are_held():
+    layout = Layout(2, SIZE)
+    for _ in range(SIZE):
+        layout.fill(0, 0, 10)
+        layout.fill(1, 0, 10)
+        layout.share(0, 1, 0, 10)
+    assert layout.end <= 20
