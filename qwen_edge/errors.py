@@ -91,6 +91,16 @@ def context_too_long(prompt_tokens: int, context: int) -> RequestError:
     )
 
 
+def too_many_messages(count: int, context: int) -> RequestError:
+    """More messages than the context holds tokens (`context`), of which each message takes one at least."""
+    return RequestError(
+        f"There are {count} messages, and this server's context holds {context} tokens, answer included. "
+        "Leave out the oldest messages.",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
 def internal_error() -> RequestError:
     """A bug of ours, logged whole where it was caught."""
     message = "Internal error: this is a bug in qwen-edge. The server's log has the details."

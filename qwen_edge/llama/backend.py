@@ -166,6 +166,9 @@ class LlamaBackend:
             threads=self._load.threads,
             kv_type=self._load.kv_type,
             tuning=self._tuning,
+            tool_template=self._model.tool_template,
+            bos_token=self._model.token_text("bos"),
+            eos_token=self._model.token_text("eos"),
         )
 
     def close(self) -> None:
