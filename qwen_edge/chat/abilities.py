@@ -38,7 +38,7 @@ class TemplateSource(msgspec.Struct, frozen=True):
         source = model.chat_template or model.tool_template
         if not source:
             return None
-        return cls(source, model.tool_template, model.specials, model.bos_token, model.eos_token)
+        return cls(source, model.tool_template or None, model.specials, model.bos_token, model.eos_token)
 
 
 class TemplateAbilities(msgspec.Struct, frozen=True):

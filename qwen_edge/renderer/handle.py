@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 RENDER_SECONDS = 5.0
 _START_SECONDS = 30.0  # until a new process is there: Python may come from a slow card
 _NO_TEMPLATE = (
-    "the model has no chat template, and chat is all that is served here. It may be a base model: take its chat (or "
-    "instruct) version, or put its chat_template.jinja into the checkpoint's folder and convert it again"
+    "The model has no chat template, and nothing but chat is served here. A base model has none: take its chat (or "
+    "instruct) version, or put a chat_template.jinja into the checkpoint's folder and convert it again."
 )
 _SICK = "Mend the template (chat_template.jinja in the checkpoint's folder) and convert the model again."
 
@@ -233,7 +233,7 @@ def check_template(source: TemplateSource | None, *, seconds: float = RENDER_SEC
 
 def _checked(source: TemplateSource | None) -> TemplateSource:
     if source is None:
-        raise UnservableError(f"The model cannot be served: {_NO_TEMPLATE}.")
+        raise UnservableError(_NO_TEMPLATE)
     return source
 
 
