@@ -175,6 +175,8 @@ class Daemon:
         finally:
             for task in others:
                 task.cancel()
+            if server:
+                server.close()
             await runner.cleanup()
             await self._renderer.stop()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)

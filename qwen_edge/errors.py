@@ -91,11 +91,11 @@ def context_too_long(prompt_tokens: int, context: int) -> RequestError:
     )
 
 
-def too_many_messages(count: int, context: int) -> RequestError:
-    """More messages than the context holds tokens (`context`), of which each message takes one at least."""
+def too_many_messages(count: int, most: int) -> RequestError:
+    """More messages than `most`, which is no more than the context holds tokens: each message takes one at least."""
     return RequestError(
-        f"There are {count} messages, and this server's context holds {context} tokens, answer included. "
-        "Leave out the oldest messages.",
+        f"There are {count} messages, and this server takes {most} at most, as each takes room in its context. "
+        "Leave out the oldest.",
         code="context_length_exceeded",
         param="messages",
     )

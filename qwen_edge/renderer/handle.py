@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 RENDER_SECONDS = 5.0
+MOST_MESSAGES = 10_000  # of a request: what crosses to the daemon for them holds its event loop for 0.05 s
 _START_SECONDS = 30.0  # until a new process is there: Python may come from a slow card
 _NO_TEMPLATE = (
     "The model has no chat template, and nothing but chat is served here. A base model has none: take its chat (or "
@@ -69,8 +70,8 @@ class Renderer:
 
     async def render(self, model: Ready, request: ChatRequest) -> Rendered:
         """The prompt of a request to this model. Raises RequestError."""
-        if len(request.messages) > model.context:
-            raise too_many_messages(len(request.messages), model.context)
+        if len(request.messages) > (most := min(model.context, MOST_MESSAGES)):
+            raise too_many_messages(len(request.messages), most)
         return await self._rendered(model, Render(request))
 
     async def next_turn(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> tuple[Segment, ...]:

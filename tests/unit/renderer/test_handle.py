@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from dataclasses import replace
 
 import msgspec
 import psutil
@@ -191,9 +192,11 @@ async def test_at_no_depth_is_it_anything_else(renderer, depth):
 
 async def test_more_messages_than_the_context_has_tokens_are_refused_unrendered(renderer, starts):
     many = ChatRequest(messages=({"role": "user", "content": ""},) * 4097, sampling=Sampling())
-    with pytest.raises(RequestError, match=r"4097 messages.*4096 tokens") as error:
+    with pytest.raises(RequestError, match=r"4097 messages.*4096 at most") as error:
         await renderer.render(model(OBEDIENT), many)
     assert (error.value.status, error.value.code, error.value.param) == (400, "context_length_exceeded", "messages")
+    with pytest.raises(RequestError, match=r"20000 messages.*10000 at most"):
+        await renderer.render(model(OBEDIENT, context=1 << 20), replace(many, messages=many.messages[:1] * 20_000))
 
 
 async def test_a_template_that_was_exchanged_is_tried_again(renderer, starts):
