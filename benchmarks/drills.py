@@ -88,7 +88,7 @@ async def crash(http: aiohttp.ClientSession, model: Path, number: signal.Signals
     """One engine less, under load."""
     settings = f"engine: {{hang_seconds: {HANGS}, parallel: {STREAMS}}}\nchat: {{thinking: false}}"
     async with served(model, settings) as (url, daemon, _):
-        (engine,) = daemon.children()
+        (engine,) = [child for child in daemon.children() if "qwen_edge.engine.main" in " ".join(child.cmdline())]
         running = [asyncio.create_task(stream(http, url, [question(rng, 20)], max_tokens=400)) for _ in range(STREAMS)]
         await asyncio.sleep(4.0)  # they are all under way
         waiting = [asyncio.create_task(stream(http, url, [question(rng, 20)], max_tokens=8)) for _ in range(WAITING)]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config import Config, EngineConfig, RememberConfig
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.errors import ConfigError, EngineError, NotNowError
@@ -25,6 +26,7 @@ from qwen_edge.keys import Keys, read_keys
 from qwen_edge.messages import Files, Load, Ready, Tuning
 from qwen_edge.paths import find_model, memory_folder, state_folder
 from qwen_edge.process import Patience
+from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 from qwen_edge.tuning import keep, recall
@@ -51,7 +53,9 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
         patience_with(config.engine),
     )
     engine.spawn()
-    asyncio.run(Daemon(config, model, keys, engine, notifier).run(say))
+    renderer = Renderer()
+    renderer.spawn()
+    asyncio.run(Daemon(config, model, keys, engine, notifier, renderer=renderer).run(say))
 
 
 def files(config: RememberConfig) -> Files | None:
@@ -124,14 +128,17 @@ class Daemon:
         engine: Supervisor,
         notifier: Notifier,
         find: Callable[[], Found] | None = None,
+        *,
+        renderer: Renderer | None = None,
     ) -> None:
-        """`find` makes the source of telemetry; None: what the settings say."""
+        """`find` makes the source of telemetry; None: what the settings say. `renderer` None: one of its own."""
         self._config = config
         self._model = model
         self._keys = keys
         self._engine = engine
         self._notifier = notifier
         self._find = find
+        self._renderer = renderer or Renderer()
         self._status = ""  # once it serves
 
     async def run(self, say: Callable[[str], None]) -> None:
@@ -148,7 +155,7 @@ class Daemon:
         engine = asyncio.create_task(self._engine.run())
         climate = Climate(self._engine, self._config.device, find=self._find)
         others = [asyncio.create_task(one) for one in (self._watchdog(), climate.run(), self._tell(climate))]
-        state = State(self._config, self._engine, climate, self._model.stem, self._keys)
+        state = State(self._config, self._engine, climate, self._model.stem, self._keys, self._renderer)
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
@@ -158,6 +165,8 @@ class Daemon:
             server = await self._listen(runner)
             address = _address(self._config.server.host, server)
             await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
+            if self._engine.model:
+                await self._first_of(self._renderer.open(TemplateSource.of(self._engine.model)), self._stop.wait())
             if self._engine.model and not self._stop.is_set():
                 self._remember(self._engine.model)
                 self._announce(address, self._engine.model, say)
@@ -166,7 +175,10 @@ class Daemon:
         finally:
             for task in others:
                 task.cancel()
+            if server:
+                server.close()
             await runner.cleanup()
+            await self._renderer.stop()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
 

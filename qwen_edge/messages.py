@@ -197,7 +197,9 @@ class Loading(msgspec.Struct, frozen=True, tag=True):
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has decoded one token. `context` in tokens.
 
-    `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
+    `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens, and
+    `bos_token` and `eos_token` two of them, or empty; `tool_template` is the chat template for conversations with
+    tools, if the model has one of its own;
     `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
     the context and the stash are full; `tuning` is what was measured just now, if anything was."""
 
@@ -212,6 +214,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     threads: int
     kv_type: KvType = "f16"
     tuning: Tuning | None = None
+    tool_template: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):
@@ -282,12 +287,13 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends.
+    """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends
+    (`unservable`: no other engine will do better, see errors.UnservableError).
 
     For code context_too_long `tokens` is the prompt's length."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_request", "waited", "engine", "stopping"]
+    code: Literal["context_too_long", "bad_request", "waited", "engine", "unservable", "stopping"]
     detail: str
     tokens: int = 0
 

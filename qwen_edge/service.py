@@ -17,12 +17,12 @@ import msgspec
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
-from qwen_edge.chat.template import ChatTemplate, opens_reasoning
-from qwen_edge.chat.tools import CALL
+from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.climate import Climate
-from qwen_edge.errors import EngineError, RequestError, WaitedTooLongError, unavailable
+from qwen_edge.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
 from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
+from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,16 +43,24 @@ class ChatService:
     """Answers chat requests with the engine's model. Used on the daemon's event loop."""
 
     def __init__(
-        self, engine: Supervisor, climate: Climate, *, max_pending: int, wait_seconds: float, answer_seconds: float
+        self,
+        engine: Supervisor,
+        climate: Climate,
+        renderer: Renderer,
+        *,
+        max_pending: int,
+        wait_seconds: float,
+        answer_seconds: float,
     ) -> None:
         """`max_pending` requests may be running or waiting. One may wait so many seconds, and then compute for so
         many."""
         self._engine = engine
         self._climate = climate
+        self._renderer = renderer
         self._max_pending = max_pending
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
-        self._template: tuple[str, ChatTemplate] | None = None
+        self._looks = set[asyncio.Task[None]]()  # ahead, at the next turn
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
@@ -74,19 +82,18 @@ class ChatService:
         the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
         model = self._ready_model()
         priority = self._climate.admit(request.priority, request.client)
-        template = self._template_of(model)
-        prompt = template.render(request)
-        reasons = opens_reasoning(prompt)
+        rendered = await self._renderer.render(model, request)
+        model = self._ready_model()  # others may have taken the last place meanwhile
         submit = Submit(
             id=0,
-            prompt=prompt,
+            prompt=rendered.prompt,
             sampling=request.sampling,
             max_tokens=request.max_tokens or model.context,
             max_seconds=request.max_seconds or _EVER,
             work_seconds=self._answer_seconds,
             stop=request.stop,
-            reasoning=template.reasoning,
-            reasons=reasons,
+            reasoning=rendered.reasoning,
+            reasons=rendered.reasons,
             calls=CALL if request.tools else None,
             priority=priority,
             client=request.client,
@@ -96,7 +103,7 @@ class ChatService:
             layout=_layout(model, request),
         )
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(template.reasoning, names, reasons=reasons)
+        parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
         called, logprobs, said = False, list[Logprob](), list[Delta]()
         async with aclosing(self._ask(submit, request)) as events:
             async for event in events:
@@ -114,7 +121,9 @@ class ChatService:
                 if isinstance(event, Done):
                     _tell_miss(event)
                     if first:
-                        asyncio.get_running_loop().call_soon(self._look_ahead, template, request, said)
+                        look = asyncio.create_task(self._look_ahead(model, request, said))
+                        self._looks.add(look)
+                        look.add_done_callback(self._looks.discard)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, event, self._climate.joules(event.id), tuple(logprobs))
 
@@ -129,10 +138,10 @@ class ChatService:
             self._climate.admit(request.priority, request.client)
             raise
 
-    def _look_ahead(self, template: ChatTemplate, request: ChatRequest, said: Sequence[Delta]) -> None:
+    async def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
         """Let the engine read the conversation as its next turn will show it, while nobody waits."""
         with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
-            self._engine.warm(template.next_turn(request, said))
+            self._engine.warm(await self._renderer.next_turn(model, request, said))
 
     def _ready_model(self) -> Ready:
         if self._engine.model is None:
@@ -145,18 +154,10 @@ class ChatService:
             )
         return self._engine.model
 
-    def _template_of(self, model: Ready) -> ChatTemplate:
-        source = model.chat_template
-        if source is None:
-            raise EngineError(f"{model.name} has no chat template. Convert it from a chat model's checkpoint.")
-        if self._template is None or self._template[0] != source:
-            self._template = source, ChatTemplate(source, model.specials)
-        return self._template[1]
-
 
 def _layout(model: Ready, request: ChatRequest) -> str:
     """Stands for all that shapes a prompt beside its messages."""
-    shape = [model.chat_template, request.tools, request.thinking, request.template_arguments]
+    shape = [model.chat_template, in_order(request.tools), request.thinking, request.template_arguments]
     return hashlib.blake2b(msgspec.json.encode(shape), digest_size=8).hexdigest()
 
 

@@ -110,10 +110,12 @@ class FakeBackend(FakeCache):
         parallel: int = 4,
         gate: threading.Event | None = None,
         stash: int | None = None,
+        template: str | None = TEMPLATE,
     ) -> None:
         """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set."""
         super().__init__()
         self.script = script
+        self.template = template
         self.context = context
         self.batch = batch
         self.parallel = parallel
@@ -212,7 +214,7 @@ def ready(backend: FakeBackend) -> Ready:
         context=backend.context,
         bytes_to_come=0,
         specials=tuple(SPECIALS),
-        chat_template=TEMPLATE,
+        chat_template=backend.template,
         defaults=Sampling(temperature=0.6, top_k=20, top_p=0.95),
         gpu_layers=0,
         layers=1,

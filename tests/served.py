@@ -17,6 +17,21 @@ from typing import Any
 import psutil
 
 
+def engine_of(daemon: int) -> psutil.Process:
+    """The engine process of the daemon with this number: one child among others."""
+    return child_of(daemon, "qwen_edge.engine.main")
+
+
+def renderer_of(daemon: int) -> psutil.Process:
+    """The process that renders chat templates."""
+    return child_of(daemon, "qwen_edge.renderer.main")
+
+
+def child_of(daemon: int, module: str) -> psutil.Process:
+    (child,) = [one for one in psutil.Process(daemon).children() if module in " ".join(one.cmdline())]
+    return child
+
+
 class ServedModel:
     """A running daemon. Use as a context manager: leaving it stops the daemon and checks that it ended well."""
 
@@ -53,8 +68,7 @@ class ServedModel:
 
     @property
     def engine(self) -> psutil.Process:
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
+        return engine_of(self.process.pid)
 
     def get(self, path: str) -> tuple[int, Any]:
         return self._open(urllib.request.Request(self.address + path))

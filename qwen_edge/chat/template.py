@@ -12,15 +12,14 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from functools import cached_property
 from itertools import takewhile
 from typing import Any, TypeVar
 
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from qwen_edge.chat.abilities import Findings, Outcome, TemplateAbilities, TemplateSource, probe
+from qwen_edge.chat.jinja import DeclinedError, Program, reason, to_json
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Markers, Segment
@@ -34,33 +33,63 @@ _MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
 class ChatTemplate:
-    """Compiled once a model; `render` is called on the daemon's event loop and takes well under a millisecond."""
+    """Compiled once a model. A template may loop for ever, so the daemon uses one in another process (`renderer/`)."""
 
-    def __init__(self, source: str, specials: Collection[str]) -> None:
-        """`specials` are the texts of the model's special tokens. Raises jinja2.TemplateSyntaxError."""
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._template = environment.from_string(source)
-        self._specials = re.compile("|".join(re.escape(text) for text in sorted(specials, key=len, reverse=True)))
-        self._arguments_as_text = "is string" in source
-        self.reasoning = THINK if THINK.close in source else None
-        self.thinking_is_optional = "enable_thinking" in source
+    def __init__(
+        self,
+        source: str,
+        specials: Collection[str],
+        *,
+        tool_use: str | None = None,
+        bos: str = "",
+        eos: str = "",
+        abilities: TemplateAbilities | None = None,
+    ) -> None:
+        """See TemplateSource. `abilities` are found out when they are first needed, if they are not known already.
+        Raises jinja2.TemplateSyntaxError, or whatever else the template does to the compiler."""
+        self._template = Program(source)
+        self._tool_use = self._template if tool_use is None else Program(tool_use)
+        self._tokens = {name: text for name, text in (("bos_token", bos), ("eos_token", eos)) if text}
+        texts = sorted(specials, key=len, reverse=True)
+        self._specials = re.compile("|".join(re.escape(text) for text in texts) or "(?!)")
+        self.reasoning = THINK if THINK.close in source + (tool_use or "") else None
+        self._known = abilities
+
+    @classmethod
+    def of(cls, source: TemplateSource, abilities: TemplateAbilities | None = None) -> ChatTemplate:
+        """Raises as the constructor does."""
+        return cls(
+            source.default,
+            source.specials,
+            tool_use=source.tool_use,
+            bos=source.bos,
+            eos=source.eos,
+            abilities=abilities,
+        )
+
+    @cached_property
+    def abilities(self) -> TemplateAbilities:
+        """What requests may ask for."""
+        return self._known or self.findings.abilities
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What small conversations show, faults included."""
+        return probe(self._try(self._template), self._try(self._tool_use), thinks=self.reasoning is not None)
 
     def render(self, request: ChatRequest) -> tuple[Segment, ...]:
         """The prompt. Raises RequestError if the template refuses the messages or cannot do what is asked."""
-        self._check_thinking(request.thinking)
+        self._check(request)
         if request.volatile:
             request = replace(request, messages=moved(request.messages), volatile=False)
         try:
             mark = _unused_mark([request.messages, request.tools, request.template_arguments])
-            prompt = self._template.render(self._variables(request, mark))
-        except RecursionError:
-            raise RequestError("The messages or tools are nested too deeply.") from None
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            prompt = self._program(request).render(**self._variables(request, mark))
+        except RequestError:
+            raise
+        except Exception as error:  # whatever a stranger's program may raise
             raise RequestError(
-                f"The model's chat template cannot render these messages: {error}", param="messages"
+                f"The model's chat template cannot render these messages: {reason(error)}", param="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
 
@@ -87,26 +116,61 @@ class ChatTemplate:
         begun = "".join(_agreeing(*texts))
         return (*same, Segment(begun)) if begun else tuple(same)
 
+    def _check(self, request: ChatRequest) -> None:
+        """What the template would drop in silence, or cannot do, is refused. Raises RequestError."""
+        can, roles = self.abilities, {message["role"] for message in request.messages}
+        if request.tools and not can.tools:
+            raise RequestError("This model's chat template has no place for tools: leave tools out.", param="tools")
+        if not can.calls and any(message.get("tool_calls") for message in request.messages):
+            raise RequestError(
+                "This model's chat template has no place for calls of tools: leave tool_calls out.", param="messages"
+            )
+        if "system" in roles and not can.system:
+            raise RequestError(
+                "This model's chat template has no place for system messages: put their text before the first "
+                "question.",
+                param="messages",
+            )
+        if request.thinking and self.reasoning is None:
+            raise RequestError("This model cannot think: leave enable_thinking out.", param="enable_thinking")
+        if request.thinking is False and can.thinking == "always":
+            raise RequestError(
+                "This model always thinks: enable_thinking=false has no effect.", param="enable_thinking"
+            )
+
+    def _program(self, request: ChatRequest) -> Program:
+        """The template for this conversation: with tools, their calls or their results it is the one for those."""
+        uses_tools = request.tools or any(
+            message["role"] == "tool" or message.get("tool_calls") for message in request.messages
+        )
+        return self._tool_use if uses_tools else self._template
+
+    def _try(self, program: Program) -> Any:
+        """The template as `probe` wants it."""
+
+        def render(variables: Mapping[str, Any]) -> Outcome:
+            try:
+                return Outcome(program.render(**{**self._tokens, **variables}))
+            except DeclinedError as error:
+                return Outcome(declined=reason(error))
+            except Exception as error:  # whatever a stranger's program may raise
+                return Outcome(fault=reason(error))
+
+        return render
+
     def _variables(self, request: ChatRequest, mark: str) -> dict[str, Any]:
-        """What the template sees; nothing in it can be taken for a special token."""
+        """What the template sees; nothing that a client has written can be taken for a special token."""
         messages = [self._prepare(message) for message in request.messages]
         variables = {
+            **self._tokens,
             **self._defuse(request.template_arguments, mark),
             "messages": self._defuse(messages, mark),
-            "tools": self._defuse(request.tools, mark) or None,
+            "tools": self._defuse(in_order(request.tools), mark) or None,
             "add_generation_prompt": True,
         }
         if request.thinking is not None:
             variables["enable_thinking"] = request.thinking
         return variables
-
-    def _check_thinking(self, thinking: bool | None) -> None:
-        if thinking and self.reasoning is None:
-            raise RequestError("This model cannot think: leave enable_thinking out.", param="enable_thinking")
-        if thinking is False and self.reasoning and not self.thinking_is_optional:
-            raise RequestError(
-                "This model always thinks: enable_thinking=false has no effect.", param="enable_thinking"
-            )
 
     def _prepare(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """An assistant's message as the template takes it, so that its own cutting of think blocks is not needed."""
@@ -117,9 +181,18 @@ class ChatTemplate:
             thought, _, rest = message["content"].partition(self.reasoning.close)
             prepared["reasoning_content"] = thought.rpartition(self.reasoning.open)[2].strip("\n")
             prepared["content"] = rest.rpartition(self.reasoning.close)[2].lstrip("\n")
-        if "tool_calls" in message and not self._arguments_as_text:
-            prepared["tool_calls"] = [_with_parsed_arguments(call) for call in message["tool_calls"]]
+        if message.get("tool_calls"):
+            prepared["tool_calls"] = [self._prepare_call(call) for call in message["tool_calls"]]
         return prepared
+
+    def _prepare_call(self, call: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The call with its arguments in the form that the template wants."""
+        function = call.get("function")
+        if not isinstance(function, Mapping):
+            return call
+        given = function.get("arguments")
+        arguments = _as_text(given) if self.abilities.arguments == "text" else _as_object(given)
+        return {**call, "function": {**function, "arguments": arguments}}
 
     def _defuse(self, value: Any, mark: str) -> Any:
         """The value with the mark inside every special-token text."""
@@ -153,13 +226,24 @@ def opens_reasoning(prompt: Sequence[Segment]) -> bool:
     return "".join(segment.text for segment in prompt[-2:]).rstrip().endswith(THINK.open)
 
 
-def _with_parsed_arguments(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Arguments as an object, for templates that print them as JSON whatever they are."""
-    function = call["function"]
-    try:
-        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
-    except (TypeError, ValueError):
-        return call
+def _as_text(arguments: Any) -> str:
+    """As JSON text, letter for letter as it was written if it was; a call without arguments has an empty object."""
+    if isinstance(arguments, str):
+        return arguments if arguments.strip() else "{}"
+    return "{}" if arguments is None else to_json(arguments)
+
+
+def _as_object(arguments: Any) -> Any:
+    """As an object, for templates that print JSON themselves or list the arguments. Text that is none, which only
+    another server's model can have written, stands in one as it is."""
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            return {"arguments": arguments}
+    if arguments is None:
+        return {}
+    return arguments if isinstance(arguments, Mapping) else {"arguments": arguments}
 
 
 def _unused_mark(values: Any) -> str:
@@ -168,11 +252,3 @@ def _unused_mark(values: Any) -> str:
         if mark not in text:
             return mark
     raise RequestError("The messages contain all 32 Unicode noncharacters from U+FDD0 on.", param="messages")
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(message: str) -> None:
-    raise jinja2.TemplateError(message)

@@ -1,8 +1,9 @@
-"""Tool calls in Qwen's Hermes form: `{"name": ..., "arguments": {...}}` between <tool_call> tags."""
+"""Tools as templates get them, and calls in Qwen's Hermes form: `{"name": ..., "arguments": {...}}` between <tool_call>
+tags."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,10 +13,42 @@ from qwen_edge.messages import Markers
 
 CALL = Markers("<tool_call>", "</tool_call>")
 
+_TOOL_KEYS = ("type", "function")
+_FUNCTION_KEYS = ("name", "description", "parameters")
+_SCHEMA_KEYS = ("type", "properties", "required")
+
 
 class _Body(msgspec.Struct):
     name: str
     arguments: msgspec.Raw
+
+
+def in_order(tools: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The tools with their keys in the one order in which models were trained to read them, whatever order the client
+    sent: the demo model makes no call of a tool that is described the other way round, and two clients with the same
+    tools share their prompt. Keys that are null are left out, as if they had not been sent.
+
+    The order within `properties` and below stays as it is: there it is the author's own, and models write arguments in
+    it."""
+    return tuple(_ordered(tool, _TOOL_KEYS, function=_function) for tool in tools)
+
+
+def _function(value: Any) -> Any:
+    return _ordered(value, _FUNCTION_KEYS, parameters=_schema) if isinstance(value, Mapping) else value
+
+
+def _schema(value: Any) -> Any:
+    return _ordered(value, _SCHEMA_KEYS) if isinstance(value, Mapping) else value
+
+
+def _ordered(value: Mapping[str, Any], first: Sequence[str], **inner: Callable[[Any], Any]) -> dict[str, Any]:
+    """The mapping with these keys first; `inner` puts the value of a key in order."""
+    keys = [*(key for key in first if key in value), *(key for key in value if key not in first)]
+    return {key: inner.get(key, _as_it_is)(value[key]) for key in keys if value[key] is not None}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def parse_call(body: str, names: Collection[str]) -> ToolCall | None:

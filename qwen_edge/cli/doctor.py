@@ -28,6 +28,7 @@ from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
 from qwen_edge.paths import find_model
 from qwen_edge.remedies import install_bindings, rebuild_bindings
+from qwen_edge.renderer.handle import check_template
 from qwen_edge.sensing import find_source
 from qwen_edge.tuning import recall
 
@@ -80,6 +81,7 @@ def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Fin
         yield Finding("bad", "no model to serve", str(error))
     else:
         yield from _guarded(lambda: _model(path, verify=verify))
+        yield from _guarded(lambda: _chat_template(path))
         yield from _guarded(lambda: _memory(config, path, running=running))
     yield from _device(config)
     yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
@@ -140,6 +142,15 @@ def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
     else:
         checked = "checksum verified" if verify else "size as described"
         yield Finding("ok", f"manifest: {manifest.type} of {manifest.source}, {manifest.created}, {checked}")
+
+
+def _chat_template(path: Path) -> Iterator[Finding]:
+    try:
+        from qwen_edge.llama.template import read_template
+    except (UserError, OSError, RuntimeError):
+        return  # told above
+
+    yield Finding("ok", f"chat template: {check_template(read_template(path))}")
 
 
 def _memory(config: Config, path: Path, *, running: bool) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest,
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes
+from qwen_edge.convert.template import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
@@ -61,6 +62,7 @@ def convert(job: Job, progress: Progress) -> Path:
     source = fetch(job.source, job.revision, progress)
     try:
         plan = make_plan(source)
+        abilities = check_chat_template(source.folder, plan.tokenizer)
         fingerprint = _fingerprint(source, plan, job.kind)
         output = _output(job, f"{plan.name.lower()}-{job.kind.lower()}.gguf")
     except OSError as error:
@@ -71,6 +73,7 @@ def convert(job: Job, progress: Progress) -> Path:
     if known and known.fingerprint == fingerprint and _intact(output, known) and not job.force:
         progress.say(f"{output} is up to date")
         return output
+    progress.say(f"chat template: {abilities}")
     with work_folder(output) as work:
         check_room(work, plan.total_bytes + quantized_bytes(plan, job.file_type))
         manifest = _run_stages(job, source, plan, fingerprint, work, progress)

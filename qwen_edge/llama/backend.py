@@ -46,7 +46,7 @@ class LlamaBackend:
             self._load = settle(self._model, replace(load, tuning=self._tuning or load.tuning))
             self._context = Context(self._model, self._load)
         except EngineError as error:
-            raise EngineError(" ".join([str(error), *self._complaints])) from None
+            raise type(error)(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
 
@@ -166,6 +166,9 @@ class LlamaBackend:
             threads=self._load.threads,
             kv_type=self._load.kv_type,
             tuning=self._tuning,
+            tool_template=self._model.tool_template,
+            bos_token=self._model.token_text("bos"),
+            eos_token=self._model.token_text("eos"),
         )
 
     def close(self) -> None:

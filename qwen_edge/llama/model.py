@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.vocab import Vocab
 
@@ -68,8 +68,28 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        template = C.llama_model_chat_template(self._model, None)
-        return template.decode("utf-8") if template else None
+        """The template for all conversations, jinja2. Raises UnservableError if it is no text."""
+        return self._chat_template(None)
+
+    @property
+    def tool_template(self) -> str | None:
+        """That for conversations with tools, where the model has one of its own. Raises UnservableError."""
+        return self._chat_template(b"tool_use")
+
+    def _chat_template(self, name: bytes | None) -> str | None:
+        template = C.llama_model_chat_template(self._model, name)
+        try:
+            return template.decode("utf-8") if template else None
+        except UnicodeDecodeError:
+            raise UnservableError(
+                f"The chat template in {self.path} is not UTF-8 text. Convert the model again: qwen-edge convert"
+            ) from None
+
+    def token_text(self, role: str) -> str:
+        """The text of the token with this role (`bos`, `eos`), empty if the file names none: llama.cpp would take any
+        token for it then."""
+        token = self.meta(f"tokenizer.ggml.{role}_token_id")
+        return self.vocab.text(int(token)) if token and 0 <= int(token) < self.vocab.size else ""
 
     def meta(self, key: str) -> str | None:
         """A scalar of the file's metadata as text (numbers too); None if it has no such key."""

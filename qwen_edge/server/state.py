@@ -11,6 +11,7 @@ from aiohttp import web
 from qwen_edge.climate import Climate
 from qwen_edge.config import Config
 from qwen_edge.keys import Keys
+from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.device_metrics import DeviceMetrics
 from qwen_edge.server.metrics import Metrics
 from qwen_edge.service import ChatService
@@ -27,6 +28,7 @@ class State:
     climate: Climate
     model_name: str
     api_keys: Keys = field(default_factory=Keys)
+    renderer: Renderer = field(default_factory=Renderer)
     created: int = field(default_factory=lambda: int(time.time()))
     stopping: bool = False
     in_flight: int = 0
@@ -37,6 +39,7 @@ class State:
         self.service = ChatService(
             self.engine,
             self.climate,
+            self.renderer,
             max_pending=limits.max_waiting + self.config.engine.parallel,
             wait_seconds=limits.wait_seconds,
             answer_seconds=limits.answer_seconds,

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -81,6 +82,19 @@ def test_it_understands_commands_in_chinese(demo, thinking):
     arguments, told = conversation.command("再关掉它")
     assert arguments == {"room": "客厅", "state": "off"}
     assert "关" in told
+
+
+@pytest.mark.parametrize("function", permutations(["name", "description", "parameters"]), ids="-".join)
+@pytest.mark.parametrize("parameters", permutations(["type", "properties", "required"]), ids="-".join)
+def test_it_calls_a_tool_whatever_the_order_of_its_keys(demo, function, parameters):
+    """openai-npm and Home Assistant send another order than the one that models are trained with."""
+    known = {**LIGHT["function"], "description": "Switches a light."}
+    schema = {key: known["parameters"][key] for key in parameters}
+    tool = {"function": {key: schema if key == "parameters" else known[key] for key in function}, "type": "function"}
+    message = demo.ask("Turn on the kitchen light", temperature=0, enable_thinking=False, tools=[tool])
+    (call,) = message["tool_calls"]
+    assert call["function"]["name"] == "set_light"
+    assert json.loads(call["function"]["arguments"]) == {"room": "kitchen", "state": "on"}
 
 
 def test_without_a_tool_it_calls_nothing(demo, thinking):

@@ -802,6 +802,7 @@ def test_the_model_tells_the_daemon_what_it_is(backend):
     assert (ready.defaults.top_k, ready.defaults.temperature) == (20, pytest.approx(0.6))
     assert "<|im_end|>" in ready.specials
     assert ready.chat_template.startswith("{% for m in messages %}")
+    assert (ready.tool_template, ready.bos_token, ready.eos_token) == (None, "<|endoftext|>", "<|im_end|>")
 
 
 def test_a_context_is_no_larger_than_the_model_was_trained_for(model):

@@ -21,9 +21,10 @@ from qwen_edge.device.telemetry import Source
 from qwen_edge.keys import Keys
 from qwen_edge.messages import Load
 from qwen_edge.process import Patience
+from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
-from tests.fakes import FakeBackend, FakeEngineProcess, Script
+from tests.fakes import TEMPLATE, FakeBackend, FakeEngineProcess, Script
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Served:
     engines: list[FakeEngineProcess] = field(default_factory=list)
     failing_starts: list[OSError] = field(default_factory=list)  # raised instead of starting another engine
     may_load: threading.Event = field(default_factory=threading.Event)
+    renderer: Renderer = field(default_factory=Renderer)
 
     @property
     def backend(self) -> FakeBackend:
@@ -82,6 +84,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         growth: int | None = None,
         memory: Callable[[int], int] = lambda pid: 0,
         source: Source | None = None,
+        template: str | None = TEMPLATE,
+        render_seconds: float = 5.0,
     ) -> Served:
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
@@ -91,7 +95,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         def engine() -> FakeEngineProcess:
             if failing_starts:
                 raise failing_starts.pop()
-            backend = FakeBackend(script, context=context, parallel=parallel, gate=gate)
+            backend = FakeBackend(script, context=context, parallel=parallel, gate=gate, template=template)
             engines.append(FakeEngineProcess(backend, may_load))
             return engines[-1]
 
@@ -101,12 +105,20 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         supervisor = Supervisor(load, patience, start=engine, memory=memory)
         supervisor.spawn()
         notifier, keys = notifier or Notifier({}), keys or Keys()
-        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier, lambda: (source, "test"))
+        renderer = Renderer(seconds=render_seconds)
+        renderer.spawn()
+        found = source, "test"
+        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier, lambda: found, renderer=renderer)
         said: asyncio.Queue[str] = asyncio.Queue()
         task = asyncio.create_task(daemon.run(said.put_nowait))
-        line = await said.get()
+        telling = asyncio.create_task(said.get())
+        await asyncio.wait([task, telling], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():  # refused at the start
+            telling.cancel()
+            await task
+        line = await telling
         http = aiohttp.ClientSession()
-        served = Served(line.split()[2], supervisor, http, task, engines, failing_starts, may_load)
+        served = Served(line.split()[2], supervisor, http, task, engines, failing_starts, may_load, renderer)
         running.append(served)
         return served
 

@@ -25,6 +25,7 @@ import pytest
 
 from tests.checkpoints import write_checkpoint
 from tests.model.conftest import converted
+from tests.served import engine_of
 from tests.shared.conftest import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +138,7 @@ def test_start_watchdog_and_stop_under_a_real_service_manager(manager):
     assert manager.shown("NRestarts") == "0"
 
     # an engine that makes no progress is not alive, however well HTTP works
-    (engine,) = psutil.Process(int(manager.shown("MainPID"))).children()
+    engine = engine_of(int(manager.shown("MainPID")))
     first = manager.shown("MainPID")
     engine.send_signal(signal.SIGSTOP)
     wait_for(lambda: manager.shown("NRestarts") == "1" and manager.shown("ActiveState") == "active")

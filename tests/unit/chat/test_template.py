@@ -1,5 +1,7 @@
 """Prompts are what the model's template says, and no message can pass for a control token."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,15 @@ from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Sampling, Segment
 from tests.fakes import SPECIALS, TEMPLATE
+from tests.unit.chat.templates import (
+    ALTERNATING,
+    CHATML,
+    JOINS_TEXT,
+    LISTS_ARGUMENTS,
+    PRINTS_JSON,
+    TAKES_BOTH,
+    WITH_TOOLS,
+)
 
 
 def request(*messages, **changes) -> ChatRequest:
@@ -246,3 +257,138 @@ def test_the_next_turn_is_foretold_where_there_is_no_question_yet(template):
     later = render(template, at("one"), assistant("Yes."), user("And now?"), volatile=True)
     assert foretold[:-1] == later[: len(foretold) - 1]
     assert foretold[-1] == Segment("user\n")
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [("{% generation %}", "{% endgeneration %}"), ("{%- generation -%}", "{%- endgeneration -%}")],
+)
+def test_what_training_tools_mark_as_generated_is_rendered_as_if_it_were_not(begin, end):
+    marked = "{% for m in messages %}{% if m.role == 'assistant' %}[" + begin + "{{ m.content }}" + end + "]{% endif %}"
+    marked += "{% endfor %}"
+    plain = marked.replace(begin, "").replace(end, "")
+    said = (user("Hi"), assistant("Hello!"))
+    assert render(ChatTemplate(marked, SPECIALS), *said) == render(ChatTemplate(plain, SPECIALS), *said)
+
+
+def test_what_is_set_inside_generation_tags_counts_behind_them():
+    source = "{% generation %}{% set x = messages[0].content %}{% endgeneration %}{{ x }}"
+    assert text_of(render(ChatTemplate(source, SPECIALS), user("Hi"))) == "Hi"
+
+
+def test_json_is_printed_with_the_arguments_that_transformers_has():
+    source = "{{ messages[0] | tojson(ensure_ascii=True, sort_keys=True, separators=(',', ':')) }}"
+    assert text_of(render(ChatTemplate(source, SPECIALS), user("é"))) == '{"content":"\\u00e9","role":"user"}'
+
+
+LIGHT = {
+    "type": "function",
+    "function": {
+        "name": "set_light",
+        "description": "Switches a light.",
+        "parameters": {"type": "object", "properties": {"state": {}, "room": {}}, "required": ["room"], "title": "x"},
+        "strict": True,
+    },
+    "x": 1,
+}
+
+
+def other_way_round(value, but=("properties",)):
+    """With the keys of every mapping in the other order."""
+    if not isinstance(value, dict):
+        return value
+    turned = {key: item if key in but else other_way_round(item) for key, item in value.items()}
+    return dict(reversed(turned.items()))
+
+
+def test_tools_are_rendered_in_one_order_whatever_the_client_sent():
+    template = ChatTemplate("{{ tools | tojson }}", SPECIALS)
+    segments = render(template, user("x"), tools=(other_way_round(LIGHT),))
+    assert other_way_round(LIGHT) == LIGHT
+    assert list(other_way_round(LIGHT)) != list(LIGHT)
+    assert text_of(segments) == json.dumps([LIGHT])
+    assert segments == render(template, user("x"), tools=(LIGHT,))
+
+
+def test_keys_of_tools_that_are_null_are_as_if_not_sent():
+    template = ChatTemplate("{{ tools | tojson }}", SPECIALS)
+    with_null = {**LIGHT, "function": {"name": "f", "description": None, "parameters": None, "strict": None}}
+    without = {**LIGHT, "function": {"name": "f"}}
+    assert render(template, user("x"), tools=(with_null,)) == render(template, user("x"), tools=(without,))
+
+
+def test_tools_that_the_template_would_drop_are_refused():
+    with pytest.raises(RequestError, match="no place for tools") as error:
+        render(ChatTemplate(CHATML, SPECIALS), user("x"), tools=(WEATHER,))
+    assert (error.value.status, error.value.param) == (400, "tools")
+
+
+def test_calls_and_system_messages_that_the_template_would_drop_are_refused():
+    with pytest.raises(RequestError, match="no place for calls of tools") as error:
+        render(ChatTemplate(CHATML, SPECIALS), user("x"), CALLED, RAIN)
+    assert (error.value.status, error.value.param) == (400, "messages")
+    with pytest.raises(RequestError, match="no place for system messages"):
+        render(ChatTemplate(ALTERNATING, SPECIALS), BRIEF, user("x"))
+    with pytest.raises(RequestError, match="no place for system messages"):
+        render(ChatTemplate(CHATML.replace("messages %}", "messages if m.role != 'system' %}"), SPECIALS), BRIEF)
+
+
+def test_a_conversation_with_tools_has_the_template_for_those():
+    template = ChatTemplate(CHATML, SPECIALS, tool_use="tools:" + WITH_TOOLS)
+    assert not text_of(render(template, user("x"))).startswith("tools:")
+    assert text_of(render(template, user("x"), tools=(WEATHER,))).startswith("tools:")
+    assert text_of(render(template, user("x"), CALLED, RAIN)).startswith("tools:")
+
+
+@pytest.mark.parametrize("source", [PRINTS_JSON, LISTS_ARGUMENTS, JOINS_TEXT, TAKES_BOTH, WITH_TOOLS])
+@pytest.mark.parametrize(
+    "arguments",
+    ["missing", None, "", " ", "{}", '{"room": "Küche"}', {"room": "Küche"}, "Küche", '["Küche"]', '"Küche"', 7, [1]],
+)
+def test_calls_are_rendered_whatever_their_arguments_are(source, arguments):
+    function = {"name": "f"} if arguments == "missing" else {"name": "f", "arguments": arguments}
+    call = assistant("", tool_calls=[{"id": "1", "type": "function", "function": function}])
+    text = text_of(render(ChatTemplate(source, SPECIALS), user("x"), call, {"role": "tool", "content": "ok"}))
+    assert "None" not in text
+    assert ("Küche" in text) == ("Küche" in str(arguments))
+
+
+@pytest.mark.parametrize("source", [PRINTS_JSON, JOINS_TEXT, TAKES_BOTH])
+@pytest.mark.parametrize("arguments", ['{"room": "Küche"}', {"room": "Küche"}])
+def test_arguments_are_the_same_object_in_every_form(source, arguments):
+    call = assistant("", tool_calls=[{"function": {"name": "f", "arguments": arguments}}])
+    assert '{"room": "Küche"}' in text_of(render(ChatTemplate(source, SPECIALS), user("x"), call))
+
+
+def test_templates_see_the_tokens_of_begin_and_end():
+    source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    template = ChatTemplate(source, SPECIALS, bos="<|endoftext|>", eos="<|im_end|>")
+    assert specials_of(render(template, user("<|endoftext|>"))) == ["<|endoftext|>", "<|im_end|>"]
+    without = ChatTemplate(source + "{{ bos_token is defined }}", SPECIALS)
+    assert text_of(render(without, user("Hi"))) == "HiFalse"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "1 / (messages | length * 0)",
+        "messages[0].content.center(10 ** 18)",
+        "range(10 ** 6)",
+        "messages[7].content",
+        "frobnicate()",
+        "messages + 1",
+        "2.0 ** 10000",
+        "messages[0].content.__class__.__mro__",
+        "messages[0].content.encode('ascii')",
+        "{} | tojson(nonsense=1)",
+        "strftime_now(1)",
+        "raise_exception(messages | string * 1000)",
+    ],
+)
+def test_whatever_a_template_raises_is_a_bad_request_in_one_line(expression):
+    template = ChatTemplate("{% if messages[0].content == 'é' %}{{ " + expression + " }}{% endif %}", SPECIALS)
+    with pytest.raises(RequestError, match="cannot render these messages") as error:
+        render(template, user("é"))
+    assert (error.value.status, error.value.param) == (400, "messages")
+    assert len(error.value.message) < 400
+    assert "\n" not in error.value.message

@@ -12,6 +12,7 @@ from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import TYPES, check_head, check_type
 from qwen_edge.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
+from tests.unit.chat.templates import CHATML, FAULTS, HANGS
 
 
 def refused(folder) -> str:
@@ -205,3 +206,43 @@ def test_a_text_file_that_is_no_text(tmp_path, name):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / name).write_bytes(b"\xff\xfe\x00")
     assert f"{name} is damaged" in refused(tmp_path)
+
+
+def refused_template(folder, template) -> str:
+    """What is said of a checkpoint with this template (None: with none), when it is converted as a whole."""
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings["chat_template"] = template
+    file.write_text(json.dumps(settings))
+    output = folder.parent / "out" / "tiny.gguf"
+    job = Job(source=str(folder), file_type="Q4_K_M", models=output.parent, output=output)
+    with pytest.raises(ConversionError) as error:
+        convert(job, Progress(Console(file=io.StringIO())))
+    assert not output.parent.exists()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["syntax", "unknown filter", "division with tools", "empty", "recursion"])
+def test_a_faulty_chat_template(folder, name):
+    template, words = FAULTS[name]
+    assert (words if template else "has no chat template") in refused_template(folder, template)
+
+
+def test_a_chat_template_that_hangs(folder):
+    assert "takes longer than 5 s" in refused_template(folder, HANGS["nested ranges"])
+
+
+@pytest.mark.parametrize("template", [None, [], [{"name": "rag", "template": "x"}]])
+def test_no_chat_template(folder, template):
+    assert "put a chat_template.jinja into the checkpoint's folder" in refused_template(folder, template)
+
+
+@pytest.mark.parametrize("template", [["x"], [{"name": "default"}], [{"name": 1, "template": "x"}]])
+def test_chat_templates_of_the_wrong_shape(folder, template):
+    assert "tokenizer_config.json: chat_template: " in refused_template(folder, template)
+
+
+def test_a_faulty_template_for_tools(folder):
+    named = [{"name": "default", "template": CHATML}, {"name": "tool_use", "template": "{{ 1 / 0 }}"}]
+    assert "fails with tools" in refused_template(folder, named)

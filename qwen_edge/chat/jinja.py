@@ -1,0 +1,90 @@
+"""jinja2 as Hugging Face sets it up for chat templates: sandboxed, with its functions, filters and tags.
+
+A template is a stranger's program. The sandbox keeps it away from Python's objects, but not from an endless loop or
+gigabytes of memory: `renderer/` runs it in a process with limits.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, ClassVar
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+LONGEST_SOURCE = 1 << 18  # characters; the longest templates of well-known models have some 30,000
+LONGEST_PROMPT = 1 << 23  # characters: more than any context holds
+_LONGEST_REASON = 300  # characters: some templates put all messages into what they complain of
+
+
+class DeclinedError(jinja2.TemplateError):
+    """The template called raise_exception: it has been written not to take these messages."""
+
+
+class Program:
+    """One compiled template."""
+
+    def __init__(self, source: str) -> None:
+        """Raises jinja2.TemplateSyntaxError, and whatever else compiling a stranger's program may raise: constant
+        expressions are computed here."""
+        if len(source) > LONGEST_SOURCE:
+            raise ValueError(f"it has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTags]
+        )
+        environment.filters["tojson"] = to_json
+        environment.globals["raise_exception"] = _decline
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._template = environment.from_string(source)
+
+    def render(self, /, **variables: Any) -> str:
+        """The text it renders. Raises DeclinedError, and anything else."""
+        pieces, length = list[str](), 0
+        for piece in self._template.generate(variables):
+            length += len(piece)
+            if length > LONGEST_PROMPT:
+                raise OverflowError(f"it renders more than {LONGEST_PROMPT:,} characters")
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+class _GenerationTags(Extension):
+    """{% generation %} and {% endgeneration %} mark for training tools what the model has said. Here they mean nothing,
+    so what stands between them is rendered as if they were not there."""
+
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def reason(error: BaseException) -> str:
+    """What has gone wrong in a template, in one line."""
+    if isinstance(error, MemoryError):
+        return "it takes too much memory"
+    if isinstance(error, RecursionError):
+        return "it, or what it is given, is nested too deeply"
+    words = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        words = f"line {error.lineno}: {words}"
+    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}..."
+
+
+def to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The filter `tojson` with the arguments that transformers' has. jinja2's own escapes HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _decline(message: str) -> None:
+    raise DeclinedError(message)

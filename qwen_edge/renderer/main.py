@@ -1,0 +1,112 @@
+"""The renderer process: started with the number of its end of a socket pair, and with its limits.
+
+It answers one question after the other and ends when the daemon is gone. What it runs is a stranger's program, so its
+memory and its computing time are bounded by the kernel; a deadline is kept by the daemon, which kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from qwen_edge.chat.jinja import reason
+from qwen_edge.chat.messages import Content, Delta
+from qwen_edge.chat.template import ChatTemplate, opens_reasoning
+from qwen_edge.errors import RequestError
+from qwen_edge.renderer.messages import (
+    Answer,
+    Foresee,
+    Open,
+    Opened,
+    Question,
+    Refused,
+    Rendered,
+    decode_question,
+    encode,
+)
+
+
+def main(arguments: list[str]) -> None:
+    """`arguments`: the socket's number, bytes of memory beyond what the process has at its start, and seconds of
+    computing for each question."""
+    # The daemon decides when this process ends: what reaches the whole group (Ctrl-C, a service manager's stop) is
+    # meant for the daemon, which lets running answers finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    descriptor, memory, seconds = map(int, arguments)
+    _bound_memory(memory)
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
+        serve(connection, lambda: _bound_computing(seconds))
+    os._exit(0)
+
+
+def serve(connection: socket.socket, before: Callable[[], None]) -> None:
+    """Answer questions until the other end is closed. `before` is called before each."""
+    worker = _Worker()
+    connection.sendall(b"\n")  # it is there
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            before()
+            try:
+                answer = worker.answer(decode_question(line))
+                data = encode(answer)
+            except (MemoryError, RecursionError) as error:
+                answer = _refusal(error)
+                data = encode(answer)
+            connection.sendall(data)
+            if isinstance(answer, Refused) and answer.spent:
+                return
+
+
+class _Worker:
+    """The template, once it is open."""
+
+    def __init__(self) -> None:
+        self._template: ChatTemplate | None = None
+
+    def answer(self, question: Question) -> Answer:
+        if isinstance(question, Open):
+            return self._open(question)
+        assert self._template, "the first question opens a template"
+        try:
+            if isinstance(question, Foresee):
+                said: list[Delta] = [Content(question.content), *question.calls]
+                return Rendered(self._template.next_turn(question.request, said))
+            prompt = self._template.render(question.request)
+            return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt))
+        except RequestError as error:
+            return Refused(error.message, error.param, spent=isinstance(error.__context__, MemoryError))
+
+    def _open(self, question: Open) -> Answer:
+        try:
+            template = ChatTemplate.of(question.source, question.abilities)
+            fault = "" if question.abilities else template.findings.fault
+        except Exception as error:  # whatever compiling a stranger's program may raise
+            return _refusal(error)
+        self._template = template
+        return Refused(fault) if fault else Opened(template.abilities)
+
+
+def _refusal(error: Exception) -> Refused:
+    return Refused(reason(error), "messages", spent=isinstance(error, MemoryError))
+
+
+def _bound_memory(more: int) -> None:
+    """Beyond this, whatever asks for memory gets a MemoryError; and a crash writes no core file."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _bound_computing(seconds: int) -> None:
+    """The kernel ends this process if it computes for so long from now: the daemon may be gone or stand still, and this
+    process hears of that only when it has answered."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, most))

@@ -1,0 +1,68 @@
+"""One life of the renderer as the daemon holds it: a process, and our end of the socket pair to it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import subprocess
+
+from qwen_edge.renderer.messages import Answer, Question, decode_answer, encode
+from qwen_edge.spawn import python_command
+
+MEMORY_BYTES = 256 << 20  # for rendering, beyond what the process has at its start
+_LONGEST_ANSWER = 1 << 28  # bytes: jinja.LONGEST_PROMPT characters, escaped, with their frames
+_REAP_SECONDS = 10.0
+
+
+class RendererProcess:
+    """Started anywhere; then used on the daemon's event loop, one question at a time."""
+
+    def __init__(self, seconds: float) -> None:
+        """It computes for no longer than about `seconds` a question. Raises OSError if it cannot be started."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                limits = (str(MEMORY_BYTES), str(math.ceil(seconds)))
+                command = python_command("qwen_edge.renderer.main", str(theirs.fileno()), *limits)
+                self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            except BaseException:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._socket = ours
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def started(self) -> None:
+        """Wait until it is there. Raises EOFError or ConnectionError if it has died."""
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(sock=self._socket, limit=_LONGEST_ANSWER)
+            await self._line()
+
+    async def ask(self, question: Question) -> Answer:
+        """After `started`. Raises EOFError or ConnectionError if the process has died. A process whose answer was not
+        awaited is of no further use."""
+        assert self._streams
+        _, writer = self._streams
+        writer.write(encode(question))
+        await writer.drain()
+        return decode_answer(await self._line())
+
+    async def _line(self) -> bytes:
+        assert self._streams
+        try:
+            return await self._streams[0].readuntil(b"\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            raise EOFError from None
+
+    def end(self) -> None:
+        """Kill it: it keeps nothing. Never blocks."""
+        self.process.kill()
+        if self._streams:
+            self._streams[1].transport.abort()
+        else:
+            self._socket.close()
+
+    def reap(self) -> None:
+        """After `end`. May block for a moment."""
+        self.process.wait(_REAP_SECONDS)
