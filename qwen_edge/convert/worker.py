@@ -96,13 +96,13 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(task: dict[str, Any]) -> dict[str, Any]:
-    """file, added: {text: id}"""
+    """file, added: {text: id}, ends: ids"""
     from qwen_edge.convert.check import check_model
     from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 
     complaints: list[str] = []
     send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
     try:
-        return {"seen": check_model(Path(task["file"]), task["added"]), "tools": versions()}
+        return {"seen": check_model(Path(task["file"]), task["added"], task["ends"]), "tools": versions()}
     except EngineError as error:
         raise EngineError(" ".join([str(error), *complaints])) from None
