@@ -197,7 +197,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
     `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
-    the context and the stash are full; `tuning` is what was measured just now, if anything was."""
+    the context and the stash are full; `tuning` is what was measured just now, if anything was;
+    `ordinary_ends` are words that would end an answer."""
 
     name: str
     context: int
@@ -210,6 +211,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     threads: int
     kv_type: KvType = "f16"
     tuning: Tuning | None = None
+    ordinary_ends: tuple[str, ...] = ()
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):

@@ -84,7 +84,7 @@ class Model:
             return None
         buffer = ctypes.create_string_buffer(size + 1)
         C.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
-        return buffer.value.decode("utf-8")
+        return buffer.value.decode("utf-8", "replace")
 
     def _named_ends(self) -> list[int]:
         """End tokens that only the metadata tell of."""
