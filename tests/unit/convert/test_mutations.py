@@ -26,7 +26,7 @@ FILES = [
 ]
 SCALARS = st.sampled_from(
     [None, True, False, 0, 1, -1, 2, 11, 5.5, -0.0, 1e300, 10**30, 10**400, 1 << 31, 1 << 63, "", "a", "a b", "\0", "é",
-     "<|im_end|>", "../x", "/etc/passwd", "model.safetensors", "yarn", "default", "[PAD300]", "\n", "\ud800", "x" * 5000]
+     "<|im_end|>", "../x", "/etc/passwd", "model.safetensors", "yarn", "default", "[PAD3]", "\n", "\ud800", "x" * 5000]
 )  # fmt: skip
 VALUES = st.recursive(
     SCALARS,
