@@ -20,6 +20,7 @@ from qwen_edge.llama.header import HEADER, what_is_wrong
 
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_LENGTH = struct.Struct("<Q")
 _ALIGNMENT = "general.alignment"
 _MOST_DIMENSIONS = 4
 _LONGEST_NAME = 65_536  # bytes of a key or of a tensor's name
@@ -93,7 +94,7 @@ class _Header:
             item, count = self._unpack("<IQ")
             if item == _STRING and count <= _MOST_STRINGS:
                 for _ in range(count):
-                    self._pass(self._unpack("<Q")[0])
+                    self._pass(*_LENGTH.unpack(self._stream.read(8)))
             else:  # llama.cpp takes no arrays of arrays either
                 self._pass(_SCALAR_BYTES[item] * count)
         else:
@@ -106,7 +107,7 @@ class _Header:
         return self._stream.read(length).decode("utf-8")
 
     def _pass(self, count: int) -> None:
-        if count > self._size - self._stream.tell():
+        if count > self._size:  # behind the end of the file, what is read next fails
             raise EOFError
         self._stream.seek(count, 1)
 
