@@ -36,7 +36,7 @@ class Model:
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
-            raise EngineError(f"{path} {wrong}. Make it again: qwen-edge convert")
+            raise EngineError(f"qwen-edge could not load {path}: it {wrong}. Make it again: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = repack
