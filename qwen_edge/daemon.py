@@ -219,6 +219,12 @@ class Daemon:
             log.warning("%s", trap)
         elif self._config.engine.require_gpu and not model.gpu_layers:
             raise EngineError("engine.require_gpu is set, and no layer runs on a GPU: qwen-edge doctor tells why.")
+        for word in model.ordinary_ends:
+            log.warning(
+                "answers end where the model writes token %s, an ordinary word: the file names no end token, or a "
+                "wrong one. Convert the model again, or set tokenizer.ggml.eos_token_id in it.",
+                word,
+            )
         where = f"{model.gpu_layers}/{model.layers + 1} layers on the GPU" if model.gpu_layers else "CPU"
         size = f"context {model.context}  {self._memory(model)}"
         status = f"{address}  {self._model.stem}  {size}{where}, {model.threads} threads"

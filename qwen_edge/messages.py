@@ -201,7 +201,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     `bos_token` and `eos_token` two of them, or empty; `tool_template` is the chat template for conversations with
     tools, if the model has one of its own;
     `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
-    the context and the stash are full; `tuning` is what was measured just now, if anything was."""
+    the context and the stash are full; `tuning` is what was measured just now, if anything was;
+    `ordinary_ends` are words that would end an answer."""
 
     name: str
     context: int
@@ -217,6 +218,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     tool_template: str | None = None
     bos_token: str = ""
     eos_token: str = ""
+    ordinary_ends: tuple[str, ...] = ()
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from qwen_edge.convert.tokenizer import _QWEN2_SPLIT
+from qwen_edge.convert.vocabulary import QWEN2_SPLIT
 
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
 MERGES = ["h e", "l l", "Ġ Ġ", "he ll", "hell o"]
@@ -162,7 +162,7 @@ def _write_tokenizer(folder: Path, whole: bool) -> dict[str, int]:
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
     if whole:
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-        split = {"type": "Split", "pattern": {"Regex": _QWEN2_SPLIT}, "behavior": "Isolated", "invert": False}
+        split = {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated", "invert": False}
         model = {"type": "BPE", "vocab": vocab, "merges": [merge.split(" ") for merge in MERGES]}
         tokenizer = {
             "version": "1.0",

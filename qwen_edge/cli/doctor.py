@@ -9,8 +9,9 @@ import platform
 import queue
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ import click
 from qwen_edge.config import Config, load_config
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
+from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.daemon import load_message
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.device.memory import available_bytes
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _SENSOR_SECONDS = 12.0  # jtop takes some to start
 _SHORTEST = 512  # tokens of context: less is no use
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
+_NO_END = "the file names no end token, or a wrong one: convert the model again, or set tokenizer.ggml.eos_token_id"
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 
@@ -80,18 +83,22 @@ def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Fin
     except UserError as error:
         yield Finding("bad", "no model to serve", str(error))
     else:
-        yield from _guarded(lambda: _model(path, verify=verify))
-        yield from _guarded(lambda: _chat_template(path))
-        yield from _guarded(lambda: _memory(config, path, running=running))
+        whole = yield from _guarded(lambda: _model(path, verify=verify))
+        if whole and (yield from _guarded(lambda: _loading(path))):
+            yield from _guarded(lambda: _chat_template(path))
+            yield from _guarded(lambda: _memory(config, path, running=running))
     yield from _device(config)
     yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
 
 
-def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(check: Callable[[], Iterator[Finding]]) -> Generator[Finding, None, bool]:
+    """Returns whether the check came to its end."""
     try:
         yield from check()
     except UserError as error:
         yield Finding("bad", str(error))
+        return False
+    return True
 
 
 def _compiler() -> Finding:
@@ -142,6 +149,14 @@ def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
     else:
         checked = "checksum verified" if verify else "size as described"
         yield Finding("ok", f"manifest: {manifest.type} of {manifest.source}, {manifest.created}, {checked}")
+
+
+def _loading(path: Path) -> Iterator[Finding]:
+    """Whether llama.cpp takes the file, before it is let into this process."""
+    if find_spec("llama_cpp") is None:
+        return  # told above
+    if words := ordinary_ends(path):
+        yield Finding("note", f"the model ends its answers with an ordinary word: token {', '.join(words)}", _NO_END)
 
 
 def _chat_template(path: Path) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qwen_edge.config import load_config
+from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.daemon import load_message
 from qwen_edge.paths import find_model
 from qwen_edge.tuning import keep
@@ -39,6 +40,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
 
     config = load_config(file)
     path = find_model(model or config.model)
+    ordinary_ends(path)  # a damaged file ends a process of its own, not this one
     load = load_message(config.engine, path)
     effort = Effort.brief() if brief else Effort()
     tries: list[Try] = []

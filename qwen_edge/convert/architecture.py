@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_edge.convert.checkpoint import Checkpoint, number, whole_number
+from qwen_edge.convert.checkpoint import Checkpoint, number, positive, shown, whole_number
 from qwen_edge.convert.safetensors import Tensor
 from qwen_edge.errors import ConversionError
 
@@ -40,27 +40,31 @@ class Architecture:
 
 def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     """The architecture a config.json describes; `where` names the file in errors."""
-    declared = config.get("architectures") or ["none"]
-    name = ARCHITECTURES.get(declared[0])
+    listed = config.get("architectures") or ["none"]
+    declared = listed[0] if isinstance(listed, list) else listed
+    name = ARCHITECTURES.get(declared) if isinstance(declared, str) else None
     if name is None:
+        told = declared if isinstance(declared, str) and declared.isprintable() else shown(declared)
         raise ConversionError(
-            f"{where}: architecture {declared[0]} cannot be converted; {' and '.join(ARCHITECTURES)} can. "
+            f"{where}: architecture {told[:80]} cannot be converted; {' and '.join(ARCHITECTURES)} can. "
             "For other models use llama.cpp's own converter."
         )
 
-    def integer(key: str) -> int:
+    def integer(key: str, most: int = (1 << 31) - 1) -> int:
         value = config.get(key)
-        if not isinstance(value, int) or value <= 0:
-            raise ConversionError(f"{where}: {key} is {value!r}, a positive whole number was expected.")
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise ConversionError(f"{where}: {key} is {shown(value)}, a positive whole number was expected.")
+        if value > most:
+            raise ConversionError(f"{where}: {key} is {shown(value)}, more than any model has.")
         return value
 
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
-        raise ConversionError(f"{where}: rope_scaling is {rope!r}, a group of settings was expected.")
+        raise ConversionError(f"{where}: rope_scaling is {shown(rope)}, a group of settings was expected.")
     theta = {"rope_theta": rope.get("rope_theta") or config.get("rope_theta") or 10000.0}
     return Architecture(
         name=name,
-        layers=integer("num_hidden_layers"),
+        layers=integer("num_hidden_layers", _MOST_LAYERS),
         context=integer("max_position_embeddings"),
         hidden=integer("hidden_size"),
         feed_forward=integer("intermediate_size"),
@@ -68,8 +72,8 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
         kv_heads=integer("num_key_value_heads"),
         head_dim=integer("head_dim") if "head_dim" in config or name == "qwen3" else None,
         vocabulary=integer("vocab_size"),
-        rms_eps=number({"rms_norm_eps": 1e-6, **config}, "rms_norm_eps", where),
-        rope_theta=number(theta, "rope_theta", where),
+        rms_eps=positive({"rms_norm_eps": 1e-6, **config}, "rms_norm_eps", where),
+        rope_theta=positive(theta, "rope_theta", where),
         rope_scaling=_rope_scaling(rope, config, where),
         tied_head=bool(config.get("tie_word_embeddings", False)),
         # Qwen2 always has biases on q, k and v; Qwen3 has them only if it says so.
@@ -77,6 +81,7 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     )
 
 
+_MOST_LAYERS = 1_000
 _YARN = ("extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow")
 _CONTEXT = "original_max_position_embeddings"
 
@@ -85,8 +90,8 @@ def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any], where: str
     """What GGUF keeps of it, as numbers; {} if there is none. The original context may stand beside the group."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     needs = {"default": [], "linear": ["factor"], "yarn": ["factor", _CONTEXT]}
-    if kind not in needs:
-        raise ConversionError(f"{where}: rope scaling {kind!r} cannot be converted; linear and yarn can.")
+    if not isinstance(kind, str) or kind not in needs:
+        raise ConversionError(f"{where}: rope scaling {shown(kind)} cannot be converted; linear and yarn can.")
     given = {_CONTEXT: config.get(_CONTEXT), **rope}
     if missing := [key for key in needs[kind] if given.get(key) is None]:
         raise ConversionError(f"{where}: rope scaling {kind!r} lacks {missing[0]}.")
@@ -94,6 +99,8 @@ def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any], where: str
         return {}
     scaling = {key: number(given, key, where) for key in ("factor", *_YARN) if given.get(key) is not None}
     context = {_CONTEXT: whole_number(given, _CONTEXT, where)} if kind == "yarn" else {}
+    for key in needs[kind]:
+        positive(given, key, where)
     return {"rope_type": kind, **scaling, **context}
 
 

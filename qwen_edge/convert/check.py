@@ -5,7 +5,7 @@ Runs in a worker process, which it may take down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,21 @@ _PROBES = (
 _PROMPT = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
-def check_model(file: Path, added: Mapping[str, int]) -> dict[str, Any]:
-    """Load every tensor with validation, take text through the tokenizer and back, and decode one prompt.
+def check_model(file: Path, added: Mapping[str, int], ends: Sequence[int]) -> dict[str, Any]:
+    """Load every tensor with validation, take text through the tokenizer and back, find every end token as one, and
+    decode one prompt.
 
     Returns what was seen, for the manifest. Raises EngineError naming what is wrong. Needs about the file's size of
     memory, most of it mapped from the file.
     """
     with Model(file, gpu_layers=0, repack=False, check_tensors=True) as model:
         _check_tokenizer(model.vocab, added)
+        _check_ends(model.vocab, ends)
         token = _decode_once(model)
         return {
             "tensors": "every block finite",
             "tokenizer": f"{len(_PROBES)} texts and {len(added)} special tokens there and back",
+            "ends": [model.vocab.text(token) for token in ends],
             "decode": f"{_PROMPT!r} -> {model.vocab.text(token)!r}",
             "parameters": model.parameters,
         }
@@ -52,6 +55,12 @@ def _check_tokenizer(vocab: Vocab, added: Mapping[str, int]) -> None:
     for text, token in added.items():
         if vocab.encode_marked(text) != [token] or vocab.text(token) != text:
             raise EngineError(f"The converted tokenizer does not know {text!r} as token {token}.")
+
+
+def _check_ends(vocab: Vocab, ends: Sequence[int]) -> None:
+    for token in ends:
+        if not vocab.is_end(token) or token not in vocab.ends:
+            raise EngineError(f"The converted model does not end its turn with token {token}, {vocab.text(token)!r}.")
 
 
 def _decode_once(model: Model) -> int:

@@ -8,25 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from qwen_edge.convert.safetensors import Tensor, read_header
+from qwen_edge.convert.recognise import explain_adapter, has_adapter, read_bytes, refuse_quantized, refuse_wrapped
+from qwen_edge.convert.safetensors import Tensor
+from qwen_edge.convert.weights import has_weights, read_weights
 from qwen_edge.errors import ConversionError
 
-_INDEX = "model.safetensors.index.json"
 _LARGEST = 3.4e38  # of a 32-bit float, which is what GGUF stores
+_SHOWN = 80  # characters of a value in an error
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` are in the order llama.cpp's converter writes them: file by file, each sorted by name."""
+    """`tensors` are in the order llama.cpp's converter writes them: file by file, each sorted by name. `notes` are
+    sentences about what was left out or chosen, for the person who converts."""
 
     folder: Path
     config: Mapping[str, Any]
     generation: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
 
     @property
     def weight_files(self) -> list[Path]:
@@ -37,31 +43,65 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and check what describes the weights. Raises ConversionError for anything missing or damaged."""
     if not folder.is_dir():
         raise ConversionError(f"{folder} is not a folder. Give a checkpoint folder or a Hub name like Qwen/Qwen3-0.6B.")
+    notes = []
+    if has_adapter(folder):
+        if not has_weights(folder):
+            base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+            raise ConversionError(explain_adapter(folder, base))
+        notes.append(f"{folder} also holds a LoRA adapter (adapter_config.json): it is not applied to the model")
     config = read_json(folder / "config.json", required=True)
+    refuse_quantized(config, folder / "config.json")
     generation = read_json(folder / "generation_config.json")
-    return Checkpoint(folder, config, generation, _read_tensors(folder))
+    weights = read_weights(folder, lambda file: read_json(file) if file.exists() else None)
+    refuse_wrapped(weights.tensors, folder)
+    return Checkpoint(folder, config, generation, weights.tensors, (*notes, *weights.notes))
 
 
 def read_json(file: Path, *, required: bool = False) -> dict[str, Any]:
     """A JSON object from a file; {} if an optional one is not there."""
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        if not required:
-            return {}
+    found = read_typed(file, dict[str, Any])
+    if found is None and required:
         raise ConversionError(
             f"{file.parent} has no {file.name}: it is not a whole checkpoint in Hugging Face layout. Download it again."
-        ) from None
+        )
+    return found or {}
+
+
+def read_typed(file: Path, kind: type[_T]) -> _T | None:
+    """JSON of this shape from a file; None if the file is not there. Raises ConversionError for another shape."""
+    try:
+        return msgspec.json.decode(read_bytes(file), type=kind)
+    except FileNotFoundError:
+        return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
+    except RecursionError:
+        raise ConversionError(f"{file} is damaged: it is nested too deeply. Download it again.") from None
+
+
+def in_shape(value: object, kind: type[_T], where: str | Path) -> _T:
+    """A part of a JSON file, of this shape. `where` names the file and the part. Raises ConversionError."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConversionError(f"{where} is damaged: {error}. Download it again.") from None
 
 
 def read_text(file: Path) -> str:
     """A text file of the checkpoint. Raises ConversionError if it is no text."""
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bytes(file).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
+
+
+def shown(value: object) -> str:
+    """A value of a file as it stands in an error: on one line, and not endless."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def number(values: Mapping[str, Any], key: str, where: str | Path) -> float:
@@ -72,40 +112,20 @@ def number(values: Mapping[str, Any], key: str, where: str | Path) -> float:
             return found
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ConversionError(f"{where}: {key} is {value!r}, a number was expected. Correct the file, or take it away.")
+    raise ConversionError(f"{where}: {key} is {shown(value)}, a number was expected. Correct it, or take it away.")
+
+
+def positive(values: Mapping[str, Any], key: str, where: str | Path) -> float:
+    """The same for what must be above 0."""
+    value = number(values, key, where)
+    if value <= 0:
+        raise ConversionError(f"{where}: {key} is {shown(values[key])}, a number above 0 was expected.")
+    return value
 
 
 def whole_number(values: Mapping[str, Any], key: str, where: str | Path) -> int:
     """The same for a count: 20.0 is one, 20.5 is not."""
     value = number(values, key, where)
     if not value.is_integer() or abs(value) >= 1 << 31:
-        raise ConversionError(f"{where}: {key} is {values[key]!r}, a whole number was expected. Correct the file.")
+        raise ConversionError(f"{where}: {key} is {shown(values[key])}, a whole number was expected. Correct the file.")
     return int(value)
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    index = read_json(folder / _INDEX)
-    weight_map = index.get("weight_map", {})
-    if index and not (isinstance(weight_map, dict) and weight_map):
-        raise ConversionError(f"{folder / _INDEX} is damaged: it has no weight_map. Download it again.")
-    names = sorted(set(weight_map.values())) or sorted(file.name for file in folder.glob("model*.safetensors"))
-    if not names:
-        raise ConversionError(f"{folder} has no model.safetensors. Only safetensors checkpoints can be converted.")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ConversionError(f"{folder} is incomplete: {', '.join(missing)} missing. Download it again.")
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        for tensor in read_header(folder / name).values():
-            if tensor.name in tensors:
-                raise ConversionError(
-                    f"{folder / name}: tensor {tensor.name!r} is also in {tensors[tensor.name].file.name}. "
-                    "Two versions of the checkpoint are mixed in this folder: keep one."
-                )
-            tensors[tensor.name] = tensor
-    if weight_map and (lost := sorted(set(weight_map) - set(tensors))):
-        raise ConversionError(
-            f"{folder} is incomplete: no file holds {lost[0]!r}, which {_INDEX} names ({len(lost)} missing in all). "
-            "Download it again."
-        )
-    return tensors

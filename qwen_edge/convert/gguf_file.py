@@ -19,32 +19,20 @@ import numpy.typing as npt
 import yaml
 
 from qwen_edge.convert.architecture import Architecture
-from qwen_edge.convert.checkpoint import Checkpoint, number, whole_number
+from qwen_edge.convert.checkpoint import Checkpoint
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
+from qwen_edge.convert.templates import DEFAULT, key_of
 from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.errors import ConversionError
+from qwen_edge.llama.header import END_TOKENS
 
 _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
 _TYPES = {"BF16": gguf.GGMLQuantizationType.BF16, "F16": gguf.GGMLQuantizationType.F16}
 _FILE_TYPES = {"BF16": gguf.LlamaFileType.MOSTLY_BF16, "F16": gguf.LlamaFileType.MOSTLY_F16}
-# generation_config.json -> general.sampling.*
-_SAMPLING = {
-    "sequence": "sequence",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "xtc_probability": "xtc_probability",
-    "xtc_threshold": "xtc_threshold",
-    "temperature": "temp",
-    "penalty_last_n": "penalty_last_n",
-    "repetition_penalty": "penalty_repeat",
-    "penalty_repeat": "penalty_repeat",
-    "mirostat": "mirostat",
-    "mirostat_tau": "mirostat_tau",
-    "mirostat_eta": "mirostat_eta",
-}
-_WHOLE = ("top_k", "penalty_last_n", "mirostat")
+# end tokens that llama.cpp knows by their texts (llama-vocab.cpp); others are named in keys, of which it has two more
+_KNOWN_ENDS = ("<|im_end|>", "<|endoftext|>")
+_MORE_ENDS = ("eot", "eom")
 # keys of a model card that may hold lists of texts, or also groups ({name: ..., repo_url: ...})
 _LISTS = {"license", "tags", "pipeline_tag", "language", "languages"}
 _GROUPS = {"base_model", "base_models", "base_model_sources", "dataset", "datasets", "dataset_sources"}
@@ -59,6 +47,12 @@ class Plan:
     architecture: Architecture
     tokenizer: Tokenizer
     tensors: dict[str, Tensor]
+    sampling: Mapping[str, str | float]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the person who converts should know of choices that were made."""
+        return [*self.checkpoint.notes, *self.tokenizer.notes]
 
     @property
     def dtype(self) -> str:
@@ -119,18 +113,9 @@ def _general(plan: Plan, parameters: int) -> gguf.Metadata:
     metadata.name = metadata.name or plan.name
     if metadata.size_label is None:
         metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
-    for key, field in _SAMPLING.items():
-        if plan.checkpoint.generation.get(key) is not None:
-            setattr(metadata, f"sampling_{field}", _sampling(plan.checkpoint, key))
+    for name, value in plan.sampling.items():
+        setattr(metadata, f"sampling_{name}", value)
     return metadata
-
-
-def _sampling(checkpoint: Checkpoint, key: str) -> str | float:
-    """A default in the type GGUF has for it: people write 20.0 or "20" where a count is meant."""
-    if key == "sequence":
-        return str(checkpoint.generation[key])
-    where = checkpoint.folder / "generation_config.json"
-    return (whole_number if key in _WHOLE else number)(checkpoint.generation, key, where)
 
 
 def _model_card(folder: Path) -> dict[str, Any]:
@@ -192,8 +177,29 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
         getattr(writer, f"add_{role}_token_id")(token_id)
     for role, value in tokenizer.adds.items():
         getattr(writer, f"add_add_{role}_token")(value)
-    if tokenizer.chat_template is not None:
-        writer.add_chat_template(tokenizer.chat_template)
+    _add_templates(writer, tokenizer.chat_templates)
+    _add_more_ends(writer, tokenizer)
+
+
+def _add_templates(writer: gguf.GGUFWriter, templates: Mapping[str, str]) -> None:
+    """As gguf's writer does, but always in the same order."""
+    others = {key_of(name): text for name, text in sorted(templates.items()) if name != DEFAULT}
+    for name, text in others.items():
+        writer.add_string(gguf.Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), text)
+    if others:
+        writer.add_array(gguf.Keys.Tokenizer.CHAT_TEMPLATES, list(others))
+    if DEFAULT in templates:
+        writer.add_string(gguf.Keys.Tokenizer.CHAT_TEMPLATE, templates[DEFAULT])
+
+
+def _add_more_ends(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+    """Tokens beside the end of sequence that end a turn. Those for which GGUF has no key go into one of ours, as text:
+    llama.cpp hands no arrays on."""
+    more = [token for token in tokenizer.ends[1:] if tokenizer.texts[token] not in _KNOWN_ENDS]
+    for role, token in zip(_MORE_ENDS, more, strict=False):
+        getattr(writer, f"add_{role}_token_id")(token)
+    if rest := more[len(_MORE_ENDS) :]:
+        writer.add_string(END_TOKENS, ",".join(map(str, rest)))
 
 
 def _stored_pieces(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> Iterator[memoryview]:

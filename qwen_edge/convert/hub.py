@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_edge.convert.progress import LINE_EVERY, Progress
+from qwen_edge.convert.recognise import explain_file
 from qwen_edge.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ _DESCRIPTIONS = [
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
     "chat_template.j*",
+    "additional_chat_templates/*.jinja",
     "README.md",  # licence and authorship, which the GGUF carries on
 ]
-_NEEDED = [*_DESCRIPTIONS, "model*.safetensors"]
+_NEEDED = [*_DESCRIPTIONS, "adapter_config.json", "model*.safetensors"]
 _KEPT = "what was downloaded so far is kept"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -57,8 +61,11 @@ def fetch(source: str, revision: str | None, progress: Progress) -> Source:
     try:
         folder = Path(source).expanduser()
         is_here = folder.is_dir()
+        other = None if is_here or not folder.exists() else explain_file(folder)
     except (OSError, RuntimeError) as error:  # no permission, a name too long, the home of nobody
         raise ConversionError(f"{source} cannot be looked at: {error}. Give another folder, or a Hub name.") from None
+    if other:
+        raise ConversionError(other)
     if is_here:
         if revision is not None:
             raise ConversionError(f"{source} is a folder here: --revision applies to Hub repositories only.")

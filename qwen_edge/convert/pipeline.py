@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from qwen_edge.convert.architecture import name_tensors, read_architecture
 from qwen_edge.convert.checkpoint import open_checkpoint
+from qwen_edge.convert.generation import read_sampling
 from qwen_edge.convert.gguf_file import Plan, write_gguf
 from qwen_edge.convert.hub import Source, descriptions, fetch
 from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes
-from qwen_edge.convert.template import check_chat_template
+from qwen_edge.convert.template_trial import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
@@ -69,6 +71,8 @@ def convert(job: Job, progress: Progress) -> Path:
         raise ConversionError(
             f"{error.filename or source.folder} cannot be read: {error.strerror or error}. Mend that, and try again."
         ) from error
+    for note in plan.notes:
+        progress.say(f"note: {note}")
     known = read_manifest(output)
     if known and known.fingerprint == fingerprint and _intact(output, known) and not job.force:
         progress.say(f"{output} is up to date")
@@ -98,8 +102,8 @@ def make_plan(source: Source) -> Plan:
         # Qwen3-0.6B's file carries its tied head twice. Without a head llama.cpp takes the embedding for it, so
         # leaving the copy out changes no answer and saves a fifth of the memory.
         del tensors["output.weight"]
-    tokenizer = read_tokenizer(source.folder, checkpoint.config, arch.vocabulary)
-    return Plan(source.name, checkpoint, arch, tokenizer, tensors)
+    tokenizer = read_tokenizer(checkpoint, arch.vocabulary)
+    return Plan(source.name, checkpoint, arch, tokenizer, tensors, read_sampling(checkpoint))
 
 
 def _inputs(source: Source, plan: Plan) -> list[Path]:
@@ -133,7 +137,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         unquantized.unlink(missing_ok=True)
     progress.say("checking: every tensor finite, the tokenizer there and back, one decode")
     with journal.timed("check", quantized):
-        checked = run_worker({"do": "check", "file": str(quantized), "added": plan.tokenizer.added}, lambda _: None)
+        checked = run_worker(_check_task(plan, quantized), lambda _: None)
     with journal.timed("hash", quantized):
         inputs = tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in _inputs(source, plan))
         digest = sha256(quantized)
@@ -155,6 +159,10 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
         tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
     )
+
+
+def _check_task(plan: Plan, file: Path) -> dict[str, Any]:
+    return {"do": "check", "file": str(file), "added": plan.tokenizer.added, "ends": plan.tokenizer.ends}
 
 
 def _intact(output: Path, manifest: Manifest) -> bool:

@@ -14,10 +14,12 @@ from typing import Annotated
 
 import msgspec
 
+from qwen_edge.convert.recognise import refuse_other_content
 from qwen_edge.errors import ConversionError
 
 BYTES_PER_ELEMENT = {"BF16": 2, "F16": 2, "F32": 4}
 _LARGEST_HEADER = 100 << 20  # the format's own limit
+_TELLING = 512  # bytes that tell a file that is no safetensors at all
 _PIECE = 4 << 20
 
 
@@ -53,6 +55,8 @@ def read_header(file: Path) -> dict[str, Tensor]:
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
+        refuse_other_content(file, stream.read(_TELLING))
+        stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > _LARGEST_HEADER:
             raise _damaged(file, "it does not begin with a safetensors header")
@@ -62,7 +66,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
             raw = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
             raw.pop("__metadata__", None)
             entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _damaged(file, f"its header is not what the format asks for ({error})") from None
     tensors = {name: _tensor(file, name, entries[name], 8 + length) for name in sorted(entries)}
     _check_layout(file, tensors, size)

@@ -1,7 +1,8 @@
 """The tensor table of a GGUF file, read from its header alone.
 
-gguf's own reader makes a Python object of every one of 300,000 vocabulary strings; here they are stepped over.
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, little-endian).
+gguf's own reader makes a Python object of every one of 300,000 vocabulary strings; here they are stepped over. Nothing
+a file says is believed before it is compared with the file's size, so that any file is read in bounded time and memory.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGUF_MAGIC, GGMLQuantizationType
+from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
 
 from qwen_edge.errors import ConversionError
+from qwen_edge.llama.header import HEADER, what_is_wrong
 
-_STRING, _ARRAY = 8, 9
+_STRING, _ARRAY, _UINT32 = 8, 9, 4
 _SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_LENGTH = struct.Struct("<Q")
+_ALIGNMENT = "general.alignment"
+_MOST_DIMENSIONS = 4
+_LONGEST_NAME = 65_536  # bytes of a key or of a tensor's name
+_MOST_STRINGS = 10_000_000  # in an array; the largest vocabularies have a twentieth
 
 
 @dataclass(frozen=True)
@@ -32,55 +39,77 @@ class TableRow:
 
 def read_tensor_table(file: Path) -> list[TableRow]:
     """Raises ConversionError if the file is not a GGUF file or ends before its last tensor does."""
-    with file.open("rb") as stream:
-        try:
-            rows = _read(stream)
-        except (struct.error, KeyError, ValueError, UnicodeDecodeError):
-            raise ConversionError(f"{file} is not a whole GGUF file. Make it again: qwen-edge convert") from None
-        header = stream.tell()
-    data = math.ceil(header / GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT
-    missing = data + max(row.end for row in rows) - file.stat().st_size
+    if wrong := what_is_wrong(file):
+        raise ConversionError(f"{file} is not a whole GGUF file: it {wrong}. Make it again: qwen-edge convert")
+    try:
+        with file.open("rb") as stream:
+            size = file.stat().st_size
+            rows, data = _Header(stream, size).read()
+    except (struct.error, KeyError, ValueError, EOFError):
+        raise ConversionError(f"{file} is not a whole GGUF file. Make it again: qwen-edge convert") from None
+    except OSError as error:
+        raise ConversionError(f"{file} cannot be read: {error.strerror or error}.") from None
+    missing = data + max(row.end for row in rows) - size
     if missing > 0:
         raise ConversionError(f"{file} is cut short: {missing:,} bytes are missing. Make it again: qwen-edge convert")
     return rows
 
 
-def _read(stream: BinaryIO) -> list[TableRow]:
-    magic, version, tensors, keys = _unpack(stream, "<IIQQ")
-    if magic != GGUF_MAGIC or version != 3 or not tensors:
-        raise ValueError
-    for _ in range(keys):
-        _text(stream)
-        _skip(stream, _unpack(stream, "<I")[0])
-    return [_row(stream) for _ in range(tensors)]
+class _Header:
+    """Reads forward. Raises EOFError, struct.error, KeyError or ValueError where the file is no GGUF file."""
 
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._size = stream, size
 
-def _row(stream: BinaryIO) -> TableRow:
-    name = _text(stream)
-    shape = _unpack(stream, f"<{_unpack(stream, '<I')[0]}Q")
-    kind = GGMLQuantizationType(_unpack(stream, "<I")[0])
-    (offset,) = _unpack(stream, "<Q")
-    block, block_bytes = GGML_QUANT_SIZES[kind]
-    return TableRow(name, kind.name, shape, offset + math.prod(shape) // block * block_bytes)
+    def read(self) -> tuple[list[TableRow], int]:
+        """The tensors, and where their data begin."""
+        _, _, tensors, keys = self._unpack(HEADER)
+        alignment = GGUF_DEFAULT_ALIGNMENT
+        for _ in range(keys):
+            name, (kind,) = self._name(), self._unpack("<I")
+            if name == _ALIGNMENT and kind == _UINT32:
+                (alignment,) = self._unpack("<I")
+            else:
+                self._skip(kind)
+        if not alignment or alignment & (alignment - 1):
+            raise ValueError
+        rows = [self._row() for _ in range(tensors)]
+        return rows, -(-self._stream.tell() // alignment) * alignment
 
+    def _row(self) -> TableRow:
+        name, (dimensions,) = self._name(), self._unpack("<I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError
+        shape = self._unpack(f"<{dimensions}Q")
+        number, offset = self._unpack("<IQ")
+        kind = GGMLQuantizationType(number)
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+        return TableRow(name, kind.name, shape, offset + math.prod(shape) // block * block_bytes)
 
-def _skip(stream: BinaryIO, kind: int) -> None:
-    if kind == _STRING:
-        stream.seek(_unpack(stream, "<Q")[0], 1)
-    elif kind == _ARRAY:
-        item, count = _unpack(stream, "<IQ")
-        if item in _SCALAR_BYTES:
-            stream.seek(_SCALAR_BYTES[item] * count, 1)
+    def _skip(self, kind: int) -> None:
+        """One value of this kind."""
+        if kind == _STRING:
+            self._pass(self._unpack("<Q")[0])
+        elif kind == _ARRAY:
+            item, count = self._unpack("<IQ")
+            if item == _STRING and count <= _MOST_STRINGS:
+                for _ in range(count):
+                    self._pass(*_LENGTH.unpack(self._stream.read(8)))
+            else:  # llama.cpp takes no arrays of arrays either
+                self._pass(_SCALAR_BYTES[item] * count)
         else:
-            for _ in range(count):
-                _skip(stream, item)
-    else:
-        stream.seek(_SCALAR_BYTES[kind], 1)
+            self._pass(_SCALAR_BYTES[kind])
 
+    def _name(self) -> str:
+        (length,) = self._unpack("<Q")
+        if length > _LONGEST_NAME:
+            raise ValueError
+        return self._stream.read(length).decode("utf-8")
 
-def _text(stream: BinaryIO) -> str:
-    return stream.read(_unpack(stream, "<Q")[0]).decode("utf-8")
+    def _pass(self, count: int) -> None:
+        if count > self._size:  # behind the end of the file, what is read next fails
+            raise EOFError
+        self._stream.seek(count, 1)
 
-
-def _unpack(stream: BinaryIO, form: str) -> tuple[int, ...]:
-    return struct.unpack(form, stream.read(struct.calcsize(form)))
+    def _unpack(self, form: str) -> tuple[int, ...]:
+        return struct.unpack(form, self._stream.read(struct.calcsize(form)))

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
+import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from qwen_edge.errors import ConversionError, EngineError
@@ -21,6 +25,9 @@ from qwen_edge.spawn import python_command
 
 _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
+_MEMORY = "If this machine ran out of memory, close other programs and run the same command again."
+_REMEDIES = {"load": "llama.cpp cannot live with this model file: make it again (qwen-edge convert)."}
+_LOAD_SECONDS = 120  # of processor time: a header that sends llama.cpp round in circles
 
 
 def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
@@ -29,8 +36,11 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
     Interrupted here (Ctrl-C), the worker is killed and nothing goes on in the background.
     """
     command = python_command("qwen_edge.convert.worker", json.dumps(task))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout and worker.stderr
+    with (
+        TemporaryFile("w+", errors="replace") as complaints,  # a pipe that nobody reads would stop a talkative worker
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as worker,
+    ):
+        assert worker.stdout
         try:
             for line in worker.stdout:
                 message: dict[str, Any] = json.loads(line)
@@ -40,13 +50,15 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
                 if "error" in message:
                     raise ConversionError(message["error"])
                 advance(message["advance"])
-            last_words = worker.stderr.read().strip().splitlines()[-1:]
+            worker.wait()
+            complaints.seek(0)
+            last_words = complaints.read().strip().splitlines()[-1:]
         except BaseException:
             worker.kill()
             raise
     raise ConversionError(
         f"The step '{task['do']}' died ({_how(worker.returncode)}{': ' + last_words[0] if last_words else ''}). "
-        "If this machine ran out of memory, close other programs and run the same command again."
+        f"{_REMEDIES.get(task['do'], _MEMORY)}"
     )
 
 
@@ -57,9 +69,12 @@ def _how(code: int) -> str:
 def main(arguments: list[str]) -> None:
     """The worker's side."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the command that asked
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # its last words are what it died of
+    os.dup2(2, 1)  # what llama.cpp prints is no line of the protocol
     task = json.loads(arguments[0])
     try:
-        _say(result=_quantize(task) if task["do"] == "quantize" else _check(task))
+        _say(result={"quantize": _quantize, "check": _check, "load": _load}[task["do"]](task))
     except EngineError as error:
         _say(error=str(error))
 
@@ -95,14 +110,29 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _load(task: dict[str, Any]) -> dict[str, Any]:
+    """file"""
+    resource.setrlimit(resource.RLIMIT_CPU, (_LOAD_SECONDS, _LOAD_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from qwen_edge.llama.bindings import ERROR, send_log_to
+    from qwen_edge.llama.trial import try_loading
+
+    complaints: list[str] = []
+    send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
+    try:
+        return {"ordinary_ends": try_loading(Path(task["file"]))}
+    except EngineError as error:
+        raise EngineError(" ".join([str(error), *complaints])) from None
+
+
 def _check(task: dict[str, Any]) -> dict[str, Any]:
-    """file, added: {text: id}"""
+    """file, added: {text: id}, ends: ids"""
     from qwen_edge.convert.check import check_model
     from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 
     complaints: list[str] = []
     send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
     try:
-        return {"seen": check_model(Path(task["file"]), task["added"]), "tools": versions()}
+        return {"seen": check_model(Path(task["file"]), task["added"], task["ends"]), "tools": versions()}
     except EngineError as error:
         raise EngineError(" ".join([str(error), *complaints])) from None

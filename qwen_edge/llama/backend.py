@@ -23,11 +23,13 @@ from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
+from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
 
 # without flash attention every token reads all cells, its own sequence's or not: 1,000 of them cost 11 ms
 _SPARE_CELLS = 0
+_SMALL, _LARGE = 1e-6, 1e6  # no setting of a sampler is beyond these
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
@@ -169,6 +171,7 @@ class LlamaBackend:
             tool_template=self._model.tool_template,
             bos_token=self._model.token_text("bos"),
             eos_token=self._model.token_text("eos"),
+            ordinary_ends=tuple(ordinary_ends(self._model)),
         )
 
     def close(self) -> None:
@@ -192,19 +195,23 @@ class LlamaBackend:
 
 
 def _sampling_defaults(model: Model) -> Sampling:
-    """What the checkpoint's generation_config asks for, which the converter stores; llama.cpp's defaults else."""
+    """What the checkpoint's generation_config asks for, which the converter stores; llama.cpp's defaults else, also for
+    what no sampler could use: a repetition penalty of 0 makes every answer one letter."""
     plain = Sampling()
 
-    def number(key: str, default: float) -> float:
-        value = model.meta(f"general.sampling.{key}")
-        return default if value is None else float(value)
+    def number(key: str, default: float, most: float, least: float = 0.0) -> float:
+        try:
+            value = float(model.meta(f"general.sampling.{key}") or default)
+        except ValueError:
+            return default
+        return value if least <= value <= most else default
 
     return Sampling(
-        temperature=number("temp", plain.temperature),
-        top_k=int(number("top_k", plain.top_k)),
-        top_p=number("top_p", plain.top_p),
-        min_p=number("min_p", plain.min_p),
-        repetition_penalty=number("penalty_repeat", plain.repetition_penalty),
+        temperature=number("temp", plain.temperature, _LARGE),
+        top_k=int(number("top_k", plain.top_k, _LARGE)),
+        top_p=number("top_p", plain.top_p, 1.0, _SMALL),
+        min_p=number("min_p", plain.min_p, 1.0),
+        repetition_penalty=number("penalty_repeat", plain.repetition_penalty, _LARGE, _SMALL),
     )
 
 

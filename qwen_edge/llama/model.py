@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,10 @@ from typing import Any
 
 from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.header import END_TOKENS, what_is_wrong
 from qwen_edge.llama.vocab import Vocab
+
+_EOM = "tokenizer.ggml.eom_token_id"  # an end token of which llama.cpp tells no other way
 
 
 class Model:
@@ -31,6 +35,8 @@ class Model:
         what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
+        if wrong := what_is_wrong(path):
+            raise UnservableError(f"qwen-edge could not load {path}: it {wrong}. Make it again: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = repack
@@ -44,7 +50,7 @@ class Model:
         if not self._model:
             raise EngineError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")
         self.path = path
-        self.vocab = Vocab(C.llama_model_get_vocab(self._model))
+        self.vocab = Vocab(C.llama_model_get_vocab(self._model), ends=self._named_ends())
 
     @property
     def handle(self) -> Any:
@@ -98,7 +104,12 @@ class Model:
             return None
         buffer = ctypes.create_string_buffer(size + 1)
         C.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
-        return buffer.value.decode("utf-8")
+        return buffer.value.decode("utf-8", "replace")
+
+    def _named_ends(self) -> list[int]:
+        """End tokens that only the metadata tell of."""
+        named = ",".join(self.meta(key) or "" for key in (_EOM, END_TOKENS))
+        return [int(token) for token in re.findall(r"(?<![^,])[0-9]{1,9}(?![^,])", named)]
 
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
         """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from itertools import repeat
 from typing import Any
@@ -19,9 +19,10 @@ _KEPT = 65_536  # tokens of texts that need not be read again: half a megabyte
 class Vocab:
     """The vocabulary of one model; valid as long as the model is open. Used by one thread."""
 
-    def __init__(self, handle: Any, keep: int = _KEPT) -> None:
-        """So many tokens of the latest texts are kept."""
+    def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = ()) -> None:
+        """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of."""
         self._vocab = handle
+        self._named_ends = frozenset(ends)
         self._keep = keep
         self._pieces: dict[int, bytes] = {}
         self._encoded: dict[str, array[int]] = {}  # the latest last
@@ -35,8 +36,14 @@ class Vocab:
 
     @cached_property
     def ends(self) -> list[int]:
-        """The tokens with which the model can end its turn."""
-        return [token for token in self._steering if self.is_end(token)]
+        """The tokens with which the model can end its turn. Special ones, but for what the file names for it."""
+        named = {C.llama_vocab_eos(self._vocab), C.llama_vocab_eot(self._vocab), *self._named_ends}
+        return sorted(token for token in {*self._steering, *named} if 0 <= token < self.size and self.is_end(token))
+
+    @property
+    def ordinary_ends(self) -> list[int]:
+        """Those that are words, or parts of words. In a file without an end token llama.cpp takes the comma for one."""
+        return [token for token in self.ends if token not in self._steering]
 
     @cached_property
     def specials(self) -> Mapping[str, int]:
@@ -89,7 +96,7 @@ class Vocab:
 
     def is_end(self, token: int) -> bool:
         """Whether the model ends its turn with this token."""
-        return bool(C.llama_vocab_is_eog(self._vocab, token))
+        return bool(C.llama_vocab_is_eog(self._vocab, token)) or token in self._named_ends
 
     @cached_property
     def _steering(self) -> dict[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import gguf
 import pytest
 from rich.console import Console
 
@@ -18,6 +19,24 @@ DEMO = Path(__file__).parents[2] / "models" / "demo"
 def converted(source: Path, output: Path) -> Path:
     job = Job(source=str(source), file_type="Q4_K_M", models=output.parent, output=output)
     return convert(job, Progress(Console(file=io.StringIO())))
+
+
+def without_key(model: Path, key: str, target: Path) -> Path:
+    """The same GGUF file without one key."""
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(target, "qwen3")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name in ("general.architecture", key):
+            continue
+        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), field.types[0], inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +55,9 @@ def tiny_model(tiny_checkpoint, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def demo_model(tmp_path_factory) -> Path:
     return converted(DEMO, tmp_path_factory.mktemp("models") / "demo.gguf")
+
+
+@pytest.fixture(scope="session")
+def endless_model(tiny_model, tmp_path_factory) -> Path:
+    """The random model as a file from elsewhere that names no end token."""
+    return without_key(tiny_model, "tokenizer.ggml.eos_token_id", tmp_path_factory.mktemp("models") / "endless.gguf")

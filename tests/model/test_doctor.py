@@ -73,6 +73,34 @@ def test_a_damaged_model_is_found(tiny_model, settings, tmp_path):
     assert (code, line(report, "is not the file its manifest describes")[:3]) == (1, "BAD")
 
 
+@pytest.mark.parametrize("offset", [0, 4, 8, 16, 24, 60])
+def test_a_model_whose_header_is_damaged_is_bad_and_not_loaded(tiny_model, settings, tmp_path, offset):
+    data = bytearray(tiny_model.read_bytes())
+    data[offset : offset + 8] = b"\xff" * 8
+    (tmp_path / "m.gguf").write_bytes(data)
+    code, report = doctor("--model", str(tmp_path / "m.gguf"), "-c", settings("server: {port: 0}"))
+    assert code == 1
+    assert [found for found in report if found.startswith("BAD")] == [line(report, "is not a whole GGUF file")]
+
+
+def test_a_model_that_llama_cpp_dies_of_is_bad_and_the_doctor_lives(tiny_model, settings, tmp_path):
+    data = bytearray(tiny_model.read_bytes())
+    key = b"qwen3.attention.head_count"
+    place = data.index(key) + len(key) + 4
+    data[place : place + 4] = bytes(4)
+    (tmp_path / "m.gguf").write_bytes(data)
+    code, report = doctor("--model", str(tmp_path / "m.gguf"), "-c", settings("server: {port: 0}"))
+    assert (code, len([found for found in report if found.startswith("BAD")])) == (1, 1)
+    assert not [found for found in report if "memory:" in found]
+
+
+def test_an_end_token_that_is_an_ordinary_word_is_worth_a_note(endless_model, settings):
+    code, report = doctor("--model", str(endless_model), "-c", settings("server: {port: 0}"))
+    note = line(report, "ends its answers with an ordinary word")
+    assert (code, note[:4]) == (0, "note")
+    assert "convert the model again" in report[report.index(note) + 1]
+
+
 def test_a_model_without_manifest_is_worth_a_note(tiny_model, settings, tmp_path):
     (tmp_path / "m.gguf").symlink_to(tiny_model)
     code, report = doctor("--model", str(tmp_path / "m.gguf"), "-c", settings("server: {port: 0}"))

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama.backend import LlamaBackend
+from qwen_edge.llama.backend import LlamaBackend, _sampling_defaults
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.handle import Handle
 from qwen_edge.llama.model import Model
@@ -865,3 +865,15 @@ def test_cells_that_were_saved_and_loaded_are_the_same(model, kv_type, flash):
     finally:
         context.close()
         whole.close()
+
+
+@pytest.mark.parametrize("written", ["0", "-1.5", "nan", "inf", "much", ""])
+def test_a_sampling_default_that_no_sampler_can_use_is_passed_over(written):
+    """Files from elsewhere may hold anything: with a repetition penalty of 0 every answer is one letter."""
+
+    class Anything:
+        def meta(self, key: str) -> str:
+            return written if key.endswith("penalty_repeat") else "0.5"
+
+    defaults = _sampling_defaults(Anything())
+    assert (defaults.repetition_penalty, defaults.temperature) == (Sampling().repetition_penalty, 0.5)

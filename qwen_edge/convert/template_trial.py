@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
-from qwen_edge.convert.tokenizer import CONTROL, USER_DEFINED, Tokenizer
+from qwen_edge.convert.ends import CONTROL, USER_DEFINED
+from qwen_edge.convert.templates import DEFAULT
+from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.errors import ConversionError, UnservableError
 from qwen_edge.renderer.handle import check_template
-
-
-class _Named(msgspec.Struct):
-    """One of several templates."""
-
-    name: str
-    template: str
 
 
 def check_chat_template(folder: Path, tokenizer: Tokenizer) -> TemplateAbilities:
@@ -24,24 +17,19 @@ def check_chat_template(folder: Path, tokenizer: Tokenizer) -> TemplateAbilities
     ConversionError."""
     try:
         return check_template(_source(tokenizer))
-    except msgspec.ValidationError as error:
-        raise ConversionError(f"{folder / 'tokenizer_config.json'}: chat_template: {error}.") from None
     except UnservableError as error:
         raise ConversionError(f"{folder}: {error}") from None
 
 
 def _source(tokenizer: Tokenizer) -> TemplateSource | None:
-    """As the daemon will find it in the GGUF file. Raises msgspec.ValidationError."""
-    given = tokenizer.chat_template
-    named = [_Named("default", given)] if isinstance(given, str) else msgspec.convert(given or [], list[_Named])
-    templates = {one.name: one.template for one in named}
-    default, tool_use = templates.get("default"), templates.get("tool_use")
-    if not (default or tool_use):
+    """As the daemon will find it in the GGUF file."""
+    templates = tokenizer.chat_templates
+    if DEFAULT not in templates:
         return None
     kinds = zip(tokenizer.texts, tokenizer.kinds, strict=True)
     specials = tuple(text for text, kind in kinds if kind in (CONTROL, USER_DEFINED))
     bos, eos = (_text(tokenizer, role) for role in ("bos", "eos"))
-    return TemplateSource(default or tool_use or "", tool_use or None, specials, bos, eos)
+    return TemplateSource(templates[DEFAULT], templates.get("tool_use"), specials, bos, eos)
 
 
 def _text(tokenizer: Tokenizer, role: str) -> str:
