@@ -84,8 +84,8 @@ def test_it_understands_commands_in_chinese(demo, thinking):
     assert "关" in told
 
 
-@pytest.mark.parametrize("function", permutations(["name", "description", "parameters"]), ids="-".join)
-@pytest.mark.parametrize("parameters", permutations(["type", "properties", "required"]), ids="-".join)
+@pytest.mark.parametrize("function", list(permutations(["name", "description", "parameters"])), ids="-".join)
+@pytest.mark.parametrize("parameters", list(permutations(["type", "properties", "required"])), ids="-".join)
 def test_it_calls_a_tool_whatever_the_order_of_its_keys(demo, function, parameters):
     """openai-npm and Home Assistant send another order than the one that models are trained with."""
     known = {**LIGHT["function"], "description": "Switches a light."}
