@@ -57,6 +57,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: _Port = 8080
     api_keys_file: str | None = None
     model_aliases: tuple[str, ...] = ()
+    model_names: Literal["any", "listed"] = "any"
     unknown_parameters: Literal["reject", "ignore"] = "reject"
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1 << 20
     max_connections: _Positive = 256

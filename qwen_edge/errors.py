@@ -149,7 +149,7 @@ def no_such_model(asked: str, served: str) -> RequestError:
     """The client names a model that is not the one served here."""
     return RequestError(
         f"There is no model {asked!r} here; this server has {served!r}. "
-        "To let it answer to other names, list them in server.model_aliases.",
+        "To let it answer to other names, list them in server.model_aliases, or set server.model_names: any.",
         status=404,
         code="model_not_found",
         param="model",

@@ -118,7 +118,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     not counted. `client` is whose request it is.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
-    it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning.
+    it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning. Where `calls`
+    are given, the markers of a tool call, stop texts do not count between them.
 
     `conversation` is the client's name for it, if there is one: what has a name is expected to go on. For `pin_seconds`
     its prompt goes last when there is no room. `layout` stands for all that shapes the prompt beside the messages: it
@@ -132,6 +133,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     stop: tuple[str, ...] = ()
     reasoning: Markers | None = None
     reasons: bool = False
+    calls: Markers | None = None
     priority: Priority = "interactive"
     wait_seconds: float = 1e9
     work_seconds: float = 1e9

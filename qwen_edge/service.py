@@ -17,7 +17,7 @@ import msgspec
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
-from qwen_edge.chat.tools import in_order
+from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.climate import Climate
 from qwen_edge.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
@@ -94,6 +94,7 @@ class ChatService:
             stop=request.stop,
             reasoning=rendered.reasoning,
             reasons=rendered.reasons,
+            calls=CALL if request.tools else None,
             priority=priority,
             client=request.client,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,

@@ -2,16 +2,18 @@
 
 A marker may be cut anywhere between two pieces, so text that may be the beginning of one waits. What turns out not to
 be a call is handed on as the text it is: nothing the model said is ever lost, but the newlines next to markers, which
-belong to the format (Qwen's chat template drops them from the history too). Pure; one instance an answer.
+belong to the format (Qwen's chat template drops them from the history too). A call inside reasoning that never ends
+is handed on as a call; where the reasoning ends behind it, the model has only thought of it. Pure; one instance an
+answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum, auto
 
-from qwen_edge.chat.messages import Content, Delta, Reasoning
-from qwen_edge.chat.tools import CLOSE, OPEN, ends_inside_string, parse_call
+from qwen_edge.chat.messages import Content, Delta, Reasoning, ToolCall
+from qwen_edge.chat.tools import CALL, ends_inside_string, may_be_call, parse_call
 from qwen_edge.markers import unfinished_marker
 from qwen_edge.messages import Markers
 
@@ -21,6 +23,7 @@ class _Part(Enum):
     REASONING = auto()
     ANSWER = auto()
     CALL = auto()  # behind an opening tag
+    THOUGHT_CALL = auto()  # behind an opening tag inside the reasoning
 
 
 class Parser:
@@ -51,11 +54,14 @@ class Parser:
                 self._open(final=final)
             elif self._part is _Part.REASONING:
                 assert self._reasoning
-                yield from self._text(Reasoning, self._reasoning.close, _Part.ANSWER, final=final)
+                ends = {self._reasoning.close: _Part.ANSWER}
+                yield from self._text(Reasoning, ends | ({CALL.open: _Part.THOUGHT_CALL} if self._tools else {}), final)
             elif self._part is _Part.ANSWER:
-                yield from self._text(Content, OPEN if self._tools else "", _Part.CALL, final=final)
-            else:
+                yield from self._text(Content, {CALL.open: _Part.CALL} if self._tools else {}, final)
+            elif self._part is _Part.CALL:
                 yield from self._call(final=final)
+            else:
+                yield from self._thought_call(final=final)
 
     def _open(self, *, final: bool) -> None:
         assert self._reasoning
@@ -65,45 +71,72 @@ class Parser:
         elif final or not self._reasoning.open.startswith(visible):
             self._enter(_Part.ANSWER, self._held, behind_marker=False)
 
-    def _text(self, kind: type[Reasoning] | type[Content], marker: str, then: _Part, *, final: bool) -> Iterator[Delta]:
-        """Hand on text up to `marker`, behind which `then` begins."""
+    def _text(self, kind: type[Reasoning] | type[Content], ends: Mapping[str, _Part], final: bool) -> Iterator[Delta]:
+        """Hand on text up to the first marker of `ends`, behind which its part begins."""
         if self._behind_marker:
             self._held = self._held.lstrip("\n")
             self._behind_marker = not self._held
-        end = self._held.find(marker) if marker else -1
+        found = {at: marker for marker in ends if (at := self._held.find(marker)) >= 0}
+        end = min(found, default=-1)
         whole = self._held if end < 0 else self._held[:end]
         if end >= 0:
             text = whole.rstrip("\n")
-        elif final or not marker:
+        elif final or not ends:
             text = whole
         else:
-            text = whole[: len(whole) - unfinished_marker(whole, (marker,))].rstrip("\n")
+            text = whole[: len(whole) - unfinished_marker(whole, ends)].rstrip("\n")
         if text:
             yield kind(text)
         if end >= 0:
             self._gap = whole[len(text) :]
-            self._enter(then, self._held[end + len(marker) :])
+            self._enter(ends[found[end]], self._held[end + len(found[end]) :])
         else:
             self._held = self._held[len(text) :]
 
     def _call(self, *, final: bool) -> Iterator[Delta]:
         """Wait for the closing tag, or for the end of the text, and see whether a call stands before it."""
-        end = self._held.find(CLOSE, self._searched)
-        if end < 0 and not final:
+        if (region := self._call_region(final=final)) is None:
             return
-        body, tag = (self._held, "") if end < 0 else (self._held[:end], CLOSE)
-        call = parse_call(body, self._tools)
-        if call is None and tag and ends_inside_string(body):
-            self._searched = end + 1
-            return
-        self._searched = 0
-        rest = self._held[len(body) + len(tag) :]
+        call, text, rest = region
         if call is not None:
             yield call
             self._enter(_Part.ANSWER, rest)
         else:
-            yield Content(self._gap + OPEN + body + tag)
+            yield Content(self._gap + CALL.open + text)
             self._enter(_Part.ANSWER, rest, behind_marker=False)
 
+    def _thought_call(self, *, final: bool) -> Iterator[Delta]:
+        """Wait until it is known whether the reasoning ends behind what may be a call."""
+        assert self._reasoning
+        end = self._held.find(self._reasoning.close)
+        if end >= 0:
+            yield Reasoning((self._gap + CALL.open + self._held[:end]).rstrip("\n"))
+            self._enter(_Part.ANSWER, self._held[end + len(self._reasoning.close) :])
+            return
+        if (region := self._call_region(final=final)) is None:
+            return
+        call, text, rest = region
+        if call is None:
+            yield Reasoning(self._gap + CALL.open + text)
+            self._enter(_Part.REASONING, rest, behind_marker=False)
+        elif final:
+            yield call
+            self._enter(_Part.REASONING, rest)
+
+    def _call_region(self, *, final: bool) -> tuple[ToolCall | None, str, str] | None:
+        """The call at the beginning of the held text (None: there is no call), what of the held text it took, with the
+        closing tag, and the text behind it. None while that is not known."""
+        if not may_be_call(self._held):
+            return None, "", self._held  # text that mentions the tag: nobody waits for its closing tag
+        end = self._held.find(CALL.close, self._searched)
+        if end < 0 and not final:
+            return None
+        body, tag = (self._held, "") if end < 0 else (self._held[:end], CALL.close)
+        call = parse_call(body, self._tools)
+        if call is None and tag and ends_inside_string(body):
+            self._searched = end + 1
+            return None
+        return call, body + tag, self._held[len(body) + len(tag) :]
+
     def _enter(self, part: _Part, rest: str, *, behind_marker: bool = True) -> None:
-        self._part, self._held, self._behind_marker = part, rest, behind_marker
+        self._part, self._held, self._behind_marker, self._searched = part, rest, behind_marker, 0

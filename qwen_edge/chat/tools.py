@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from qwen_edge.chat.messages import ToolCall
+from qwen_edge.messages import Markers
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+CALL = Markers("<tool_call>", "</tool_call>")
 
 _TOOL_KEYS = ("type", "function")
 _FUNCTION_KEYS = ("name", "description", "parameters")
@@ -60,6 +61,12 @@ def parse_call(body: str, names: Collection[str]) -> ToolCall | None:
     if call.name not in names:
         return None
     return ToolCall(call.name, bytes(call.arguments).decode("utf-8"))
+
+
+def may_be_call(body: str) -> bool:
+    """Whether the text behind an opening tag, so far, can become a call: a JSON object."""
+    visible = body.lstrip(" \t\r\n")
+    return not visible or visible.startswith("{")
 
 
 def ends_inside_string(body: str) -> bool:

@@ -22,5 +22,5 @@ def take_in(request: Submit, backend: Backend, answers: Answers, now: float) -> 
         return Failed(request.id, "bad_request", f"the model has no token {error}")
     except ValueError as error:
         return Failed(request.id, "bad_request", str(error))
-    output = Output(request.stop, request.reasoning, reasons=request.reasons)
+    output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
     return Sequence(request, tokens, sampler, output, Lookup(answers, len(tokens), backend.is_mark), now)

@@ -29,33 +29,39 @@ _DAY = 86400.0  # seconds
 _NAME = 200  # characters of a conversation's name: the engine keeps some of them
 
 
-class _Part(msgspec.Struct, forbid_unknown_fields=True):
-    type: Literal["text"]
-    text: str
+class _Text(msgspec.Struct, tag_field="type", tag="text"):
+    text: str | None
+
+
+class _Refusal(msgspec.Struct, tag_field="type", tag="refusal"):
+    refusal: str | None
 
 
 class _Function(msgspec.Struct):
     name: str
-    arguments: str | dict[str, Any] = "{}"
+    arguments: str | dict[str, Any] | None = None
 
 
 class _Call(msgspec.Struct):
     function: _Function
     id: str | None = None
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = None
 
 
-class _Message(msgspec.Struct, forbid_unknown_fields=True):
+class _Message(msgspec.Struct):
+    """What a template can show of a message. Other fields are left out, except those of `_UNREADABLE`."""
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Part] | None = None
+    content: str | list[_Text | _Refusal] | None = None
     reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
     name: str | None = None
-    refusal: None = None
-    annotations: list[Any] | None = None  # what clients send back of an answer of ours: nothing is in it
-    audio: None = None
-    function_call: None = None
+    refusal: str | None = None
+
+
+# fields of a message that say something to the model, which no template of ours can show
+_UNREADABLE = ("audio", "function_call", "images", "partial", "prefix", "videos")
 
 
 class _ToolFunction(msgspec.Struct):
@@ -73,17 +79,18 @@ class _Tools(msgspec.Struct):
     tools: list[_Tool]
 
 
-class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
-    include_usage: bool = False
-    include_obfuscation: bool = False
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class _ResponseFormat(msgspec.Struct):
-    type: str
+    type: str | None = None
 
 
-class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
-    """OpenAI's names. Values a server without the feature can honour (n=1, logprobs=false) are accepted."""
+class ChatBody(msgspec.Struct):
+    """OpenAI's names. Values a server without the feature can honour (n=1, logprobs=false) are accepted. Every
+    parameter may be null, which is as if it were left out."""
 
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     model: str | None = None
@@ -127,7 +134,7 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     modalities: list[str] | None = None
     # labels for the caller's own books
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
@@ -135,12 +142,13 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
-    "response_format": lambda body: body.response_format is not None and body.response_format.type != "text",
+    "response_format": lambda body: (
+        body.response_format is not None and body.response_format.type not in (None, "text")
+    ),
     "store": lambda body: bool(body.store),
     "modalities": lambda body: body.modalities not in (None, ["text"]),
     "tool_choice": lambda body: body.tool_choice not in (None, "auto", "none"),
 }
-_KNOWN = set(ChatBody.__struct_fields__)
 
 
 def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]]:
@@ -151,15 +159,16 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         raise RequestError(f"The body is not valid JSON: {error}.") from None
     if not isinstance(values, dict):
         raise RequestError("The body must be a JSON object.")
-    unknown = sorted(set(values) - _KNOWN)
+    unknown = _unknown(values)
     if unknown and not ignore_unknown:
         raise RequestError(
             f"Unknown parameter: {unknown[0]!r}. To let such pass, set server.unknown_parameters: ignore.",
             code="unknown_parameter",
             param=unknown[0],
         )
+    _refuse_unreadable(values.get("messages"))
     try:
-        body = msgspec.convert({key: _whole(values[key]) for key in values if key in _KNOWN}, ChatBody)
+        body = msgspec.convert({key: _whole(value) for key, value in values.items() if value is not None}, ChatBody)
         msgspec.convert({"tools": body.tools or []}, _Tools)
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
@@ -169,6 +178,28 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         if is_asked(body):
             raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
     return body, unknown
+
+
+def _unknown(values: Mapping[str, Any]) -> list[str]:
+    """The parameters that are not known, also inside `stream_options`; null asks for nothing."""
+    options = values.get("stream_options")
+    groups: list[tuple[str, Any, type[msgspec.Struct]]] = [("", values, ChatBody)]
+    if isinstance(options, dict):
+        groups.append(("stream_options.", options, _StreamOptions))
+    return sorted(
+        prefix + name
+        for prefix, group, known in groups
+        for name, value in group.items()
+        if value is not None and name not in known.__struct_fields__
+    )
+
+
+def _refuse_unreadable(messages: Any) -> None:
+    """Raises RequestError for a message that says something which the model would not be shown."""
+    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+        if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
+            param = f"messages[{number}].{field}"
+            raise RequestError(f"{param} is not supported.", code="unsupported_value", param=param)
 
 
 def _whole(value: Any) -> Any:
@@ -236,20 +267,26 @@ def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling
 
 def _message(message: _Message) -> Mapping[str, Any]:
     """As chat templates want it: content always text, calls in OpenAI's form, nothing that is not there."""
-    content = message.content or ""
-    plain: dict[str, Any] = {
-        "role": "system" if message.role == "developer" else message.role,
-        "content": content if isinstance(content, str) else "".join(part.text for part in content),
-    }
+    content = message.content or message.refusal or ""
+    if not isinstance(content, str):
+        content = "".join((part.text if isinstance(part, _Text) else part.refusal) or "" for part in content)
+    plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": content}
     if message.reasoning_content is not None:
         plain["reasoning_content"] = message.reasoning_content
     if message.tool_calls:
-        plain["tool_calls"] = [msgspec.to_builtins(call) for call in message.tool_calls]
+        plain["tool_calls"] = [_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     if message.name is not None:
         plain["name"] = message.name
     return plain
+
+
+def _call(call: _Call) -> Mapping[str, Any]:
+    """A call of the history, in OpenAI's form. Arguments that are missing or empty are those of a call without any."""
+    function = {"name": call.function.name, "arguments": call.function.arguments or "{}"}
+    plain = {"id": call.id, "type": "function", "function": function}
+    return plain if call.id else {key: plain[key] for key in ("type", "function")}
 
 
 def _first(*values: Any) -> Any:

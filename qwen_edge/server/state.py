@@ -48,8 +48,11 @@ class State:
         self.idle.set()
 
     def names_model(self, name: str) -> bool:
-        """Whether a client that asks for `name` means our model."""
-        return name == self.model_name or name in self.config.server.model_aliases
+        """Whether a client that asks for `name` gets our model: any name does, unless `server.model_names` is `listed`.
+        The file's name with `.gguf`, and Ollama's `:latest`, are names of the model too."""
+        server = self.config.server
+        bare = name.removesuffix(":latest").removesuffix(".gguf")
+        return server.model_names == "any" or not {name, bare}.isdisjoint({self.model_name, *server.model_aliases})
 
 
 STATE = web.AppKey("state", State)

@@ -412,3 +412,21 @@ async def test_a_waiting_client_that_goes_away_is_forgotten(serve):
     await until(lambda: served.supervisor.pending == 1)
     gate.set()
     assert (await first)[0] == 200
+
+
+async def test_a_stop_text_cuts_no_tool_call(serve):
+    served = await serve(lambda prompt: CALL)
+    status, answer = await served.ask(tools=TOOLS, stop=["\n", "}", '"'])
+    assert status == 200
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == [TOOLS[0]["function"]["name"]]
+
+
+async def test_a_call_inside_thinking_that_never_ends_is_handed_on(serve):
+    served = await serve(lambda prompt: f"<think>\nThe light.\n{CALL}")
+    status, answer = await served.ask(tools=TOOLS)
+    assert status == 200
+    (choice,) = answer["choices"]
+    assert (choice["finish_reason"], choice["message"]["reasoning_content"]) == ("tool_calls", "The light.")
+    assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == [TOOLS[0]["function"]["name"]]

@@ -38,7 +38,7 @@ async def test_the_openai_client_goes_through_a_tool_call_and_back(serve):
 
 async def test_the_openai_client_raises_its_own_errors(serve):
     openai = pytest.importorskip("openai")
-    served = await serve(context=64)
+    served = await serve(context=64, settings="  model_names: listed\n")
     async with openai.AsyncOpenAI(base_url=f"{served.address}/v1", api_key="none") as client:
         with pytest.raises(openai.BadRequestError) as error:
             await client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "x" * 99}])
@@ -46,6 +46,26 @@ async def test_the_openai_client_raises_its_own_errors(serve):
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model="gpt-x", messages=MESSAGES)
         assert [model.id async for model in client.models.list()] == ["fake"]
+
+
+async def test_the_articles_langchain_code_is_answered(serve):
+    """https://python.langchain.com's ChatOpenAI with the model name and the options that the article on Qwen3-0.6B
+    uses."""
+    openai = pytest.importorskip("openai")
+    langchain = pytest.importorskip("langchain_openai")
+    served = await serve(lambda prompt: THOUGHT)
+    async with openai.DefaultAsyncHttpxClient() as http:
+        chat = langchain.ChatOpenAI(
+            model="Qwen-0.6B",
+            base_url=f"{served.address}/v1",
+            api_key="none",
+            temperature=0.5,
+            streaming=True,
+            extra_body={"enable_thinking": True, "return_reasoning": True},
+            http_async_client=http,
+        )
+        answer = await chat.ainvoke("请简述相对论的基本原理")
+        assert (answer.content, answer.response_metadata["model_name"]) == ("Yes.", "fake")
 
 
 async def test_langchain_switches_thinking_with_extra_body(serve):

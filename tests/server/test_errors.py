@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from qwen_edge.keys import Keys
+from qwen_edge.server.schema import ChatBody
 from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -31,7 +32,17 @@ async def refused(served, body, **options):
             "messages[0].content[0].type",
             "image_url",
         ),
-        ({"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "messages[0]", "mood"),
+        ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images", "not supported"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages[0].audio", "not supported"),
+        ({"messages": [*MESSAGES, {"role": "assistant", "content": "I", "prefix": True}]}, "messages[1].prefix", "not"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0]", "field text"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]", "field type"),
+        ({"messages": None}, None, "missing required field messages"),
+        (
+            {"messages": MESSAGES, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+            "Unknown parameter",
+        ),
         ({"messages": MESSAGES, "temperature": 3}, "temperature", "<= 2"),
         ({"messages": MESSAGES, "top_p": -1}, "top_p", ">= 0"),
         ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens", ">= 1"),
@@ -119,8 +130,55 @@ async def test_values_a_server_without_the_feature_can_honour_are_accepted(serve
 
 async def test_unknown_parameters_pass_where_the_configuration_lets_them(serve):
     served = await serve(settings="  unknown_parameters: ignore\n")
-    status, _ = await served.ask(temprature=1)
+    status, _ = await served.ask(temprature=1, stream_options={"continuous_usage_stats": True})
     assert status == 200
+    status, error = await refused(served, {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]})
+    assert (status, error["param"]) == (400, "messages[0].images")  # it would change the answer
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "Hello", "reasoning": "x", "reasoning_details": [{"type": "text"}]},
+        {"role": "assistant", "content": "Hello", "refusal": None, "audio": None, "function_call": None},
+        {"role": "assistant", "content": None, "refusal": "Hello"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "Hello"}]},
+        {"role": "assistant", "content": "Hello", "id": "m1", "status": "completed", "images": [], "prefix": False},
+        {"role": "assistant", "content": [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "assistant", "content": [{"type": "text", "text": None}, {"type": "text", "text": "Hello", "id": 1}]},
+        {"role": "assistant", "content": "Hello", "tool_calls": None, "name": None, "mood": "good"},
+    ],
+    ids=str,
+)
+async def test_fields_of_a_message_that_say_nothing_to_the_model_are_left_out(serve, message):
+    prompts = []
+    served = await serve(lambda prompt: prompts.append(prompt) or "ok")
+    async with served.post({"messages": [*MESSAGES, message, *MESSAGES]}) as response:
+        assert response.status == 200, await response.text()
+    plain = {"role": "assistant", "content": "Hello"}
+    async with served.post({"messages": [*MESSAGES, plain, *MESSAGES]}) as response:
+        assert response.status == 200
+    assert prompts[0] == prompts[1]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"arguments": None}, {"arguments": ""}, {"arguments": "{}"}], ids=str)
+async def test_a_call_of_the_history_may_leave_its_arguments_out(serve, arguments):
+    prompts = []
+    served = await serve(lambda prompt: prompts.append(prompt) or "ok")
+    call = {"id": None, "type": None, "function": {"name": "f", **arguments}}
+    history = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "1"}]
+    async with served.post({"messages": history}) as response:
+        assert response.status == 200, await response.text()
+    assert '"name": "f"' in prompts[0]
+
+
+async def test_null_is_as_if_the_parameter_were_left_out(serve):
+    served = await serve()
+    names = [name for name in ChatBody.__struct_fields__ if name != "messages"]
+    status, answer = await served.ask(**dict.fromkeys(names), functions=None, temprature=None)
+    assert status == 200, answer
+    status, answer = await served.ask(stream_options={"include_usage": None, "x": None}, response_format={"type": None})
+    assert status == 200, answer
 
 
 async def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(serve):
@@ -138,12 +196,22 @@ async def test_a_stream_that_cannot_start_has_a_status_of_its_own(serve):
 
 
 async def test_another_model_is_not_found(serve):
-    served = await serve(settings="  model_aliases: [gpt-4o]\n")
-    status, error = await refused(served, {"messages": MESSAGES, "model": "llama"})
-    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
-    assert "'fake'" in error["message"]
-    assert (await served.ask(model="fake"))[0] == 200
-    assert (await served.ask(model="gpt-4o"))[0] == 200
+    served = await serve(settings="  model_aliases: [gpt-4o]\n  model_names: listed\n")
+    for name in ("llama", "fake.GGUF", "fake:8b", ":latest"):
+        status, error = await refused(served, {"messages": MESSAGES, "model": name})
+        assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert "'fake'" in error["message"]
+    for name in ("fake", "fake.gguf", "fake:latest", "gpt-4o", "gpt-4o:latest"):
+        assert (await served.ask(model=name))[0] == 200
+
+
+async def test_any_model_name_is_answered_under_the_models_own(serve):
+    served = await serve()
+    for name in ("Qwen-0.6B", "Qwen/Qwen3-0.6B", "fake.gguf", "fake:latest", ""):
+        status, answer = await served.ask(model=name)
+        assert (status, answer["model"]) == (200, "fake")
+    async with served.http.get(f"{served.address}/v1/models/Qwen-0.6B") as response:
+        assert (response.status, (await response.json())["id"]) == (200, "fake")
 
 
 async def test_a_body_that_is_too_large_is_refused(serve):
@@ -185,7 +253,7 @@ async def test_a_full_queue_turns_new_requests_away_at_once(serve):
 
 
 async def test_models_are_listed(serve):
-    served = await serve()
+    served = await serve(settings="  model_names: listed\n")
     async with served.http.get(f"{served.address}/v1/models") as response:
         (card,) = (await response.json())["data"]
     assert (card["id"], card["object"], card["context_length"]) == ("fake", "model", 4096)
@@ -239,7 +307,7 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_served(ser
 
 
 async def test_a_model_with_a_slash_in_its_name_can_be_asked_for(serve):
-    served = await serve(settings="  model_aliases: [Qwen/Qwen3-0.6B]\n")
+    served = await serve(settings="  model_aliases: [Qwen/Qwen3-0.6B]\n  model_names: listed\n")
     async with served.http.get(f"{served.address}/v1/models/Qwen/Qwen3-0.6B") as response:
         assert response.status == 200
     async with served.http.get(f"{served.address}/v1/models/Qwen/other") as response:

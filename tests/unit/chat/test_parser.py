@@ -55,6 +55,19 @@ GOLDEN = {
     ),
     "a call cut off stays text": ('<tool_call>\n{"name": "set_l', ("", '<tool_call>\n{"name": "set_l', [])),
     "a good call after a broken one": (f"<tool_call>x</tool_call>\n{CALL}", ("", "<tool_call>x</tool_call>", [LIGHT])),
+    "a tag that is only mentioned": (f"Use <tool_call> so: {CALL}", ("", "Use <tool_call> so: ", [LIGHT])),
+    "a call inside thinking that never ends": (f"<think>\nThe light.\n{CALL}", ("The light.", "", [LIGHT])),
+    "two of them": (f"<think>a\n{CALL}\n{CALL}\n", ("a", "", [LIGHT, LIGHT])),
+    "a call cut off inside thinking is thinking": (
+        '<think>a\n<tool_call>\n{"name": "set_l',
+        ('a\n<tool_call>\n{"name": "set_l', "", []),
+    ),
+    "a call that was only thought of": (f"<think>a\n{CALL}\nor not</think>\n\nNo.", (f"a\n{CALL}\nor not", "No.", [])),
+    "a call thought of, then made": (f"<think>a {CALL}</think>{CALL}", (f"a {CALL}", "", [LIGHT])),
+    "a broken call inside thinking": (
+        f"<think><tool_call>{{oops}}</tool_call> b\n{CALL}",
+        ("<tool_call>{oops}</tool_call> b", "", [LIGHT]),
+    ),
     "almost a marker": ("a < b <tool", ("", "a < b <tool", [])),
     "almost thinking": ("<thin", ("", "<thin", [])),
 }
@@ -91,6 +104,17 @@ def test_an_answer_streams_without_waiting_for_its_end():
     assert parser.feed("Hello") == [Content("Hello")]
     assert parser.feed(", world <") == [Content(", world ")]
     assert parser.feed("3") == [Content("<3")]
+
+
+def test_thinking_that_mentions_the_tag_streams_on():
+    parser = Parser(THINK, ("set_light",))
+    pieces = ["<think>I use ", "<tool_call>", " tags", " here"]
+    assert [parser.feed(piece) for piece in pieces] == [
+        [Reasoning("I use ")],
+        [],
+        [Reasoning("<tool_call>"), Reasoning(" tags")],
+        [Reasoning(" here")],
+    ]
 
 
 def test_a_call_comes_whole_with_its_arguments_letter_for_letter():

@@ -65,6 +65,40 @@ def test_the_blank_line_behind_the_reasoning_is_no_stop_text(cuts):
     assert shown == "<think>\na\n</think>\n\none"
 
 
+CALLS = Markers("<tool_call>", "</tool_call>")
+CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "X", "text": "</tool_call>"}}\n</tool_call>'
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12))
+def test_stop_texts_do_not_count_in_a_call_or_in_the_line_breaks_around_it(cuts):
+    text = f"<think>\na\n</think>\n\n{CALL}\n{CALL}\none\ntwo"
+    shown = run(Output(("\n", "X", "}"), THINK, CALLS), cut(text.encode(), cuts))
+    assert shown == text.removesuffix("\ntwo")
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12))
+def test_a_stop_text_before_a_call_counts(cuts):
+    shown = run(Output(("X",), THINK, CALLS), cut(f"ok X{CALL}".encode(), cuts))
+    assert shown == "ok "
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12))
+def test_a_line_break_before_a_call_is_no_stop_text_and_one_before_other_text_is(cuts):
+    assert run(Output(("\n",), None, CALLS), cut(f"Doing it.\n{CALL}".encode(), cuts)) == f"Doing it.\n{CALL}"
+    assert run(Output(("\n",), None, CALLS), cut(b"one\n<tool> two", cuts)) == "one"
+    assert run(Output(("\n",), None, CALLS), cut(b"one\n", cuts)) == "one"
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12))
+def test_a_stop_text_behind_a_tag_that_is_only_mentioned_counts(cuts):
+    shown = run(Output(("X",), None, CALLS), cut(b"Use <tool_call> tags X now", cuts))
+    assert shown == "Use <tool_call> tags "
+
+
+def test_without_tools_a_stop_text_counts_between_tags_too():
+    assert run(Output(("room",)), [CALL.encode()]) == CALL.partition("room")[0]
+
+
 def test_half_a_character_is_never_shown():
     output = Output(())
     assert output.push("你".encode()[:2]) == ""
