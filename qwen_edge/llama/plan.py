@@ -13,8 +13,8 @@ from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
 from qwen_edge.messages import Load
 
 _BUFFER = re.compile(r"(?:compute|output) buffer size =\s*([\d.]+) MiB")
-# numpy, the vocabulary in memory and the interpreters of engine and daemon (measured on x86-64, Python 3.11)
-_PROGRAM_BYTES = 120 << 20
+# numpy, the vocabulary in memory and the interpreters of engine, daemon and renderer (measured on x86-64, Python 3.11)
+_PROGRAM_BYTES = 136 << 20
 
 
 @dataclass(frozen=True)

@@ -100,13 +100,17 @@ def _refusal(error: Exception) -> Refused:
 def _bound_memory(more: int) -> None:
     """Beyond this, whatever asks for memory gets a MemoryError; and a crash writes no core file."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _bound(resource.RLIMIT_AS, pages * resource.getpagesize() + more)
+    _bound(resource.RLIMIT_CORE, 0)
 
 
 def _bound_computing(seconds: int) -> None:
     """The kernel ends this process if it computes for so long from now: the daemon may be gone or stand still, and this
     process hears of that only when it has answered."""
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, most))
+    _bound(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
+
+
+def _bound(what: int, limit: int) -> None:
+    """Set a limit that can be changed again; it stays below one that somebody else has set for good."""
+    _, most = resource.getrlimit(what)
+    resource.setrlimit(what, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

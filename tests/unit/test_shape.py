@@ -100,6 +100,14 @@ def test_the_engine_imports_no_http():
     assert not loaded & {"aiohttp", "jinja2", "yaml", "rich", "gguf", "diskcache", "prometheus_client"}
 
 
+def test_the_renderer_imports_what_it_renders_with_and_the_daemon_does_not():
+    heavy = {"aiohttp", "asyncio", "numpy", "llama_cpp", "psutil", "yaml", "rich", "gguf"}
+    loaded = loaded_by("import qwen_edge.renderer.main")
+    assert "jinja2" in loaded
+    assert not loaded & heavy
+    assert "jinja2" not in loaded_by("import qwen_edge.daemon, qwen_edge.server.app")
+
+
 def test_every_module_can_be_imported_alone():
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in MODULES]
     names.remove("qwen_edge.__main__")

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -259,8 +261,19 @@ async def test_the_process_holds_no_descriptor_of_the_daemons(renderer, starts, 
     process = psutil.Process(starts.lives[0].process.pid)
     assert process.num_fds() == 4  # three standard ones and the socket
     assert not process.open_files()
-    assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-    assert process.rlimit(psutil.RLIMIT_AS)[1] < MEMORY_BYTES + (1 << 29)
+    assert process.rlimit(psutil.RLIMIT_CORE)[0] == 0
+    assert MEMORY_BYTES < process.rlimit(psutil.RLIMIT_AS)[0] < MEMORY_BYTES + (1 << 29)
+
+
+def test_limits_that_somebody_has_set_for_good_are_no_hindrance():
+    """As with `ulimit -v` in a shell, or LimitCPU of a service manager."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); "
+        "resource.setrlimit(resource.RLIMIT_CPU, (3, 3)); from tests.unit.renderer.test_handle import *; "
+        "print(check_template(source(CHATML)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "system messages" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", FAULTS)
