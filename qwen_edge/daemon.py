@@ -32,6 +32,7 @@ from qwen_edge.tuning import keep, recall
 if TYPE_CHECKING:
     from qwen_edge.climate import Climate
     from qwen_edge.sensing import Found
+    from qwen_edge.server.connections import Connections
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ class Daemon:
 
         from qwen_edge.climate import Climate
         from qwen_edge.server.app import make_app
+        from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
 
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
@@ -152,35 +154,36 @@ class Daemon:
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
-        server = None
+        connections = None
         try:
             await runner.setup()
-            server = await self._listen(runner)
+            assert runner.server
+            connections = Connections(runner.server, self._config.server, self._config.server.max_connections)
+            others.append(asyncio.create_task(connections.run()))
+            server = await self._listen(connections)
             address = _address(self._config.server.host, server)
             await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
             if self._engine.model and not self._stop.is_set():
                 self._remember(self._engine.model)
                 self._announce(address, self._engine.model, say)
                 await self._first_of(self._stop.wait(), engine)
+            connections.hurry()
             await self._drain(state, server)
         finally:
             for task in others:
                 task.cancel()
             await runner.cleanup()
+            if connections:
+                connections.close()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
 
-    async def _listen(self, runner: Any) -> asyncio.Server:
-        """Bind and accept, up to the most connections there may be. Raises NotNowError."""
+    async def _listen(self, connections: Connections) -> asyncio.Server:
+        """Bind and accept. Raises NotNowError."""
         host, port = self._config.server.host, self._config.server.port
-        most = self._config.server.max_connections
-
-        def accept() -> asyncio.Protocol:
-            protocol: asyncio.Protocol = runner.server() if len(runner.server.connections) < most else _Refusal()
-            return protocol
-
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().create_server(accept, host, port, reuse_address=True)
+            return await loop.create_server(connections.accept, host, port, reuse_address=True)
         except OSError as error:
             raise NotNowError(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}. "
@@ -275,14 +278,6 @@ class Daemon:
                 task.cancel()
         for task in done:
             task.result()
-
-
-class _Refusal(asyncio.Protocol):
-    """A connection too many: closed before anything is read."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
 
 
 def _address(host: str, server: asyncio.Server) -> str:
