@@ -167,15 +167,14 @@ class Daemon:
                 self._remember(self._engine.model)
                 self._announce(address, self._engine.model, say)
                 await self._first_of(self._stop.wait(), engine)
-            connections.hurry()
-            await self._drain(state, server)
+            await self._drain(state, connections, server)
         finally:
             for task in others:
                 task.cancel()
             await runner.cleanup()
+            await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
             if connections:
                 connections.close()
-            await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         await engine
 
     async def _listen(self, connections: Connections) -> asyncio.Server:
@@ -229,18 +228,25 @@ class Daemon:
         full = f" ({(now + model.bytes_to_come) / 1e6:.0f} when it is full)" if model.bytes_to_come else ""
         return f"{now / 1e6:.0f} MB{full}  "
 
-    async def _drain(self, state: Any, server: asyncio.Server) -> None:
-        """Take nothing new, finish what runs; give up after drain_seconds, or at once at a second signal."""
+    async def _drain(self, state: Any, connections: Connections, server: asyncio.Server) -> None:
+        """Take nothing new, finish what runs until clients have it; give up after drain_seconds, or at once at a second
+        signal."""
         state.stopping = True
         self._notifier.stopping(self._config.server.drain_seconds + 10)
         server.close()
+        connections.hurry()
         if state.in_flight:
             log.info("stopping: %d requests are being finished", state.in_flight)
         with contextlib.suppress(asyncio.TimeoutError):
-            finished = self._first_of(state.idle.wait(), self._stop_now.wait())
+            finished = self._first_of(self._finished(state, connections), self._stop_now.wait())
             await asyncio.wait_for(finished, self._config.server.drain_seconds)
         if state.in_flight:
             log.warning("stopping now: %d requests are cut off", state.in_flight)
+
+    @staticmethod
+    async def _finished(state: Any, connections: Connections) -> None:
+        await state.idle.wait()
+        await connections.emptied()
 
     async def _watchdog(self) -> None:
         """Tell systemd we are alive as long as the engine is heard of: a daemon without an engine is of no use.

@@ -86,6 +86,11 @@ class Connections:
         """The daemon is stopping: a client that takes nothing of its answer does not hold it up."""
         self._stall = min(self._stall, _HURRY)
 
+    async def emptied(self) -> None:
+        """Wait until every answer is on its way."""
+        while any(one.waiting for one in self._open):  # noqa: ASYNC110 - a transport tells only its protocol
+            await asyncio.sleep(0.02)
+
     def close(self) -> None:
         """Cut off all that are left."""
         for connection in list(self._open):
