@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _LINGER = 10.0  # seconds for the rest of a body that nobody reads
 _HURRY = 5.0  # seconds of standing still that end a connection while the daemon is stopping
 _UNREAD = 32 << 20  # bytes that may wait to be sent, all connections together
-_REFUSALS = 16  # connections too many that are told so at a time; more are cut off without a word
+_REFUSALS = 8  # connections too many that are told so at a time; more are cut off without a word
 _REFUSED_SECONDS = 1.0  # for one of these to read what it is told
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 # of struct tcp_info in linux/tcp.h: tcpi_unacked (packets), tcpi_bytes_acked, tcpi_notsent_bytes
