@@ -174,7 +174,7 @@ class Daemon:
             await runner.cleanup()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
             if connections:
-                connections.close()
+                await connections.close()
         await engine
 
     async def _listen(self, connections: Connections) -> asyncio.Server:

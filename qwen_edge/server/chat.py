@@ -53,8 +53,8 @@ async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, 
     taken everything."""
     async with stream:
         try:
-            async with aclosing(events):
-                async for chunk in _chunks(body, encoder, events):
+            async with aclosing(events), aclosing(_chunks(body, encoder, events)) as chunks:
+                async for chunk in chunks:
                     await stream.send(chunk)
             last = b"data: [DONE]\n\n"
         except RequestError as error:

@@ -10,6 +10,7 @@ Used on the daemon's event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -91,12 +92,13 @@ class Connections:
         while any(one.waiting for one in self._open):  # noqa: ASYNC110 - a transport tells only its protocol
             await asyncio.sleep(0.02)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Cut off all that are left."""
         for connection in list(self._open):
             connection.drop("the daemon stops")
         for refusal in list(self._refused):
             refusal.drop()
+        await asyncio.sleep(0)  # asyncio closes their sockets in its next turn
 
     def _make_room(self) -> bool:
         """Close the oldest that is idle; if there is none, the oldest whose request is not there yet."""
@@ -232,8 +234,9 @@ class Connection(web.RequestHandler):
 
     def cut_off(self, reason: str) -> None:
         """Close it now, and let the kernel, too, forget what its client does not take."""
-        if self._wire and not self._wire.is_closing():
-            self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self._wire:
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.drop(reason)
 
 

@@ -172,7 +172,7 @@ async def plain_server(size: int, limits: ServerConfig, **options):
     yield SimpleNamespace(address=f"http://127.0.0.1:{port}"), connections
     server.close()
     await runner.cleanup()
-    connections.close()
+    await connections.close()
     running.cancel()
 
 

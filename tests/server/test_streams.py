@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tests.server.raw import MESSAGES, post, raw, unread
+from tests.server.raw import MESSAGES, post, raw, read_all, unread
 from tests.waiting import until
 
 MUCH = {"stream": True, "logprobs": True, "top_logprobs": 20}
@@ -69,6 +69,17 @@ async def test_a_stream_that_nobody_reads_does_not_hold_up_a_stop(serve):
         await until(lambda: not served.supervisor.pending)
         os.kill(os.getpid(), signal.SIGTERM)
         await served.task
+
+
+async def test_a_slow_reader_gets_all_of_its_answer_while_the_daemon_stops(serve):
+    served = await serve(lambda prompt: LONG, context=16384)
+    async with unread(served, post(**{**MUCH, "stream": False})) as client:
+        await until(lambda: served.supervisor.pending)
+        await until(lambda: not served.supervisor.pending)
+        os.kill(os.getpid(), signal.SIGTERM)
+        got = await read_all(client)
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"] == LONG
+    await served.task
 
 
 async def test_a_client_that_goes_away_before_the_first_event_ends_its_request(serve):
