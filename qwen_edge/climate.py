@@ -24,6 +24,7 @@ from qwen_edge.device.report import Governed, Report
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.errors import over_budget, too_hot
 from qwen_edge.messages import Limits, Priority, Ran
+from qwen_edge.printable import printable
 from qwen_edge.sensing import Found, aims_of, find_source, warn_of_what_does_nothing
 from qwen_edge.supervisor import Supervisor
 
@@ -94,7 +95,7 @@ class Climate:
         """The priority with which a request may come in. Raises RequestError if it may not now."""
         now, decision = self._clock(), self._decision
         if wait := self._accounts.wait(client, now):
-            raise over_budget(client, math.ceil(wait))
+            raise over_budget(printable(client), math.ceil(wait))
         given: Priority = (
             "background" if priority == "interactive" and self._accounts.is_over(client, now) else priority
         )
@@ -102,7 +103,7 @@ class Climate:
             who = (
                 f"{priority} requests"
                 if given == priority
-                else f"requests of {client}, which is over its energy budget,"
+                else f"requests of {printable(client)}, which is over its energy budget,"
             )
             raise too_hot(who, self.words, math.ceil(decision.retry_after))
         return given

@@ -51,7 +51,10 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP side. `drain_seconds` is how long running answers may take to finish when the daemon is stopped."""
+    """The HTTP side. `header_seconds` are for the head of a request, `body_seconds` for its body, `keepalive_seconds`
+    for a connection between two requests, `stall_seconds` for a client that takes nothing of its answer. A stream is
+    never silent for longer than `comment_seconds`. `drain_seconds` is how long running answers may take to finish when
+    the daemon is stopped."""
 
     host: str = "127.0.0.1"
     port: _Port = 8080
@@ -62,7 +65,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 1 << 20
     max_connections: _Positive = 256
     max_waiting: Annotated[int, msgspec.Meta(ge=0)] = 16
+    header_seconds: _Seconds = 10
     body_seconds: _Seconds = 30
+    keepalive_seconds: _Seconds = 75
+    stall_seconds: _Seconds = 30
+    comment_seconds: _Seconds = 10
     wait_seconds: _Seconds = 120
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60

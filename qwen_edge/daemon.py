@@ -34,6 +34,7 @@ from qwen_edge.tuning import keep, recall
 if TYPE_CHECKING:
     from qwen_edge.climate import Climate
     from qwen_edge.sensing import Found
+    from qwen_edge.server.connections import Connections
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ class Daemon:
 
         from qwen_edge.climate import Climate
         from qwen_edge.server.app import make_app
+        from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
 
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
@@ -159,10 +161,13 @@ class Daemon:
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
-        server = None
+        connections = None
         try:
             await runner.setup()
-            server = await self._listen(runner)
+            assert runner.server
+            connections = Connections(runner.server, self._config.server, self._config.server.max_connections)
+            others.append(asyncio.create_task(connections.run()))
+            server = await self._listen(connections)
             address = _address(self._config.server.host, server)
             await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
             if self._engine.model:
@@ -171,7 +176,7 @@ class Daemon:
                 self._remember(self._engine.model)
                 self._announce(address, self._engine.model, say)
                 await self._first_of(self._stop.wait(), engine)
-            await self._drain(state, server)
+            await self._drain(state, connections, server)
         finally:
             for task in others:
                 task.cancel()
@@ -180,19 +185,16 @@ class Daemon:
             await runner.cleanup()
             await self._renderer.stop()
             await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
+            if connections:
+                await connections.close()
         await engine
 
-    async def _listen(self, runner: Any) -> asyncio.Server:
-        """Bind and accept, up to the most connections there may be. Raises NotNowError."""
+    async def _listen(self, connections: Connections) -> asyncio.Server:
+        """Bind and accept. Raises NotNowError."""
         host, port = self._config.server.host, self._config.server.port
-        most = self._config.server.max_connections
-
-        def accept() -> asyncio.Protocol:
-            protocol: asyncio.Protocol = runner.server() if len(runner.server.connections) < most else _Refusal()
-            return protocol
-
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().create_server(accept, host, port, reuse_address=True)
+            return await loop.create_server(connections.accept, host, port, reuse_address=True)
         except OSError as error:
             raise NotNowError(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}. "
@@ -244,18 +246,25 @@ class Daemon:
         full = f" ({(now + model.bytes_to_come) / 1e6:.0f} when it is full)" if model.bytes_to_come else ""
         return f"{now / 1e6:.0f} MB{full}  "
 
-    async def _drain(self, state: Any, server: asyncio.Server) -> None:
-        """Take nothing new, finish what runs; give up after drain_seconds, or at once at a second signal."""
+    async def _drain(self, state: Any, connections: Connections, server: asyncio.Server) -> None:
+        """Take nothing new, finish what runs until clients have it; give up after drain_seconds, or at once at a second
+        signal."""
         state.stopping = True
         self._notifier.stopping(self._config.server.drain_seconds + 10)
         server.close()
+        connections.hurry()
         if state.in_flight:
             log.info("stopping: %d requests are being finished", state.in_flight)
         with contextlib.suppress(asyncio.TimeoutError):
-            finished = self._first_of(state.idle.wait(), self._stop_now.wait())
+            finished = self._first_of(self._finished(state, connections), self._stop_now.wait())
             await asyncio.wait_for(finished, self._config.server.drain_seconds)
         if state.in_flight:
             log.warning("stopping now: %d requests are cut off", state.in_flight)
+
+    @staticmethod
+    async def _finished(state: Any, connections: Connections) -> None:
+        await state.idle.wait()
+        await connections.emptied()
 
     async def _watchdog(self) -> None:
         """Tell systemd we are alive as long as the engine is heard of: a daemon without an engine is of no use.
@@ -293,14 +302,6 @@ class Daemon:
                 task.cancel()
         for task in done:
             task.result()
-
-
-class _Refusal(asyncio.Protocol):
-    """A connection too many: closed before anything is read."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
 
 
 def _address(host: str, server: asyncio.Server) -> str:

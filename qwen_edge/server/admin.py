@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from qwen_edge.errors import no_such_model, unavailable
+from qwen_edge.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.state import STATE, State
 
@@ -17,7 +18,7 @@ async def list_models(request: web.Request) -> web.Response:
 async def show_model(request: web.Request) -> web.Response:
     state, name = request.app[STATE], request.match_info["name"]
     if not state.names_model(name):
-        raise no_such_model(name, state.model_name)
+        raise no_such_model(printable(name), state.model_name)
     return web.json_response(_card(state))
 
 

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Kept
+from qwen_edge.printable import printable
+from qwen_edge.server.body import read_whole
 from qwen_edge.server.state import STATE
 
 _MOST_HOURS = 24 * 366
@@ -30,18 +32,19 @@ async def forget(request: web.Request) -> web.Response:
 
 
 async def pin(request: web.Request) -> web.Response:
-    key, body = request.match_info["key"], await request.read()
+    key, body = request.match_info["key"], await read_whole(request)
     try:
         hours = msgspec.json.decode(body or b"{}", type=_Pin).hours
     except msgspec.DecodeError as error:
-        raise RequestError(f'The body must be like {{"hours": 24}}: {error}.') from None
+        raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
     return _found(await request.app[STATE].engine.look(key, pin_seconds=3600 * hours), key)
 
 
 def _found(kept: Kept, key: str) -> web.Response:
     if not kept.found:
         raise RequestError(
-            f"Nothing is remembered as {key!r}. A conversation that goes on gets another key: see GET /v1/cache.",
+            f"Nothing is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
+            "see GET /v1/cache.",
             status=404,
             code="not_found",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,81 +11,86 @@ from aiohttp import web
 
 from qwen_edge.chat.messages import Delta, Finish
 from qwen_edge.errors import RequestError, internal_error, no_such_model, unavailable
+from qwen_edge.printable import printable
 from qwen_edge.server import openai
+from qwen_edge.server.body import read_whole
 from qwen_edge.server.schema import ChatBody, read_body, to_request
 from qwen_edge.server.state import CLIENT, STATE
+from qwen_edge.server.stream import EventStream
 
 log = logging.getLogger(__name__)
+
+_MOST_NAMED = 10  # unknown parameters in one line of the log
+
+_Events = AsyncGenerator[tuple[int, Delta | Finish], None]
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
     state = request.app[STATE]
     ignore = state.config.server.unknown_parameters == "ignore"
-    data = await _read(request, state.config.server.body_seconds)
-    body, unknown = read_body(data, ignore_unknown=ignore)
+    body, unknown = read_body(await read_whole(request), ignore_unknown=ignore)
     if unknown:
-        log.warning("unknown parameters ignored: %s", ", ".join(unknown))
+        _tell_unknown(unknown)
     if body.model and not state.names_model(body.model):
-        raise no_such_model(body.model, state.model_name)
+        raise no_such_model(printable(body.model), state.model_name)
     if state.engine.model is None:
         raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
     client = state.climate.client(request.get(CLIENT), body.user)
     chat = to_request(body, state.engine.model.defaults, state.config.chat, client)
     encoder = openai.Encoder(state.model_name)
-    async with aclosing(state.metrics.watch(state.service.choices(chat), chat.choices)) as events:
-        if body.stream:
-            return await _stream(request, body, encoder, events)
+    events = state.metrics.watch(state.service.choices(chat), chat.choices)
+    if body.stream:
+        return await _stream(EventStream(request, state.config.server.comment_seconds), body, encoder, events)
+    async with aclosing(events):
         whole = encoder.whole([event async for event in events])
-        return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+    return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
 
 
-async def _stream(
-    request: web.Request,
-    body: ChatBody,
-    encoder: openai.Encoder,
-    events: AsyncGenerator[tuple[int, Delta | Finish], None],
-) -> web.StreamResponse:
-    """Headers go out with the first event, so that a request refused by the engine still gets its own status."""
-    choice, event = await anext(events)
-    response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-    response.content_type = "text/event-stream"
-    await response.prepare(request)
+async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, events: _Events) -> web.StreamResponse:
+    """Headers go out with the first event, so that a request refused by then still gets its own status; or before it,
+    when it is long in coming. The events are closed, and with them the request's place is free, before the client has
+    taken everything."""
+    async with stream:
+        try:
+            async with aclosing(events), aclosing(_chunks(body, encoder, events)) as chunks:
+                async for chunk in chunks:
+                    await stream.send(chunk)
+            last = b"data: [DONE]\n\n"
+        except RequestError as error:
+            if not stream.begun:
+                raise
+            await stream.send(openai.error(error))
+            last = b""
+        except ConnectionError:
+            raise  # the client is gone
+        except Exception:
+            if not stream.begun:
+                raise
+            log.exception("streaming an answer failed")
+            await stream.send(openai.error(internal_error()))
+            last = b""
+    return await stream.end(last)
+
+
+async def _chunks(body: ChatBody, encoder: openai.Encoder, events: _Events) -> AsyncGenerator[openai.Json, None]:
+    """The events as OpenAI's chunks, until every answer is finished."""
     begun, finishes = set[int](), list[Finish]()
-    try:
-        while True:
-            if choice not in begun:
-                begun.add(choice)
-                await _send(response, encoder.first(choice))
-            if isinstance(event, Finish):
-                finishes.append(event)
-                await _send(response, encoder.finish(choice, event))
-            else:
-                await _send(response, encoder.delta(choice, event))
-            if len(finishes) == (body.n or 1):
-                break
-            choice, event = await anext(events)
-        if body.stream_options and body.stream_options.include_usage:
-            await _send(response, encoder.usage(finishes))
-        await response.write(b"data: [DONE]\n\n")
-    except RequestError as error:
-        await _send(response, openai.error(error))
-    except ConnectionError:
-        raise  # the client is gone
-    except Exception:  # headers are out: the error can only be an event
-        log.exception("streaming an answer failed")
-        await _send(response, openai.error(internal_error()))
-    await response.write_eof()
-    return response
+    async for choice, event in events:
+        if choice not in begun:
+            begun.add(choice)
+            yield encoder.first(choice)
+        if isinstance(event, Finish):
+            finishes.append(event)
+            yield encoder.finish(choice, event)
+        else:
+            yield encoder.delta(choice, event)
+        if len(finishes) == (body.n or 1):
+            break
+    if body.stream_options and body.stream_options.include_usage:
+        yield encoder.usage(finishes)
 
 
-async def _read(request: web.Request, seconds: float) -> bytes:
-    """The body, which must come within reason: a client that never ends would keep the daemon from stopping."""
-    try:
-        return await asyncio.wait_for(request.read(), seconds)
-    except asyncio.TimeoutError:
-        raise RequestError(f"The body did not come within {seconds:g} s.", status=408) from None
-
-
-async def _send(response: web.StreamResponse, data: openai.Json) -> None:
-    await response.write(b"data: " + msgspec.json.encode(data) + b"\n\n")
+def _tell_unknown(names: list[str]) -> None:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    log.warning("unknown parameters ignored: %s%s", ", ".join(map(printable, names[:_MOST_NAMED])), more)

@@ -15,6 +15,7 @@ from yarl import URL
 
 from qwen_edge.config import LOOPBACK
 from qwen_edge.errors import RequestError, UserError, internal_error, stopping
+from qwen_edge.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.state import CLIENT, STATE
 
@@ -43,7 +44,7 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
             state.idle.set()
         if request.path not in _UNCOUNTED:
             state.metrics.ended(status)
-        log.debug("%s %s %d %.3f s", request.method, request.path, status, time.monotonic() - began)
+        log.debug("%s %d %.3f s", _shown(request), status, time.monotonic() - began)
 
 
 @web.middleware
@@ -53,17 +54,15 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except RequestError as error:
         return error_response(error)
-    except web.HTTPRequestEntityTooLarge as error:
-        return error_response(RequestError(f"The body is too large: {error.text}.", status=413))
     except web.HTTPException as error:
-        return error_response(RequestError(f"{request.method} {request.path}: {error.reason}.", status=error.status))
+        return error_response(RequestError(f"{_shown(request)}: {error.reason}.", status=error.status))
     except UserError as error:
-        log.error("%s %s: %s", request.method, request.path, error)
+        log.error("%s: %s", _shown(request), printable(error, 500))
         return error_response(RequestError(str(error), status=500, kind="server_error"))
-    except ConnectionResetError:
+    except ConnectionError:
         raise  # the client is gone: nobody to answer
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s failed", _shown(request))
         return error_response(internal_error())
 
 
@@ -93,10 +92,15 @@ def _refuse_foreign_page(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if origin and URL(origin).host not in LOOPBACK:
         raise RequestError(
-            f"Requests from web pages of {origin} are refused. Set server.api_keys_file to let pages with a key in.",
+            f"Requests from web pages of {printable(origin)} are refused. Set server.api_keys_file to let pages with a "
+            "key in.",
             status=403,
             code="foreign_origin",
         )
+
+
+def _shown(request: web.Request) -> str:
+    return f"{printable(request.method)} {printable(request.path)}"
 
 
 def error_response(error: RequestError) -> web.Response:

@@ -15,8 +15,11 @@ from typing import Any
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Alternative, Logprob
+from qwen_edge.printable import printable
 
 Json = dict[str, Any]
+
+_LONGEST = 2000  # characters of an error's message
 
 
 class Encoder:
@@ -117,12 +120,13 @@ def _token(token: Alternative) -> Json:
 
 
 def error(failure: RequestError) -> Json:
-    """OpenAI's error object."""
+    """OpenAI's error object. Names from outside are cut where a message is made; what is forgotten there can neither
+    break the JSON (half a surrogate pair would) nor give orders to a terminal."""
     return {
         "error": {
-            "message": failure.message,
+            "message": printable(failure.message, _LONGEST),
             "type": failure.kind,
-            "param": failure.param,
+            "param": None if failure.param is None else printable(failure.param),
             "code": failure.code,
         }
     }

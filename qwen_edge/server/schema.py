@@ -19,6 +19,7 @@ from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Priority, Sampling
+from qwen_edge.printable import printable
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -156,13 +157,13 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
     try:
         values = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not valid JSON: {error}.") from None
+        raise RequestError(f"The body is not valid JSON: {printable(error)}.") from None
     if not isinstance(values, dict):
         raise RequestError("The body must be a JSON object.")
     unknown = _unknown(values)
     if unknown and not ignore_unknown:
         raise RequestError(
-            f"Unknown parameter: {unknown[0]!r}. To let such pass, set server.unknown_parameters: ignore.",
+            f"Unknown parameter: {printable(unknown[0])!r}. To let such pass, set server.unknown_parameters: ignore.",
             code="unknown_parameter",
             param=unknown[0],
         )
@@ -173,7 +174,8 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         param = path[2:] or None
-        raise RequestError(f"Invalid {param or 'body'}: {what.replace('`', '')}.", param=param) from None
+        complaint = printable(what.replace("`", ""), 300)
+        raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", param=param) from None
     for param, is_asked in _NOT_YET.items():
         if is_asked(body):
             raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)

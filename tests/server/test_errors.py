@@ -1,13 +1,13 @@
 """Every refusal is OpenAI's error object with the right status, and names what is wrong."""
 
 import asyncio
-import contextlib
 import threading
 
 import pytest
 
 from qwen_edge.keys import Keys
 from qwen_edge.server.schema import ChatBody
+from tests.server.raw import raw
 from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -295,31 +295,9 @@ async def test_a_body_that_never_ends_is_given_up(serve):
     assert (await served.ask())[0] == 200
 
 
-async def test_connections_beyond_the_limit_are_closed_and_the_others_served(serve):
-    served = await serve(settings="  max_connections: 2\n")
-    async with raw(served) as (reader, writer), raw(served) as (second, _):
-        async with raw(served) as (third, _):
-            with contextlib.suppress(ConnectionResetError):
-                assert await third.read() == b""
-        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b" 200 " in await reader.readline()
-        assert not second.at_eof()
-
-
 async def test_a_model_with_a_slash_in_its_name_can_be_asked_for(serve):
     served = await serve(settings="  model_aliases: [Qwen/Qwen3-0.6B]\n  model_names: listed\n")
     async with served.http.get(f"{served.address}/v1/models/Qwen/Qwen3-0.6B") as response:
         assert response.status == 200
     async with served.http.get(f"{served.address}/v1/models/Qwen/other") as response:
         assert response.status == 404
-
-
-@contextlib.asynccontextmanager
-async def raw(served):
-    """A connection without an HTTP client, which would not send what these tests send."""
-    host, port = served.address.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    yield reader, writer
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()

@@ -1,0 +1,42 @@
+"""A record of the log is one line, whatever is in it."""
+
+import io
+import logging
+
+import pytest
+
+from qwen_edge.journal import start_logging
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The log of a process, which has one handler."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    start_logging("debug")
+    return stream
+
+
+def test_a_name_from_outside_forges_no_line_and_no_escape_code(written):
+    logging.getLogger("any").warning("unknown: %s", "x\n2026-01-01 ERROR engine died\x1b[2J")
+    (line,) = written.getvalue().splitlines()
+    assert line.endswith("WARNING unknown: x\\n2026-01-01 ERROR engine died\\x1b[2J")
+
+
+def test_a_traceback_forges_no_line_either(written):
+    try:
+        raise ValueError("bad\n2026-01-01 ERROR engine died\x1b[2J")
+    except ValueError:
+        logging.getLogger("any").exception("failed")
+    first, *lines = written.getvalue().splitlines()
+    assert first.endswith("ERROR failed")
+    assert all(line.startswith("    ") for line in lines)
+    assert "\x1b" not in written.getvalue()
+    assert any("ValueError" in line for line in lines)
+
+
+def test_a_record_of_great_length_is_cut(written):
+    logging.getLogger("any").error("%s", "x" * 900_000)
+    assert len(written.getvalue()) < 2100
