@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from qwen_edge.cli.showing import clean
 from qwen_edge.errors import UserError
 
 _VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "tune")
@@ -40,6 +41,7 @@ def main(*arguments: Any) -> None:
     except UserError as error:
         sys.exit(_complain(str(error), error.exit_code))
     except click.ClickException as error:
+        error.message = clean(error.message)  # it repeats what was typed
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
@@ -47,5 +49,5 @@ def main(*arguments: Any) -> None:
 
 
 def _complain(sentence: str, code: int) -> int:
-    click.echo(f"qwen-edge: {sentence}", err=True)
+    click.echo(f"qwen-edge: {clean(sentence)}", err=True)  # it may repeat what a server or a file says
     return code

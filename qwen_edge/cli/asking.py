@@ -6,12 +6,39 @@ import json
 import os
 import urllib.error
 import urllib.request
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
+import click
+
+from qwen_edge.config import load_config
 from qwen_edge.errors import NotNowError, UserError
+from qwen_edge.paths import find_place
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 DEFAULT = "http://127.0.0.1:8080"
 _SECONDS = 120.0  # an engine that sleeps has to load its model
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - the other way round
+
+
+def url_option(explained: str) -> Callable[[_Command], _Command]:
+    """`--url` of a verb that is about a running daemon."""
+    return click.option("--url", default=service_address, help=f"{explained}  [default: the service's, else {DEFAULT}]")
+
+
+def service_address(root: Path = Path("/")) -> str:
+    """Where the service of this machine listens by its settings, else where a daemon without settings does.
+
+    Raises ConfigError for settings that the service could not start with either."""
+    place = find_place(None, root=root)
+    server = load_config(place.settings).server if place.service and place.settings else None
+    if server is None or not server.port:  # 0: any free port, which only its log names
+        return DEFAULT
+    host = _EVERYWHERE.get(server.host, server.host)
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
 def path_at(url: str, path: str) -> str:

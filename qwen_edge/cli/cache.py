@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -10,11 +9,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from qwen_edge.cli.asking import DEFAULT, ask, path_at
+from qwen_edge.cli.asking import ask, path_at, url_option
+from qwen_edge.cli.flags import Number
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import plain
+from qwen_edge.config import MOST_PIN_HOURS
 
 
 @click.group("cache")
-@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address.")
+@url_option("The daemon's address.")
 @click.pass_context
 def command(context: click.Context, url: str) -> None:
     """Show what the daemon remembers of conversations, forget some of it, or keep it.
@@ -41,7 +44,9 @@ def remove(url: str, key: str) -> None:
 
 @command.command("pin")
 @click.argument("key")
-@click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="For how long; 0 ends it.")
+@click.option(
+    "--hours", type=Number(0, MOST_PIN_HOURS), default=24.0, show_default=True, help="For how long; 0 ends it."
+)
 @click.pass_obj
 def pin(url: str, key: str, hours: float) -> None:
     """Keep a conversation, a system prompt or a manual: it is written to disk, and is the last to go."""
@@ -55,7 +60,7 @@ def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict
 
 def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
     if as_json:
-        click.echo(json.dumps(kept, indent=1, ensure_ascii=False))
+        click.echo(to_json(kept))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("key", min_width=10)
@@ -66,5 +71,5 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
-        table.add_row(one["key"], *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, one["ends"].replace("[", r"\["))
+        table.add_row(plain(one["key"]), *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, plain(one["ends"]))
     Console().print(table if kept else "Nothing is remembered.")
