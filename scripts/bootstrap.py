@@ -47,14 +47,17 @@ def main() -> None:
         )
     venv, extras = _asked()
     linked = ROOT in (venv.parent.resolve() / venv.name).parents
+    if os.geteuid() == 0:
+        os.umask(0o022)  # a service runs what root installs, and root's umask may keep everything to itself
     if not linked:
-        os.umask(0o022)  # others run what is installed here, and root's umask may keep everything to itself
         _check_place(venv)
     _check_writable(venv)
     stamp, described = venv / ".qwen-edge", _described(linked)
     version = None if _strays(venv) else _version(venv / "bin" / "python")
     installed = _installed(stamp, described)
     if version == _OURS and installed is not None and extras <= installed:
+        if not linked:
+            print(f"{venv} is up to date")
         return
     if not linked:
         extras |= _noted(stamp)  # an update of the service leaves nothing out that it had

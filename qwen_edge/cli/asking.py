@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
@@ -60,16 +61,23 @@ def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     except urllib.error.HTTPError as error:
         with error:
             raise UserError(_complaint(error)) from None
-    except (OSError, ValueError) as error:
-        raise NotNowError(f"There is no qwen-edge at {url}: {error}. Is it running? Say where with --url.") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise NotNowError(
+            f"There is no qwen-edge at {url}: {str(error).strip()}. Is it running? Say where with --url."
+        ) from None
 
 
 def ask_device(url: str) -> dict[str, Any]:
     """How the daemon at `url` and its device are. Raises as `ask` does, and UserError for something else's answer."""
     found = ask("GET", path_at(url, "/v1/device"))
     if not isinstance(found, dict) or found.get("object") != "device":
-        raise UserError(f"{url} does not answer as a qwen-edge of this release does. Say where it is with --url.")
+        raise another_answer(url)
     return found
+
+
+def another_answer(url: str) -> UserError:
+    """For an answer that a daemon of this release does not give."""
+    return UserError(f"{url} does not answer as a qwen-edge of this release does. Say where it is with --url.")
 
 
 def _complaint(error: urllib.error.HTTPError) -> str:

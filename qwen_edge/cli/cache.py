@@ -9,11 +9,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from qwen_edge.cli.asking import ask, path_at, url_option
+from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain
 from qwen_edge.config import MOST_PIN_HOURS
+
+_COUNTS = ("tokens", "cached", "copied", "written")
+_FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation
 
 
 @click.group("cache")
@@ -54,7 +57,10 @@ def pin(url: str, key: str, hours: float) -> None:
 
 
 def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = ask(method, url, body)["data"]
+    found = ask(method, url, body)
+    kept: list[dict[str, Any]] | None = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(kept, list) or not all(isinstance(one, dict) and one.keys() >= _FIELDS for one in kept):
+        raise another_answer(url)
     return kept
 
 
@@ -68,7 +74,7 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         table.add_column(title, justify="right", min_width=len(title))
     table.add_column("ends", overflow="ellipsis", no_wrap=True)
     for one in kept:
-        counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]
+        counts = [str(one[name]) for name in _COUNTS]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
         table.add_row(plain(one["key"]), *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, plain(one["ends"]))

@@ -138,7 +138,7 @@ class FreshRoot:
         (etc / "sudoers.d" / PERSON).write_text(f'{PERSON} ALL=(ALL) NOPASSWD: ALL\nDefaults env_keep += "{keep}"\n')
         fetching = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
         acquire = "".join(line + "\n" for line in fetching.splitlines() if line.startswith("Acquire::"))
-        answers = 'APT::Get::Assume-Yes "true";\nAPT::Keep-Downloaded-Packages "true";\n'
+        answers = 'APT::Get::Assume-Yes "true";\nBinary::apt::APT::Keep-Downloaded-Packages "true";\n'
         (etc / "apt/apt.conf.d/99test").write_text(acquire + answers)
         for file in ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
             if Path(file).exists():
