@@ -30,11 +30,11 @@ class Place:
     service: bool = False
     program: Path | None = None
 
-    def words(self, model: Path | None) -> str:
-        """One line: whose it is, and where."""
+    def words(self, model: Path | None = None) -> str:
+        """One line: whose it is, and where; with the model, if it is told."""
         whose = "the service" if self.service else "a daemon that you run yourself"
         settings = f"settings {self.settings}" if self.settings else "default settings"
-        return f"{whose}: {settings}, state folder {self.state}, {f'model {model}' if model else 'no model'}"
+        return f"{whose}: {settings}, state folder {self.state}" + (f", model {model}" if model else "")
 
     def check(self, verb: str, *, writing: bool = False) -> None:
         """Raises UserError if this process may not read the state folder, or not write to it: later is too late."""

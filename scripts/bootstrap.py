@@ -282,7 +282,7 @@ def _pip(
     """pip, with one line that moves instead of its log; the log is shown if it fails."""
     command = [str(python), "-m", "pip", arguments[0], "--verbose", "--disable-pip-version-check", *arguments[1:]]
     options = _as(person) if person else {"env": dict(os.environ)}
-    options["env"] |= flags or {}
+    options["env"].update(flags or {})
     log: list[str] = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options

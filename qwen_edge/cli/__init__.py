@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -41,8 +42,9 @@ def main(*arguments: Any) -> None:
     except UserError as error:
         sys.exit(_complain(str(error), error.exit_code))
     except click.ClickException as error:
-        error.message = clean(error.message)  # it repeats what was typed
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(clean(shown.getvalue()), err=True, nl=False)  # it repeats what was typed
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_complain("Interrupted.", 130))

@@ -78,20 +78,16 @@ def diagnose(config: Config, model: str | None, place: Place, *, verify: bool) -
     """Every check, in the order in which its lack would be met."""
     host, port = config.server.host, config.server.port
     running = _answers_as_us(host, port)
-    path: Path | None = None
-    try:
-        path = find_model(model, place.models)
-        no_model = ""
-    except UserError as error:
-        no_model = str(error)
-    yield Finding("ok", f"looking at {place.words(path)}")
+    yield Finding("ok", f"looking at {place.words()}")
     if other := other_program(place):
         yield Finding("note", other, f"sudo {place.program} doctor")
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
     yield _compiler()
     yield from _llama(config)
-    if path is None:
-        yield Finding("bad", "no model to serve", no_model)
+    try:
+        path = find_model(model, place.models)
+    except UserError as error:
+        yield Finding("bad", "no model to serve", str(error))
     else:
         yield from _guarded(lambda: _model(path, verify=verify))
         yield from _guarded(lambda: _memory(config, path, recall(path, place.state), running=running))

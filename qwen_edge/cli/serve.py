@@ -37,7 +37,7 @@ def command(file: Path | None, model: str | None, **options: Any) -> None:
 
 def _apply(config: Config, model: str | None, options: dict[str, Any]) -> Config:
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    server = {name: given[name] for name in ("host", "port") if name in given}
+    server: dict[str, Any] = {name: given[name] for name in ("host", "port") if name in given}
     if "alias" in given:
         server["model_aliases"] = given["alias"]
     engine = {name: given[name] for name in ("context", "threads") if name in given}

@@ -94,9 +94,7 @@ def test_it_says_in_one_line_whose_things_it_uses(tmp_path):
         f"the service: settings {tmp_path}/etc/qwen-edge/qwen-edge.yaml, state folder {tmp_path}/var/lib/qwen-edge, "
         "model /m.gguf"
     )
-    assert OWN.words(None) == (
-        "a daemon that you run yourself: default settings, state folder /home/me/state/qwen-edge, no model"
-    )
+    assert OWN.words() == "a daemon that you run yourself: default settings, state folder /home/me/state/qwen-edge"
 
 
 class Closed(type(Path())):
