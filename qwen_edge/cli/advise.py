@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True):
     at: float
 
 
-@click.command("advise")
+@click.command("advise", short_help="Measure and compare the board's power modes.")
 @url_option("The daemon's address: it runs on this machine.")
 @click.option(
     "--repeat", type=click.IntRange(1, MOST_TIMES), default=3, show_default=True, help="Questions that are asked."

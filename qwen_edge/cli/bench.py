@@ -40,7 +40,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     return split
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure OpenAI-compatible servers, side by side.")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option(
     "--work",

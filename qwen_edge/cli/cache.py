@@ -19,7 +19,7 @@ _COUNTS = ("tokens", "cached", "copied", "written")
 _FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation
 
 
-@click.group("cache")
+@click.group("cache", short_help="Show, forget or keep what is remembered.")
 @url_option("The daemon's address.")
 @click.pass_context
 def command(context: click.Context, url: str) -> None:
@@ -45,7 +45,7 @@ def remove(url: str, key: str) -> None:
     _show(_ask("DELETE", f"{url}/{key}"))
 
 
-@command.command("pin")
+@command.command("pin", short_help="Keep a conversation, on disk, for some hours.")
 @click.argument("key")
 @click.option(
     "--hours", type=Number(0, MOST_PIN_HOURS), default=24.0, show_default=True, help="For how long; 0 ends it."

@@ -19,7 +19,7 @@ from qwen_edge.device.cpu import usable_cores
 from qwen_edge.paths import hand_over, models_folder
 
 
-@click.command("convert")
+@click.command("convert", short_help="Make a quantized GGUF file of a checkpoint.")
 @click.argument("source", default=DEFAULT_SOURCE)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to make, or a folder to put it into.")
 @click.option("--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"One of {', '.join(TYPES)}.")

@@ -52,7 +52,7 @@ class Finding:
     remedy: str = ""
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check this machine and installation.")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
 @click.option("--model", help="The model to look at, if not the configured one.")
 @click.option("--verify", is_flag=True, help="Read the whole model and compare its checksum (seconds to a minute).")

@@ -15,7 +15,7 @@ from qwen_edge.daemon import serve
 from qwen_edge.journal import start_logging
 
 
-@click.command("serve")
+@click.command("serve", short_help="Serve a model over HTTP, until stopped.")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="YAML file with settings.")
 @click.option("--model", help="GGUF file to serve.  [default: the one in the models folder]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")

@@ -31,7 +31,7 @@ _COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bol
 _BAR = 20  # characters
 
 
-@click.command("status")
+@click.command("status", short_help="Show temperatures, watts, speed, energy, cache.")
 @url_option("The daemon's address.")
 @click.option("--once", is_flag=True, help="Show it once.  [default: until Ctrl-C, if this is a terminal]")
 @click.option("--json", "as_json", is_flag=True, help="Once, as the daemon tells it (GET /v1/device).")

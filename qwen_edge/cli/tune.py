@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qwen_edge.llama.tune import Try
 
 
-@click.command("tune")
+@click.command("tune", short_help="Measure what is quickest here, and keep it.")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
 @click.option("--model", help="The model to measure with, if not the configured one.")
 @click.option(

@@ -7,6 +7,7 @@ fetch: a second run takes a minute. Package indexes are reached as this machine 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -41,6 +42,9 @@ class FreshRoot:
     """Use as a context manager. `checkout` is copied into the person's home as git has it, built things left out."""
 
     def __init__(self, checkout: Path, environment: Mapping[str, str]) -> None:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        self._alone = (CACHE / "lock").open("w")
+        fcntl.flock(self._alone, fcntl.LOCK_EX)  # apt and pip want their folders for themselves
         self.folder = Path(tempfile.mkdtemp(prefix="qe-root-", dir="/var/tmp"))
         self.folder.chmod(0o755)
         self._started: list[subprocess.Popen[str]] = []
@@ -77,6 +81,7 @@ class FreshRoot:
             process.wait(30)
         assert str(self.folder) not in Path("/proc/self/mounts").read_text(), "nothing of this machine is to be deleted"
         shutil.rmtree(self.folder)
+        self._alone.close()
 
     def start(self, script: str, *, root: bool = False, to: Path | None = None) -> subprocess.Popen[str]:
         """Run it in the checkout, as the person unless as root, all that it says in one stream (or in a file)."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import click
 import msgspec
@@ -98,3 +99,16 @@ def test_options_win_over_the_file():
         Config,
     )
     assert given == expected
+
+
+def test_the_list_of_verbs_is_whole_sentences_that_fit_a_terminal(capsys):
+    main("--help")
+    main("cache", "--help")
+    out = capsys.readouterr().out
+    assert "..." not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_version_is_told(capsys):
+    main("--version")
+    assert capsys.readouterr().out == f"qwen-edge, version {version('qwen-edge')}\n"
