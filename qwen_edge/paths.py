@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -107,8 +108,9 @@ def _same(one: Path, other: Path) -> bool:
 def hand_over(path: Path) -> None:
     """Give what root has made to whoever has its folder: a service's user must be able to read and to replace it."""
     if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+        with contextlib.suppress(OSError):  # a file system without owners
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def models_folder(environment: Mapping[str, str] = os.environ) -> Path:

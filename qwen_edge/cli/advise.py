@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from qwen_edge.bench.client import servers_at
@@ -20,7 +19,7 @@ from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.asking import ask_device, url_option
 from qwen_edge.cli.flags import MOST_TIMES
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean, plain
+from qwen_edge.cli.showing import clean, plain, terminal
 from qwen_edge.device.board import PowerMode
 from qwen_edge.device.cpu import cpu_name
 from qwen_edge.errors import UserError
@@ -66,7 +65,7 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     if as_json:
         click.echo(to_json([msgspec.to_builtins(one) for one in modes]))
         return
-    Console().print(_table(modes, now))
+    terminal().print(_table(modes, now))
     for line in advice(modes, PowerMode(_ROOT).modes):
         click.echo(clean(line))
     click.echo(clean(f"What was measured is kept in {kept.file}."))

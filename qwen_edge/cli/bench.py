@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from qwen_edge.bench import article
 from qwen_edge.bench.measure import Patience, measure
@@ -19,7 +18,7 @@ from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean
+from qwen_edge.cli.showing import clean, terminal
 from qwen_edge.config import MOST_SECONDS
 
 _T = TypeVar("_T")
@@ -108,7 +107,7 @@ def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path |
     if as_json:
         click.echo(to_json(results.as_json()))
     else:
-        Console().print(article.article_table(results) if as_article else results.table())
+        terminal().print(article.article_table(results) if as_article else results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
 

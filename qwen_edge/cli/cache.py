@@ -6,13 +6,12 @@ import time
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain
+from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config import MOST_PIN_HOURS
 
 _COUNTS = ("tokens", "cached", "copied", "written")
@@ -78,4 +77,4 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
         table.add_row(plain(one["key"]), *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, plain(one["ends"]))
-    Console().print(table if kept else "Nothing is remembered.")
+    terminal().print(table if kept else "Nothing is remembered.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_edge.paths import Place
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 _SHOWN = {"\n", "\t"}
@@ -24,9 +25,16 @@ def clean(text: str) -> str:
     return "".join(_written(one) if _is_hidden(one) else one for one in text)
 
 
+def terminal(*, stderr: bool = False) -> Console:
+    """Where tables go: what stands in them is no markup, even an address such as http://[fe80::1]."""
+    from rich.console import Console  # the daemon starts without it
+
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
 def plain(text: object) -> Text:
     """For rich: one line, no markup in it, and no control characters."""
-    from rich.text import Text  # the daemon starts without it
+    from rich.text import Text
 
     return Text(clean(str(text)).replace("\n", "\\n").replace("\t", "\\t"))
 

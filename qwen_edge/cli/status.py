@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +19,7 @@ from rich.text import Text
 from qwen_edge.cli.asking import ask_device, url_option
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean, plain
+from qwen_edge.cli.showing import clean, plain, terminal
 from qwen_edge.config import MOST_SECONDS
 from qwen_edge.device.telemetry import Telemetry
 from qwen_edge.device.trace import record
@@ -53,9 +53,9 @@ def command(url: str, once: bool, as_json: bool, every: float, file: Path | None
     elif file:
         _record(url, every, file)
     elif once or not sys.stdout.isatty():
-        Console().print(picture(ask_device(url)))
+        terminal().print(picture(ask_device(url)))
     else:
-        with Live(picture(ask_device(url)), auto_refresh=False) as live:
+        with Live(picture(ask_device(url)), console=terminal(), auto_refresh=False) as live:
             while True:
                 time.sleep(every)
                 live.update(picture(ask_device(url)), refresh=True)

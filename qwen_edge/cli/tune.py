@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean, other_program
+from qwen_edge.cli.showing import clean, other_program, terminal
 from qwen_edge.config import load_config
 from qwen_edge.daemon import load_message
 from qwen_edge.paths import find_model, find_place
@@ -47,7 +46,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     load = load_message(config.engine, path)
     effort = Effort.brief() if brief else Effort()
     tries: list[Try] = []
-    console = Console(stderr=as_json, markup=False, highlight=False)
+    console = terminal(stderr=as_json)
     click.echo(clean(f"Measuring for {place.words(path)}"), err=as_json)
     if other := other_program(place):
         click.echo(

@@ -105,7 +105,7 @@ def test_the_list_of_verbs_is_whole_sentences_that_fit_a_terminal(capsys):
     main("--help")
     main("cache", "--help")
     out = capsys.readouterr().out
-    assert "..." not in out
+    assert not [line for line in out.splitlines() if line.endswith("...") and not line.startswith("Usage")]
     assert max(map(len, out.splitlines())) <= 80
 
 

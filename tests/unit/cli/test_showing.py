@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from qwen_edge.bench.article import article_table
+from qwen_edge.bench.report import Results
 from qwen_edge.cli import advise, asking, cache, doctor, main, status
-from qwen_edge.cli.showing import as_json, clean, other_program, plain
+from qwen_edge.cli.showing import as_json, clean, other_program, plain, terminal
 from qwen_edge.paths import Place
 from tests.unit.cli.devices import device
 
@@ -73,6 +75,18 @@ def test_a_device_is_shown_as_it_is(monkeypatch, capsys):
     main("status", "--url", "http://127.0.0.1:9", "--json")
     assert not obeyed(out := capsys.readouterr().out)
     assert json.loads(out) == nasty
+
+
+@pytest.mark.parametrize("table", [Results.table, article_table])
+def test_an_address_in_brackets_is_no_markup(table, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    results = Results(["http://[fe80::1]:8080", "http://[b]:1/:smile:"])
+    for server in results.servers:
+        results.add("relativity", server, {"tokens/s": 1.0})
+    terminal().print(table(results))
+    out = capsys.readouterr().out
+    for server in results.servers:
+        assert server in out
 
 
 def test_power_modes_are_shown_as_they_are():
