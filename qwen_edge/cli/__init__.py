@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from qwen_edge.cli.showing import clean
 from qwen_edge.errors import UserError
+from qwen_edge.plain import clean
 
 _VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "tune")
 

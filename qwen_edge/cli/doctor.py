@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from qwen_edge.cli.showing import clean, other_program
+from qwen_edge.cli.showing import other_program
 from qwen_edge.config import Config, load_config
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
@@ -29,6 +29,7 @@ from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
 from qwen_edge.messages import Tuning
 from qwen_edge.paths import Place, find_model, find_place
+from qwen_edge.plain import clean
 from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.sensing import find_source
 from qwen_edge.tuning import recall

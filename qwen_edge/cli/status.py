@@ -19,11 +19,12 @@ from rich.text import Text
 from qwen_edge.cli.asking import ask_device, url_option
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean, plain, terminal
+from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config import MOST_SECONDS
 from qwen_edge.device.telemetry import Telemetry
 from qwen_edge.device.trace import record
 from qwen_edge.errors import UserError
+from qwen_edge.plain import clean
 
 Json = Mapping[str, Any]
 

@@ -10,10 +10,11 @@ import msgspec
 from rich.table import Table
 
 from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import clean, other_program, terminal
+from qwen_edge.cli.showing import other_program, terminal
 from qwen_edge.config import load_config
 from qwen_edge.daemon import load_message
 from qwen_edge.paths import find_model, find_place
+from qwen_edge.plain import clean
 from qwen_edge.tuning import keep
 
 if TYPE_CHECKING:

@@ -16,8 +16,10 @@ from rich.console import Console
 from qwen_edge.bench.article import article_table
 from qwen_edge.bench.report import Results
 from qwen_edge.cli import advise, asking, cache, doctor, main, status
-from qwen_edge.cli.showing import as_json, clean, other_program, plain, terminal
+from qwen_edge.cli.showing import as_json, other_program, plain, terminal
+from qwen_edge.convert.progress import Progress
 from qwen_edge.paths import Place
+from qwen_edge.plain import clean
 from tests.unit.cli.devices import device
 
 NASTY = "[red]x[/red][/]\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202edlo\\[b]\r:smile:"
@@ -87,6 +89,15 @@ def test_an_address_in_brackets_is_no_markup(table, capsys, monkeypatch):
     out = capsys.readouterr().out
     for server in results.servers:
         assert server in out
+
+
+def test_a_conversion_tells_names_as_they_are():
+    console = Console(file=io.StringIO(), width=2000)
+    Progress(console).say(f"{NASTY}: done")
+    out = console.file.getvalue()
+    assert not obeyed(out)
+    assert out.startswith("[red]x[/red][/]")
+    assert out.endswith(":smile:: done\n")
 
 
 def test_power_modes_are_shown_as_they_are():
