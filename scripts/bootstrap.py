@@ -49,8 +49,7 @@ def main() -> None:
     linked = ROOT in (venv.parent.resolve() / venv.name).parents
     if os.geteuid() == 0:
         os.umask(0o022)  # a service runs what root installs, and root's umask may keep everything to itself
-    if not linked:
-        _check_place(venv)
+    _check_place(venv)
     _check_writable(venv)
     stamp, described = venv / ".qwen-edge", _described(linked)
     version = None if _strays(venv) else _version(venv / "bin" / "python")
@@ -80,8 +79,8 @@ def _asked() -> tuple[Path, set[str]]:
 
 def _check_place(venv: Path) -> None:
     """The service's environment must be where the service can see it, and so must the Python that runs it."""
-    unit = (ROOT / "systemd" / "qwen-edge.service").read_text()
-    if f"ExecStart={venv}/bin/" not in unit:
+    unit = ROOT / "systemd" / "qwen-edge.service"
+    if not unit.is_file() or f"ExecStart={venv}/bin/" not in unit.read_text():
         return
     if home := _home(Path(sys.executable).resolve()):
         _give_up(
