@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from qwen_edge.config import load_config
-from qwen_edge.errors import NotNowError, UserError
+from qwen_edge.errors import ConfigError, NotNowError, UserError
 from qwen_edge.paths import find_place
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -35,7 +35,10 @@ def service_address(root: Path = Path("/")) -> str:
 
     Raises ConfigError for settings that the service could not start with either."""
     place = find_place(None, root=root)
-    server = load_config(place.settings).server if place.service and place.settings else None
+    try:
+        server = load_config(place.settings).server if place.service and place.settings else None
+    except ConfigError as error:
+        raise ConfigError(f"{error} Mend that, or say where the daemon is with --url.") from None
     if server is None or not server.port:  # 0: any free port, which only its log names
         return DEFAULT
     host = _EVERYWHERE.get(server.host, server.host)

@@ -25,8 +25,6 @@ from tests.shared.conftest import SHARED
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
 from tests.unit.convert.hub_server import HubServer
 
-pytestmark = pytest.mark.readme
-
 ROOT = README.parent
 OPT = "/opt/qwen-edge/.venv"
 MANAGER = SHARED / "tools" / "systemd_user" / "user_manager.sh"
@@ -119,6 +117,9 @@ def _look(root: FreshRoot, block: Block) -> None:
         owners = root.sh("stat -c '%u %a' /var/lib/qwen-edge /var/lib/qwen-edge/tuning.json", root=True).splitlines()
         assert [line.split()[0] for line in owners] == ["65534", "65534"], "the service's, as its folder is"
         assert not (root.folder / "root/.local/state/qwen-edge").exists()
+        refused = root.start(f"{OPT}/bin/qwen-edge tune")
+        assert f"It is the service's: sudo {OPT}/bin/qwen-edge tune." in refused.communicate()[0]
+        assert refused.returncode == 2
     if "rm -rf" in block.text:
         for gone in ("opt/qwen-edge", "etc/qwen-edge", "var/lib/qwen-edge", "etc/systemd/system/qwen-edge.service"):
             assert not (root.folder / gone).exists()

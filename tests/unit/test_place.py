@@ -164,5 +164,5 @@ def test_a_daemon_is_asked_where_the_service_listens(tmp_path, monkeypatch, sett
 
 
 def test_settings_that_the_service_could_not_start_with_are_told(tmp_path):
-    with pytest.raises(ConfigError, match="engin: there is no such setting"):
+    with pytest.raises(ConfigError, match=r"engin: there is no such setting.*with --url\."):
         service_address(install(tmp_path, settings="engin: {}"))
