@@ -74,7 +74,7 @@ def _asked() -> tuple[Path, set[str]]:
     parser.add_argument("venv", metavar="VENV", help="its folder: inside this checkout a link to it, elsewhere a copy")
     parser.add_argument("extras", metavar="EXTRA", nargs="*", help="further parts: dev, jetson, nvidia, train")
     asked = parser.parse_args()
-    return Path.cwd() / asked.venv, set(asked.extras)
+    return Path(os.path.normpath(Path.cwd() / asked.venv)), set(asked.extras)
 
 
 def _check_place(venv: Path) -> None:
