@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 
-.PHONY: help demo test unit lint types check format clean
+.PHONY: help demo test readme unit lint types check format clean
 
 help:
 	@echo "make demo    install, convert the demo model, serve it, ask it three things"
 	@echo "make test    everything that tests need, and the tests"
+	@echo "make readme  the README's commands on a bare Debian (minutes; needs root and debootstrap)"
 	@echo "make unit    the tests that need no model (seconds)"
 	@echo "make lint    ruff;  make types  mypy --strict;  make check  all of it"
 	@echo "make format  let ruff rewrite the code;  make clean  forget what was made"
@@ -21,9 +22,13 @@ test:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
 	$(RUN) -m pytest
 
+readme:
+	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
+	$(RUN) -m pytest -m readme -s
+
 unit:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
-	$(RUN) -m pytest -m "not model and not shared"
+	$(RUN) -m pytest -m "not model and not shared and not readme"
 
 lint:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev

@@ -19,11 +19,13 @@ from qwen_edge.complaints import split_complaint
 from qwen_edge.errors import ConfigError
 from qwen_edge.messages import Attention, KvType
 
+MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
+MOST_SECONDS = 1_000_000  # for every time in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from qwen_edge.paths import state_folder
+from qwen_edge.paths import hand_over, state_folder
 
 log = logging.getLogger(__name__)
 
@@ -24,28 +24,29 @@ class Figures(Generic[_Value]):
     """Of one file. Several processes may use it; the last to write wins."""
 
     def __init__(self, name: str, kind: type[_Value], folder: Path | None = None) -> None:
-        self._file = (folder or state_folder()) / name
+        self.file = (folder or state_folder()) / name
         self._kind = kind
 
     def read(self) -> dict[str, _Value]:
         """All of it."""
         try:
-            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
+            return msgspec.json.decode(self.file.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
-            log.warning("%s cannot be read and is left out: %s", self._file, error)
+            log.warning("%s cannot be read and is left out: %s", self.file, error)
             return {}
 
     def keep(self, name: str, value: _Value) -> None:
         """In place of what had this name. Where nothing can be written, the log says so."""
         known = self.read() | {name: value}
-        draft = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
+        draft = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1))
-            draft.replace(self._file)
+            hand_over(draft)
+            draft.replace(self.file)
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink()
-            log.warning("what was measured cannot be kept in %s: %s", self._file, error.strerror or error)
+            log.warning("what was measured cannot be kept in %s: %s", self.file, error.strerror or error)

@@ -41,7 +41,7 @@ def read_keys(config: Config) -> Keys:
     if not keys and config.server.host not in LOOPBACK:
         raise ConfigError(
             f"server.host is {config.server.host}, which others can reach, and there is no key. "
-            "Set server.api_keys_file, or keep server.host at 127.0.0.1."
+            "Set server.api_keys_file, or keep server.host (--host) at 127.0.0.1."
         )
     return keys
 

@@ -1,14 +1,116 @@
-"""Where things are kept when nobody says otherwise."""
+"""Where things are kept when nobody says otherwise, by a service and by a daemon that a person runs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.errors import NotNowError, UserError
 
 DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
+
+_SETTINGS = "etc/qwen-edge/qwen-edge.yaml"
+_STATE = "var/lib/qwen-edge"
+_UNITS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system")
+_PROGRAM = re.compile(r"^ExecStart=[-@:+!]*(?P<program>/\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one daemon finds its settings (None: no file, all are defaults), what it has found out, and its models.
+
+    `service`: it is the service of this machine, which runs `program` (None if its unit does not say)."""
+
+    settings: Path | None
+    state: Path
+    models: Path
+    service: bool = False
+    program: Path | None = None
+
+    def words(self, model: Path | None = None) -> str:
+        """One line: whose it is, and where; with the model, if it is told."""
+        whose = "the service" if self.service else "a daemon that you run yourself"
+        settings = f"settings {self.settings}" if self.settings else "default settings"
+        return f"{whose}: {settings}, state folder {self.state}" + (f", model {model}" if model else "")
+
+    def check(self, verb: str, *, writing: bool = False) -> None:
+        """Raises UserError if this process may not read the state folder, or not write to it: later is too late."""
+        try:
+            next(self.state.iterdir(), None)
+        except PermissionError:
+            raise UserError(f"You may not read {self.state}. {self._instead(verb)}") from None
+        except OSError:
+            pass  # not there yet, or told by whoever needs it
+        there = next((path for path in (self.state, *self.state.parents) if _there(path)), Path("/"))
+        if writing and not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"You may not write to {self.state}. {self._instead(verb)}")
+
+    def _instead(self, verb: str) -> str:
+        if not self.service:
+            return f"Make it yours, or choose another with XDG_STATE_HOME: ls -ld {self.state}"
+        return (
+            f"It is the service's: sudo {self.program or 'qwen-edge'} {verb}. "
+            "For a daemon that you run yourself, give its settings with -c."
+        )
+
+
+def find_place(file: Path | None, environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Place:
+    """Where the daemon keeps its things that a person means who has named these settings, or none.
+
+    The service of this machine, if there is one and no other settings are named; else the daemon that this person runs.
+    Inside a service the environment says where, as for the daemon itself.
+    """
+    settings, unit = root / _SETTINGS, _unit(root)
+    inside = environment.get("STATE_DIRECTORY") or environment.get("CONFIGURATION_DIRECTORY")
+    installed = unit is not None or (_there(settings) and _there(root / _STATE))
+    if inside or not installed or not (file is None or _same(file, settings)):
+        own = Path(environment.get("CONFIGURATION_DIRECTORY", "/nonexistent")) / "qwen-edge.yaml"
+        settings_file = file or (own if own.is_file() else None)
+        return Place(settings_file, state_folder(environment), models_folder(environment))
+    state = root / _STATE
+    models = models_folder({"STATE_DIRECTORY": str(state), "QWEN_EDGE_MODELS": environment.get("QWEN_EDGE_MODELS", "")})
+    named = _PROGRAM.search(unit or "")
+    return Place(settings if _there(settings) else None, state, models, True, Path(named["program"]) if named else None)
+
+
+def _unit(root: Path) -> str | None:
+    """The text of the service's unit, None if it is not installed."""
+    for folder in _UNITS:
+        try:
+            return (root / folder / "qwen-edge.service").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+    return None
+
+
+def _there(path: Path) -> bool:
+    """A link of the service's leads to where only root may look (DynamicUser=): that it is there is enough."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def hand_over(path: Path) -> None:
+    """Give what root has made to whoever has its folder: a service's user must be able to read and to replace it."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # a file system without owners
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -53,7 +155,7 @@ def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     except OSError as error:
         raise NotNowError(f"Cannot look for a model: {error}.") from None
     if not found:
-        raise NotNowError(f"There is no model in {folder}. Make one: qwen-edge convert")
+        raise NotNowError(f"There is no model in {folder}. Make one: qwen-edge convert -o {folder / DEFAULT_MODEL}")
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UserError(f"{folder} holds several models ({names}): say which with --model.")

@@ -3,30 +3,40 @@
 
 usage: bootstrap.py VENV [EXTRA ...]
 
+An environment inside this checkout is for working on it and links to the sources. One anywhere else, such as the
+service's in /opt, gets a copy: the checkout may move, change or lie where a service cannot see it. By sudo, pip builds
+as the person who typed it, with that person's cache, so that llama.cpp is not compiled twice; root only unpacks.
+
 Only the standard library is used. llama.cpp is built from source, some minutes on two cores: a line shows how far it
 is. What is missing (Python, venv, compiler) is named with the command that installs it. With an NVIDIA GPU and nvcc
-the build is for CUDA. Run again, it does nothing if the environment is up to date.
+the build is for CUDA. Run again, it does nothing if the environment is up to date, and else brings it up to date.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 _OLDEST = (3, 10)
 _OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMPILED = re.compile(r"\[(\d+)/(\d+)\]")
+_SOURCES = ("qwen_edge", "docs", "setup.cfg", "pyproject.toml", "README.md", "README.zh.md", "CHANGELOG.md", "LICENSE")
+_HOMES = (Path("/home"), Path("/root"), Path("/run/user"))  # what ProtectHome= hides from a service
+_INTERPRETER = re.compile(r"""^(?:#!|'{3}exec' )"?(/.*?/bin)/python[^/]*$""", re.MULTILINE)
 
 
 def main() -> None:
@@ -35,24 +45,101 @@ def main() -> None:
             f"Python {sys.version.split()[0]} is too old: 3.10 or later is needed (JetPack 6, Ubuntu 22.04). "
             "If there is a newer one, name it: make PYTHON=python3.12 ..."
         )
-    venv, extras = Path(sys.argv[1]), set(sys.argv[2:])
-    stamp, described = venv / ".qwen-edge", _described()
-    version = _version(venv / "bin" / "python")
+    venv, extras = _asked()
+    linked = ROOT in (venv.parent.resolve() / venv.name).parents
+    if os.geteuid() == 0:
+        os.umask(0o022)  # a service runs what root installs, and root's umask may keep everything to itself
+    _check_place(venv)
+    _check_writable(venv)
+    stamp, described = venv / ".qwen-edge", _described(linked)
+    version = None if _strays(venv) else _version(venv / "bin" / "python")
     installed = _installed(stamp, described)
     if version == _OURS and installed is not None and extras <= installed:
+        if not linked:
+            print(f"{venv} is up to date")
         return
+    if not linked:
+        extras |= _noted(stamp)  # an update of the service leaves nothing out that it had
     python = _make_venv(venv, version)
     installed = _installed(stamp, described)  # nothing, if the environment was made anew
     if not _has(python, "llama_cpp"):
         _check_compiler()
     stamp.unlink(missing_ok=True)  # half an installation is none
-    _install(python, sorted(extras))
+    (_link if linked else _copy)(python, sorted(extras))
     stamp.write_text(json.dumps({"described": described, "extras": sorted(extras | (installed or set()))}) + "\n")
 
 
-def _described() -> str:
-    """Changes when what is to be installed changes."""
-    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("setup.cfg", "pyproject.toml"))).hexdigest()
+def _asked() -> tuple[Path, set[str]]:
+    parser = argparse.ArgumentParser(description="Make a virtual environment with qwen-edge in it.")
+    parser.add_argument("venv", metavar="VENV", help="its folder: inside this checkout a link to it, elsewhere a copy")
+    parser.add_argument("extras", metavar="EXTRA", nargs="*", help="further parts: dev, jetson, nvidia, train")
+    asked = parser.parse_args()
+    return Path(os.path.normpath(Path.cwd() / asked.venv)), set(asked.extras)
+
+
+def _check_place(venv: Path) -> None:
+    """The service's environment must be where the service can see it, and so must the Python that runs it."""
+    unit = ROOT / "systemd" / "qwen-edge.service"
+    if not unit.is_file() or f"ExecStart={venv}/bin/" not in unit.read_text():
+        return
+    if home := _home(Path(sys.executable).resolve()):
+        _give_up(
+            f"{Path(sys.executable).resolve()} lies in {home}, where the service cannot see it. Take the system's "
+            f"Python: sudo /usr/bin/python3 {sys.argv[0]} {venv}"
+        )
+    for folder in reversed(venv.parents):
+        if folder.is_dir() and not folder.stat().st_mode & 0o001:
+            _give_up(f"{folder} is closed to others, so to the service, too. Open it: sudo chmod a+rx {folder}")
+
+
+def _home(path: Path) -> Path | None:
+    """The folder of homes that `path` lies in, if it does."""
+    return next((home for home in _HOMES if home in path.parents), None)
+
+
+def _check_writable(venv: Path) -> None:
+    there = next(path for path in (venv, *venv.parents) if path.exists())
+    stamp = venv / ".qwen-edge"
+    for path in filter(Path.exists, (there, stamp)):
+        if not os.access(path, os.W_OK):
+            _give_up(
+                f"You may not write to {path}, which belongs to {_owner(path)}. "
+                f"Name another folder, or make it yours: sudo chown -R $(id -un) {there}"
+            )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return f"user {path.stat().st_uid}"
+
+
+def _strays(venv: Path) -> bool:
+    """Whether its programs name the interpreter of another place: it was copied or moved, and would run that one."""
+    try:
+        head = (venv / "bin" / "pip").read_text(errors="replace")[:1000]
+    except OSError:
+        return False
+    named = _INTERPRETER.search(head)
+    try:
+        return named is not None and not Path(named[1]).samefile(venv / "bin")
+    except OSError:
+        return True
+
+
+def _described(linked: bool) -> str:
+    """Changes when what is to be installed changes: what is linked to changes by itself."""
+    names = ("setup.cfg", "pyproject.toml") if linked else _SOURCES
+    files = sorted(file for name in names for file in _files(ROOT / name))
+    parts = (str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() for file in files)
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    return [path] if path.is_file() else []
 
 
 def _installed(stamp: Path, described: str) -> set[str] | None:
@@ -62,6 +149,14 @@ def _installed(stamp: Path, described: str) -> set[str] | None:
         return set(noted["extras"]) if noted["described"] == described else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _noted(stamp: Path) -> set[str]:
+    """The extras that were installed by any description."""
+    try:
+        return set(json.loads(stamp.read_text())["extras"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def _version(python: Path) -> str | None:
@@ -86,11 +181,18 @@ def _make_venv(venv: Path, version: str | None) -> Path:
         _give_up(f"Python's venv is missing. Install it: sudo apt install python{_OURS}-venv")
     if (venv / "pyvenv.cfg").is_file():
         why = {None: "the Python it was made with is gone", _OURS: "it has no pip"}
-        print(f"{venv} cannot be used: {why.get(version, f'it was made with Python {version}')}", flush=True)
+        told = (
+            "it was copied from another place"
+            if _strays(venv)
+            else why.get(version, f"it was made with Python {version}")
+        )
+        print(f"{venv} cannot be used: {told}", flush=True)
     elif venv.is_dir() and any(venv.iterdir()):
         _give_up(f"{venv} holds other things than a virtual environment. Name another folder.")
     print(f"making {venv} with Python {sys.version.split()[0]}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=False)
+    if made is not None and made.returncode:
+        _give_up(f"{venv} could not be made: Python's complaint is above.")
     return python
 
 
@@ -121,14 +223,68 @@ def _compile(compiler: str, *flags: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, input=program, capture_output=True, check=False)
 
 
-def _install(python: Path, extras: list[str]) -> None:
-    """pip, with one line that moves instead of its log; the log is shown if it fails."""
-    target = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
-    command = [str(python), "-m", "pip", "install", "--verbose", "--disable-pip-version-check", "--editable", target]
+def _link(python: Path, extras: list[str]) -> None:
+    """Install this checkout as it is: what is changed in it is changed for this environment."""
     print("installing qwen-edge; llama.cpp is compiled the first time, which takes minutes", flush=True)
+    _pip(python, "install", "--editable", _target(ROOT, extras), flags=_build_flags())
+
+
+def _copy(python: Path, extras: list[str]) -> None:
+    """Build wheels from a clean copy of the sources, so that the checkout is left as it is, and unpack them all."""
+    print("installing qwen-edge; llama.cpp is compiled unless pip's cache has it, which takes minutes", flush=True)
+    with tempfile.TemporaryDirectory(prefix="qwen-edge-") as name:
+        source, wheels = Path(name) / "source", Path(name) / "wheels"
+        wheels.mkdir()
+        for file in (file for part in _SOURCES for file in _files(ROOT / part)):
+            copied = source / file.relative_to(ROOT)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
+        person = _person(python)
+        if person:
+            for path in (Path(name), *Path(name).rglob("*")):
+                os.chown(path, person.pw_uid, person.pw_gid)
+        _pip(python, "wheel", "--wheel-dir", str(wheels), _target(source, extras), person=person, flags=_build_flags())
+        built = [str(wheel) for wheel in sorted(wheels.glob("*.whl"))]
+        _pip(python, "install", "--no-index", "--no-deps", "--force-reinstall", *built)
+
+
+def _target(source: Path, extras: list[str]) -> str:
+    return f"{source}[{','.join(extras)}]" if extras else str(source)
+
+
+def _person(python: Path) -> pwd.struct_passwd | None:
+    """Who typed sudo, if it was somebody who can run this Python: builds are theirs, in the cache that is theirs."""
+    try:
+        person = pwd.getpwnam(os.environ["SUDO_USER"])
+    except KeyError:
+        return None
+    if os.geteuid() != 0 or person.pw_uid == 0:
+        return None
+    try:
+        runs = subprocess.run([python, "-c", ""], check=False, cwd="/", **_as(person))
+    except OSError:
+        return None
+    return person if runs.returncode == 0 else None
+
+
+def _as(person: pwd.struct_passwd) -> dict[str, Any]:
+    """For a process that is to be this person's."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SUDO_", "XDG_"))}
+    environment |= {"HOME": person.pw_dir, "USER": person.pw_name, "LOGNAME": person.pw_name}
+    groups = os.getgrouplist(person.pw_name, person.pw_gid)
+    return {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": groups, "env": environment}
+
+
+def _pip(
+    python: Path, *arguments: str, person: pwd.struct_passwd | None = None, flags: Mapping[str, str] | None = None
+) -> None:
+    """pip, with one line that moves instead of its log; the log is shown if it fails."""
+    command = [str(python), "-m", "pip", arguments[0], "--verbose", "--disable-pip-version-check", *arguments[1:]]
+    options = _as(person) if person else {"env": dict(os.environ)}
+    options["env"].update(flags or {})
     log: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=_environment()
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
     ) as pip:
         assert pip.stdout
         progress = _Progress()
@@ -141,15 +297,14 @@ def _install(python: Path, extras: list[str]) -> None:
         _give_up("Installing failed; the last lines of pip's log are above.")
 
 
-def _environment() -> Mapping[str, str]:
-    """Build flags for this machine, unless the user has set some."""
-    environment = dict(os.environ)
-    for name in ("CFLAGS", "CXXFLAGS"):
-        environment[name] = f"{environment.get(name, '')} {_without_amx()}".strip()
-    if "CMAKE_ARGS" in environment:
+def _build_flags() -> Mapping[str, str]:
+    """The environment's variables that build for this machine, beside what the user has set."""
+    environment = {name: f"{os.environ.get(name, '')} {_without_amx()}".strip() for name in ("CFLAGS", "CXXFLAGS")}
+    if "CMAKE_ARGS" in os.environ:
         return environment
     flags = ["-DLLAVA_BUILD=OFF"]  # the multimodal part: not used, a third of the compile time
     sys.path.insert(0, str(ROOT))
+    sys.dont_write_bytecode = True  # by sudo it would be root's, in a checkout that is not
     from qwen_edge.device.gpu import find_gpu
 
     gpu = find_gpu()
@@ -199,7 +354,7 @@ class _Progress:
 
     def end(self) -> None:
         seconds = time.monotonic() - self._began
-        print(f"\r{'':79}\rinstalled in {seconds:.0f} s" if self._terminal else f"installed in {seconds:.0f} s")
+        print(f"\r{'':79}\rdone in {seconds:.0f} s" if self._terminal else f"done in {seconds:.0f} s")
 
 
 def _give_up(sentence: str) -> NoReturn:

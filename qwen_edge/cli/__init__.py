@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from qwen_edge.errors import UserError
+from qwen_edge.printable import clean
 
 _VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "tune")
 
@@ -41,12 +43,14 @@ def main(*arguments: Any) -> None:
     except UserError as error:
         sys.exit(_complain(str(error), error.exit_code))
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(clean(shown.getvalue()), err=True, nl=False)  # it repeats what was typed
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_complain("Interrupted.", 130))
 
 
 def _complain(sentence: str, code: int) -> int:
-    click.echo(f"qwen-edge: {sentence}", err=True)
+    click.echo(f"qwen-edge: {clean(sentence)}", err=True)  # it may repeat what a server or a file says
     return code

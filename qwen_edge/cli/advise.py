@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -13,16 +12,19 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from qwen_edge.bench.client import servers_at
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.cli.asking import DEFAULT, ask_device
+from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.flags import MOST_TIMES
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.device.board import PowerMode
 from qwen_edge.device.cpu import cpu_name
 from qwen_edge.errors import UserError
 from qwen_edge.kept import Figures
+from qwen_edge.printable import clean
 
 _FILE = "modes.json"
 _WORK, _TOKENS = "one question", 128  # of its answer
@@ -43,9 +45,11 @@ class Measured(msgspec.Struct, frozen=True):
     at: float
 
 
-@click.command("advise")
-@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address: it runs on this machine.")
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Questions that are asked.")
+@click.command("advise", short_help="Measure and compare the board's power modes.")
+@url_option("The daemon's address: it runs on this machine.")
+@click.option(
+    "--repeat", type=click.IntRange(1, MOST_TIMES), default=3, show_default=True, help="Questions that are asked."
+)
 @click.option("--json", "as_json", is_flag=True, help="Every mode that was measured, as JSON.")
 def command(url: str, repeat: int, as_json: bool) -> None:
     """Measure the power mode this board is in, and compare it with those that were measured before.
@@ -60,11 +64,12 @@ def command(url: str, repeat: int, as_json: bool) -> None:
         one for key, one in (kept.read() | {key_of_now: now}).items() if key.startswith(f"{cpu_name()}; {now.model}; ")
     ]
     if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(one) for one in modes], indent=1))
+        click.echo(to_json([msgspec.to_builtins(one) for one in modes]))
         return
-    Console().print(_table(modes, now))
+    terminal().print(_table(modes, now))
     for line in advice(modes, PowerMode(_ROOT).modes):
-        click.echo(line)
+        click.echo(clean(line))
+    click.echo(clean(f"What was measured is kept in {kept.file}."))
 
 
 async def _measure(url: str, repeat: int) -> Measured:
@@ -132,5 +137,5 @@ def _table(modes: list[Measured], now: Measured) -> Table:
     for one in sorted(modes, key=lambda one: one.first_token):
         joule = "-" if one.tokens_per_joule is None else f"{one.tokens_per_joule:.2f}"
         when = "now" if one == now else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))
-        table.add_row(one.mode, f"{1000 * one.first_token:.0f}", f"{one.tokens_per_second:.1f}", joule, when)
+        table.add_row(plain(one.mode), f"{1000 * one.first_token:.0f}", f"{one.tokens_per_second:.1f}", joule, when)
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
 import signal
 import time
@@ -12,12 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
 from qwen_edge.bench import article
 from qwen_edge.bench.measure import Patience, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
+from qwen_edge.cli.flags import MOST_TIMES, Number
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import terminal
+from qwen_edge.config import MOST_SECONDS
+from qwen_edge.printable import clean
 
 _T = TypeVar("_T")
 
@@ -37,7 +40,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     return split
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure OpenAI-compatible servers, side by side.")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option(
     "--work",
@@ -54,7 +57,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
 )
 @click.option(
     "--repeat",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_TIMES),
     help=f"Times that each server is asked; {_SLOW} are asked once in any case.  "
     f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
 )
@@ -70,12 +73,12 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
 )
 @click.option(
     "--load-seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, MOST_SECONDS, min_open=True),
     help=f"How long a server of --start may load.  [default: {_LOAD_SECONDS:g}]",
 )
 @click.option(
     "--rest",
-    type=click.FloatRange(0),
+    type=Number(0, MOST_SECONDS),
     default=10.0,
     show_default=True,
     help="Seconds of silence before the work, and before memory is measured: servers tidy up when nobody asks.",
@@ -94,7 +97,7 @@ def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path |
         options["work"] or (article.WORK if as_article else _QUICK),
         options["repeat"] or (article.REPEAT if as_article else _REPEAT),
         time.time_ns() if options["seed"] is None else options["seed"],
-        lambda doing: click.echo(doing, err=True),
+        lambda doing: click.echo(clean(doing), err=True),
         start=options["start"],
         patience=Patience(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
     )
@@ -103,9 +106,9 @@ def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path |
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if as_json:
-        click.echo(json.dumps(results.as_json(), ensure_ascii=False, indent=1))
+        click.echo(to_json(results.as_json()))
     else:
-        Console().print(article.article_table(results) if as_article else results.table())
+        terminal().print(article.article_table(results) if as_article else results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
 

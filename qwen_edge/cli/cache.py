@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from qwen_edge.cli.asking import DEFAULT, ask, path_at
+from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
+from qwen_edge.cli.flags import Number
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.config import MOST_PIN_HOURS
+
+_COUNTS = ("tokens", "cached", "copied", "written")
+_FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation
 
 
-@click.group("cache")
-@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address.")
+@click.group("cache", short_help="Show, forget or keep what is remembered.")
+@url_option("The daemon's address.")
 @click.pass_context
 def command(context: click.Context, url: str) -> None:
     """Show what the daemon remembers of conversations, forget some of it, or keep it.
@@ -39,9 +44,11 @@ def remove(url: str, key: str) -> None:
     _show(_ask("DELETE", f"{url}/{key}"))
 
 
-@command.command("pin")
+@command.command("pin", short_help="Keep a conversation, on disk, for some hours.")
 @click.argument("key")
-@click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="For how long; 0 ends it.")
+@click.option(
+    "--hours", type=Number(0, MOST_PIN_HOURS), default=24.0, show_default=True, help="For how long; 0 ends it."
+)
 @click.pass_obj
 def pin(url: str, key: str, hours: float) -> None:
     """Keep a conversation, a system prompt or a manual: it is written to disk, and is the last to go."""
@@ -49,13 +56,16 @@ def pin(url: str, key: str, hours: float) -> None:
 
 
 def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = ask(method, url, body)["data"]
+    found = ask(method, url, body)
+    kept: list[dict[str, Any]] | None = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(kept, list) or not all(isinstance(one, dict) and one.keys() >= _FIELDS for one in kept):
+        raise another_answer(url)
     return kept
 
 
 def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
     if as_json:
-        click.echo(json.dumps(kept, indent=1, ensure_ascii=False))
+        click.echo(to_json(kept))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("key", min_width=10)
@@ -63,8 +73,8 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         table.add_column(title, justify="right", min_width=len(title))
     table.add_column("ends", overflow="ellipsis", no_wrap=True)
     for one in kept:
-        counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]
+        counts = [str(one[name]) for name in _COUNTS]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
-        table.add_row(one["key"], *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, one["ends"].replace("[", r"\["))
-    Console().print(table if kept else "Nothing is remembered.")
+        table.add_row(plain(one["key"]), *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, plain(one["ends"]))
+    terminal().print(table if kept else "Nothing is remembered.")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from qwen_edge.cli.showing import other_program
 from qwen_edge.config import Config, load_config
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
@@ -28,7 +29,9 @@ from qwen_edge.device.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.digest import sha256
 from qwen_edge.errors import UserError
-from qwen_edge.paths import find_model
+from qwen_edge.messages import Tuning
+from qwen_edge.paths import Place, find_model, find_place
+from qwen_edge.printable import clean
 from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.renderer.handle import check_template
 from qwen_edge.sensing import find_source
@@ -54,39 +57,47 @@ class Finding:
     remedy: str = ""
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check this machine and installation.")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
 @click.option("--model", help="The model to look at, if not the configured one.")
 @click.option("--verify", is_flag=True, help="Read the whole model and compare its checksum (seconds to a minute).")
 def command(file: Path | None, model: str | None, verify: bool) -> None:
-    """Check this machine and installation, each line with its remedy. Exit code 1 if something is bad."""
-    config = load_config(file)
+    """Check this machine and installation, each line with its remedy. Exit code 1 if something is bad.
+
+    It looks where the service looks, if there is one and -c names no other settings, else where a daemon looks that you
+    run yourself."""
+    place = find_place(file)
+    place.check("doctor")
+    config = load_config(place.settings)
     worst = "ok"
-    for finding in diagnose(config, model or config.model, verify=verify):
+    for finding in diagnose(config, model or config.model, place, verify=verify):
         mark, colour = _MARKS[finding.mark]
-        remedy = f"\n       -> {finding.remedy}" if finding.remedy else ""
-        click.echo(f"{click.style(mark, fg=colour)}  {finding.what}{remedy}")
+        remedy = f"\n       -> {clean(finding.remedy)}" if finding.remedy else ""
+        click.echo(f"{click.style(mark, fg=colour)}  {clean(finding.what)}{remedy}")
         worst = "bad" if finding.mark == "bad" else worst
     if worst == "bad":
         raise SystemExit(1)
 
 
-def diagnose(config: Config, model: str | None, *, verify: bool) -> Iterator[Finding]:
+def diagnose(config: Config, model: str | None, place: Place, *, verify: bool) -> Iterator[Finding]:
     """Every check, in the order in which its lack would be met."""
     host, port = config.server.host, config.server.port
     running = _answers_as_us(host, port)
+    yield Finding("ok", f"looking at {place.words()}")
+    if other := other_program(place):
+        yield Finding("note", other, f"sudo {place.program} doctor")
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
     yield _compiler()
     yield from _llama(config)
     try:
-        path = find_model(model)
+        path = find_model(model, place.models)
     except UserError as error:
         yield Finding("bad", "no model to serve", str(error))
     else:
         whole = yield from _guarded(lambda: _model(path, verify=verify))
         if whole and (yield from _guarded(lambda: _loading(path))):
             yield from _guarded(lambda: _chat_template(path))
-            yield from _guarded(lambda: _memory(config, path, running=running))
+            yield from _guarded(lambda: _memory(config, path, recall(path, place.state), running=running))
     yield from _device(config)
     yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
 
@@ -168,14 +179,14 @@ def _chat_template(path: Path) -> Iterator[Finding]:
     yield Finding("ok", f"chat template: {check_template(read_template(path))}")
 
 
-def _memory(config: Config, path: Path, *, running: bool) -> Iterator[Finding]:
+def _memory(config: Config, path: Path, tuning: Tuning | None, *, running: bool) -> Iterator[Finding]:
     try:
         from qwen_edge.llama.plan import plan_memory
     except (UserError, OSError, RuntimeError):
         return  # told above
 
     available = available_bytes()
-    plan = plan_memory(load_message(config.engine, path, recall(path)), available)
+    plan = plan_memory(load_message(config.engine, path, tuning), available)
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -12,15 +11,20 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qwen_edge.cli.asking import DEFAULT, ask_device
+from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.flags import Number
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.config import MOST_SECONDS
 from qwen_edge.device.telemetry import Telemetry
 from qwen_edge.device.trace import record
 from qwen_edge.errors import UserError
+from qwen_edge.printable import clean
 
 Json = Mapping[str, Any]
 
@@ -28,11 +32,13 @@ _COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bol
 _BAR = 20  # characters
 
 
-@click.command("status")
-@click.option("--url", default=DEFAULT, show_default=True, help="The daemon's address.")
+@click.command("status", short_help="Show temperatures, watts, speed, energy, cache.")
+@url_option("The daemon's address.")
 @click.option("--once", is_flag=True, help="Show it once.  [default: until Ctrl-C, if this is a terminal]")
 @click.option("--json", "as_json", is_flag=True, help="Once, as the daemon tells it (GET /v1/device).")
-@click.option("--every", type=click.FloatRange(0.2), default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", type=Number(0.2, MOST_SECONDS), default=1.0, show_default=True, help="Seconds between two looks."
+)
 @click.option(
     "--record",
     "file",
@@ -44,13 +50,13 @@ def command(url: str, once: bool, as_json: bool, every: float, file: Path | None
 
     Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
     if as_json:
-        click.echo(json.dumps(ask_device(url), indent=1, ensure_ascii=False))
+        click.echo(to_json(ask_device(url)))
     elif file:
         _record(url, every, file)
     elif once or not sys.stdout.isatty():
-        Console().print(picture(ask_device(url)))
+        terminal().print(picture(ask_device(url)))
     else:
-        with Live(picture(ask_device(url)), auto_refresh=False) as live:
+        with Live(picture(ask_device(url)), console=terminal(), auto_refresh=False) as live:
             while True:
                 time.sleep(every)
                 live.update(picture(ask_device(url)), refresh=True)
@@ -79,14 +85,14 @@ def picture(device: Json) -> RenderableType:
     """What the daemon tells, for a terminal."""
     governor = device["governor"]
     head = Text.assemble(
-        (f"{governor['level']}  ", _COLOURS.get(governor["level"], "")),
-        f"{device['model']}  engine {device['engine']}  {device['pending']} pending",
+        (f"{clean(governor['level'])}  ", _COLOURS.get(governor["level"], "")),
+        clean(f"{device['model']}  engine {device['engine']}  {device['pending']} pending"),
     )
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
     for name, words in _rows(device):
-        table.add_row(name, Text(words) if isinstance(words, str) else words)  # what others say is no markup
+        table.add_row(name, plain(words) if isinstance(words, str) else words)
     return Group(head, table)
 
 
@@ -140,8 +146,8 @@ def _sensors(sample: Json, governor: Json) -> list[tuple[str, RenderableType]]:
     level = [f"battery {battery['level']:.0%}{', in use' if battery['discharging'] else ''}"] if battery else []
     if fan or mode or level:
         rows.append(("board", "  ".join([*mode, *fan, *level])))
-    rows += [("slowed", Text(words, style="red")) for words in sample["throttled"]]
-    rows += [("not read", Text(words, style="red")) for words in sample["missing"]]
+    rows += [("slowed", Text(clean(words), style="red")) for words in sample["throttled"]]
+    rows += [("not read", Text(clean(words), style="red")) for words in sample["missing"]]
     return rows
 
 

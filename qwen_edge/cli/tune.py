@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from qwen_edge.cli.showing import as_json as to_json
+from qwen_edge.cli.showing import other_program, terminal
 from qwen_edge.config import load_config
 from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.daemon import load_message
-from qwen_edge.paths import find_model
+from qwen_edge.paths import find_model, find_place
+from qwen_edge.printable import clean
 from qwen_edge.tuning import keep
 
 if TYPE_CHECKING:
     from qwen_edge.llama.tune import Try
 
 
-@click.command("tune")
+@click.command("tune", short_help="Measure what is quickest here, and keep it.")
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
 @click.option("--model", help="The model to measure with, if not the configured one.")
 @click.option(
@@ -31,27 +32,36 @@ if TYPE_CHECKING:
 def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
     """Measure threads, flash attention and batch on this device, at several depths, and keep the best.
 
-    What the settings file gives is not tried. The daemon takes the result at its next start; stop it while you measure.
+    It is kept for the service where there is one and -c names no other settings, else for a daemon that you run
+    yourself. What the settings file gives is not tried. The daemon takes the result at its next start; stop it while
+    you measure.
     """
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
     from qwen_edge.llama.settle import settle
     from qwen_edge.llama.tune import Effort, tune
 
-    config = load_config(file)
-    path = find_model(model or config.model)
+    place = find_place(file)
+    place.check("tune", writing=True)
+    config = load_config(place.settings)
+    path = find_model(model or config.model, place.models)
     ordinary_ends(path)  # a damaged file ends a process of its own, not this one
     load = load_message(config.engine, path)
     effort = Effort.brief() if brief else Effort()
     tries: list[Try] = []
-    console = Console(stderr=as_json)
+    console = terminal(stderr=as_json)
+    click.echo(clean(f"Measuring for {place.words(path)}"), err=as_json)
+    if other := other_program(place):
+        click.echo(
+            clean(f"{other} Its llama.cpp may be another build, for which this measurement does not count."), err=True
+        )
     send_log_to(lambda _level, _text: None)
     with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
         found = tune(weights, load, effort, tries.append)
         best = settle(weights, msgspec.structs.replace(load, tuning=found))
-    keep(path, found)
+    keep(path, found, place.state)
     if as_json:
-        click.echo(json.dumps([msgspec.to_builtins(one) for one in tries], indent=1))
+        click.echo(to_json([msgspec.to_builtins(one) for one in tries]))
     else:
         console.print(_table(tries))
     attention = {"off": "plain", "small": "flash, then plain"}.get(best.flash_attention, "flash")

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as RichProgress
 
+from qwen_edge.printable import clean
+
 LINE_EVERY = 10.0  # seconds between plain lines of one stage
 
 
@@ -28,7 +30,7 @@ class Progress:
         return self._console.is_terminal
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(clean(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -7,19 +7,18 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from qwen_edge.config import MOST_PIN_HOURS
 from qwen_edge.errors import RequestError
 from qwen_edge.messages import Kept
 from qwen_edge.printable import printable
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.state import STATE
 
-_MOST_HOURS = 24 * 366
-
 
 class _Pin(msgspec.Struct, forbid_unknown_fields=True):
     """For how long; 0 ends a pin."""
 
-    hours: Annotated[float, msgspec.Meta(ge=0, le=_MOST_HOURS)] = 24.0
+    hours: Annotated[float, msgspec.Meta(ge=0, le=MOST_PIN_HOURS)] = 24.0
 
 
 async def list_kept(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.daemon import load_message
 from qwen_edge.device import gpu
 from qwen_edge.llama.plan import plan_memory
+from qwen_edge.paths import Place
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model
@@ -184,3 +185,16 @@ def test_a_build_that_is_known_to_crash_is_bad_and_told_with_the_command(tiny_mo
     complaint = line(report, "compiled for AMX")
     assert (code, complaint[:3]) == (1, "BAD")
     assert 'CXXFLAGS="-mno-amx-tile' in report[report.index(complaint) + 1]
+
+
+def test_where_a_service_is_installed_the_doctor_looks_where_it_looks(tiny_model, tmp_path, monkeypatch):
+    place = Place(tmp_path / "qwen-edge.yaml", tmp_path / "state", tiny_model.parent, True, tmp_path / "bin/qwen-edge")
+    place.settings.write_text(f"server: {{port: 0}}\nmodel: {tiny_model}\n")
+    monkeypatch.setattr("qwen_edge.cli.doctor.find_place", lambda file: place)
+    code, report = doctor()
+    assert code == 0
+    assert report[0] == f"ok    looking at the service: settings {place.settings}, state folder {place.state}"
+    assert line(report, "model ").startswith(f"ok    model {tiny_model}: ")
+    other = line(report, "The service runs")
+    assert other == f"note  The service runs {place.program}, and this is the installation in {sys.prefix}."
+    assert report[report.index(other) + 1] == f"       -> sudo {place.program} doctor"

@@ -9,13 +9,14 @@ from msgspec.structs import replace
 
 from qwen_edge.cli.tune import command
 from qwen_edge.device.cpu import usable_cores
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, UserError
 from qwen_edge.llama import settle as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import kv_bytes, settle
 from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
 from qwen_edge.messages import Load, Tuning
+from qwen_edge.paths import Place
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model
@@ -186,3 +187,25 @@ def test_the_command_shows_every_try_and_keeps_the_best(tiny_model, tmp_path, mo
     assert {"tuning", "speeds"} == set(tries[0])
     (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
     assert known["flash_attention"] in [*(one["tuning"]["flash_attention"] for one in tries), "small"]
+
+
+def test_where_a_service_is_installed_it_is_measured_for_and_kept_for_it(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "mine"))
+    state = tmp_path / "state"
+    place = Place(tmp_path / "qwen-edge.yaml", state, tiny_model.parent, True)
+    place.settings.write_text("engine: {threads: 1, context: 512}\n")
+    monkeypatch.setattr("qwen_edge.cli.tune.find_place", lambda file: place)
+    result = CliRunner().invoke(command, ["--brief"], catch_exceptions=False)
+    said = f"Measuring for the service: settings {place.settings}, state folder {state}, model {tiny_model}"
+    assert result.output.splitlines()[0] == said
+    assert "Best: 1 threads" in result.output
+    assert len(json.loads((state / "tuning.json").read_text())) == 1
+    assert not (tmp_path / "mine").exists()
+
+
+def test_who_may_not_keep_the_result_is_told_before_a_minute_is_spent(tiny_model, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    monkeypatch.setattr("os.access", lambda *_: False)  # tests may run as root
+    result = CliRunner().invoke(command, ["--model", str(tiny_model), "--brief"])
+    assert isinstance(result.exception, UserError)
+    assert "You may not write to /proc/nowhere/qwen-edge." in str(result.exception)

@@ -12,13 +12,17 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves `folder` as acme/tiny. `requests` are "METHOD path" with the byte range; `break_after` bytes of a large
+    """Serves `folder` as `name`. `requests` are "METHOD path" with the byte range; `break_after` bytes of a large
     file the connection is cut, once; `status` is answered to everything, if set."""
 
-    def __init__(self, folder: Path, *, token: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, token: str | None = None, name: str = "acme/tiny", commit: str = COMMIT
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.token = token
+        self.name = name
+        self.commit = commit
         self.requests: list[tuple[str, str, str | None]] = []
         self.break_after: int | None = None
         self.status: int | None = None
@@ -46,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self.server.status, b"{}")
         elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._send(401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        elif not path.startswith(("/api/models/acme/tiny", "/acme/tiny/resolve/")):
+        elif not path.startswith((f"/api/models/{self.server.name}", f"/{self.server.name}/resolve/")):
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         elif "/resolve/" in path:
             self._file(path.rpartition("/")[2])
@@ -56,7 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps([self._entry(file) for file in self._files()]).encode())
         else:
             siblings = [{"rfilename": file.name} for file in self._files()]
-            info = {"id": "acme/tiny", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
+            info = {
+                "id": self.server.name,
+                "sha": self.server.commit,
+                "siblings": siblings,
+                "private": False,
+                "tags": [],
+            }
             self._send(200, json.dumps({**info, "downloads": 0, "likes": 0}).encode())
 
     def _files(self) -> list[Path]:
@@ -69,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         file = self.server.folder / name
         data = file.read_bytes()
         begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        headers = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": self.server.commit, "Accept-Ranges": "bytes"}
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
         self._send(206 if begin else 200, data[begin:], headers)

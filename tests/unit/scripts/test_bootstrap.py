@@ -1,6 +1,7 @@
 """The first command a person types names what is missing, and what installs it."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_failing_pip_shows_the_end_of_its_log(bootstrap, capsys, tmp_path):
     pip.write_text("#!/bin/sh\necho 'ERROR: no matching distribution'\nexit 1\n")
     pip.chmod(0o755)
     with pytest.raises(SystemExit):
-        bootstrap._install(pip, [])
+        bootstrap._link(pip, [])
     shown = capsys.readouterr()
     assert "ERROR: no matching distribution" in shown.out
     assert "Installing failed" in shown.err
@@ -88,9 +89,9 @@ def test_a_failing_pip_shows_the_end_of_its_log(bootstrap, capsys, tmp_path):
 
 def test_flags_of_the_user_win(bootstrap, monkeypatch):
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
-    assert bootstrap._environment()["CMAKE_ARGS"] == "-DGGML_CUDA=on"
+    assert "CMAKE_ARGS" not in bootstrap._build_flags()
     monkeypatch.delenv("CMAKE_ARGS")
-    assert "-DLLAVA_BUILD=OFF" in bootstrap._environment()["CMAKE_ARGS"]
+    assert "-DLLAVA_BUILD=OFF" in bootstrap._build_flags()["CMAKE_ARGS"]
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(bootstrap, capsys, monkeypatch):
@@ -113,7 +114,7 @@ OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 def install(bootstrap, monkeypatch, tmp_path):
     """Runs the whole script with a pip that installs everything at once; returns what it was asked to install."""
     asked = []
-    monkeypatch.setattr(bootstrap, "_install", lambda _python, extras: asked.append(extras))
+    monkeypatch.setattr(bootstrap, "_link", lambda _python, extras: asked.append(extras))
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     (tmp_path / "setup.cfg").write_text("a")
     (tmp_path / "pyproject.toml").write_text("a")
@@ -173,7 +174,7 @@ def test_an_installation_that_failed_is_tried_again(install, venv, bootstrap, mo
     venv(OURS)
     install()
     with monkeypatch.context() as broken, pytest.raises(SystemExit):
-        broken.setattr(bootstrap, "_install", lambda *_: bootstrap._give_up("no network"))
+        broken.setattr(bootstrap, "_link", lambda *_: bootstrap._give_up("no network"))
         install("dev")
     assert install() == [[]]
 
@@ -207,6 +208,136 @@ def test_a_folder_with_other_things_in_it_is_not_emptied(install, venv, capsys, 
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "letters.txt").write_text("")
     assert "holds other things than a virtual environment" in gives_up(capsys, install)
+
+
+COPIED = {
+    "pip's usual first line": "#!{}/python3\n",
+    "the form for long paths": "#!/bin/sh\n'''exec' \"{}/python3\" \"$0\" \"$@\"\n' '''\n",
+}
+
+
+@pytest.mark.parametrize("line", COPIED.values(), ids=COPIED)
+@pytest.mark.parametrize("there", [True, False], ids=["the first is still there", "the first is gone"])
+def test_a_copied_environment_is_made_anew_because_its_programs_run_the_first_one(
+    install, venv, tmp_path, capsys, line, there
+):
+    venv(OURS)
+    install("dev")
+    pip, first = tmp_path / "venv" / "bin" / "pip", tmp_path / "home of somebody" / "bin"
+    pip.write_text(line.format(tmp_path / "venv" / "bin"))
+    assert install("dev") == [], "it is where it was made"
+    if there:
+        first.mkdir(parents=True)
+    pip.write_text(line.format(first))
+    assert install() == [[]]
+    assert "venv cannot be used: it was copied from another place\nmaking " in capsys.readouterr().out
+
+
+@pytest.fixture
+def elsewhere(bootstrap, monkeypatch, tmp_path):
+    """Runs the script for an environment outside the checkout; returns pip's commands and what it was given."""
+    checkout, place = tmp_path / "checkout", tmp_path / "opt" / "venv"
+    for name in ("qwen_edge/cli", "docs", "systemd", "build", "qwen_edge/__pycache__"):
+        (checkout / name).mkdir(parents=True)
+    (checkout / "qwen_edge/cli/__init__.py").write_text("one")
+    (checkout / "qwen_edge/py.typed").write_text("")
+    (checkout / "qwen_edge/__pycache__/old.pyc").write_text("")
+    (checkout / "build/left.py").write_text("left behind")
+    (checkout / "setup.cfg").write_text("[metadata]")
+    (checkout / "pyproject.toml").write_text("")
+    (checkout / "systemd/qwen-edge.service").write_text(f"ExecStart={tmp_path}/service/venv/bin/qwen-edge serve\n")
+    monkeypatch.setattr(bootstrap, "ROOT", checkout)
+    asked: list[tuple[str, ...]] = []
+    given: set[str] = set()
+
+    def pip(_python, *arguments, **_options):
+        asked.append(arguments)
+        if arguments[0] == "wheel":
+            source = Path(arguments[-1].partition("[")[0])
+            given.clear()
+            given.update(str(file.relative_to(source)) for file in source.rglob("*") if file.is_file())
+            (Path(arguments[2]) / "qwen_edge-1-py3-none-any.whl").write_text("")
+
+    def make(folder, _version):
+        (folder / "bin").mkdir(parents=True, exist_ok=True)
+        (folder / "bin/python").write_text(f"#!/bin/sh\necho {OURS}\n")
+        (folder / "bin/python").chmod(0o755)
+        return folder / "bin/python"
+
+    monkeypatch.setattr(bootstrap, "_pip", pip)
+    monkeypatch.setattr(bootstrap, "_make_venv", make)
+
+    def run(*extras: str, venv: Path = place):
+        asked.clear()
+        monkeypatch.setattr(sys, "argv", ["bootstrap.py", str(venv), *extras])
+        bootstrap.main()
+        return list(asked), set(given)
+
+    run.checkout = checkout
+    return run
+
+
+def test_an_environment_elsewhere_gets_a_copy_built_from_clean_sources(elsewhere):
+    (built, installed), given = elsewhere()
+    assert built[:2] == ("wheel", "--wheel-dir")
+    assert installed[:4] == ("install", "--no-index", "--no-deps", "--force-reinstall")
+    assert "--editable" not in built + installed
+    assert given == {"qwen_edge/cli/__init__.py", "qwen_edge/py.typed", "setup.cfg", "pyproject.toml"}
+    assert not list(elsewhere.checkout.rglob("*.egg-info")), "the checkout is left as it is"
+
+
+def test_the_same_command_upgrades_a_copy_when_the_sources_have_changed_and_keeps_its_parts(elsewhere, capsys):
+    elsewhere("jetson")
+    assert elsewhere()[0] == []
+    assert "is up to date" in capsys.readouterr().out
+    (elsewhere.checkout / "qwen_edge/cli/__init__.py").write_text("two")
+    (built, _), _ = elsewhere()
+    assert built[-1].endswith("[jetson]")
+
+
+def test_what_root_installs_is_for_others_to_read_whatever_roots_umask(elsewhere, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    before = os.umask(0o077)
+    try:
+        elsewhere()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "opt/venv/bin").stat().st_mode & 0o055 == 0o055
+
+
+def test_a_service_is_not_given_a_python_that_it_cannot_see(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
+    service = tmp_path / "service/venv"
+    monkeypatch.setattr(bootstrap, "_HOMES", (tmp_path / "home",))
+    python = tmp_path / "home/me/.pyenv/bin/python3"
+    python.parent.mkdir(parents=True)
+    python.write_text("")
+    monkeypatch.setattr(sys, "executable", str(python))
+    said = gives_up(capsys, lambda: elsewhere(venv=service))
+    assert f"{python} lies in {tmp_path / 'home'}, where the service cannot see it" in said
+    assert f"sudo /usr/bin/python3 bootstrap.py {service}" in said
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert elsewhere(), "another environment may have it"
+
+
+def test_a_service_is_not_put_into_a_folder_that_is_closed_to_it(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap, "_HOMES", ())
+    (tmp_path / "service").mkdir(mode=0o700)
+    said = gives_up(capsys, lambda: elsewhere(venv=tmp_path / "service/venv"))
+    assert "is closed to others, so to the service, too. Open it: sudo chmod a+rx " in said
+
+
+def test_a_folder_of_somebody_elses_is_told_with_its_owner(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
+    (tmp_path / "opt").mkdir()
+    monkeypatch.setattr(bootstrap.os, "access", lambda path, _mode: Path(path) != tmp_path / "opt")
+    said = gives_up(capsys, elsewhere)
+    assert f"You may not write to {tmp_path / 'opt'}, which belongs to {(tmp_path / 'opt').owner()}" in said
+    assert "sudo chown -R" in said
+
+
+def test_it_says_how_it_is_used(bootstrap, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bootstrap.py"])
+    assert "VENV" in gives_up(capsys, bootstrap.main)
 
 
 def test_it_runs_with_nothing_installed(tmp_path):

@@ -1,0 +1,42 @@
+"""How text that others wrote (models, servers, files, errors) is shown on a terminal: as it is, and as nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_edge.paths import Place
+from qwen_edge.printable import clean, is_hidden
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Where tables go: what stands in them is no markup, even an address such as http://[fe80::1]."""
+    from rich.console import Console  # the daemon starts without it
+
+    return Console(stderr=stderr, markup=False, emoji=False)
+
+
+def plain(text: object) -> Text:
+    """For rich: one line, no markup in it, and no control characters."""
+    from rich.text import Text
+
+    return Text(clean(str(text)).replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def as_json(value: Any) -> str:
+    """For scripts, and for terminals: JSON leaves some control characters as they are."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return "".join(f"\\u{ord(one):04x}" if is_hidden(one) and ord(one) < 0x10000 else one for one in text)
+
+
+def other_program(place: Place) -> str:
+    """A sentence, if the service runs another installation than this one."""
+    if place.program is None or place.program.parent.resolve() == (Path(sys.prefix) / "bin").resolve():
+        return ""
+    return f"The service runs {place.program}, and this is the installation in {sys.prefix}."

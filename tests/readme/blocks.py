@@ -1,0 +1,43 @@
+"""The README's fenced blocks, each with the mark above it that says what a test does with it.
+
+run                         a shell runs it, in the checkout, as a person who may use sudo
+run until the next heading  the same, beside what follows: it serves until it is stopped
+python                      Python runs it
+needs a GPU, output         nobody runs it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+MARKS = ("run", "run until the next heading", "python", "needs a GPU", "output")
+
+_HEADING = re.compile(r"#+ (?P<title>[^\n]*)\n")
+_BLOCK = re.compile(
+    r"(?:<!-- test: (?P<mark>.*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+_PART = re.compile(f"^(?:{_HEADING.pattern}|{_BLOCK.pattern})", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """`line` is that of its first line in the README, `mark` None if it has none."""
+
+    heading: str
+    line: int
+    mark: str | None
+    text: str
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """In the order of the page."""
+    heading = ""
+    for part in _PART.finditer(text):
+        if part["title"]:
+            heading = part["title"]
+        else:
+            yield Block(heading, text.count("\n", 0, part.start("text")) + 1, part["mark"], part["text"])

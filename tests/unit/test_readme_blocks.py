@@ -1,0 +1,25 @@
+"""Each fenced block of the README says what a test does with it, so that none is left out by mistake."""
+
+import subprocess
+
+import pytest
+
+from tests.readme.blocks import MARKS, README, Block, blocks
+
+ALL = list(blocks(README.read_text()))
+
+
+def test_every_block_is_found_and_marked():
+    assert len(ALL) == README.read_text().count("\n```") // 2
+    assert [block.line for block in ALL if block.mark not in MARKS] == []
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.mark == "needs a GPU"], ids=lambda block: block.line)
+def test_what_cannot_be_run_without_a_gpu_is_at_least_a_shell_script(block: Block):
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+
+
+def test_blocks_that_say_what_to_type_are_run():
+    commands = ("sudo ", "make ", ".venv/", "curl ", "/opt/")
+    left_out = [block for block in ALL if block.mark == "output" and block.text.startswith(commands)]
+    assert left_out == []
