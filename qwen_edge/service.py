@@ -21,7 +21,7 @@ from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.climate import Climate
 from qwen_edge.errors import EngineError, RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
-from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
+from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,7 @@ class ChatService:
             reasons=reasons,
             priority=priority,
             client=request.client,
+            caller=request.caller,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
             pin_seconds=request.pin_seconds,
@@ -130,7 +131,7 @@ class ChatService:
     def _look_ahead(self, template: ChatTemplate, request: ChatRequest, said: Sequence[Delta]) -> None:
         """Let the engine read the conversation as its next turn will show it, while nobody waits."""
         with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
-            self._engine.warm(template.next_turn(request, said))
+            self._engine.warm(Warm(template.next_turn(request, said), request.caller))
 
     def _ready_model(self) -> Ready:
         if self._engine.model is None:
