@@ -16,7 +16,7 @@ from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Share
+from qwen_edge.messages import EVERYBODY, Caller, Share
 
 _SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
 _LEAST = 8  # tokens at once, however slow the device
@@ -28,10 +28,12 @@ _YIELD = 3.0  # times as long as a piece has taken then, in which nothing is com
 
 @dataclass
 class _Wanted:
-    """A prompt, and how many of its tokens have been computed before: not all of them need be in the cache yet."""
+    """A prompt, how many of its tokens have been computed before (not all of them need be in the cache yet), and whose
+    it is."""
 
     tokens: list[int]
     held: int
+    caller: Caller
 
 
 class Ahead:
@@ -63,13 +65,13 @@ class Ahead:
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
 
-    def add(self, tokens: list[int]) -> None:
+    def add(self, tokens: list[int], caller: Caller = EVERYBODY) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
             self._cells.make_way(tokens)
             # not only what the cache holds: a full one may have let go of it since the answer ended
-            held = max(self._cells.known(tokens), self._misses.computed(tokens))
-            self._wanted.append(_Wanted(tokens, held))
+            held = max(self._cells.known(tokens), self._misses.computed(tokens, caller.scope))
+            self._wanted.append(_Wanted(tokens, held, caller))
 
     @property
     def pause(self) -> float:
@@ -103,7 +105,7 @@ class Ahead:
             computed += count
             self._cells.compute(place, computed)
             self._left -= count
-            self._misses.remember_ahead(tokens[:computed])
+            self._misses.remember_ahead(tokens[:computed], wanted.caller.scope)
         else:
             self._wanted.pop()
         wanted.held = computed

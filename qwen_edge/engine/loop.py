@@ -119,7 +119,7 @@ class Engine:
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
         with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
-            self._ahead.add(self._backend.tokenize(message.prompt))
+            self._ahead.add(self._backend.tokenize(message.prompt), message.caller)
 
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
@@ -329,7 +329,7 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)
         if self._speculates:
-            self._answers.learn(sequence.tokens, sequence.prompt_length)
+            self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
         return [*sequence.say(text), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
