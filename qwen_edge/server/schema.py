@@ -203,6 +203,7 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig, client: st
         max_seconds=body.max_seconds,
         client=client,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
     )
