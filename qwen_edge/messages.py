@@ -138,9 +138,10 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning.
 
-    `conversation` is the client's name for it, if there is one: what has a name is expected to go on. For `pin_seconds`
-    its prompt goes last when there is no room. `layout` stands for all that shapes the prompt beside the messages: it
-    says no more than why something was not in the cache."""
+    `conversation` is the client's name for it, if there is one. It counts as `asked` so many times: what has been asked
+    for twice is written to disk while the engine is idle. For `pin_seconds` its prompt goes last when there is no room.
+    `layout` stands for all that shapes the prompt beside the messages: it says no more than why something was not in
+    the cache."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -156,6 +157,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     client: str = ""
     caller: Caller = EVERYBODY
     conversation: str = ""
+    asked: int = 1
     pin_seconds: float = 0.0
     layout: str = ""
 
@@ -257,11 +259,13 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Kept(msgspec.Struct, frozen=True, tag=True):
-    """All that is remembered. `found` tells whether the key that was asked for is (or was) there."""
+    """All that is remembered. `found` tells whether the key that was asked for is (or was) there; `warning`, to people,
+    what of it could not be done as they wished."""
 
     id: int
     found: bool
     conversations: tuple[Conversation, ...]
+    warning: str = ""
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):

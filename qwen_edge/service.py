@@ -91,6 +91,7 @@ class ChatService:
             caller=request.caller,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
+            asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
             pin_seconds=request.pin_seconds,
             layout=_layout(model, request),
         )

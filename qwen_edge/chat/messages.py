@@ -17,8 +17,8 @@ class ChatRequest:
     the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
     answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server.
     `client` is the name of whoever asks, `caller` whose key it was, and `conversation` the client's name for the
-    conversation; names may be empty.
-    For `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
+    conversation; names may be empty. It `goes_on` if the client names it for the sake of what is remembered. For
+    `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
     question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
@@ -37,6 +37,7 @@ class ChatRequest:
     client: str = ""
     caller: Caller = EVERYBODY
     conversation: str = ""
+    goes_on: bool = False
     pin_seconds: float = 0.0
     volatile: bool = False
 

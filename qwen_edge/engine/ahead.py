@@ -15,6 +15,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.restore import Restore
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import EVERYBODY, Caller, Share
 
@@ -91,7 +92,8 @@ class Ahead:
         tokens = wanted.tokens
         opened = self._cells.open(tokens, asked=False)
         assert opened, "nothing is open while the engine is idle"
-        place, computed = opened
+        place, _ = opened
+        computed = self._brought_back(place, tokens)
         if computed < wanted.held - _LOST:  # to compute all of a conversation anew is no work for idle times
             self._wanted.pop()
             self._cells.park(place, tokens[:computed], len(tokens), asked=0)
@@ -111,6 +113,13 @@ class Ahead:
         wanted.held = computed
         self._cells.park(place, tokens[:computed], len(tokens), asked=0)
         return True
+
+    def _brought_back(self, place: int, tokens: list[int]) -> int:
+        """What copies in memory hold of it, too; files are read for those who wait. Raises EngineError."""
+        restore = Restore(self._cells, place, tokens, patience=lambda _: 0.0, clock=self._clock, asked=False)
+        while restore.step():
+            pass
+        return restore.held
 
     def _decode(self, piece: Slice) -> None:
         began, before = self._clock(), self._backend.preempted

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from qwen_edge.engine.backend import Backend
@@ -45,6 +46,7 @@ from qwen_edge.messages import (
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
+_OPENING, _HEARING = 60.0, 0.05  # seconds that the folder of conversations may take, with looks at messages meanwhile
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -100,7 +102,7 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
         backend = load_backend(load, channel)
-        disk = open_disk(load.files, backend)
+        disk = _opened(load, backend, channel, messages)
         engine = Engine(
             backend,
             longest_step=_SILENT_BEATS * load.beat_seconds,
@@ -175,15 +177,37 @@ def load_llama(load: Load, channel: Channel) -> Backend:
 
 
 def open_disk(files: Files | None, backend: Backend) -> Disk | None:
-    """Where conversations are kept; None, with a line in the log, if they cannot be."""
+    """Where conversations are kept; None, with a line in the log, if they cannot be. As long as the disk takes."""
     if files is None:
         return None
-    folder, per_day = Path(files.folder), files.bytes_per_day
+    folder, per_day = Path(files.folder).expanduser(), files.bytes_per_day
     try:
         return Disk(folder, backend.fingerprint, limit=files.bytes, per_day=per_day, cell=backend.cell_bytes)
-    except OSError as error:
-        log.warning("conversations are not kept on disk: %s", error)
+    except (OSError, ValueError) as error:  # ValueError: of a path that cannot be one
+        log.warning(
+            "conversations are not kept on disk: %s. Mend the folder and restart, or set remember.folder to another.",
+            error,
+        )
         return None
+
+
+def _opened(load: Load, backend: Backend, channel: Channel, messages: list[Inbound]) -> Disk | None:
+    """As `open_disk`, with beats while it takes its time; what comes meanwhile is put to the `messages`. A disk that
+    hangs is done without."""
+    if load.files is None:
+        return None
+    opener = ThreadPoolExecutor(1, "disk-open")
+    opening, until = opener.submit(open_disk, load.files, backend), time.monotonic() + _OPENING
+    opener.shutdown(wait=False)
+    while not opening.done() and time.monotonic() < until:
+        wait([opening], min(_HEARING, load.beat_seconds))
+        messages += channel.receive(0.0)
+        if channel.silence >= load.beat_seconds:
+            channel.send([Beat()])
+    if opening.done():
+        return opening.result()
+    log.warning("conversations are not kept on disk: %s has not answered in %.0f s", load.files.folder, _OPENING)
+    return None
 
 
 def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop | None:

@@ -8,18 +8,18 @@ first, the least worth of it (`worth`), and leaves a copy in the stash, from whe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
-from qwen_edge.kv.stash import Copy, Stash, covers
+from qwen_edge.kv.saving import PIECE, Saving
+from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
 
-# cells that go at once: a full cache is not tidied at every step; copies begin at multiples, so that beginnings agree
-_PIECE = 256
+_PIECE = PIECE  # cells that go at once: a full cache is not tidied at every step
 _PIECES = 4  # are copied between two steps, 15 ms each: as long as they stay, every token takes longer
-_FEW = 16  # tokens that are sooner computed than read from a file
 _MARKS = 4  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
 
@@ -35,8 +35,6 @@ class Cells:
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
         self.stash = Stash(stash, self.pins)
-        self._unwritten = set[int]()  # parked sequences of which something may not be in a file yet
-        self._loose: list[Copy] = []  # and copies
         self._spare = spare
         self._cache = cache
         self._tree = Radix()
@@ -45,6 +43,7 @@ class Cells:
         self._idle = list(reversed(range(sequences)))
         self._ahead: list[tuple[int, int, int]] = []  # sequence, start and end of what is to be copied before it must
         self._age = 0.0
+        self._saving = Saving(cache, self._tree, self._prompts, self.stash, self.pins, disk)
 
     @property
     def used(self) -> int:
@@ -62,8 +61,8 @@ class Cells:
 
     def open(self, tokens: Sequence[int], *, asked: bool = True) -> tuple[int, int] | None:
         """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
-        its logits). None if all sequences are open. What is computed ahead has not been asked for, and is worth no more
-        for it."""
+        its logits); more may come back from copies (`restore`). None if all sequences are open. What is computed ahead
+        has not been asked for, and is worth no more for it."""
         self._ahead.clear()
         length, holder = self._tree.match(tokens[:-1])
         if holder is not None and asked:
@@ -73,7 +72,6 @@ class Cells:
         sequence = self._idle.pop()
         self._open[sequence] = 0
         self.adopt(sequence, tokens)
-        self._restore(sequence, tokens)
         return sequence, self._open[sequence]
 
     def adopt(self, sequence: int, tokens: Sequence[int]) -> int:
@@ -103,11 +101,11 @@ class Cells:
 
     def prompts(self) -> list[list[int]]:
         """The prompts of parked sequences, without the few tokens at the end that ask for the answer."""
-        return [self._tree.tokens(self._tree.end(one))[: self._shared_end(one)] for one in self._prompts]
+        return [self._saving.prompt(one) for one in self._prompts]
 
-    def wish(self, tokens: Sequence[int]) -> None:
-        """What a parked sequence holds of these tokens is to be written, if it is pinned or worth it by now."""
-        self._unwritten |= {one for one, prompt in zip(self._prompts, self.prompts(), strict=True) if prompt == tokens}
+    def wish(self) -> None:
+        """Something is pinned: it is to be written, wherever it is."""
+        self._saving.see_to_all()
 
     def drop_if(self, forgotten: Callable[[Sequence[int]], bool]) -> None:
         """Give up the parked sequences whose prompts are to be forgotten."""
@@ -143,7 +141,7 @@ class Cells:
         self._prompts[sequence] = prompt
         self._touch(sequence, len(tokens), asked)
         nodes = list(self._tree.path(sequence))
-        self._unwritten |= nodes[0].sequences - self._open.keys() if nodes else set()  # whoever holds the same
+        self._saving.see_to(nodes[0].sequences - self._open.keys() if nodes else set())  # whoever holds the same
         if not nodes or len(nodes[0].sequences) > 1:
             self._drop(sequence)  # it holds nothing that others do not
             return
@@ -178,20 +176,18 @@ class Cells:
             self._cache.forget(sequence, start, min(held, length))
         self._cache.share(holder, sequence, start, length)
 
-    def _restore(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Bring back from the stash what it has of these tokens, and then from the disk."""
-        wanted = tokens[:-1]
-        while found := self.stash.find(wanted, held := self._open[sequence]) or (
-            self.disk.find(wanted, held) if self.disk else None
-        ):
-            copy, until = found
-            if not self.reserve(copy.size):
-                return
-            # for all of them, as far as can be told: a cache grows the quicker the less it holds
-            self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
-            self._cache.load(copy.cells, sequence, held, until)
-            self._open[sequence] = until
-            self.publish(sequence, tokens[:until])
+    def bring_back(self, sequence: int, tokens: Sequence[int], copy: Copy, cells: Any, until: int) -> bool:
+        """The sequence holds the first `until` of these tokens: the last ones from a copy. False if there are not cells
+        enough."""
+        held = self._open[sequence]
+        if not self.reserve(copy.size):
+            return False
+        # for all of them, as far as can be told: a cache grows the quicker the less it holds
+        self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
+        self._cache.load(cells, sequence, held, until)
+        self._open[sequence] = until
+        self.publish(sequence, tokens[:until])
+        return True
 
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
@@ -200,21 +196,13 @@ class Cells:
         sequence, start, end = self._ahead.pop()
         tokens = self._tree.tokens(self._tree.end(sequence))[:end] if sequence in self._tree else []
         if self.stash.wanted(tokens, start) == end - start:
-            self._copy(Copy(tokens, start, self._cache.save(sequence, start, end), self._hits(sequence, start)))
+            self._copy(self._copy_of(sequence, tokens, start))
         return True
 
     def write(self, least: int = 2) -> bool:
         """Between two requests: have a stretch written that was asked for so often, at least, and that is in no file.
         False if there is none, or the disk is not ready."""
-        if not self.disk or not self.disk.ready:
-            return False
-        while self._unwritten:
-            sequence = max(self._unwritten, key=self._tree.length)  # others may be beginnings of it
-            if self._write_stretch(sequence, least):
-                return True
-            self._unwritten.discard(sequence)
-        # copies may be ends of those; in their order: none is of use without what comes before it
-        return any(self._write(self._loose.pop(0), least) for _ in range(len(self._loose)))
+        return self._saving.write(least)
 
     @property
     def writing(self) -> bool:
@@ -222,66 +210,28 @@ class Cells:
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
         """The engine is about to go: write what is remembered, also what was asked for only once, for so long."""
-        if not self.disk:
-            return
-        until = clock() + seconds
-        self._unwritten, self._loose = set(self._prompts), self.stash.copies
-        self.disk.wait(seconds)
-        while clock() < until and self.write(least=0):
-            self.disk.wait(until - clock())
-        self.disk.close()
+        self._saving.leave(seconds, clock)
 
-    def _write(self, copy: Copy, least: int = 2) -> bool:
-        if self.disk is None or not self.disk.ready or copy.size < _FEW:
-            return False
-        asked = copy.hits >= least or self.pins.holds(copy.tokens)
-        if not asked or self.disk.wanted(copy.tokens, copy.start) != copy.size:
-            return False
-        self.disk.put(copy)
-        return True
-
-    def _write_stretch(self, sequence: int, least: int) -> bool:
-        """Have the first of a parked sequence's stretches written that should be."""
-        assert self.disk
-        tokens = self._tree.tokens(self._tree.end(sequence))[: self._shared_end(sequence)]
-        for start in range(0, len(tokens), _PIECE):
-            end = min(len(tokens), start + _PIECE)
-            hits = self._hits(sequence, start)
-            asked = hits >= least or self.pins.holds(tokens[:end])
-            if asked and self.disk.wanted(tokens[:end], start) == end - start:
-                self.disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
-                return True
-        return False
-
-    def _shared_end(self, sequence: int) -> int:
-        """Where a parked sequence's prompt ends; or, if it parts from others only just before, where it does: the few
-        tokens that ask for the answer are no part of the next prompt."""
-        end = min(self._prompts[sequence], self._tree.length(sequence))
-        last = next(node for node in self._tree.path(sequence) if node.depth < end)
-        parts = last.parent is not None and len(last.parent.sequences) > len(last.sequences)
-        return last.depth if parts and end - last.depth < _FEW else end
-
-    def _hits(self, sequence: int, position: int) -> int:
-        """How often what a sequence holds there was asked for."""
-        return next(node.hits for node in self._tree.path(sequence) if node.depth <= position)
+    def _copy_of(self, sequence: int, tokens: list[int], start: int) -> Copy:
+        """A copy of what the sequence holds of these tokens, from `start` on."""
+        hits, asked = self._saving.hits(sequence, start), self._saving.hits(sequence, len(tokens) - 1)
+        return Copy(tokens, start, self._cache.save(sequence, start, len(tokens)), hits, asked=asked)
 
     def _copy(self, copy: Copy) -> None:
-        """Put a copy into the stash. What has to go for it is written, if it may be wanted again, and is not in it."""
-        gone = self.stash.put(copy)
-        self._loose = [one for one in (*self._loose, copy) if one not in gone]
-        for one in gone:
-            if not covers(copy, one):
-                self._write(one)
+        """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
+        self._saving.copied(copy, self.stash.put(copy))
 
     def _keeps(self, node: Node, start: int) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before they go."""
         return self.stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
 
     def _keep(self, node: Node, start: int) -> bool:
-        """Put a copy of them there, if there is none."""
-        if count := self._keeps(node, start):
-            saved = self._cache.save(next(iter(node.sequences)), start, start + count)
-            self._copy(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
+        """Put copies of them there, a piece each, as far as there are none."""
+        count, tokens, sequence = self._keeps(node, start), self._tree.tokens(node), next(iter(node.sequences))
+        for at in (start, *range((start // _PIECE + 1) * _PIECE, start + count, _PIECE)):
+            end = min(start + count, (at // _PIECE + 1) * _PIECE)
+            if at < end and self.stash.wanted(tokens[:end], at):
+                self._copy(self._copy_of(sequence, tokens[:end], at))
         return count > 0
 
     def _is_pinned(self, node: Node) -> bool:
@@ -339,11 +289,12 @@ class Cells:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
         self._prompts.pop(sequence, None)
-        self._unwritten.discard(sequence)
+        self._saving.forget(sequence)
         self._idle.append(sequence)
 
     def _touch(self, sequence: int, length: int, hits: int = 1) -> None:
-        """Somebody wanted these tokens, or is expected to."""
+        """Somebody wanted these tokens, or is expected to; nobody what comes behind them."""
+        self._tree.part(sequence, length)
         for node in self._tree.path(sequence):
             if node.depth < length:
                 node.hits += hits

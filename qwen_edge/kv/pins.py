@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
+from qwen_edge.kv.note import Note
 from qwen_edge.kv.radix import common_prefix
 
 _MOST = 64
+_TOKEN = 4  # bytes
+_LATEST = 1e12  # seconds: a pin that ends later was not made by us
 
 
 class _Pin(msgspec.Struct, frozen=True):
@@ -21,14 +23,21 @@ class _Pin(msgspec.Struct, frozen=True):
     tokens: bytes
     until: float
 
+    def __post_init__(self) -> None:
+        if len(self.tokens) % _TOKEN:
+            raise ValueError("the tokens of a pin are cut off")
+        if not (math.isfinite(self.until) and 0 <= self.until < _LATEST):
+            raise ValueError("a pin has no end")
+
 
 class Pins:
-    """Used by the engine's thread. What is pinned in a file outlives it."""
+    """Used by the engine's thread. What is pinned in a note outlives it."""
 
-    def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._file = file
+    def __init__(self, note: Note | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._note = note
         self._clock = clock
-        self._pins = [(list(array("i", pin.tokens)), pin.until) for pin in _read(file)]
+        kept = note.read(list[_Pin]) if note else None
+        self._pins = [(list(array("i", pin.tokens)), pin.until) for pin in kept or []]
 
     def pin(self, tokens: Sequence[int], seconds: float) -> None:
         """Keep these tokens for so long from now; 0 is as if they had never been pinned. Of too many pins, the one that
@@ -37,7 +46,7 @@ class Pins:
         if seconds > 0:
             pins.append((list(tokens), self._clock() + seconds))
         self._pins = sorted(pins, key=lambda pin: pin[1])[-_MOST:]
-        self._write()
+        self.write()
 
     def until(self, tokens: Sequence[int]) -> float:
         """When the last pin of a prompt that begins with these tokens ends; 0 if there is none."""
@@ -53,18 +62,17 @@ class Pins:
         """Whether somebody wants them kept now."""
         return bool(self._pins) and self.until(tokens) > 0
 
-    def _write(self) -> None:
-        if self._file is None:
-            return
-        draft = self._file.with_suffix(".json.new")
-        pins = [_Pin(array("i", tokens).tobytes(), until) for tokens, until in self._pins]
-        with contextlib.suppress(OSError):  # they hold as long as the engine lives
-            draft.write_bytes(msgspec.json.encode(pins))
-            draft.replace(self._file)
+    def reach(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, somebody wants kept now."""
+        now = self._clock()
+        return max((common_prefix(held, tokens) for held, until in self._pins if until > now), default=0)
 
+    def written(self, seconds: float) -> bool:
+        """Whether the pins are in their note, for which so long is waited: else they end with the engine."""
+        return self._note is not None and self._note.written(seconds)
 
-def _read(file: Path | None) -> list[_Pin]:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=list[_Pin]) if file else []
-    except (OSError, msgspec.MsgspecError):
-        return []
+    def write(self) -> None:
+        """Have the note written, beside the work."""
+        if self._note:
+            pins = [_Pin(array("i", tokens).tobytes(), until) for tokens, until in self._pins]
+            self._note.write(msgspec.json.encode(pins))

@@ -90,6 +90,13 @@ class Radix:
         if node.parent:
             self._ends[sequence] = node
 
+    def part(self, sequence: int, length: int) -> None:
+        """Let a stretch end behind the first `length` tokens that the sequence holds: what lies before it and behind it
+        may be of different worth."""
+        for node in self.path(sequence):
+            if node.depth < length < node.end:
+                self._split(node, length - node.depth)
+
     def path(self, sequence: int) -> Iterator[Node]:
         """The nodes that a sequence holds, from its end to the beginning."""
         node = self._ends.get(sequence, self._root)

@@ -20,17 +20,22 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 @dataclass(eq=False)
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it."""
+    cell holds depends on all before it. `hits` count for its worth, also those that wanted only its beginning; all of
+    it has been `asked` for so often."""
 
     tokens: list[int]
     start: int
     cells: Any
     hits: int
     worth: float = 0.0
+    asked: int = 1
 
     @property
     def size(self) -> int:
         return len(self.tokens) - self.start
+
+
+Lead = tuple[Copy, int]  # a copy, and how many of some prompt's tokens it leads to
 
 
 class Stash:
@@ -88,23 +93,38 @@ class Stash:
         """It is of no use after all."""
         self._copies.remove(copy)
 
-    def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
-        """The copy that leads farthest beyond the first `held` of these tokens, and how far."""
-        best: tuple[Copy, int] | None = None
-        for copy in self._copies:
-            if copy.start <= held:
-                until = common_prefix(copy.tokens, tokens)
-                if until >= (best[1] + 1 if best else held + min(_LEAST, copy.size)):
-                    best = copy, until
-        if best:
-            best[0].hits += 1
-            best[0].worth = worth(self._age, best[0].hits, best[0].start)
+    def leads(self, tokens: Sequence[int]) -> list[Lead]:
+        """The copies that hold some of these tokens, and how far."""
+        known = ((copy, common_prefix(copy.tokens, tokens)) for copy in self._copies)
+        return [(copy, until) for copy, until in known if until > copy.start]
+
+    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
+        """A copy has been brought back as far as `until`; because somebody has asked for it, or was expected to."""
+        copy.hits += asked
+        copy.asked += asked and until == len(copy.tokens)
+        copy.worth = worth(self._age, copy.hits, copy.start)
+
+
+def reach(leads: list[Lead], held: int) -> int:
+    """How far they lead, one behind the other, where `held` tokens are there."""
+    while (until := max((until for copy, until in leads if copy.start <= held), default=0)) > held:
+        held = until
+    return held
+
+
+def next_of(leads: list[Lead], held: int) -> Lead | None:
+    """The one to bring back next: that leads farthest. None if it is not worth it: all of them, one behind the other,
+    save but a few tokens, and are not needed in full."""
+    here = [lead for lead in leads if lead[0].start <= held < lead[1]]
+    best = max(here, key=lambda lead: lead[1], default=None)
+    if best and (reach(leads, held) - held >= _LEAST or best[1] == len(best[0].tokens)):
         return best
+    return None
 
 
 def _leads_on(one: Copy, other: Copy) -> bool:
-    """Whether the other copy goes on where this one ends, or later."""
-    return other.start >= len(one.tokens) and common_prefix(one.tokens, other.tokens) == len(one.tokens)
+    """Whether this one holds what comes right before the other, which is of no use without that."""
+    return one.start < other.start <= len(one.tokens) and common_prefix(one.tokens, other.tokens) >= other.start
 
 
 def covers(one: Copy, other: Copy) -> bool:

@@ -57,5 +57,5 @@ def _found(kept: Kept, key: str) -> web.Response:
 
 
 def _as_json(kept: Kept) -> web.Response:
-    body = {"object": "list", "data": kept.conversations}
+    body = {"object": "list", "data": kept.conversations, **({"warning": kept.warning} if kept.warning else {})}
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")

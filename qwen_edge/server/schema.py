@@ -206,6 +206,7 @@ def to_request(
         client=client,
         caller=caller,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
     )
