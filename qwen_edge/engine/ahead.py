@@ -69,9 +69,9 @@ class Ahead:
     def add(self, tokens: list[int], caller: Caller = EVERYBODY) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
-            self._cells.make_way(tokens)
+            self._cells.make_way(tokens, caller)
             # not only what the cache holds: a full one may have let go of it since the answer ended
-            held = max(self._cells.known(tokens), self._misses.computed(tokens, caller.scope))
+            held = max(self._cells.known(tokens, caller.scope), self._misses.computed(tokens, caller.scope))
             self._wanted.append(_Wanted(tokens, held, caller))
 
     @property
@@ -83,14 +83,14 @@ class Ahead:
         """Compute a piece of what was added last. False if there is nothing to compute now. Raises EngineError."""
         if self.pause:
             return False
-        while self._wanted and self._cells.known(self._wanted[-1].tokens) == len(self._wanted[-1].tokens):
+        while self._wanted and self._is_there(self._wanted[-1]):
             self._wanted.pop()
         budget = self._budget()
         if not self._wanted or budget < 1:
             return False
         wanted = self._wanted[-1]
         tokens = wanted.tokens
-        opened = self._cells.open(tokens, asked=False)
+        opened = self._cells.open(tokens, wanted.caller, asked=False)
         assert opened, "nothing is open while the engine is idle"
         place, _ = opened
         computed = self._brought_back(place, tokens)
@@ -113,6 +113,9 @@ class Ahead:
         wanted.held = computed
         self._cells.park(place, tokens[:computed], len(tokens), asked=0)
         return True
+
+    def _is_there(self, wanted: _Wanted) -> bool:
+        return self._cells.known(wanted.tokens, wanted.caller.scope) == len(wanted.tokens)
 
     def _brought_back(self, place: int, tokens: list[int]) -> int:
         """What copies in memory hold of it, too; files are read for those who wait. Raises EngineError."""

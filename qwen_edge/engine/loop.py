@@ -214,7 +214,7 @@ class Engine:
                 self._put_back(one)
             first = sequence.started is None  # who had to give way has not asked again
             asked = first and sequence.request.asked > 0
-            opened = self._cells.open(sequence.tokens, asked=asked)
+            opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
             assert opened, "there are more sequences in the cache than places"
             sequence.place, sequence.computed = opened
             if first:
@@ -244,7 +244,7 @@ class Engine:
             return False
         growing = sum(one.remaining + _MARGIN for one in staying)
         freed = sum(one.computed for one in going)
-        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
+        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens, sequence.scope)
         return self._cells.available + freed >= needed
 
     def _put_back(self, sequence: Sequence) -> None:
@@ -342,7 +342,7 @@ class Engine:
         self._cells.shrink(sequence.place, sequence.computed)
         request, tokens = sequence.request, sequence.tokens[: sequence.computed]
         if request.pin_seconds:
-            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds)
+            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds, request.caller)
         self._recall.drop(sequence)
         self._cells.park(sequence.place, tokens, sequence.prompt_length, asked=request.asked)
         sequence.place = None

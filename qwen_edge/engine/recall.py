@@ -12,7 +12,6 @@ from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.kv.cells import Cells
-from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
 
 _LEAST_PATIENCE = 0.25  # seconds: so long everybody can wait, and any disk in order needs less for a stretch
@@ -70,7 +69,7 @@ class Recall:
         good as there: it is shared when it is done."""
         if sequence.ran == 0 and sequence.first_token_at is None:
             before = running[: running.index(sequence)]
-            coming = [common_prefix(sequence.tokens, one.tokens[: one.prompt_length]) for one in before]
+            coming = [min(one.prompt_length, sequence.in_common(one)) for one in before]
             sequence.missed = self._misses.explain(sequence.prompt, max(sequence.computed, *coming, 0))
 
     def wait(self) -> float:

@@ -22,9 +22,9 @@ from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
 from qwen_edge.kv.folder import Folder
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.reading import Read, ReadFile
-from qwen_edge.kv.stash import Copy, Lead, Stash, reach
+from qwen_edge.kv.stash import Copy, Lead, Prompt, Stash, reach
+from qwen_edge.messages import Caller
 
 log = logging.getLogger(__name__)
 
@@ -91,18 +91,19 @@ class Disk:
         self._settle()
         return self._writing is not None
 
-    def reach(self, tokens: Sequence[int], held: int = 0) -> int:
-        """How many of these tokens, of which `held` are there, would be if files were read."""
-        return reach(self._index.leads(tokens), held)
+    def reach(self, tokens: Sequence[int], scope: str | None = "") -> int:
+        """How many of these tokens would be there for this scope if files were read."""
+        return reach(self._index.leads(tokens, scope), 0)
 
-    def leads(self, tokens: Sequence[int]) -> list[Lead]:
-        """The files that hold some of these tokens, as copies whose cells are to be read, and how far."""
+    def leads(self, tokens: Sequence[int], scope: str | None = "") -> list[Lead]:
+        """The files that hold some of these tokens, as copies whose cells are to be read, and how far this scope may
+        use them."""
         hangs = self._stuck is not None and not self._stuck.done
-        return [] if hangs or self._clock() < self._slow_until else self._index.leads(tokens)
+        return [] if hangs or self._clock() < self._slow_until else self._index.leads(tokens, scope)
 
-    def fits(self, copy: Copy, prompts: Sequence[Sequence[int]]) -> bool:
+    def fits(self, copy: Copy, prompts: Sequence[Prompt]) -> bool:
         """Whether there is room for it beside the files that these prompts need."""
-        needed = [one for one in self._index.copies if any(common_prefix(one.tokens, p) > one.start for p in prompts)]
+        needed = {one for prompt in prompts for one, _ in self._index.leads(prompt.tokens, prompt.caller.scope)}
         size = self._head_of(copy).file_bytes + sum(self._bytes[one.cells] for one in needed)
         return size <= self._limit and copy.size + sum(one.size for one in needed) <= self._most
 
@@ -111,7 +112,7 @@ class Disk:
         assert self._writing is None
         head = self._head_of(copy)
         file = self._folder.path / head.name
-        kept = Copy(copy.tokens, copy.start, file, copy.hits)
+        kept = Copy(copy.tokens, copy.start, file, copy.hits, caller=copy.caller)
         gone = [(old, self._bytes.pop(old.cells)) for old in self._index.put(kept) if old.cells != file]
         self._bytes[file] = head.file_bytes
         surplus = self._surplus(kept)
@@ -217,7 +218,8 @@ class Disk:
 
     def _head_of(self, copy: Copy) -> Head:
         size = len(memoryview(copy.cells).cast("B"))
-        return Head(self._fingerprint, copy.start, array("i", copy.tokens).tobytes(), copy.hits, size)
+        tokens, owner = array("i", copy.tokens).tobytes(), copy.caller.owner
+        return Head(self._fingerprint, copy.start, tokens, copy.hits, size, owner=owner)
 
     def _forget(self, copy: Copy) -> bool:
         """There is no such file any more. False if that is known."""
@@ -266,7 +268,8 @@ class Disk:
                 continue
             self._bytes[file] = head.file_bytes
             if head.fingerprint == self._fingerprint:
-                kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits)
+                tokens, caller = list(array("i", head.tokens)), Caller(head.owner)
+                kept = Copy(tokens, head.start, file, head.hits, caller=caller)
                 for old in self._index.put(kept):
                     gone.append(old.cells)
                     del self._bytes[old.cells]

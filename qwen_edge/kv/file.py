@@ -26,7 +26,8 @@ _LONGEST = 1 << 24  # bytes of a head
 
 class Head(msgspec.Struct, frozen=True):
     """`tokens` are all from the beginning, four bytes each; the cells are of those behind the first `start`, `size`
-    bytes in all. `checksum` is that of the cells."""
+    bytes in all. `checksum` is that of the cells. `owner` is the name of the key that sent the tokens; empty where
+    there were no keys."""
 
     fingerprint: str
     start: int
@@ -34,16 +35,17 @@ class Head(msgspec.Struct, frozen=True):
     hits: int
     size: int
     checksum: bytes = b""
+    owner: str = ""
 
     @property
     def file_bytes(self) -> int:
         """The file is no larger than this."""
-        return self.size + len(self.tokens) + len(self.fingerprint) + _AROUND
+        return self.size + len(self.tokens) + len(self.fingerprint) + len(self.owner.encode()) + _AROUND
 
     @property
     def name(self) -> str:
-        """Of the file: the same stretch, computed with the same, has one."""
-        key = xxhash.xxh3_128(self.fingerprint.encode())
+        """Of the file: the same stretch, computed with the same for the same owner, has one."""
+        key = xxhash.xxh3_128(f"{self.fingerprint}\n{self.owner}".removesuffix("\n").encode())
         key.update(struct.pack("<q", self.start) + self.tokens)
         return f"{key.hexdigest()}.kv"
 

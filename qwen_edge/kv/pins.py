@@ -1,33 +1,47 @@
-"""Prompts that somebody wants kept for a time: what they begin with goes last, and is written down at once."""
+"""Prompts that somebody wants kept for a time: what they begin with goes last, and is written down at once.
+
+A pin is its owner's. What an admin has pinned is public: everybody may use what is kept of it.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.radix import common_prefix
+from qwen_edge.messages import EVERYBODY, Caller
 
-_MOST = 64
+_MOST = 64  # of one owner
 _TOKEN = 4  # bytes
 _LATEST = 1e12  # seconds: a pin that ends later was not made by us
 
 
 class _Pin(msgspec.Struct, frozen=True):
-    """Four bytes a token, and the time of the wall clock, in seconds, until which they are pinned."""
+    """Four bytes a token, and the time of the wall clock, in seconds, until which they are pinned, and by whom."""
 
     tokens: bytes
     until: float
+    owner: str = ""
+    public: bool = False
 
     def __post_init__(self) -> None:
         if len(self.tokens) % _TOKEN:
             raise ValueError("the tokens of a pin are cut off")
         if not (math.isfinite(self.until) and 0 <= self.until < _LATEST):
             raise ValueError("a pin has no end")
+
+
+class _Held(NamedTuple):
+    tokens: list[int]
+    until: float
+    owner: str
+    public: bool
 
 
 class Pins:
@@ -37,21 +51,26 @@ class Pins:
         self._note = note
         self._clock = clock
         kept = note.read(list[_Pin]) if note else None
-        self._pins = [(list(array("i", pin.tokens)), pin.until) for pin in kept or []]
+        self._pins = [_Held(list(array("i", pin.tokens)), pin.until, pin.owner, pin.public) for pin in kept or []]
 
-    def pin(self, tokens: Sequence[int], seconds: float) -> None:
-        """Keep these tokens for so long from now; 0 is as if they had never been pinned. Of too many pins, the one that
-        would end first does."""
-        pins = [(held, until) for held, until in self._pins if held != list(tokens) and until > self._clock()]
+    def pin(self, tokens: Sequence[int], seconds: float, caller: Caller = EVERYBODY) -> None:
+        """Keep these tokens for so long from now; 0 is as if the caller had never pinned them, or, for an admin,
+        nobody. Of too many pins of one owner, the one that would end first does."""
+        same, ends = list(tokens), caller.admin and seconds <= 0
+        kept = [pin for pin in self._now(None) if pin.tokens != same or not (ends or pin.owner == caller.owner)]
+        mine = [pin for pin in kept if pin.owner == caller.owner]
         if seconds > 0:
-            pins.append((list(tokens), self._clock() + seconds))
-        self._pins = sorted(pins, key=lambda pin: pin[1])[-_MOST:]
+            public = caller.admin and bool(caller.owner)  # without keys there are no others
+            mine.append(_Held(same, self._clock() + seconds, caller.owner, public))
+        mine.sort(key=lambda pin: pin.until)
+        self._pins = [*(pin for pin in kept if pin.owner != caller.owner), *mine[-_MOST:]]
         self.write()
 
-    def until(self, tokens: Sequence[int]) -> float:
-        """When the last pin of a prompt that begins with these tokens ends; 0 if there is none."""
-        count, now = len(tokens), self._clock()
-        ends = (until for held, until in self._pins if until > now and common_prefix(held, tokens) == count)
+    def until(self, tokens: Sequence[int], owner: str | None = None) -> float:
+        """When the last pin of a prompt that begins with these tokens ends, of those that are this owner's or public,
+        or of all; 0 if there is none."""
+        count = len(tokens)
+        ends = (pin.until for pin in self._now(owner) if common_prefix(pin.tokens, tokens) == count)
         return max(ends, default=0.0) if count else 0.0
 
     @property
@@ -62,10 +81,13 @@ class Pins:
         """Whether somebody wants them kept now."""
         return bool(self._pins) and self.until(tokens) > 0
 
-    def reach(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens, from the beginning, somebody wants kept now."""
-        now = self._clock()
-        return max((common_prefix(held, tokens) for held, until in self._pins if until > now), default=0)
+    def reach(self, tokens: Sequence[int], owner: str | None = None) -> int:
+        """How many of these tokens, from the beginning, somebody wants kept now: this owner or an admin, or anybody."""
+        return max((common_prefix(pin.tokens, tokens) for pin in self._now(owner)), default=0)
+
+    def public(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, everybody may use."""
+        return max((common_prefix(pin.tokens, tokens) for pin in self._now(None) if pin.public), default=0)
 
     def written(self, seconds: float) -> bool:
         """Whether the pins are in their note, for which so long is waited: else they end with the engine."""
@@ -74,5 +96,10 @@ class Pins:
     def write(self) -> None:
         """Have the note written, beside the work."""
         if self._note:
-            pins = [_Pin(array("i", tokens).tobytes(), until) for tokens, until in self._pins]
+            pins = [_Pin(array("i", tokens).tobytes(), *rest) for tokens, *rest in self._pins]
             self._note.write(msgspec.json.encode(pins))
+
+    def _now(self, owner: str | None) -> Iterator[_Held]:
+        """The pins that have not ended: those of this owner and the public ones; None: all."""
+        now = self._clock()
+        return (pin for pin in self._pins if pin.until > now and (owner is None or pin.public or pin.owner == owner))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
-from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.reading import Read
 from qwen_edge.kv.stash import Copy, next_of
 
@@ -36,7 +35,9 @@ class Restore:
         self._patience, self._clock = patience, clock
         self._asked = asked
         self._disk = disk
+        self._scope = cells.scope(sequence)
         self._read: Read | None = None
+        self._until = 0  # how far what is being read leads
         self._since: float | None = None  # when the file that is needed next was first wanted
         self.held = cells.adopt(sequence, tokens)
 
@@ -70,8 +71,8 @@ class Restore:
 
     def _next(self) -> tuple[Copy, int] | None:
         """What leads farthest, from memory if that has much of it."""
-        memory = self._cells.stash.leads(self._wanted)
-        files = self._disk.leads(self._wanted) if self._disk else []
+        memory = self._cells.stash.leads(self._wanted, self._scope)
+        files = self._disk.leads(self._wanted, self._scope) if self._disk else []
         near = next_of(memory, self.held)
         if near and near[1] - self.held >= _WORTH:
             return near
@@ -84,13 +85,13 @@ class Restore:
             return self._load(copy, copy.cells, until)
         assert self._disk
         self._since = self._clock() if self._since is None else self._since
-        self._read = self._disk.begin(copy)
+        self._read, self._until = self._disk.begin(copy), until
         return self._read is not None or self._is_patient(until)
 
     def _take(self, read: Read) -> bool:
         """What has been read. False if there is no more to be had."""
         assert self._disk
-        until = common_prefix(read.copy.tokens, self._wanted)
+        until = self._until
         if not read.done:
             if self._is_patient(until):
                 return True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.worth import worth
+from qwen_edge.messages import EVERYBODY, Caller
 
 _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
 
@@ -21,7 +22,7 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
     cell holds depends on all before it. `hits` count for its worth, also those that wanted only its beginning; all of
-    it has been `asked` for so often."""
+    it has been `asked` for so often. It is the `caller`'s: others may use only what is pinned for all."""
 
     tokens: list[int]
     start: int
@@ -29,10 +30,18 @@ class Copy:
     hits: int
     worth: float = 0.0
     asked: int = 1
+    caller: Caller = EVERYBODY
 
     @property
     def size(self) -> int:
         return len(self.tokens) - self.start
+
+
+class Prompt(NamedTuple):
+    """Tokens that may be asked for again, and whose they are."""
+
+    tokens: list[int]
+    caller: Caller
 
 
 Lead = tuple[Copy, int]  # a copy, and how many of some prompt's tokens it leads to
@@ -55,16 +64,14 @@ class Stash:
     def size(self) -> int:
         return sum(copy.size for copy in self._copies)
 
-    def wanted(self, tokens: Sequence[int], start: int) -> int:
-        """How many tokens behind `start` should be put here; none if they are here or not worth it. Of what is longer
-        than all there is room for, the beginning."""
+    def wanted(self, tokens: Sequence[int], start: int, scope: str | None = "") -> int:
+        """How many tokens behind `start` should be put here; none if they are here, for this scope, or not worth it. Of
+        what is longer than all there is room for, the beginning."""
         count = min(len(tokens), self._limit) - start
         if len(tokens) < _LEAST or count <= 0:
             return 0
-        for copy in self._copies:
-            if copy.start <= start and common_prefix(copy.tokens, tokens) >= start + count:
-                return 0
-        return count
+        there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
+        return 0 if there else count
 
     def put(self, copy: Copy) -> list[Copy]:
         """Take a copy that was wanted; the least worth makes room for it. Returns those that have gone."""
@@ -93,10 +100,15 @@ class Stash:
         """It is of no use after all."""
         self._copies.remove(copy)
 
-    def leads(self, tokens: Sequence[int]) -> list[Lead]:
-        """The copies that hold some of these tokens, and how far."""
-        known = ((copy, common_prefix(copy.tokens, tokens)) for copy in self._copies)
-        return [(copy, until) for copy, until in known if until > copy.start]
+    def leads(self, tokens: Sequence[int], scope: str | None = "") -> list[Lead]:
+        """The copies that hold some of these tokens, and how far this scope may use them; None is all of them."""
+        public = self._pins.public(tokens)
+        known = (
+            (copy, common_prefix(copy.tokens, tokens), scope is None or copy.caller.owner == scope)
+            for copy in self._copies
+        )
+        usable = ((copy, until if own else min(until, public)) for copy, until, own in known)
+        return [(copy, until) for copy, until in usable if until > copy.start]
 
     def use(self, copy: Copy, until: int, *, asked: bool) -> None:
         """A copy has been brought back as far as `until`; because somebody has asked for it, or was expected to."""
@@ -128,5 +140,6 @@ def _leads_on(one: Copy, other: Copy) -> bool:
 
 
 def covers(one: Copy, other: Copy) -> bool:
-    """Whether all that the other copy holds is in this one."""
-    return one.start <= other.start and common_prefix(one.tokens, other.tokens) == len(other.tokens)
+    """Whether all that the other copy holds is in this one, for the same owner."""
+    same = one.caller.owner == other.caller.owner and one.start <= other.start
+    return same and common_prefix(one.tokens, other.tokens) == len(other.tokens)
