@@ -96,7 +96,7 @@ class Pins:
     def write(self) -> None:
         """Have the note written, beside the work."""
         if self._note:
-            pins = [_Pin(array("i", tokens).tobytes(), *rest) for tokens, *rest in self._pins]
+            pins = [_Pin(array("i", pin.tokens).tobytes(), pin.until, pin.owner, pin.public) for pin in self._pins]
             self._note.write(msgspec.json.encode(pins))
 
     def _now(self, owner: str | None) -> Iterator[_Held]:
