@@ -61,10 +61,14 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
     table.add_column("key", min_width=10)
     for title in ("tokens", "cached", "copied", "on disk", "MB", "pinned"):
         table.add_column(title, justify="right", min_width=len(title))
+    if owners := any("owner" in one for one in kept):  # only an admin is told
+        table.add_column("owner", min_width=5, overflow="ellipsis", no_wrap=True)
     table.add_column("ends", overflow="ellipsis", no_wrap=True)
     for one in kept:
         counts = [str(one[name]) for name in ("tokens", "cached", "copied", "written")]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
-        table.add_row(one["key"], *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, one["ends"].replace("[", r"\["))
+        texts = [one.get("owner", ""), one["ends"]] if owners else [one["ends"]]
+        escaped = [text.replace("[", r"\[") for text in texts]
+        table.add_row(one["key"], *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, *escaped)
     Console().print(table if kept else "Nothing is remembered.")
