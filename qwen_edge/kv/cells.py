@@ -233,17 +233,18 @@ class Cells:
         """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
         self._saving.copied(copy, self.stash.put(copy))
 
-    def _keeps(self, node: Node, start: int) -> int:
-        """How many of a node's cells from `start` on are to be copied into the stash before they go."""
+    def _keeps(self, node: Node, start: int, callers: Sequence[Caller]) -> int:
+        """How many of a node's cells from `start` on are to be copied into the stash before these callers lose them."""
         tokens = self._tree.tokens(node)[: self._worth_keeping(node)]
-        return max(self.stash.wanted(tokens, start, caller.scope) for caller in self._owners.of(node))
+        return max(self.stash.wanted(tokens, start, caller.scope) for caller in callers)
 
-    def _keep(self, node: Node, start: int) -> bool:
-        """Put copies of them there, a piece each, as far as there are none for those who hold them."""
-        count, tokens, sequence = self._keeps(node, start), self._tree.tokens(node), next(iter(node.sequences))
+    def _keep(self, node: Node, start: int, callers: Sequence[Caller]) -> bool:
+        """Put copies of them there, a piece each, as far as there are none for these callers."""
+        count, tokens = self._keeps(node, start, callers), self._tree.tokens(node)
+        sequence = next(iter(node.sequences))
         for at in (start, *range((start // _PIECE + 1) * _PIECE, start + count, _PIECE)):
             end = min(start + count, (at // _PIECE + 1) * _PIECE)
-            for caller in self._owners.of(node):
+            for caller in callers:
                 if at < end and self.stash.wanted(tokens[:end], at, caller.scope):
                     self._copy(self._copy_of(sequence, tokens[:end], at, caller))
         return count > 0
@@ -272,9 +273,10 @@ class Cells:
         node = min(ends, key=lambda node: (self._is_pinned(node), node.worth))
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
-        if self._keeps(node, length):
+        callers = self._owners.of(node)
+        if self._keeps(node, length, callers):
             length = max(length, (min(node.end, self._worth_keeping(node)) - 1) // _PIECE * _PIECE)
-        copied = self._keep(node, length)
+        copied = self._keep(node, length, callers)
         for sequence in list(node.sequences):
             self._cut(sequence, length)
         return copied
@@ -298,7 +300,7 @@ class Cells:
         sequence, node = least
         if own := [one for one in self._tree.path(sequence) if is_alone(sequence, one)]:
             self._age = max(self._age, node.worth)
-            self._keep(node, own[-1].depth)
+            self._keep(node, own[-1].depth, [self._owners[sequence]])
         self._drop(sequence)
         return True
 
