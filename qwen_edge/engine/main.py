@@ -93,8 +93,14 @@ def main(arguments: list[str]) -> None:
     os._exit(0)  # freeing gigabytes page by page is the kernel's job
 
 
-def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pages: HugePages) -> None:
-    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready."""
+def serve(
+    channel: Channel,
+    load_backend: Callable[[Load, Channel], Backend],
+    pages: HugePages,
+    disk_of: Callable[[Files, Backend], Disk | None] | None = None,
+) -> None:
+    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready;
+    `disk_of` opens the folder of conversations."""
     messages: list[Inbound] = []
     while not messages:
         messages = channel.receive(60.0)
@@ -102,7 +108,7 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
         backend = load_backend(load, channel)
-        disk = _opened(load, backend, channel, messages)
+        disk = _opened(load, backend, channel, messages, disk_of or open_disk) if load.files else None
         engine = Engine(
             backend,
             longest_step=_SILENT_BEATS * load.beat_seconds,
@@ -191,13 +197,18 @@ def open_disk(files: Files | None, backend: Backend) -> Disk | None:
         return None
 
 
-def _opened(load: Load, backend: Backend, channel: Channel, messages: list[Inbound]) -> Disk | None:
-    """As `open_disk`, with beats while it takes its time; what comes meanwhile is put to the `messages`. A disk that
-    hangs is done without."""
-    if load.files is None:
-        return None
+def _opened(
+    load: Load,
+    backend: Backend,
+    channel: Channel,
+    messages: list[Inbound],
+    disk_of: Callable[[Files, Backend], Disk | None],
+) -> Disk | None:
+    """As `disk_of`, in a thread, with beats while it takes its time; what comes meanwhile is put to the `messages`. A
+    disk that hangs is done without."""
+    assert load.files
     opener = ThreadPoolExecutor(1, "disk-open")
-    opening, until = opener.submit(open_disk, load.files, backend), time.monotonic() + _OPENING
+    opening, until = opener.submit(disk_of, load.files, backend), time.monotonic() + _OPENING
     opener.shutdown(wait=False)
     while not opening.done() and time.monotonic() < until:
         wait([opening], min(_HEARING, load.beat_seconds))

@@ -60,13 +60,13 @@ class Disk:
         self._foreign: list[Path] = []  # of another model, say; those used last at the end
         self._folder = Folder(folder)
         self._writer, self._reader = ThreadPoolExecutor(1, "disk"), ThreadPoolExecutor(1, "disk-read")
-        self._writing: tuple[Future[bool], Copy, list[tuple[Copy, int]]] | None = None
+        self._writing: tuple[Future[None], Copy, list[tuple[Copy, int]]] | None = None
         self._last: Future[None] | None = None  # of the other things that the writer does
         self._used = set[Path]()  # files whose time is to be that of their last use
         self._reading: Read | None = None
         self._stuck: Read | None = None  # one that was not done in time
         self._paused_until = self._slow_until = 0.0
-        self.renewed = 0  # how often the folder has been made again, with nothing in it
+        self.renewed = 0  # how often all that was written has gone
         self._budget = Budget(Note(self._folder, "written.json", self._writer), per_day, clock)
         self.pins = Pins(Note(self._folder, "pins.json", self._writer), clock)
         self._most = limit // cell
@@ -194,8 +194,11 @@ class Disk:
         self._folder.close()
 
     def _settle(self) -> None:
-        """See whether the last file has been written."""
-        if self._writing is None or not self._writing[0].done():
+        """See whether the last file has been written, and whether there is still a folder."""
+        if self._writing is None:
+            self._renew(None)
+            return
+        if not self._writing[0].done():
             return
         (job, kept, replaced), self._writing = self._writing, None
         if error := job.exception():
@@ -208,13 +211,19 @@ class Disk:
                 self._bytes[old.cells] = size
             return
         self._folder.works(f"{_NOT_KEPT}; tried again every {_PAUSE / 60:.0f} minutes")
-        if job.result():  # the folder had gone, and all that was in it
-            for copy in [one for one in self._index.copies if one is not kept]:
-                self._forget(copy)
-            self._foreign.clear()
-            self._budget.write()
-            self.pins.write()
-            self.renewed += 1
+        self._renew(kept)
+
+    def _renew(self, kept: Copy | None) -> None:
+        """If the folder had gone and was made again: nothing is there but what has just been written."""
+        if self.renewed == self._folder.renewals:
+            return
+        self.renewed = self._folder.renewals
+        self._foreign.clear()
+        self._bytes = {file: size for file, size in self._bytes.items() if kept and file == kept.cells}
+        for copy in [one for one in self._index.copies if one is not kept]:
+            self._index.remove(copy)
+        self._budget.write()
+        self.pins.write()
 
     def _head_of(self, copy: Copy) -> Head:
         size = len(memoryview(copy.cells).cast("B"))
@@ -283,10 +292,10 @@ class Disk:
                 self._folder.path,
             )
 
-    def _replace(self, file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> bool:
+    def _replace(self, file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
         """Files go before it is written, so that there is not more than asked for, not even for a moment; and after, or
-        before as well, where space is short. True if the folder had gone. In the writer's thread. Raises OSError."""
-        renewed = self._folder.renew()
+        before as well, where space is short. In the writer's thread. Raises OSError."""
+        self._folder.renew()
         self._folder.unlink(before)
         if not self._folder.has_space(head.file_bytes):
             self._folder.unlink(after)
@@ -294,4 +303,3 @@ class Disk:
                 raise OSError("the disk is full, or nearly")
         write(file, head, cells)
         self._folder.unlink(after)
-        return renewed

@@ -41,6 +41,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Raises OSError for a folder that cannot be used."""
         self.path = path
+        self.renewals = 0  # how often it has been made again, with nothing in it
         self._told = set[str]()
         _make_private(path)
         self._lock = _locked(path)
@@ -49,16 +50,16 @@ class Folder:
         """Others may use it."""
         self._lock.close()
 
-    def renew(self) -> bool:
-        """Make the folder again, and lock it, if it has gone. True if it had. Raises OSError."""
+    def renew(self) -> None:
+        """Make the folder again, and lock it, if it has gone. Raises OSError."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if os.path.samestat((self.path / "lock").lstat(), os.fstat(self._lock.fileno())):
-                return False
+                return
         _make_private(self.path)
         lock = _locked(self.path)
         self._lock.close()
         self._lock = lock
-        return True
+        self.renewals += 1
 
     def list(self) -> list[Path]:
         """All that lies in it, what was used last at the end. Raises OSError."""
@@ -146,13 +147,22 @@ def _make_private(folder: Path) -> None:
 def _locked(folder: Path) -> FileIO:
     """The folder is ours until this is closed, or the process ends. Nothing is written to the lock, whosever it is.
     Raises OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    lock = FileIO(os.open(folder / "lock", flags, 0o600), "rb")
+    try:
+        return _flocked(folder / "lock", os.O_RDONLY)  # a disk can be remounted read-only while it is held
+    except OSError as error:
+        if error.errno == errno.EBADF:  # NFS locks what is open for writing
+            return _flocked(folder / "lock", os.O_RDWR)
+        if error.errno == errno.EWOULDBLOCK:
+            raise OSError(f"{folder} is used by another qwen-edge") from None
+        raise
+
+
+def _flocked(file: Path, access: int) -> FileIO:
+    flags = access | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    lock = FileIO(os.open(file, flags, 0o600), "rb")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except OSError:
         lock.close()
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        raise OSError(f"{folder} is used by another qwen-edge") from None
+        raise
     return lock

@@ -16,7 +16,7 @@ class Read:
     """One file at a time is read, into memory that belongs to it until it is `over`. Used by the engine's thread."""
 
     def __init__(
-        self, reader: Executor, read: ReadFile, copy: Copy, room: Room, written: Future[bool] | None = None
+        self, reader: Executor, read: ReadFile, copy: Copy, room: Room, written: Future[None] | None = None
     ) -> None:
         """It may be `written` just now: that is waited for, in the reader's thread."""
         self.copy = copy
@@ -47,7 +47,7 @@ class Read:
         self._job.cancel()
 
 
-def _read(read: ReadFile, file: Path, room: Room, written: Future[bool] | None) -> memoryview:
+def _read(read: ReadFile, file: Path, room: Room, written: Future[None] | None) -> memoryview:
     if written:
         wait([written])
     return read(file, room)
