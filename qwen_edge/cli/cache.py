@@ -49,7 +49,10 @@ def pin(url: str, key: str, hours: float) -> None:
 
 
 def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = ask(method, url, body)["data"]
+    answer = ask(method, url, body)
+    if warning := answer.get("warning"):
+        click.echo(warning, err=True)
+    kept: list[dict[str, Any]] = answer["data"]
     return kept
 
 

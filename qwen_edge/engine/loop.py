@@ -67,14 +67,12 @@ class Engine:
         self._wall, self.clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
-        self._answers = Answers()
-        self._misses = Misses()
+        self._answers, self._misses = Answers(), Misses()
         self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
         self._ahead = Ahead(
             backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
-        self._waiting: list[Sequence] = []
-        self._running: list[Sequence] = []
+        self._waiting, self._running = list[Sequence](), list[Sequence]()
         self._news: list[Outbound] = []  # what has happened and has not been told
         self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
         self._turn = 0
@@ -145,7 +143,9 @@ class Engine:
             self._backend.fit(self._cells.used)
 
     def leave(self, seconds: float) -> None:
-        """Write down what is remembered, for so long; there is nothing after that. Raises EngineError."""
+        """Write down what is remembered, of requests that are cut off, too, for so long. Raises EngineError."""
+        for sequence in [*self._waiting, *self._running]:
+            self._release(sequence)
         self._cells.leave(seconds, self.clock)
 
     def admit(self) -> list[Outbound]:

@@ -26,6 +26,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.frames import encode, inbound_frames
 from qwen_edge.journal import start_logging
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.folder import Folder
 from qwen_edge.messages import (
     Abort,
     Beat,
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
 _OPENING, _HEARING = 60.0, 0.05  # seconds that the folder of conversations may take, with looks at messages meanwhile
+_ORPHANED = 4.0  # seconds to write down what is remembered when the daemon has gone without a word
+_LOCKED = 10.0  # seconds for which the engine before may still be writing
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -117,8 +120,12 @@ def serve(
             disk=disk,
         )
         pages.look()
-        while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
-            messages = _turn(engine, channel, pages, load.beat_seconds)
+        try:
+            while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
+                messages = _turn(engine, channel, pages, load.beat_seconds)
+        except (EOFError, ConnectionError):  # the daemon was killed: what people have said is not to be lost for it
+            engine.leave(_ORPHANED)
+            raise
         if stop:
             engine.leave(stop.seconds)
     except EngineError as error:
@@ -186,9 +193,11 @@ def open_disk(files: Files | None, backend: Backend) -> Disk | None:
     """Where conversations are kept; None, with a line in the log, if they cannot be. As long as the disk takes."""
     if files is None:
         return None
-    folder, per_day = Path(files.folder).expanduser(), files.bytes_per_day
     try:
-        return Disk(folder, backend.fingerprint, limit=files.bytes, per_day=per_day, cell=backend.cell_bytes)
+        folder = Folder(Path(files.folder).expanduser(), _LOCKED)
+        return Disk(
+            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
+        )
     except (OSError, ValueError) as error:  # ValueError: of a path that cannot be one
         log.warning(
             "conversations are not kept on disk: %s. Mend the folder and restart, or set remember.folder to another.",

@@ -39,7 +39,7 @@ class Disk:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | Folder,
         fingerprint: str,
         *,
         limit: int,
@@ -58,7 +58,7 @@ class Disk:
         self._bytes: dict[Path, int] = {}
         self._buffer = bytearray()  # memory that has been used before is quicker
         self._foreign: list[Path] = []  # of another model, say; those used last at the end
-        self._folder = Folder(folder)
+        self._folder = folder if isinstance(folder, Folder) else Folder(folder)
         self._writer, self._reader = ThreadPoolExecutor(1, "disk"), ThreadPoolExecutor(1, "disk-read")
         self._writing: tuple[Future[None], Copy, list[tuple[Copy, int]]] | None = None
         self._last: Future[None] | None = None  # of the other things that the writer does

@@ -13,12 +13,14 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+_TRY_AGAIN = 0.05  # seconds
 _SPACE = 64 << 20  # bytes that are left free for others
 _FREE = "Free some room, or set remember.folder to a folder on another disk"
 _REMOUNT = "Look at the disk (`dmesg`, `mount`): a card that fails is remounted read-only. Replace it or mount it again"
@@ -38,13 +40,18 @@ _ADVICE = {
 class Folder:
     """A folder that nobody else uses meanwhile. Used by the thread that opens it, and then by the disk's writer."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError for a folder that cannot be used."""
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
+        """A folder that another uses is waited for so many seconds. Raises OSError for one that cannot be used."""
         self.path = path
         self.renewals = 0  # how often it has been made again, with nothing in it
         self._told = set[str]()
         _make_private(path)
-        self._lock = _locked(path)
+        until = time.monotonic() + patience
+        while not (lock := _locked(path)):
+            if time.monotonic() >= until:
+                raise OSError(f"{path} is used by another qwen-edge")
+            time.sleep(_TRY_AGAIN)
+        self._lock = lock
 
     def close(self) -> None:
         """Others may use it."""
@@ -57,6 +64,8 @@ class Folder:
                 return
         _make_private(self.path)
         lock = _locked(self.path)
+        if not lock:
+            raise OSError(f"{self.path} is used by another qwen-edge")
         self._lock.close()
         self._lock = lock
         self.renewals += 1
@@ -144,16 +153,16 @@ def _make_private(folder: Path) -> None:
         raise OSError(f"others may write to {folder}")
 
 
-def _locked(folder: Path) -> FileIO:
-    """The folder is ours until this is closed, or the process ends. Nothing is written to the lock, whosever it is.
-    Raises OSError."""
+def _locked(folder: Path) -> FileIO | None:
+    """The folder is ours until this is closed, or the process ends; None if it is another's. Nothing is written to the
+    lock, whosever it is. Raises OSError."""
     try:
         return _flocked(folder / "lock", os.O_RDONLY)  # a disk can be remounted read-only while it is held
     except OSError as error:
         if error.errno == errno.EBADF:  # NFS locks what is open for writing
             return _flocked(folder / "lock", os.O_RDWR)
         if error.errno == errno.EWOULDBLOCK:
-            raise OSError(f"{folder} is used by another qwen-edge") from None
+            return None
         raise
 
 

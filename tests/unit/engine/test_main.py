@@ -206,7 +206,7 @@ def test_while_a_file_is_read_signs_of_life_are_given_and_others_are_answered(da
     monkeypatch.setattr(recall, "_LEAST_PATIENCE", 1e6)
     engine = daemon(FakeBackend(lambda prompt: "ok"), beat_seconds=0.0, disk_of=card.disk_of)
     engine.send(request(2, "x" * 400))
-    assert card.begun.wait(10)
+    engine.hear(lambda _: card.begun.is_set())
     so_far = len(engine.heard)
     engine.hear(lambda heard: has(Beat, 5)(heard[so_far:]))
     engine.send(request(3, "hello"))
@@ -241,3 +241,16 @@ def test_a_folder_that_never_opens_is_done_without(daemon, monkeypatch, caplog):
     engine.hear(has(Done))
     assert "has not answered" in caplog.text
     never.set()
+
+
+def test_an_engine_whose_daemon_is_killed_writes_down_what_it_knows(daemon, tmp_path):
+    def disk_of(_files: Files, backend: FakeBackend) -> Disk:
+        return Disk(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4)
+
+    engine = daemon(FakeBackend(lambda prompt: "word " * 100), disk_of=disk_of)
+    engine.send(request(1, "a" * 100), request(2, "b" * 100))
+    engine.hear(lambda heard: {one.id for one in heard if isinstance(one, Tokens)} == {1, 2})
+    engine.close()
+    disk = disk_of(None, FakeBackend(None))
+    assert [disk.reach(list(text * 100)) for text in (b"a", b"b")] == [100, 100]
+    disk.close()

@@ -440,3 +440,78 @@ def test_what_goes_on_from_others_is_written_after_them(tmp_path):
     other = home(tmp_path)
     assert other.known(first) == 139  # a single token is sooner computed than read
     other.disk.close()
+
+
+def test_at_the_end_what_is_worth_most_is_written_first_each_beginning_before_its_end(tmp_path):
+    one = home(tmp_path)
+    pinned, often, once = [7] * 100, [8] * 100, [9] * 100
+    for tokens in (once, pinned, often, often):
+        one.remember(tokens)
+    one.cells.pins.pin(pinned, 1000)
+    put, order = one.disk.put, []
+    one.disk.put = lambda copy: order.append((copy.tokens[0], copy.start)) or put(copy)
+    one.cells.leave(10, lambda: 0.0)
+    assert order == [(7, 0), (8, 0), (9, 0)]
+
+
+@pytest.mark.parametrize("stash", [0, 1000])
+@pytest.mark.parametrize("spare", [0, 1000])
+def test_all_of_some_conversations_are_there_after_a_stop(tmp_path, stash, spare):
+    """Each of which begins as the others do, and is long enough to be cut into pieces."""
+    prompts = [
+        [1, 2, 3, 4, 5, 6, 7, *[100 + number] * 50, *range(1000 * number, 1000 * number + 300)] for number in range(8)
+    ]
+    one = Home(size=4000, sequences=16, spare=spare, stash=stash, disk=disk(tmp_path))
+    for tokens in prompts:
+        one.remember(tokens)
+        write(one)
+    before = [one.known(tokens) for tokens in prompts]
+    one.cells.leave(10, lambda: 0.0)
+    other = Home(size=4000, sequences=16, disk=disk(tmp_path))
+    assert [other.known(tokens) for tokens in prompts] == before
+    if stash or spare:
+        assert before == [len(tokens) for tokens in prompts]
+    other.check()
+    other.disk.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [({"per_day": 2_000}, "bytes_per_day is used up"), ({"limit": 2_000}, "remember.bytes is too small")],
+)
+def test_what_is_not_written_at_the_end_is_one_line_in_the_log(tmp_path, caplog, options, why):
+    one = Home(size=2000, sequences=16, disk=disk(tmp_path, **options))
+    for number in range(6):
+        one.remember([number] * 200)
+    one.cells.leave(10, lambda: 0.0)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert why in line
+    assert sum(file.stat().st_size for file in files(tmp_path)) <= 4_000
+
+
+def test_where_there_is_no_time_at_the_end_that_is_said(tmp_path, caplog):
+    one = home(tmp_path)
+    one.remember([1] * 100)
+    one.cells.leave(0, lambda: 0.0)
+    assert "0 s were too short" in caplog.text
+
+
+def test_a_copy_that_another_leads_to_only_in_part_comes_back(tmp_path):
+    keep(disk(tmp_path), copy_of([*LONG[:7], *[9] * 90]), copy_of(LONG[:200], 7))
+    one = disk(tmp_path)
+    assert find(one, LONG, 0)[1] == 7
+    assert find(one, LONG, 7)[1] == 200
+    one.close()
+
+
+def test_what_is_pinned_in_copies_only_is_written_too(tmp_path):
+    one = home(tmp_path, spare=0, stash=400)
+    one.remember(LONG[:100])
+    one.begin([8] * 20)
+    one.cells.tidy()
+    assert one.cache.used == 0
+    one.cells.pins.pin(LONG[:100], 1000)
+    one.cells.wish()
+    write(one)
+    assert one.disk.reach(LONG[:100]) == 100
+    one.disk.close()

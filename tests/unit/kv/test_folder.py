@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
 from qwen_edge.kv.disk import Disk
+from qwen_edge.llama.identity import model_sha256
 from tests.unit.kv.test_cells import Home
 from tests.unit.kv.test_disk import LONG, copy_of, disk, files, find, keep, write
 
@@ -294,3 +296,22 @@ def test_nothing_waits_for_a_disk_that_hangs(tmp_path, monkeypatch):
     assert one.busy
     one.close()
     may.set()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b"[1, 2]", b'{"a": 3}', None])
+def test_a_damaged_note_of_models_is_left_alone_and_the_model_is_read_again(tmp_path, data):
+    model, notes = tmp_path / "model.gguf", tmp_path / "models.json"
+    model.write_bytes(b"weights")
+    if data is None:
+        notes.mkdir()
+    else:
+        notes.write_bytes(data)
+    assert model_sha256(model, notes) == hashlib.sha256(b"weights").hexdigest()
+    assert notes.is_dir() if data is None else notes.read_bytes() == data
+
+
+def test_the_note_of_models_is_nobody_elses_to_read(tmp_path):
+    model, notes = tmp_path / "model.gguf", tmp_path / "kept" / "models.json"
+    model.write_bytes(b"weights")
+    assert model_sha256(model, notes) == model_sha256(model, notes)
+    assert notes.stat().st_mode & 0o777 == 0o600
