@@ -132,6 +132,11 @@ class Disk:
         self._reading = Read(self._reader, self._read_file, copy, self._room, written)
         return self._reading
 
+    @property
+    def reading(self) -> Read | None:
+        """What is being read, or was last."""
+        return self._reading
+
     def use(self, copy: Copy, until: int, *, asked: bool) -> None:
         """One that was read has been brought back so far."""
         self._index.use(copy, until, asked=asked)

@@ -43,8 +43,10 @@ class Restore:
 
     @property
     def waiting(self) -> Read | None:
-        """What has to be read before `step` can do anything."""
-        return self._read if self._read and not self._read.done else None
+        """What has to be read before `step` can do anything; it may be another's."""
+        others = self._disk.reading if self._disk and self._since is not None else None
+        read = self._read or others
+        return read if read and not read.done else None
 
     def step(self) -> bool:
         """Bring back one stretch, if it is there. True while there is more to come. Raises EngineError."""

@@ -202,3 +202,17 @@ def test_an_urgent_request_takes_the_place_of_one_that_is_read_and_gives_it_back
     events += run(engine)
     assert text_of(events, 2) == echo("now!")
     assert end_of(events, 1).cached_tokens == len(LONG) - 1
+
+
+def test_who_waits_for_anothers_read_does_not_spin(written, disk):
+    card = Card()
+    engine = Engine(FakeBackend(echo, parallel=1), disk=disk(written, card))
+    engine.submit(submit(1, LONG))
+    engine.step()
+    assert card.begun.acquire(timeout=10)
+    engine.abort(Abort(1))
+    engine.submit(submit(2, LONG))
+    engine.step()
+    assert not engine._recall._restores[engine._running[0]].waiting.done
+    card.may_read.release(100)
+    assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
