@@ -250,7 +250,10 @@ class Cells:
         return count > 0
 
     def _is_pinned(self, node: Node) -> bool:
-        return self.pins.any and self.pins.holds(self._tree.tokens(node)[: self._worth_keeping(node)])
+        if not self.pins.any:
+            return False
+        tokens = self._tree.tokens(node)[: self._worth_keeping(node)]
+        return any(self.pins.holds(tokens, caller.owner) for caller in self._owners.of(node))
 
     def _worth_keeping(self, node: Node) -> int:
         """How many tokens, from the beginning, are the prompt of some parked sequence that holds this node."""

@@ -77,9 +77,9 @@ class Pins:
     def any(self) -> bool:
         return bool(self._pins)
 
-    def holds(self, tokens: Sequence[int]) -> bool:
-        """Whether somebody wants them kept now."""
-        return bool(self._pins) and self.until(tokens) > 0
+    def holds(self, tokens: Sequence[int], owner: str | None = None) -> bool:
+        """Whether somebody wants them kept now: this owner or an admin, or anybody."""
+        return bool(self._pins) and self.until(tokens, owner) > 0
 
     def reach(self, tokens: Sequence[int], owner: str | None = None) -> int:
         """How many of these tokens, from the beginning, somebody wants kept now: this owner or an admin, or anybody."""

@@ -127,8 +127,9 @@ class Saving:
         """All prompts that are in the cache or in copies; the pinned first, then what is worth most."""
         worths = [(self._tree.end(one).worth, Prompt(self.prompt(one), self._owners[one])) for one in self._prompts]
         worths += [(copy.worth, Prompt(copy.tokens, copy.caller)) for copy in self._stash.copies]
-        worths.sort(key=lambda pair: (self._pins.holds(pair[1].tokens), pair[0]), reverse=True)
-        return [prompt for _, prompt in worths if len(prompt.tokens) >= FEW]
+        pinned = [(self._pins.holds(one.tokens, one.caller.owner), worth, one) for worth, one in worths]
+        pinned.sort(key=lambda one: one[:2], reverse=True)
+        return [prompt for _, _, prompt in pinned if len(prompt.tokens) >= FEW]
 
     def _write_next(self, prompt: Prompt, few: int = FEW, beside: Sequence[Prompt] = ()) -> bool:
         """Have the first stretch of this prompt written that is in no file for its owner. False if there is none, or
@@ -153,7 +154,7 @@ class Saving:
         return found[0] if found else None
 
     def _asked(self, copy: Copy, least: int) -> bool:
-        return copy.asked >= least or self._pins.holds(copy.tokens)
+        return copy.asked >= least or self._pins.holds(copy.tokens, copy.caller.owner)
 
     def _asked_until(self, sequence: int, least: int) -> int:
         """How many of a parked sequence's tokens were asked for so often, or are pinned."""

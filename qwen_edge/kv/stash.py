@@ -91,7 +91,7 @@ class Stash:
         ends = [one for one in others if not any(_leads_on(one, other) for other in led)]
         if not others:
             return None
-        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens), one.worth))
+        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens, one.caller.owner), one.worth))
         self._age = max(self._age, least.worth)
         self._copies.remove(least)
         return least

@@ -310,11 +310,13 @@ def test_an_entry_does_not_tell_that_others_have_asked_the_same(tmp_path):
     alone, beside = (Shared(size=600, sequences=8, disk=disk(tmp_path / name)) for name in ("a", "b"))
     for other in ([*LONG, 1, 2, 3], [*LONG[:58], 7, 7], LONG, LONG):
         as_caller(beside, TWO).remember(other)
+    beside.cells.pins.pin(LONG, 1000.0, TWO)
     for home in (alone, beside):
         as_caller(home, ONE).remember(LONG)
         while home.cells.write():
             home.disk.wait(10)
     assert seen(alone, ONE) == seen(beside, ONE) == [("one", 60, 60, False)]
+    assert {one.pinned_until for one in holdings(beside.cells, ONE)} == {0.0}
     assert [one.key for one in holdings(alone.cells, ONE)] == [one.key for one in holdings(beside.cells, ONE)]
     for home in (alone, beside):
         home.disk.close()
