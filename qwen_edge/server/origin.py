@@ -34,13 +34,12 @@ def refuse_foreign_host(request: web.Request, server: ServerConfig) -> None:
     # a browser sends exactly one; a request line may name another
     for host in [*named, request.host] if len(named) == 1 else [", ".join(named) or "no host"]:
         if not _is_ours(host, server.host):
-            raise RequestError(
-                f"Requests for {_shown(host)} are refused: without API keys this server answers only to the names of "
-                "its own machine. Use http://127.0.0.1 or http://localhost with its port (behind a proxy: let it send "
-                "'Host: localhost'), or set server.api_keys_file.",
-                status=403,
-                code="foreign_host",
+            message = (
+                f"Requests for {_shown(host or 'no host')} are refused: without API keys this server answers to the "
+                "names of its own machine only. Use http://127.0.0.1 or http://localhost with its port (behind a "
+                "proxy: let it send 'Host: localhost'), or set server.api_keys_file."
             )
+            raise RequestError(message, status=403, code="foreign_host")
 
 
 def refuse_foreign_page(request: web.Request, server: ServerConfig) -> None:
@@ -90,12 +89,11 @@ def is_listed(origin: str, origins: Sequence[str]) -> bool:
 
 
 def _foreign_page(origin: str) -> RequestError:
-    return RequestError(
-        f"Requests from web pages of {_shown(origin)} are refused. To let these pages in, list their origin in "
-        "server.origins.",
-        status=403,
-        code="foreign_origin",
-    )
+    remedy = "To let these pages in, list their origin in server.origins."
+    if not _ORIGIN.fullmatch(origin):  # null is what any page can send
+        remedy = "Pages can be let in by an origin of the form https://host:port only, listed in server.origins."
+    message = f"Requests from web pages of {_shown(origin)} are refused. {remedy}"
+    return RequestError(message, status=403, code="foreign_origin")
 
 
 def _is_local_page(origin: str) -> bool:
