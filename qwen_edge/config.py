@@ -22,11 +22,23 @@ from qwen_edge.messages import Attention, KvType
 MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
 MOST_SECONDS = 1_000_000  # for every time in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANY_ORIGIN = "*"
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*]+)(:[0-9]{1,5})?/?")
+_PORTS = {"http": "80", "https": "443"}  # which browsers leave out
+
+
+def plain_origin(origin: str) -> str:
+    """The origin of web pages as browsers send it: in lower case, without the scheme's own port."""
+    plain = origin.lower().removesuffix("/")
+    scheme, _, rest = plain.partition("://")
+    return plain.removesuffix(f":{_PORTS[scheme]}") if scheme in _PORTS and ":" in rest else plain
 
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,11 +68,14 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP side. `header_seconds` are for the head of a request, `body_seconds` for its body, `keepalive_seconds`
     for a connection between two requests, `stall_seconds` for a client that takes nothing of its answer. A stream is
     never silent for longer than `comment_seconds`. `drain_seconds` is how long running answers may take to finish when
-    the daemon is stopped."""
+    the daemon is stopped. `origins` are those of the web pages that browsers let read the answers; with `share_cache`
+    key, what was computed for one key is not used for another."""
 
     host: str = "127.0.0.1"
     port: _Port = 8080
     api_keys_file: str | None = None
+    origins: tuple[str, ...] = ()
+    share_cache: Literal["all", "key"] = "key"
     model_aliases: tuple[str, ...] = ()
     model_names: Literal["any", "listed"] = "any"
     unknown_parameters: Literal["reject", "ignore"] = "reject"
@@ -75,6 +90,14 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_seconds: _Seconds = 120
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60
+
+    def __post_init__(self) -> None:
+        for number, origin in enumerate(self.origins):
+            if origin != ANY_ORIGIN and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"origins[{number}] must be the origin of web pages, such as https://home.example or "
+                    "http://192.168.1.5:8123, without a path; or * for all pages"
+                )
 
 
 class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -64,7 +64,10 @@ def files(config: RememberConfig) -> Files | None:
     if config.where == "off" or not config.bytes or not config.bytes_per_day:
         return None
     own = (state_folder() if config.where == "disk" else memory_folder()) / "conversations"
-    folder = Path(config.folder).expanduser() if config.folder else own
+    try:
+        folder = Path(config.folder).expanduser() if config.folder else own
+    except RuntimeError as error:  # ~somebody who is not there
+        raise ConfigError(f"remember.folder {config.folder} cannot be found: {error}.") from None
     # what lies in memory wears nothing
     return Files(str(folder), config.bytes, config.bytes_per_day if config.where == "disk" else 1 << 62)
 

@@ -14,7 +14,8 @@ Plain values: any thread, any process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class UserError(Exception):
@@ -56,7 +57,7 @@ class UnservableError(EngineError):
 class RequestError(Exception):
     """One HTTP request that cannot be answered, in the terms of OpenAI's error object.
 
-    `kind` is OpenAI's `type`, `retry_after` (seconds) becomes the header of the same name.
+    `kind` is OpenAI's `type`, `retry_after` (seconds) becomes the header of the same name; `headers` are further ones.
     Raised anywhere between the HTTP schema and the engine; turned into JSON in one place (server/middleware.py).
     """
 
@@ -66,6 +67,7 @@ class RequestError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.message

@@ -1,35 +1,57 @@
-"""API keys: who may ask, and under which name they are known."""
+"""API keys: who may ask, under which name they are known, and who may see what others have asked."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from qwen_edge.config import LOOPBACK, Config
+from qwen_edge.config import ANY_ORIGIN, LOOPBACK, Config
 from qwen_edge.errors import ConfigError
+from qwen_edge.messages import Caller
+
+log = logging.getLogger(__name__)
+
+_SHORTEST = 16  # characters: fewer can be guessed
+_COMMENT = re.compile(r"(^|\s)#.*")
+_ADMIN = "admin"
 
 
 class Keys:
-    """Names by key. Empty: everybody may ask."""
+    """The owner's name of each key, and which keys are those of admins. Two keys with one name have one owner. Empty:
+    everybody may ask, and sees everything."""
 
-    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+    def __init__(self, names: Mapping[str, str] | None = None, admins: Collection[str] = ()) -> None:
         self._names = dict(names or {})
+        self._admins = frozenset(admins)
 
     def __bool__(self) -> bool:
         return bool(self._names)
 
     def owner(self, key: bytes) -> str | None:
         """The name of whoever has this key, None if nobody has. Takes as long for a wrong key as for a right one."""
-        found = [name for known, name in self._names.items() if hmac.compare_digest(key, known.encode())]
+        found = self._find(key)
+        return None if found is None else self._names[found]
+
+    def caller(self, key: bytes) -> Caller | None:
+        """The same, with what the key allows."""
+        found = self._find(key)
+        return None if found is None else Caller(self._names[found], found in self._admins)
+
+    def _find(self, key: bytes) -> str | None:
+        found = [known for known in self._names if hmac.compare_digest(key, known.encode())]
         return found[0] if found else None
 
 
 def read_keys(config: Config) -> Keys:
-    """The keys of the configured file, or of systemd's credential `api-keys`: one a line, behind it the name of whoever
-    has it, if it has one, and what follows a # is a comment. Raises ConfigError.
+    """The keys of the configured file, or of systemd's credential `api-keys`. One key a line; behind it the name of
+    whoever has it, if it has one; behind the name the word admin, for a key that sees all. A # at the start of a line
+    or after white space begins a comment. Raises ConfigError.
 
     Binding to anything but loopback without a key is refused: it would hand the device to the whole network.
     """
@@ -43,16 +65,56 @@ def read_keys(config: Config) -> Keys:
             f"server.host is {config.server.host}, which others can reach, and there is no key. "
             "Set server.api_keys_file, or keep server.host (--host) at 127.0.0.1."
         )
+    if file:
+        _warn_if_others_read(Path(file).expanduser())
+    if not keys and ANY_ORIGIN in config.server.origins:
+        log.warning("server.origins is *, and there is no key: every web page that is opened here can use the server")
     return keys
 
 
 def _keys_in(file: Path) -> Keys:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
-    given = [line.split("#")[0].split(maxsplit=1) for line in lines]
-    return Keys({words[0]: words[1].strip() if words[1:] else _name_of(words[0]) for words in given if words})
+    names, admins, lines = dict[str, str](), set[str](), dict[str, int]()
+    for number, line in enumerate(text.split("\n"), 1):
+        words = _COMMENT.sub("", line).split()
+        if not words:
+            continue
+        key, name, is_admin = words[0], " ".join(words[1:]), len(words) > 2 and words[-1] == _ADMIN
+        if is_admin:
+            name = " ".join(words[1:-1])
+        elif name == _ADMIN:
+            log.warning(
+                "%s, line %d: a key whose owner is named admin is no admin key. Write: KEY NAME admin", file, number
+            )
+        if len(key) < _SHORTEST:
+            raise ConfigError(
+                f"server.api_keys_file: {file}, line {number}: the key has {len(key)} characters, and needs "
+                f"{_SHORTEST} at least, or it can be guessed. Make one: openssl rand -hex 16"
+            )
+        name = name or _name_of(key)
+        if key in names and (names[key], key in admins) != (name, is_admin):
+            raise ConfigError(
+                f"server.api_keys_file: {file}, line {number}: the key of line {lines[key]} again, with another name "
+                "or other rights. Remove one of the two lines."
+            )
+        names[key] = name
+        lines.setdefault(key, number)
+        if is_admin:
+            admins.add(key)
+    return Keys(names, admins)
+
+
+def _warn_if_others_read(file: Path) -> None:
+    """systemd's credentials are guarded by their folder, whatever their mode."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and file.resolve().is_relative_to(Path(folder).resolve()):
+        return
+    status = file.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        log.warning("%s holds API keys, and its mode %03o lets others at it: chmod 600", file, status.st_mode & 0o777)
 
 
 def _name_of(key: str) -> str:

@@ -64,6 +64,24 @@ MissReason = Literal["new", "template", "start", "edited", "evicted"]  # see eng
 PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
+class Caller(msgspec.Struct, frozen=True, array_like=True):
+    """Who asks: `owner` is the name of the key. An `admin` sees, pins and deletes what all have asked, and what an
+    admin pins is shared with all. Who `shares` uses what was computed for others, too. Without keys everybody is this
+    one."""
+
+    owner: str = ""
+    admin: bool = True
+    shares: bool = False
+
+    @property
+    def scope(self) -> str | None:
+        """Whose prompts are used to answer; None: those of all."""
+        return None if self.shares else self.owner
+
+
+EVERYBODY = Caller()
+
+
 class Tuning(msgspec.Struct, frozen=True):
     """What was measured to be quickest: threads, attention, and how many tokens to compute at once. 0 or auto for what
     was not measured."""
@@ -115,15 +133,16 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill, which
     must begin within `wait_seconds`; or in at most `work_seconds`, if what the engine rests for the device's sake is
-    not counted. `client` is whose request it is.
+    not counted. `client` is whose budget it has, `caller` whose key.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning. Where `calls`
     are given, the markers of a tool call, stop texts do not count between them.
 
-    `conversation` is the client's name for it, if there is one: what has a name is expected to go on. For `pin_seconds`
-    its prompt goes last when there is no room. `layout` stands for all that shapes the prompt beside the messages: it
-    says no more than why something was not in the cache."""
+    `conversation` is the client's name for it, if there is one. It counts as `asked` so many times: what has been asked
+    for twice is written to disk while the engine is idle. For `pin_seconds` its prompt goes last when there is no room.
+    `layout` stands for all that shapes the prompt beside the messages: it says no more than why something was not in
+    the cache."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -138,7 +157,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     wait_seconds: float = 1e9
     work_seconds: float = 1e9
     client: str = ""
+    caller: Caller = EVERYBODY
     conversation: str = ""
+    asked: int = 1
     pin_seconds: float = 0.0
     layout: str = ""
 
@@ -150,19 +171,22 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
 
 class Warm(msgspec.Struct, frozen=True, tag=True):
-    """This is what a prompt will soon begin with: compute it if there is nothing else to do. No answer."""
+    """This is what a prompt of this caller will soon begin with: compute it if there is nothing else to do. No
+    answer."""
 
     prompt: tuple[Segment, ...]
+    caller: Caller = EVERYBODY
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
-    """What is remembered? Before that: forget the conversation of this key, or pin it for so long (0 ends that). The
-    answer is Kept, with the same id."""
+    """What is remembered of what the caller may see? Before that: forget the conversation of this key, or pin it for so
+    long (0 ends that). The answer is Kept, with the same id."""
 
     id: int
     key: str = ""
     forget: bool = False
     pin_seconds: float | None = None
+    caller: Caller = EVERYBODY
 
 
 class Limits(msgspec.Struct, frozen=True, tag=True):
@@ -227,10 +251,10 @@ class Began(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is remembered of a prompt: so many of its `tokens` in the KV cache, in copies in memory, and in files,
     which take so many bytes, shared with others or not. `ends` are its last words, `pinned_until` a time of the wall
-    clock."""
+    clock. `owner` is told to an admin only."""
 
     key: str
     tokens: int
@@ -240,14 +264,17 @@ class Conversation(msgspec.Struct, frozen=True):
     file_bytes: int
     pinned_until: float
     ends: str
+    owner: str = ""
 
 
 class Kept(msgspec.Struct, frozen=True, tag=True):
-    """All that is remembered. `found` tells whether the key that was asked for is (or was) there."""
+    """All that is remembered. `found` tells whether the key that was asked for is (or was) there; `warning`, to people,
+    what of it could not be done as they wished."""
 
     id: int
     found: bool
     conversations: tuple[Conversation, ...]
+    warning: str = ""
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):

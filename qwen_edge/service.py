@@ -21,7 +21,7 @@ from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.climate import Climate
 from qwen_edge.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
-from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens
+from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 
@@ -97,8 +97,10 @@ class ChatService:
             calls=CALL if request.tools else None,
             priority=priority,
             client=request.client,
+            caller=request.caller,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
+            asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
             pin_seconds=request.pin_seconds,
             layout=_layout(model, request),
         )
@@ -141,7 +143,8 @@ class ChatService:
     async def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
         """Let the engine read the conversation as its next turn will show it, while nobody waits."""
         with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
-            self._engine.warm(await self._renderer.next_turn(model, request, said))
+            prompt = await self._renderer.next_turn(model, request, said)
+            self._engine.warm(Warm(prompt, request.caller))
 
     def _ready_model(self) -> Ready:
         if self._engine.model is None:

@@ -37,7 +37,6 @@ from qwen_edge.messages import (
     Outbound,
     Ran,
     Ready,
-    Segment,
     Stop,
     Submit,
     Tokens,
@@ -162,10 +161,10 @@ class Supervisor:
             if asked.sent and self._link and not asked.over:
                 self._link.send([Abort(request.id)])
 
-    def warm(self, prompt: tuple[Segment, ...]) -> None:
+    def warm(self, wanted: Warm) -> None:
         """Let the engine compute, when it is idle, what a prompt will soon begin with."""
         if self._link and self.state == "ready":
-            self._link.send([Warm(prompt)])
+            self._link.send([wanted])
 
     def limit(self, limits: Limits) -> None:
         """What the engine, and every one after it, may do from now on."""
@@ -177,9 +176,9 @@ class Supervisor:
         """Whose request it is, or was; empty for one of long ago."""
         return self._clients.get(request, "")
 
-    async def look(self, key: str = "", *, forget: bool = False, pin_seconds: float | None = None) -> Kept:
-        """What the engine remembers of conversations, after it has forgotten or pinned that of this key. An engine that
-        sleeps is woken. Raises RequestError."""
+    async def look(self, wanted: Look) -> Kept:
+        """What the engine remembers, after it has done what is wanted, whose id is given here. An engine that sleeps is
+        woken. Raises RequestError."""
         self._refuse_in_trouble()
         self._wanted.set()
         try:
@@ -190,7 +189,7 @@ class Supervisor:
         number = next(self._ids)
         self._looks[number] = asyncio.get_running_loop().create_future()
         self._used = self._clock()
-        self._link.send([Look(number, key, forget, pin_seconds)])
+        self._link.send([msgspec.structs.replace(wanted, id=number)])
         return await self._looks[number]
 
     async def stop(self, grace: float) -> None:

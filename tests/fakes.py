@@ -90,7 +90,7 @@ class FakeCache:
         return array("i", [start, *self.held(sequence)[start:end]]).tobytes()
 
     def load(self, saved: bytes, sequence: int, start: int, end: int) -> None:
-        first, *tokens = array("i", saved)
+        first, *tokens = array("i", bytes(saved))
         self.write(sequence, start, tokens[start - first : end - first])
 
     def make_room(self, cells: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwen_edge.messages import Done, Logprob, Priority, Sampling
+from qwen_edge.messages import EVERYBODY, Caller, Done, Logprob, Priority, Sampling
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class ChatRequest:
     `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
     the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
     answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server.
-    `client` is the name of whoever asks, and `conversation` the client's name for the conversation; both may be empty.
-    For `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
+    `client` is the name of whoever asks, `caller` whose key it was, and `conversation` the client's name for the
+    conversation; names may be empty. It `goes_on` if the client names it for the sake of what is remembered. For
+    `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
     question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
@@ -34,7 +35,9 @@ class ChatRequest:
     wait_seconds: float | None = None
     max_seconds: float | None = None
     client: str = ""
+    caller: Caller = EVERYBODY
     conversation: str = ""
+    goes_on: bool = False
     pin_seconds: float = 0.0
     volatile: bool = False
 

@@ -13,6 +13,7 @@ from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config import MOST_PIN_HOURS
+from qwen_edge.printable import clean
 
 _COUNTS = ("tokens", "cached", "copied", "written")
 _FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation
@@ -60,6 +61,8 @@ def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict
     kept: list[dict[str, Any]] | None = found.get("data") if isinstance(found, dict) else None
     if not isinstance(kept, list) or not all(isinstance(one, dict) and one.keys() >= _FIELDS for one in kept):
         raise another_answer(url)
+    if warning := found.get("warning"):
+        click.echo(clean(str(warning)), err=True)
     return kept
 
 
@@ -71,10 +74,14 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
     table.add_column("key", min_width=10)
     for title in ("tokens", "cached", "copied", "on disk", "MB", "pinned"):
         table.add_column(title, justify="right", min_width=len(title))
+    if owners := any("owner" in one for one in kept):  # only an admin is told
+        table.add_column("owner", min_width=5, overflow="ellipsis", no_wrap=True)
     table.add_column("ends", overflow="ellipsis", no_wrap=True)
     for one in kept:
         counts = [str(one[name]) for name in _COUNTS]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
-        table.add_row(plain(one["key"]), *counts, f"{one['file_bytes'] / 1e6:.0f}", pinned, plain(one["ends"]))
+        texts = [one.get("owner", ""), one["ends"]] if owners else [one["ends"]]
+        size = f"{one['file_bytes'] / 1e6:.0f}"
+        table.add_row(plain(one["key"]), *counts, size, pinned, *(plain(str(text)) for text in texts))
     terminal().print(table if kept else "Nothing is remembered.")

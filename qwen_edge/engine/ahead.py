@@ -15,8 +15,9 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.restore import Restore
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Share
+from qwen_edge.messages import EVERYBODY, Caller, Share
 
 _SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
 _LEAST = 8  # tokens at once, however slow the device
@@ -28,10 +29,12 @@ _YIELD = 3.0  # times as long as a piece has taken then, in which nothing is com
 
 @dataclass
 class _Wanted:
-    """A prompt, and how many of its tokens have been computed before: not all of them need be in the cache yet."""
+    """A prompt, how many of its tokens have been computed before (not all of them need be in the cache yet), and whose
+    it is."""
 
     tokens: list[int]
     held: int
+    caller: Caller
 
 
 class Ahead:
@@ -63,13 +66,13 @@ class Ahead:
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
 
-    def add(self, tokens: list[int]) -> None:
+    def add(self, tokens: list[int], caller: Caller = EVERYBODY) -> None:
         """These will be wanted; where there are too many, the oldest are forgotten."""
         if self._per_hour and 0 < len(tokens) < self._cells.size:
-            self._cells.make_way(tokens)
+            self._cells.make_way(tokens, caller)
             # not only what the cache holds: a full one may have let go of it since the answer ended
-            held = max(self._cells.known(tokens), self._misses.computed(tokens))
-            self._wanted.append(_Wanted(tokens, held))
+            held = max(self._cells.known(tokens, caller.scope), self._misses.computed(tokens, caller.scope))
+            self._wanted.append(_Wanted(tokens, held, caller))
 
     @property
     def pause(self) -> float:
@@ -80,16 +83,17 @@ class Ahead:
         """Compute a piece of what was added last. False if there is nothing to compute now. Raises EngineError."""
         if self.pause:
             return False
-        while self._wanted and self._cells.known(self._wanted[-1].tokens) == len(self._wanted[-1].tokens):
+        while self._wanted and self._is_there(self._wanted[-1]):
             self._wanted.pop()
         budget = self._budget()
         if not self._wanted or budget < 1:
             return False
         wanted = self._wanted[-1]
         tokens = wanted.tokens
-        opened = self._cells.open(tokens, asked=False)
+        opened = self._cells.open(tokens, wanted.caller, asked=False)
         assert opened, "nothing is open while the engine is idle"
-        place, computed = opened
+        place, _ = opened
+        computed = self._brought_back(place, tokens)
         if computed < wanted.held - _LOST:  # to compute all of a conversation anew is no work for idle times
             self._wanted.pop()
             self._cells.park(place, tokens[:computed], len(tokens), asked=0)
@@ -103,12 +107,22 @@ class Ahead:
             computed += count
             self._cells.compute(place, computed)
             self._left -= count
-            self._misses.remember_ahead(tokens[:computed])
+            self._misses.remember_ahead(tokens[:computed], wanted.caller.scope)
         else:
             self._wanted.pop()
         wanted.held = computed
         self._cells.park(place, tokens[:computed], len(tokens), asked=0)
         return True
+
+    def _is_there(self, wanted: _Wanted) -> bool:
+        return self._cells.known(wanted.tokens, wanted.caller.scope) == len(wanted.tokens)
+
+    def _brought_back(self, place: int, tokens: list[int]) -> int:
+        """What copies in memory hold of it, too; files are read for those who wait. Raises EngineError."""
+        restore = Restore(self._cells, place, tokens, patience=lambda _: 0.0, clock=self._clock, asked=False)
+        while restore.step():
+            pass
+        return restore.held
 
     def _decode(self, piece: Slice) -> None:
         began, before = self._clock(), self._backend.preempted

@@ -23,4 +23,5 @@ def take_in(request: Submit, backend: Backend, answers: Answers, now: float) -> 
     except ValueError as error:
         return Failed(request.id, "bad_request", str(error))
     output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
-    return Sequence(request, tokens, sampler, output, Lookup(answers, len(tokens), backend.is_mark), now)
+    lookup = Lookup(answers, len(tokens), backend.is_mark, request.caller.scope)
+    return Sequence(request, tokens, sampler, output, lookup, now)

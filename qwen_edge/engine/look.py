@@ -5,23 +5,37 @@ from __future__ import annotations
 from qwen_edge.engine.backend import Backend
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.holdings import Holding, forget, holdings
-from qwen_edge.messages import Conversation, Kept, Look
+from qwen_edge.messages import Caller, Conversation, Kept, Look
 
+_PATIENCE = 1.0  # seconds that are waited for the disk
+_NOT_WRITTEN = (
+    "The pin could not be written down: it holds only as long as the engine lives. The server's log has the reason, "
+    "unless remember.where is off."
+)
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
 def look(cells: Cells, backend: Backend, message: Look) -> Kept:
     """Do what is asked, and tell what is remembered then. In the engine's thread, between two steps."""
-    found = next((one for one in holdings(cells) if one.key == message.key), None)
+    caller = message.caller
+    found = next((one for one in holdings(cells, caller) if one.key == message.key), None)
+    warning = ""
     if found and message.pin_seconds is not None:
-        cells.pins.pin(found.tokens, message.pin_seconds)
-        cells.wish(found.tokens)
+        cells.pins.pin(found.tokens, message.pin_seconds, caller)
+        cells.wish()
+        if message.pin_seconds and not cells.pins.written(_PATIENCE):
+            warning = _NOT_WRITTEN
     if found and message.forget:
-        forget(cells, found)
-    return Kept(message.id, found is not None, tuple(_described(one, backend) for one in holdings(cells)))
+        forget(cells, found, caller)
+    return Kept(
+        message.id,
+        found is not None,
+        tuple(_described(one, backend, caller) for one in holdings(cells, caller)),
+        warning,
+    )
 
 
-def _described(one: Holding, backend: Backend) -> Conversation:
+def _described(one: Holding, backend: Backend, caller: Caller) -> Conversation:
     ends = b"".join(backend.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
     return Conversation(
         key=one.key,
@@ -32,4 +46,5 @@ def _described(one: Holding, backend: Backend) -> Conversation:
         file_bytes=one.file_bytes,
         pinned_until=one.pinned_until,
         ends=" ".join(ends.split()),
+        owner=one.owner if caller.admin else "",
     )

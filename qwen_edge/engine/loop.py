@@ -19,15 +19,15 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.look import look
-from qwen_edge.engine.misses import Miss, Misses
+from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.recall import Recall
 from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
-from qwen_edge.kv.radix import common_prefix
 from qwen_edge.messages import (
     Abort,
     Began,
@@ -67,21 +67,19 @@ class Engine:
         self._wall, self.clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._pace = Pace()
-        self._answers = Answers()
-        self._misses = Misses()
+        self._answers, self._misses = Answers(), Misses()
+        self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
         self._ahead = Ahead(
             backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
-        self._waiting: list[Sequence] = []
-        self._running: list[Sequence] = []
+        self._waiting, self._running = list[Sequence](), list[Sequence]()
         self._news: list[Outbound] = []  # what has happened and has not been told
         self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
         self._chosen = 0  # tokens since the last step that was told
         self.duty = Duty()
-        self.first_word = False  # the last step brought somebody's
-        self.broken = False  # a decode has failed: the process should end
+        self.first_word = self.broken = False  # the last step brought somebody's; a decode failed: the process must end
 
     @property
     def busy(self) -> bool:
@@ -119,7 +117,7 @@ class Engine:
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
         with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
-            self._ahead.add(self._backend.tokenize(message.prompt))
+            self._ahead.add(self._backend.tokenize(message.prompt), message.caller)
 
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
@@ -145,7 +143,9 @@ class Engine:
             self._backend.fit(self._cells.used)
 
     def leave(self, seconds: float) -> None:
-        """Write down what is remembered, for so long; there is nothing after that. Raises EngineError."""
+        """Write down what is remembered, of requests that are cut off, too, for so long. Raises EngineError."""
+        for sequence in [*self._waiting, *self._running]:
+            self._release(sequence)
         self._cells.leave(seconds, self.clock)
 
     def admit(self) -> list[Outbound]:
@@ -159,10 +159,13 @@ class Engine:
         events, self.first_word = self.admit(), False
         if not self._running:
             return events
-        self._turn += 1
-        began = self.clock()
+        self._turn, began = self._turn + 1, self.clock()
         try:
+            self._recall.step(self._running)
             parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
+            if not parts:
+                self.duty.rested(self._recall.wait(), busy=True)
+                return [*events, *self._told()]
             self._decode(parts)
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
@@ -209,22 +212,18 @@ class Engine:
                 break
             for one in lower:
                 self._put_back(one)
-            opened = self._cells.open(sequence.tokens)
+            first = sequence.started is None  # who had to give way has not asked again
+            asked = first and sequence.request.asked > 0
+            opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
             assert opened, "there are more sequences in the cache than places"
             sequence.place, sequence.computed = opened
-            if sequence.started is None:
+            if first:
                 sequence.started, sequence.rested = self.clock(), self.duty.slept
                 events.append(Began(sequence.request.id))
-                sequence.missed = self._why_missed(sequence)
             self._waiting.remove(sequence)
             self._running.append(sequence)
+            self._recall.begin(sequence, asked=asked)
         return events
-
-    def _why_missed(self, sequence: Sequence) -> Miss | None:
-        """Why its prompt has to be computed, if that might have been spared. What others compute at this moment is as
-        good as there: it is shared when it is done."""
-        coming = [common_prefix(sequence.tokens, one.tokens[: one.prompt_length]) for one in self._running]
-        return self._misses.explain(sequence.prompt, max(sequence.computed, *coming, 0))
 
     def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
         """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of
@@ -245,13 +244,14 @@ class Engine:
             return False
         growing = sum(one.remaining + _MARGIN for one in staying)
         freed = sum(one.computed for one in going)
-        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
+        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens, sequence.scope)
         return self._cells.available + freed >= needed
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
         assert sequence.place is not None
-        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length)
+        self._recall.drop(sequence)
+        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=0)
         sequence.place, sequence.computed = None, 0
         self._running.remove(sequence)
         self._waiting.append(sequence)
@@ -272,7 +272,7 @@ class Engine:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
-                parts = plan(self._running, bounds, self._pace, turn=self._turn, guess=guess)
+                parts = plan(self._recall.others(self._running), bounds, self._pace, turn=self._turn, guess=guess)
                 if self._cells.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))
@@ -329,7 +329,7 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)
         if self._speculates:
-            self._answers.learn(sequence.tokens, sequence.prompt_length)
+            self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
         return [*sequence.say(text), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
@@ -342,9 +342,9 @@ class Engine:
         self._cells.shrink(sequence.place, sequence.computed)
         request, tokens = sequence.request, sequence.tokens[: sequence.computed]
         if request.pin_seconds:
-            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds)
-        # a conversation that has a name is expected to go on: it counts as if it had been asked for twice
-        self._cells.park(sequence.place, tokens, sequence.prompt_length, asked=2 if request.conversation else 1)
+            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds, request.caller)
+        self._recall.drop(sequence)
+        self._cells.park(sequence.place, tokens, sequence.prompt_length, asked=request.asked)
         sequence.place = None
         self._running.remove(sequence)
         self._crowded = False

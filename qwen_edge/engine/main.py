@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,7 @@ from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, inbound_frames
 from qwen_edge.journal import start_logging
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.folder import Folder
 from qwen_edge.messages import (
     Abort,
     Beat,
@@ -46,6 +48,9 @@ from qwen_edge.messages import (
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
+_OPENING, _HEARING = 60.0, 0.05  # seconds that the folder of conversations may take, with looks at messages meanwhile
+_ORPHANED = 4.0  # seconds to write down what is remembered when the daemon has gone without a word
+_LOCKED = 10.0  # seconds for which the engine before may still be writing
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -92,8 +97,14 @@ def main(arguments: list[str]) -> None:
     os._exit(0)  # freeing gigabytes page by page is the kernel's job
 
 
-def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pages: HugePages) -> None:
-    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready."""
+def serve(
+    channel: Channel,
+    load_backend: Callable[[Load, Channel], Backend],
+    pages: HugePages,
+    disk_of: Callable[[Files, Backend], Disk | None] | None = None,
+) -> None:
+    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready;
+    `disk_of` opens the folder of conversations."""
     messages: list[Inbound] = []
     while not messages:
         messages = channel.receive(60.0)
@@ -101,7 +112,7 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
         backend = load_backend(load, channel)
-        disk = open_disk(load.files, backend)
+        disk = _opened(load, backend, channel, messages, disk_of or open_disk) if load.files else None
         engine = Engine(
             backend,
             longest_step=_SILENT_BEATS * load.beat_seconds,
@@ -110,8 +121,12 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
             disk=disk,
         )
         pages.look()
-        while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
-            messages = _turn(engine, channel, pages, load.beat_seconds)
+        try:
+            while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
+                messages = _turn(engine, channel, pages, load.beat_seconds)
+        except (EOFError, ConnectionError):  # the daemon was killed: what people have said is not to be lost for it
+            engine.leave(_ORPHANED)
+            raise
         if stop:
             engine.leave(stop.seconds)
     except EngineError as error:
@@ -177,15 +192,44 @@ def load_llama(load: Load, channel: Channel) -> Backend:
 
 
 def open_disk(files: Files | None, backend: Backend) -> Disk | None:
-    """Where conversations are kept; None, with a line in the log, if they cannot be."""
+    """Where conversations are kept; None, with a line in the log, if they cannot be. As long as the disk takes."""
     if files is None:
         return None
-    folder, per_day = Path(files.folder), files.bytes_per_day
     try:
-        return Disk(folder, backend.fingerprint, limit=files.bytes, per_day=per_day, cell=backend.cell_bytes)
-    except OSError as error:
-        log.warning("conversations are not kept on disk: %s", error)
+        folder = Folder(Path(files.folder).expanduser(), _LOCKED)
+        return Disk(
+            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
+        )
+    except (OSError, ValueError) as error:  # ValueError: of a path that cannot be one
+        log.warning(
+            "conversations are not kept on disk: %s. Mend the folder and restart, or set remember.folder to another.",
+            error,
+        )
         return None
+
+
+def _opened(
+    load: Load,
+    backend: Backend,
+    channel: Channel,
+    messages: list[Inbound],
+    disk_of: Callable[[Files, Backend], Disk | None],
+) -> Disk | None:
+    """As `disk_of`, in a thread, with beats while it takes its time; what comes meanwhile is put to the `messages`. A
+    disk that hangs is done without."""
+    assert load.files
+    opener = ThreadPoolExecutor(1, "disk-open")
+    opening, until = opener.submit(disk_of, load.files, backend), time.monotonic() + _OPENING
+    opener.shutdown(wait=False)
+    while not opening.done() and time.monotonic() < until:
+        wait([opening], min(_HEARING, load.beat_seconds))
+        messages += channel.receive(0.0)
+        if channel.silence >= load.beat_seconds:
+            channel.send([Beat()])
+    if opening.done():
+        return opening.result()
+    log.warning("conversations are not kept on disk: %s has not answered in %.0f s", load.files.folder, _OPENING)
+    return None
 
 
 def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop | None:

@@ -39,7 +39,8 @@ class Miss:
 @dataclass(frozen=True)
 class Prompt:
     """A prompt, or the beginning of one, and whose it is. `conversation` is the client's name for it, or empty;
-    `layout` stands for all that shapes it beside the messages; `head` tokens are its first message, 0 if not known."""
+    `layout` stands for all that shapes it beside the messages; `head` tokens are its first message, 0 if not known.
+    Only prompts of one `scope` are compared: nobody is told what others have asked."""
 
     tokens: array[int]
     conversation: str
@@ -47,6 +48,7 @@ class Prompt:
     head: int
     borders: tuple[int, ...]  # where messages begin, from the second on; the last one is the answer's
     messages: frozenset[int]  # a hash of each
+    scope: str | None = ""
 
     @property
     def history(self) -> int:
@@ -66,7 +68,7 @@ class Prompt:
         return next((at for at in self.borders if self.tokens[at : at + 2] == opening), self.head)
 
 
-def prompt_of(tokens: Sequence[int], conversation: str, layout: str, head: int) -> Prompt:
+def prompt_of(tokens: Sequence[int], conversation: str, layout: str, head: int, scope: str | None = "") -> Prompt:
     """Find the borders of its messages: the token that the second one begins with stands for nothing else."""
     borders, at = list[int](), head
     while 0 < at < len(tokens):
@@ -77,7 +79,7 @@ def prompt_of(tokens: Sequence[int], conversation: str, layout: str, head: int) 
             break
     text = array("i", tokens)
     messages = frozenset(_hash(text[start:end]) for start, end in pairwise([0, *borders]))
-    return Prompt(text, conversation, layout, head, tuple(borders), messages)
+    return Prompt(text, conversation, layout, head, tuple(borders), messages, scope)
 
 
 def _hash(text: array[int]) -> int:
@@ -111,30 +113,30 @@ class Misses:
         others = [one for one in self._known if not _goes_on_from(prompt, one)]
         self._known = [*others, prompt][-self._most :]
 
-    def remember_ahead(self, tokens: Sequence[int]) -> None:
+    def remember_ahead(self, tokens: Sequence[int], scope: str | None = "") -> None:
         """These tokens, what a prompt will begin with, have been computed. They belong to the conversation that they go
         on from."""
         text = array("i", tokens)
         best, shared = None, 0
-        for one in self._known:
+        for one in self._of(scope):
             common = common_prefix(one.tokens, text)
             if common >= max(shared, one.history):
                 best, shared = one, common
             elif common == len(text):
                 return  # on its way to what was computed before
         if best and shared < len(text):
-            self.remember(prompt_of(tokens, best.conversation, best.layout, best.head))
+            self.remember(prompt_of(tokens, best.conversation, best.layout, best.head, scope))
 
-    def computed(self, tokens: Sequence[int]) -> int:
+    def computed(self, tokens: Sequence[int], scope: str | None = "") -> int:
         """How many of these tokens, from the beginning, a prompt that is remembered has in common with them."""
         text = array("i", tokens)
-        return max((common_prefix(one.tokens, text) for one in self._known), default=0)
+        return max((common_prefix(one.tokens, text) for one in self._of(scope)), default=0)
 
     def explain(self, prompt: Prompt, cached: int) -> Miss | None:
         """Why no more than `cached` of its tokens were there; None if that is what could be expected."""
         if cached >= min(prompt.history, len(prompt.tokens) - 1):
             return None
-        shared = [(common_prefix(one.tokens, prompt.tokens), one) for one in reversed(self._known)]
+        shared = [(common_prefix(one.tokens, prompt.tokens), one) for one in reversed(self._of(prompt.scope))]
         most = max((common for common, _ in shared), default=0)
         if most - cached > _HANDFUL:
             return Miss("evicted", cached)
@@ -150,10 +152,14 @@ class Misses:
             return None
         return Miss("new", cached)
 
+    def _of(self, scope: str | None) -> list[Prompt]:
+        return [one for one in self._known if one.scope == scope]
+
 
 def _goes_on_from(prompt: Prompt, earlier: Prompt) -> bool:
     history = earlier.tokens[: earlier.history]
-    return prompt.conversation == earlier.conversation and prompt.tokens[: len(history)] == history
+    same = (prompt.scope, prompt.conversation) == (earlier.scope, earlier.conversation)
+    return same and prompt.tokens[: len(history)] == history
 
 
 def _same_name(one: Prompt, other: Prompt) -> bool:

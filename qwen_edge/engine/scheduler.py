@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import worth
-from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import Share
 
@@ -154,11 +153,11 @@ def _due(running: list[Sequence], turn: int) -> list[Sequence]:
 
 def _own_cells(one: Sequence, ahead: list[Sequence]) -> int:
     """Cells for what is not computed of its tokens, without what it will share with those ahead of it."""
-    common = max((common_prefix(one.tokens, other.tokens) for other in ahead), default=0) if one.remaining > 1 else 0
+    common = max((one.in_common(other) for other in ahead), default=0) if one.remaining > 1 else 0
     return len(one.tokens) - max(one.computed, common)
 
 
 def _follows(one: Sequence, other: Sequence) -> bool:
     """Whether the other prompt, which is ahead, is about to compute tokens that this one begins with: it waits for them
     and shares them."""
-    return common_prefix(one.tokens, other.tokens) > one.computed
+    return one.in_common(other) > one.computed

@@ -10,6 +10,7 @@ from qwen_edge.engine.backend import Sampler
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Lookup
+from qwen_edge.kv.radix import common_prefix
 from qwen_edge.messages import PRIORITIES, Done, Logprob, Submit, Tokens
 
 
@@ -44,7 +45,16 @@ class Sequence:
         self.rank = PRIORITIES.index(self.request.priority)
         self.prompt_length = len(self.tokens)
         head = first_message(self.request.prompt, self.tokens)
-        self.prompt = prompt_of(self.tokens, self.request.conversation, self.request.layout, head)
+        self.prompt = prompt_of(self.tokens, self.request.conversation, self.request.layout, head, self.scope)
+
+    @property
+    def scope(self) -> str | None:
+        """Whose prompts spare it computing; None: those of all."""
+        return self.request.caller.scope
+
+    def in_common(self, other: Sequence) -> int:
+        """With how many tokens both begin, if what is computed of one is used for the other."""
+        return common_prefix(self.tokens, other.tokens) if self.scope == other.scope else 0
 
     @property
     def remaining(self) -> int:

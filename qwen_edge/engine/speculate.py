@@ -34,26 +34,27 @@ class Rate:
 
 class Answers:
     """What followed the same tokens in earlier answers. What two agree on comes true more often than what was said
-    once, so each has a rate of its own. Of an engine; used by its thread."""
+    once, so each has a rate of its own. Answers of one `scope` are guessed there only: how quickly an answer comes
+    tells nobody what others were answered. Of an engine; used by its thread."""
 
     def __init__(self) -> None:
         self._agreed, self._once = Rate(), Rate()
         # the oldest first: what followed these tokens the last time, and how much of it the time before
-        self._seen: dict[tuple[int, ...], tuple[tuple[int, ...], int]] = {}
+        self._seen: dict[tuple[str | None, tuple[int, ...]], tuple[tuple[int, ...], int]] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def after(self, tokens: Sequence[int]) -> tuple[list[int], Rate]:
+    def after(self, tokens: Sequence[int], scope: str | None = "") -> tuple[list[int], Rate]:
         """What followed when the last of these tokens stood in an answer: so far as the last two that had them agree,
         or else in the last one; empty if there was none. And the rate of such guesses."""
-        latest, same = self._seen.get(tuple(tokens[-_GRAM:]), ((), 0))
+        latest, same = self._seen.get((scope, tuple(tokens[-_GRAM:])), ((), 0))
         return (list(latest[:same]), self._agreed) if same else (list(latest), self._once)
 
-    def learn(self, tokens: Sequence[int], prompt: int) -> None:
+    def learn(self, tokens: Sequence[int], prompt: int, scope: str | None = "") -> None:
         """Take note of an answer, which stands in these tokens behind a prompt of so many."""
         for at in range(max(prompt, _GRAM), len(tokens)):
-            latest, key = tuple(tokens[at : at + _LONGEST]), tuple(tokens[at - _GRAM : at])
+            latest, key = tuple(tokens[at : at + _LONGEST]), (scope, tuple(tokens[at - _GRAM : at]))
             before, _ = self._seen.pop(key, ((), 0))
             self._seen[key] = latest, common_prefix(latest, before)
         for key in list(self._seen)[: max(0, len(self._seen) - _KEPT)]:
@@ -63,12 +64,13 @@ class Answers:
 class Lookup:
     """Of one sequence; used by the engine's thread. Feed it by calling `guess` with all tokens, as they grow."""
 
-    def __init__(self, answers: Answers, prompt: int, is_mark: Callable[[int], bool]) -> None:
-        """The first `prompt` tokens are not of the answer. `is_mark` tells tokens that have no text to show."""
+    def __init__(self, answers: Answers, prompt: int, is_mark: Callable[[int], bool], scope: str | None = "") -> None:
+        """The first `prompt` tokens are not of the answer. `is_mark` tells tokens that have no text to show; earlier
+        answers are those of this `scope`."""
         self._seen: dict[tuple[int, ...], int] = {}  # where what followed these tokens stands
         self._read = 0
         self._prompt = prompt
-        self._answers, self._is_mark = answers, is_mark
+        self._answers, self._is_mark, self._scope = answers, is_mark, scope
         self._own = self._asked = Rate()  # asked is who guessed last
         self._expected: int | None = None
 
@@ -87,7 +89,7 @@ class Lookup:
         if begun and (at := self._seen.get(tuple(tokens[-_GRAM:]))):
             guess, self._asked = list(tokens[at : at + _LONGEST]), self._own
         else:
-            guess, self._asked = self._answers.after(tokens)
+            guess, self._asked = self._answers.after(tokens, self._scope)
             guess = guess if begun else list(takewhile(self._is_mark, guess))
         self._expected = guess[0] if guess else None
         return guess

@@ -1,1 +1,1 @@
-"""Which tokens the KV cache holds, for whom, and what goes when it is full. Pure: no model, no clock, no threads."""
+"""Which tokens the KV cache holds, for whom, and what goes when it is full; copies of them, and files. No model."""

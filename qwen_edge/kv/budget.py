@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from qwen_edge.kv.note import Note
+
 _DAY = 86400.0
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class _Written(msgspec.Struct, frozen=True):
-    day: int
-    bytes: int
+    day: _Count
+    bytes: _Count
 
 
 class Budget:
-    """`per_day` bytes. What has been written today stands in a file, a few bytes for each of ours."""
+    """`per_day` bytes. What has been written today stands in a note, a few bytes for each of ours. Used by the engine's
+    thread."""
 
-    def __init__(self, file: Path, per_day: int, clock: Callable[[], float]) -> None:
+    def __init__(self, note: Note, per_day: int, clock: Callable[[], float]) -> None:
         """`clock` is that of the wall, in seconds."""
-        self._file = file
+        self._note = note
         self._per_day = per_day
         self._clock = clock
-        self._written = _read(file)
+        self._written = note.read(_Written) or _Written(0, 0)
 
     @property
     def left(self) -> int:
-        written = self._written.bytes if self._written.day == self._today else 0
-        return max(0, self._per_day - written)
+        return max(0, self._per_day - self._today)
 
     def spend(self, count: int) -> None:
-        written = self._written.bytes if self._written.day == self._today else 0
-        self._written = _Written(self._today, written + count)
-        draft = self._file.with_suffix(".new")
-        with contextlib.suppress(OSError):  # a full disk: what is written to it is told elsewhere
-            draft.write_bytes(msgspec.json.encode(self._written))
-            draft.replace(self._file)
+        """So many bytes are about to be written."""
+        self._written = _Written(self._day, self._today + count)
+        self.write()
+
+    def write(self) -> None:
+        """Have the note written, beside the work."""
+        self._note.write(msgspec.json.encode(self._written))
 
     @property
     def _today(self) -> int:
-        return int(self._clock() // _DAY)
+        return self._written.bytes if self._written.day == self._day else 0
 
-
-def _read(file: Path) -> _Written:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=_Written)
-    except (OSError, msgspec.MsgspecError):
-        return _Written(0, 0)
+    @property
+    def _day(self) -> int:
+        return max(0, int(self._clock() // _DAY))

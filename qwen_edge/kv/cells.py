@@ -1,25 +1,28 @@
 """The cells of the KV cache: who holds which, what is shared, and what goes when there are too few.
 
 A sequence is open while a request uses it and parked after; its cells stay for whoever begins with the same tokens.
-What open sequences have computed is published into the tree, so that others share it at once. What nobody uses goes
+What open sequences have computed is published into the tree, so that others who may (`owners`) share it at once, and
+the same tokens that two have computed are in the same cells from then on, whoever they are. What nobody uses goes
 first, the least worth of it (`worth`), and leaves a copy in the stash, from where it comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
-from qwen_edge.kv.stash import Copy, Stash, covers
+from qwen_edge.kv.saving import PIECE, Saving
+from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
+from qwen_edge.messages import EVERYBODY, Caller
 
-# cells that go at once: a full cache is not tidied at every step; copies begin at multiples, so that beginnings agree
-_PIECE = 256
+_PIECE = PIECE  # cells that go at once: a full cache is not tidied at every step
 _PIECES = 4  # are copied between two steps, 15 ms each: as long as they stay, every token takes longer
-_FEW = 16  # tokens that are sooner computed than read from a file
 _MARKS = 4  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
 
@@ -35,16 +38,18 @@ class Cells:
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
         self.stash = Stash(stash, self.pins)
-        self._unwritten = set[int]()  # parked sequences of which something may not be in a file yet
-        self._loose: list[Copy] = []  # and copies
         self._spare = spare
         self._cache = cache
         self._tree = Radix()
+        self._owners = Owners(self._tree, self.pins)
         self._open: dict[int, int] = {}  # how many tokens each open sequence holds
         self._prompts: dict[int, int] = {}  # how many of a parked sequence's tokens may well be asked for again
         self._idle = list(reversed(range(sequences)))
         self._ahead: list[tuple[int, int, int]] = []  # sequence, start and end of what is to be copied before it must
         self._age = 0.0
+        self._saving = Saving(
+            cache, self._tree, self._owners, self._prompts, stash=self.stash, pins=self.pins, disk=disk
+        )
 
     @property
     def used(self) -> int:
@@ -60,25 +65,25 @@ class Cells:
         """Cells that parked sequences hold and may not keep while others run."""
         return max(0, self._parked() - self._spare) if self._open else 0
 
-    def open(self, tokens: Sequence[int], *, asked: bool = True) -> tuple[int, int] | None:
-        """A sequence for these tokens, and how many of them it holds already (never all: the last is computed anew, for
-        its logits). None if all sequences are open. What is computed ahead has not been asked for, and is worth no more
-        for it."""
+    def open(self, tokens: Sequence[int], caller: Caller = EVERYBODY, *, asked: bool = True) -> tuple[int, int] | None:
+        """A sequence of this caller for these tokens, and how many of them it holds already (never all: the last is
+        computed anew, for its logits); more may come back from copies (`restore`). None if all sequences are open. What
+        is computed ahead has not been asked for, and is worth no more for it."""
         self._ahead.clear()
-        length, holder = self._tree.match(tokens[:-1])
+        length, holder = self._owners.match(tokens[:-1], caller.scope)
         if holder is not None and asked:
-            self._touch(holder, length)
+            self._touch(holder, length, caller)
         if not self._idle and not self._drop_least():
             return None
         sequence = self._idle.pop()
         self._open[sequence] = 0
+        self._owners.take(sequence, caller)
         self.adopt(sequence, tokens)
-        self._restore(sequence, tokens)
         return sequence, self._open[sequence]
 
     def adopt(self, sequence: int, tokens: Sequence[int]) -> int:
         """Share what others have computed of these tokens meanwhile; returns how many the sequence holds now."""
-        length, holder = self._tree.match(tokens[:-1])
+        length, holder = self._owners.match(tokens[:-1], self._owners[sequence].scope)
         if holder is not None and length > self._open[sequence]:
             self._replace(sequence, holder, length)
             self._tree.insert(sequence, tokens[:length])
@@ -93,26 +98,31 @@ class Cells:
             self._trim_least(short)
         return True
 
-    def shared(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens cost no cell: open sequences hold them."""
-        return self._tree.match(tokens, self._open.keys())[0]
+    def scope(self, sequence: int) -> str | None:
+        """Whose prompts an open sequence may use; None: those of all."""
+        return self._owners[sequence].scope
 
-    def known(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens, from the beginning, are in the cache."""
-        return self._tree.match(tokens)[0]
+    def shared(self, tokens: Sequence[int], scope: str | None = "") -> int:
+        """How many of these tokens cost no cell: open sequences hold them, and they may be used."""
+        return self._owners.match(tokens, scope, self._open.keys())[0]
 
-    def prompts(self) -> list[list[int]]:
-        """The prompts of parked sequences, without the few tokens at the end that ask for the answer."""
-        return [self._tree.tokens(self._tree.end(one))[: self._shared_end(one)] for one in self._prompts]
+    def known(self, tokens: Sequence[int], scope: str | None = "") -> int:
+        """How many of these tokens, from the beginning, are in the cache and may be used."""
+        return self._owners.match(tokens, scope)[0]
 
-    def wish(self, tokens: Sequence[int]) -> None:
-        """What a parked sequence holds of these tokens is to be written, if it is pinned or worth it by now."""
-        self._unwritten |= {one for one, prompt in zip(self._prompts, self.prompts(), strict=True) if prompt == tokens}
+    def prompts(self) -> list[tuple[str, list[int]]]:
+        """The prompts of parked sequences, without the few tokens at the end that ask for the answer, and whose they
+        are."""
+        return [(self._owners[one].owner, self._saving.prompt(one)) for one in self._prompts]
 
-    def drop_if(self, forgotten: Callable[[Sequence[int]], bool]) -> None:
-        """Give up the parked sequences whose prompts are to be forgotten."""
-        for sequence, prompt in zip(list(self._prompts), self.prompts(), strict=True):
-            if forgotten(prompt):
+    def wish(self) -> None:
+        """Something is pinned: it is to be written, wherever it is."""
+        self._saving.see_to_all()
+
+    def drop_if(self, forgotten: Callable[[Sequence[int]], bool], owner: str | None = None) -> None:
+        """Give up the parked sequences, of this owner or of all, whose prompts are to be forgotten."""
+        for sequence, (whose, prompt) in zip(list(self._prompts), self.prompts(), strict=True):
+            if owner in (None, whose) and forgotten(prompt):
                 self._drop(sequence)
 
     def compute(self, sequence: int, length: int) -> None:
@@ -126,7 +136,7 @@ class Cells:
             self._open[sequence] = length
 
     def publish(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Let others share what the sequence holds. Where they hold the same already, its own cells become free."""
+        """Let others share what the sequence holds. Where any hold the same already, its own cells become free."""
         assert len(tokens) == self._open[sequence]
         length, holder = self._tree.match(tokens)
         if holder is not None and length > self._tree.length(sequence):
@@ -141,28 +151,28 @@ class Cells:
         self.publish(sequence, tokens)
         del self._open[sequence]
         self._prompts[sequence] = prompt
-        self._touch(sequence, len(tokens), asked)
+        self._touch(sequence, len(tokens), self._owners[sequence], asked)
         nodes = list(self._tree.path(sequence))
-        self._unwritten |= nodes[0].sequences - self._open.keys() if nodes else set()  # whoever holds the same
-        if not nodes or len(nodes[0].sequences) > 1:
-            self._drop(sequence)  # it holds nothing that others do not
+        self._saving.see_to(nodes[0].sequences - self._open.keys() if nodes else set())  # whoever holds the same
+        if not nodes or not self._owners.is_alone(sequence, nodes[0]):
+            self._drop(sequence)  # it holds nothing that others of its owner do not
             return
         for node in nodes[1:]:
             for other in self._tree.ends_in(node):
-                if other not in self._open:
+                if other not in self._open and self._owners.is_theirs(other, self._owners[sequence]):
                     self._drop(other)
         if not self._open and self._parked() > self._spare:
             ends = ((one, min(self._prompts[one], self._tree.length(one))) for one in self._prompts)
             self._ahead = [(one, at, min(end, at + _PIECE)) for one, end in ends for at in range(0, end, _PIECE)][::-1]
 
-    def make_way(self, tokens: Sequence[int]) -> None:
-        """These are about to be computed ahead. Where parked cells have a price, answers that they part from (templates
-        show them otherwise than they were generated) go now, and not when the next request runs."""
+    def make_way(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
+        """These are about to be computed ahead. Where parked cells have a price, answers of this caller that they part
+        from (templates show them otherwise than they were generated) go now, and not when the next request runs."""
         if self._spare >= self.size:
             return
         for sequence, prompt in list(self._prompts.items()):
             held = self._tree.tokens(self._tree.end(sequence))
-            common = common_prefix(held, tokens)
+            common = common_prefix(held, tokens) if self._owners.is_theirs(sequence, caller) else 0
             if max(prompt - _MARKS, prompt // 2) <= common < min(len(held), len(tokens)):
                 self._cut(sequence, common)
 
@@ -178,20 +188,18 @@ class Cells:
             self._cache.forget(sequence, start, min(held, length))
         self._cache.share(holder, sequence, start, length)
 
-    def _restore(self, sequence: int, tokens: Sequence[int]) -> None:
-        """Bring back from the stash what it has of these tokens, and then from the disk."""
-        wanted = tokens[:-1]
-        while found := self.stash.find(wanted, held := self._open[sequence]) or (
-            self.disk.find(wanted, held) if self.disk else None
-        ):
-            copy, until = found
-            if not self.reserve(copy.size):
-                return
-            # for all of them, as far as can be told: a cache grows the quicker the less it holds
-            self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
-            self._cache.load(copy.cells, sequence, held, until)
-            self._open[sequence] = until
-            self.publish(sequence, tokens[:until])
+    def bring_back(self, sequence: int, tokens: Sequence[int], copy: Copy, cells: Any, until: int) -> bool:
+        """The sequence holds the first `until` of these tokens: the last ones from a copy. False if there are not cells
+        enough."""
+        held = self._open[sequence]
+        if not self.reserve(copy.size):
+            return False
+        # for all of them, as far as can be told: a cache grows the quicker the less it holds
+        self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
+        self._cache.load(cells, sequence, held, until)
+        self._open[sequence] = until
+        self.publish(sequence, tokens[:until])
+        return True
 
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
@@ -199,22 +207,14 @@ class Cells:
             return False
         sequence, start, end = self._ahead.pop()
         tokens = self._tree.tokens(self._tree.end(sequence))[:end] if sequence in self._tree else []
-        if self.stash.wanted(tokens, start) == end - start:
-            self._copy(Copy(tokens, start, self._cache.save(sequence, start, end), self._hits(sequence, start)))
+        if tokens and self.stash.wanted(tokens, start, self.scope(sequence)) == end - start:
+            self._copy(self._copy_of(sequence, tokens, start, self._owners[sequence]))
         return True
 
     def write(self, least: int = 2) -> bool:
         """Between two requests: have a stretch written that was asked for so often, at least, and that is in no file.
         False if there is none, or the disk is not ready."""
-        if not self.disk or not self.disk.ready:
-            return False
-        while self._unwritten:
-            sequence = max(self._unwritten, key=self._tree.length)  # others may be beginnings of it
-            if self._write_stretch(sequence, least):
-                return True
-            self._unwritten.discard(sequence)
-        # copies may be ends of those; in their order: none is of use without what comes before it
-        return any(self._write(self._loose.pop(0), least) for _ in range(len(self._loose)))
+        return self._saving.write(least)
 
     @property
     def writing(self) -> bool:
@@ -222,70 +222,38 @@ class Cells:
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
         """The engine is about to go: write what is remembered, also what was asked for only once, for so long."""
-        if not self.disk:
-            return
-        until = clock() + seconds
-        self._unwritten, self._loose = set(self._prompts), self.stash.copies
-        self.disk.wait(seconds)
-        while clock() < until and self.write(least=0):
-            self.disk.wait(until - clock())
-        self.disk.close()
+        self._saving.leave(seconds, clock)
 
-    def _write(self, copy: Copy, least: int = 2) -> bool:
-        if self.disk is None or not self.disk.ready or copy.size < _FEW:
-            return False
-        asked = copy.hits >= least or self.pins.holds(copy.tokens)
-        if not asked or self.disk.wanted(copy.tokens, copy.start) != copy.size:
-            return False
-        self.disk.put(copy)
-        return True
-
-    def _write_stretch(self, sequence: int, least: int) -> bool:
-        """Have the first of a parked sequence's stretches written that should be."""
-        assert self.disk
-        tokens = self._tree.tokens(self._tree.end(sequence))[: self._shared_end(sequence)]
-        for start in range(0, len(tokens), _PIECE):
-            end = min(len(tokens), start + _PIECE)
-            hits = self._hits(sequence, start)
-            asked = hits >= least or self.pins.holds(tokens[:end])
-            if asked and self.disk.wanted(tokens[:end], start) == end - start:
-                self.disk.put(Copy(tokens[:end], start, self._cache.save(sequence, start, end), hits))
-                return True
-        return False
-
-    def _shared_end(self, sequence: int) -> int:
-        """Where a parked sequence's prompt ends; or, if it parts from others only just before, where it does: the few
-        tokens that ask for the answer are no part of the next prompt."""
-        end = min(self._prompts[sequence], self._tree.length(sequence))
-        last = next(node for node in self._tree.path(sequence) if node.depth < end)
-        parts = last.parent is not None and len(last.parent.sequences) > len(last.sequences)
-        return last.depth if parts and end - last.depth < _FEW else end
-
-    def _hits(self, sequence: int, position: int) -> int:
-        """How often what a sequence holds there was asked for."""
-        return next(node.hits for node in self._tree.path(sequence) if node.depth <= position)
+    def _copy_of(self, sequence: int, tokens: list[int], start: int, caller: Caller) -> Copy:
+        """A copy, for one who holds it, of what the sequence holds of these tokens, from `start` on."""
+        hits, asked = (self._saving.hits(sequence, at, caller.scope) for at in (start, len(tokens) - 1))
+        return Copy(tokens, start, self._cache.save(sequence, start, len(tokens)), hits, asked=asked, caller=caller)
 
     def _copy(self, copy: Copy) -> None:
-        """Put a copy into the stash. What has to go for it is written, if it may be wanted again, and is not in it."""
-        gone = self.stash.put(copy)
-        self._loose = [one for one in (*self._loose, copy) if one not in gone]
-        for one in gone:
-            if not covers(copy, one):
-                self._write(one)
+        """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
+        self._saving.copied(copy, self.stash.put(copy))
 
-    def _keeps(self, node: Node, start: int) -> int:
-        """How many of a node's cells from `start` on are to be copied into the stash before they go."""
-        return self.stash.wanted(self._tree.tokens(node)[: self._worth_keeping(node)], start)
+    def _keeps(self, node: Node, start: int, callers: Sequence[Caller]) -> int:
+        """How many of a node's cells from `start` on are to be copied into the stash before these callers lose them."""
+        tokens = self._tree.tokens(node)[: self._worth_keeping(node)]
+        return max(self.stash.wanted(tokens, start, caller.scope) for caller in callers)
 
-    def _keep(self, node: Node, start: int) -> bool:
-        """Put a copy of them there, if there is none."""
-        if count := self._keeps(node, start):
-            saved = self._cache.save(next(iter(node.sequences)), start, start + count)
-            self._copy(Copy(self._tree.tokens(node)[: start + count], start, saved, node.hits))
+    def _keep(self, node: Node, start: int, callers: Sequence[Caller]) -> bool:
+        """Put copies of them there, a piece each, as far as there are none for these callers."""
+        count, tokens = self._keeps(node, start, callers), self._tree.tokens(node)
+        sequence = next(iter(node.sequences))
+        for at in (start, *range((start // _PIECE + 1) * _PIECE, start + count, _PIECE)):
+            end = min(start + count, (at // _PIECE + 1) * _PIECE)
+            for caller in callers:
+                if at < end and self.stash.wanted(tokens[:end], at, caller.scope):
+                    self._copy(self._copy_of(sequence, tokens[:end], at, caller))
         return count > 0
 
     def _is_pinned(self, node: Node) -> bool:
-        return self.pins.any and self.pins.holds(self._tree.tokens(node)[: self._worth_keeping(node)])
+        if not self.pins.any:
+            return False
+        tokens = self._tree.tokens(node)[: self._worth_keeping(node)]
+        return any(self.pins.holds(tokens, caller.owner) for caller in self._owners.of(node))
 
     def _worth_keeping(self, node: Node) -> int:
         """How many tokens, from the beginning, are the prompt of some parked sequence that holds this node."""
@@ -308,43 +276,49 @@ class Cells:
         node = min(ends, key=lambda node: (self._is_pinned(node), node.worth))
         self._age = max(self._age, node.worth)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
-        if self._keeps(node, length):
+        callers = self._owners.of(node)
+        if self._keeps(node, length, callers):
             length = max(length, (min(node.end, self._worth_keeping(node)) - 1) // _PIECE * _PIECE)
-        copied = self._keep(node, length)
+        copied = self._keep(node, length, callers)
         for sequence in list(node.sequences):
             self._cut(sequence, length)
         return copied
 
     def _cut(self, sequence: int, length: int) -> None:
-        """A parked sequence holds no more than so much; one that then holds nothing alone is given up."""
+        """A parked sequence holds no more than so much; one that then holds nothing alone, of its owner's, is given
+        up."""
         self._cache.forget(sequence, length, self._tree.length(sequence))
         self._tree.cut(sequence, length)
-        if sequence not in self._tree or len(self._tree.end(sequence).sequences) > 1:
+        if sequence not in self._tree or not self._owners.is_alone(sequence, self._tree.end(sequence)):
             self._drop(sequence)
 
     def _drop_least(self) -> bool:
-        """Give up a parked sequence, for its number: one that holds nothing alone, or else that of the least worth."""
-        nodes = sorted(self._tree.nodes(), key=lambda node: (not node.children, self._is_pinned(node), node.worth))
-        for node in nodes:
-            for sequence in self._tree.ends_in(node):
-                if sequence not in self._open:
-                    self._age = max(self._age, 0.0 if node.children else node.worth)
-                    if own := [one for one in self._tree.path(sequence) if len(one.sequences) == 1]:
-                        self._keep(node, own[-1].depth)
-                    self._drop(sequence)
-                    return True
-        return False
+        """Give up a parked sequence, for its number: one that holds nothing alone, of its owner's, or else that of the
+        least worth."""
+        ends = ((one, node) for node in self._tree.nodes() for one in self._tree.ends_in(node) if one not in self._open)
+        is_alone = self._owners.is_alone
+        least = min(ends, key=lambda end: (is_alone(*end), self._is_pinned(end[1]), end[1].worth), default=None)
+        if least is None:
+            return False
+        sequence, node = least
+        if own := [one for one in self._tree.path(sequence) if is_alone(sequence, one)]:
+            self._age = max(self._age, node.worth)
+            self._keep(node, own[-1].depth, [self._owners[sequence]])
+        self._drop(sequence)
+        return True
 
     def _drop(self, sequence: int) -> None:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
         self._prompts.pop(sequence, None)
-        self._unwritten.discard(sequence)
+        self._saving.forget(sequence)
+        self._owners.release(sequence)
         self._idle.append(sequence)
 
-    def _touch(self, sequence: int, length: int, hits: int = 1) -> None:
-        """Somebody wanted these tokens, or is expected to."""
+    def _touch(self, sequence: int, length: int, caller: Caller, hits: int = 1) -> None:
+        """The caller wanted these tokens, or is expected to; nobody what comes behind them."""
+        self._tree.part(sequence, length)
         for node in self._tree.path(sequence):
             if node.depth < length:
-                node.hits += hits
-                node.worth = worth(self._age, max(1, node.hits), node.depth)
+                node.hits[caller.scope] = node.hits.get(caller.scope, 0) + hits
+                node.worth = worth(self._age, max(1, sum(node.hits.values())), node.depth)

@@ -3,69 +3,87 @@
 A file is written beside the work, to its end, and then renamed: it is whole or not there. It says what its cells were
 computed with (the fingerprint) and holds their checksum: what does not fit or is damaged is a line in the log, and no
 memory. There is never more of it than asked for, nor is more written in a day: flash memory wears.
+
+The engine's thread never waits for the disk, which may hang for seconds: one thread reads, and one does all the rest.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from qwen_edge.kv.budget import Budget
-from qwen_edge.kv.file import Head, read_cells, read_head, write
+from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
+from qwen_edge.kv.folder import Folder
+from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.stash import Copy, Stash
+from qwen_edge.kv.reading import Read, ReadFile
+from qwen_edge.kv.stash import Copy, Lead, Prompt, Stash, reach
+from qwen_edge.messages import Caller
 
 log = logging.getLogger(__name__)
 
 _PAUSE = 600.0  # seconds without another try where a file could not be written
-_SPACE = 64 << 20  # bytes that are left free for others
+_SLOW_PAUSE = 60.0  # seconds without another try where one could not be read, or not in time
+_NOT_KEPT = "conversations cannot be kept"
 
 
 class Disk:
-    """Files of one folder, which nobody else uses meanwhile. Called by the engine's thread; one of its own writes."""
+    """Files of one folder, which nobody else uses meanwhile. Called by the engine's thread; `__init__` may block as
+    long as the disk does, and nothing else but `wait`."""
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | Folder,
         fingerprint: str,
         *,
         limit: int,
         per_day: int,
         cell: int,
         clock: Callable[[], float] = time.time,
+        read: ReadFile = read_cells,
     ) -> None:
         """Files of up to `limit` bytes in all are kept, and so many written `per_day`; a cell has about `cell` bytes.
-        What was computed with another fingerprint is not used, and goes first. Raises OSError for a folder that cannot
-        be used."""
-        self._folder = folder
+        What was computed with another fingerprint is not used, and goes first. `read` reads the cells of a file. Raises
+        OSError for a folder that cannot be used."""
         self._fingerprint = fingerprint
         self._limit = limit
         self._clock = clock
+        self._read_file = read
         self._bytes: dict[Path, int] = {}
         self._buffer = bytearray()  # memory that has been used before is quicker
         self._foreign: list[Path] = []  # of another model, say; those used last at the end
-        self._writer = ThreadPoolExecutor(1, "disk")
-        self._writing: tuple[Future[None], Copy] | None = None
-        self._paused_until = 0.0
-        _make_private(folder)
-        self._lock = _locked(folder)
-        self._budget = Budget(folder / "written.json", per_day, clock)
-        self.pins = Pins(folder / "pins.json", clock)
-        self._index = Stash(limit // cell, self.pins)
+        self._folder = folder if isinstance(folder, Folder) else Folder(folder)
+        self._writer, self._reader = ThreadPoolExecutor(1, "disk"), ThreadPoolExecutor(1, "disk-read")
+        self._writing: tuple[Future[None], Copy, list[tuple[Copy, int]]] | None = None
+        self._last: Future[None] | None = None  # of the other things that the writer does
+        self._used = set[Path]()  # files whose time is to be that of their last use
+        self._reading: Read | None = None
+        self._stuck: Read | None = None  # one that was not done in time
+        self._paused_until = self._slow_until = 0.0
+        self.renewed = 0  # how often all that was written has gone
+        self._budget = Budget(Note(self._folder, "written.json", self._writer), per_day, clock)
+        self.pins = Pins(Note(self._folder, "pins.json", self._writer), clock)
+        self._most = limit // cell
+        self._index = Stash(self._most, self.pins)
         self._scan()
 
     @property
     def ready(self) -> bool:
         """Whether a copy can be taken now: the last one has been written, and more may be."""
-        self._settle()
-        return self._writing is None and self._budget.left > 0 and self._clock() >= self._paused_until
+        return not self.busy and not self.refuses
+
+    @property
+    def refuses(self) -> str:
+        """Why no more is written for now; empty if more may be."""
+        if self._budget.left <= 0:
+            return "remember.bytes_per_day is used up"
+        return f"{self._folder.path} cannot be written to" if self._clock() < self._paused_until else ""
 
     @property
     def busy(self) -> bool:
@@ -73,91 +91,157 @@ class Disk:
         self._settle()
         return self._writing is not None
 
-    def wanted(self, tokens: Sequence[int], start: int) -> int:
-        """How many tokens behind `start` are not in a file yet, and should be."""
-        return self._index.wanted(tokens, start)
+    def reach(self, tokens: Sequence[int], scope: str | None = "") -> int:
+        """How many of these tokens would be there for this scope if files were read."""
+        return reach(self._index.leads(tokens, scope), 0)
+
+    def leads(self, tokens: Sequence[int], scope: str | None = "") -> list[Lead]:
+        """The files that hold some of these tokens, as copies whose cells are to be read, and how far this scope may
+        use them."""
+        hangs = self._stuck is not None and not self._stuck.done
+        return [] if hangs or self._clock() < self._slow_until else self._index.leads(tokens, scope)
+
+    def fits(self, copy: Copy, prompts: Sequence[Prompt]) -> bool:
+        """Whether there is room for it beside the files that these prompts need."""
+        needed = {one for prompt in prompts for one, _ in self._index.leads(prompt.tokens, prompt.caller.scope)}
+        size = self._head_of(copy).file_bytes + sum(self._bytes[one.cells] for one in needed)
+        return size <= self._limit and copy.size + sum(one.size for one in needed) <= self._most
 
     def put(self, copy: Copy) -> None:
-        """Write a copy that was wanted, when `ready`. The cells are read later, and must not change."""
+        """Write a copy that is in no file yet, when `ready`. The cells are read later, and must not change."""
         assert self._writing is None
-        tokens = array("i", copy.tokens).tobytes()
-        size = len(memoryview(copy.cells).cast("B"))
-        head = Head(self._fingerprint, copy.start, tokens, copy.hits, size)
-        file = self._folder / head.name
-        kept = Copy(copy.tokens, copy.start, file, copy.hits)
-        gone = [old.cells for old in self._index.put(kept) if old.cells != file]
-        their_bytes = sum(self._bytes.pop(old) for old in gone)
+        head = self._head_of(copy)
+        file = self._folder.path / head.name
+        kept = Copy(copy.tokens, copy.start, file, copy.hits, caller=copy.caller)
+        gone = [(old, self._bytes.pop(old.cells)) for old in self._index.put(kept) if old.cells != file]
         self._bytes[file] = head.file_bytes
         surplus = self._surplus(kept)
         # a power cut meanwhile leaves what this one is instead of, if there is room for both
-        both = sum(self._bytes.values()) + their_bytes <= self._limit
-        before, after = (surplus, gone) if both else ([*surplus, *gone], [])
+        both = sum(self._bytes.values()) + sum(size for _, size in gone) <= self._limit
+        after = [old.cells for old, _ in gone]
+        before, after = (surplus, after) if both else ([*surplus, *after], [])
         self._budget.spend(head.file_bytes)
-        self._writing = self._writer.submit(_replace, file, head, copy.cells, before, after), kept
+        job = self._writer.submit(self._replace, file, head, copy.cells, before, after)
+        self._writing = job, kept, gone if both else []
 
-    def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
-        """The copy that leads farthest beyond the first `held` of these tokens, with its cells, and how far. The cells
-        are there until the next call."""
-        while found := self._index.find(tokens, held):
-            kept, until = found
-            if self._writing and self._writing[1] is kept:
-                wait([self._writing[0]])
-                self._settle()
-                continue
-            try:
-                cells = read_cells(kept.cells, self._room)
-            except (OSError, ValueError) as error:
-                log.warning("%s is not used: %s", kept.cells, error)
-                self.remove(kept)
-                continue
-            os.utime(kept.cells)  # what was used last is known after a restart, too
-            return Copy(kept.tokens, kept.start, cells, kept.hits, kept.worth), until
-        self._buffer = bytearray()
-        return None
+    def begin(self, copy: Copy) -> Read | None:
+        """Begin to read one of those that `leads` names. None while another is being read."""
+        if self._reading and not self._reading.over:
+            return None
+        written = self._writing[0] if self._writing and self._writing[1] is copy else None
+        self._reading = Read(self._reader, self._read_file, copy, self._room, written)
+        return self._reading
+
+    @property
+    def reading(self) -> Read | None:
+        """What is being read, or was last."""
+        return self._reading
+
+    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
+        """One that was read has been brought back so far."""
+        self._index.use(copy, until, asked=asked)
+        self._folder.works("files cannot be read")
+        self._used.add(copy.cells)
+        if self._last is None or self._last.done():  # what was used last is known after a restart, too
+            used, self._used = self._used, set()
+            self._last = self._writer.submit(self._folder.touch, used)
+
+    def failed(self, copy: Copy, error: Exception) -> None:
+        """It could not be read. What is damaged is deleted, and what has gone is forgotten; another failure is the
+        disk's: there is no other try for a while."""
+        if isinstance(error, FileNotFoundError):
+            self._folder.tell("files are not used, as somebody has deleted them", error)
+            self._forget(copy)
+        elif isinstance(error, ValueError):
+            log.warning("%s is not used: %s", copy.cells, error)
+            self.remove(copy)
+        else:
+            self._folder.tell("files cannot be read", error)
+            self._slow_until = self._clock() + _SLOW_PAUSE
+
+    def too_slow(self, read: Read) -> None:
+        """It was not done within the time that its tokens take to compute: there is no other try for a while."""
+        late = TimeoutError(f"{self._bytes.get(read.copy.cells, 0) / 1e6:.1f} MB take longer to read than to compute")
+        self._folder.tell("the disk is slow", late)
+        self._slow_until, self._stuck = self._clock() + _SLOW_PAUSE, read
+
+    def rest(self) -> None:
+        """Nobody reads any more for now: give memory back."""
+        if not self._reading or self._reading.over:
+            self._reading, self._buffer = None, bytearray()
 
     @property
     def copies(self) -> list[Copy]:
         """What is in files: the cells of each are its file."""
         return self._index.copies
 
+    def holds(self, copy: Copy) -> bool:
+        """Whether it is still in a file."""
+        return copy.cells in self._bytes and copy in self._index.copies
+
     def file_bytes(self, copy: Copy) -> int:
         return self._bytes[copy.cells]
 
     def remove(self, copy: Copy) -> None:
-        """Delete one of them."""
-        if self._writing and self._writing[1] is copy:
-            wait([self._writing[0]])
-            self._settle()
-        if copy.cells in self._bytes:
-            self._index.remove(copy)
-            del self._bytes[copy.cells]
-            copy.cells.unlink(missing_ok=True)
+        """Delete one of them, in the writer's thread: after it is written, if it is just being."""
+        if self._forget(copy):
+            self._last = self._writer.submit(self._folder.unlink, [copy.cells])
 
     def wait(self, seconds: float) -> None:
-        """Until what is being written is, or so long."""
-        if self._writing:
-            wait([self._writing[0]], max(0.0, seconds))
+        """Until all is done that was to be written or deleted, or so long."""
+        jobs: list[Future[Any]] = [self._writing[0]] if self._writing else []
+        wait([*jobs, self._last] if self._last else jobs, max(0.0, seconds))
 
     def close(self) -> None:
         """No more is written; the folder may be used by others."""
-        self._writer.shutdown(wait=False, cancel_futures=True)
-        self._lock.close()
+        for thread in (self._writer, self._reader):
+            thread.shutdown(wait=False, cancel_futures=True)
+        self._folder.close()
 
     def _settle(self) -> None:
-        """See whether the last file has been written."""
-        if self._writing is None or not self._writing[0].done():
+        """See whether the last file has been written, and whether there is still a folder."""
+        if self._writing is None:
+            self._renew(None)
             return
-        (future, kept), self._writing = self._writing, None
-        if error := future.exception():
-            log.warning(
-                "conversations cannot be kept in %s: %s. Tried again in %.0f minutes.",
-                self._folder,
-                error,
-                _PAUSE / 60,
-            )
+        if not self._writing[0].done():
+            return
+        (job, kept, replaced), self._writing = self._writing, None
+        if error := job.exception():
+            assert isinstance(error, Exception)
+            self._folder.tell(f"{_NOT_KEPT}; tried again every {_PAUSE / 60:.0f} minutes", error)
             self._paused_until = self._clock() + _PAUSE
-            self._index.remove(kept)
-            del self._bytes[kept.cells]
+            self._forget(kept)
+            for old, size in replaced:  # what it was to be instead of is still there
+                self._index.put(old)
+                self._bytes[old.cells] = size
+            return
+        self._folder.works(f"{_NOT_KEPT}; tried again every {_PAUSE / 60:.0f} minutes")
+        self._renew(kept)
+
+    def _renew(self, kept: Copy | None) -> None:
+        """If the folder had gone and was made again: nothing is there but what has just been written."""
+        if self.renewed == self._folder.renewals:
+            return
+        self.renewed = self._folder.renewals
+        self._foreign.clear()
+        self._bytes = {file: size for file, size in self._bytes.items() if kept and file == kept.cells}
+        for copy in [one for one in self._index.copies if one is not kept]:
+            self._index.remove(copy)
+        self._budget.write()
+        self.pins.write()
+
+    def _head_of(self, copy: Copy) -> Head:
+        size = len(memoryview(copy.cells).cast("B"))
+        tokens, owner = array("i", copy.tokens).tobytes(), copy.caller.owner
+        return Head(self._fingerprint, copy.start, tokens, copy.hits, size, owner=owner)
+
+    def _forget(self, copy: Copy) -> bool:
+        """There is no such file any more. False if that is known."""
+        if not self.holds(copy):
+            return False
+        self._index.remove(copy)
+        del self._bytes[copy.cells]
+        return True
 
     def _room(self, size: int) -> memoryview:
         if len(self._buffer) < size:
@@ -178,73 +262,49 @@ class Disk:
         return gone
 
     def _scan(self) -> None:
-        """Know the files that are there, those used last as worth the most."""
-        for draft in self._folder.glob("*.new"):
-            draft.unlink(missing_ok=True)
+        """Know the files of ours that are there, those used last as worth the most."""
         gone = list[Path]()
-        for file in sorted(self._folder.glob("*.kv"), key=lambda file: file.stat().st_mtime):
+        for file in self._folder.list():
             try:
+                if not is_ours(file):
+                    continue
+                if file.suffix == ".new":
+                    gone.append(file)
+                    continue
                 head = read_head(file)
-            except (OSError, ValueError) as error:
+            except OSError as error:
+                if file.suffix == ".kv":
+                    self._folder.tell("files cannot be read", error)
+                continue
+            except ValueError as error:
                 log.warning("%s is removed: %s", file, error)
-                file.unlink(missing_ok=True)
+                gone.append(file)
                 continue
             self._bytes[file] = head.file_bytes
             if head.fingerprint == self._fingerprint:
-                kept = Copy(list(array("i", head.tokens)), head.start, file, head.hits)
-                gone += [old.cells for old in self._index.put(kept)]
+                tokens, caller = list(array("i", head.tokens)), Caller(head.owner)
+                kept = Copy(tokens, head.start, file, head.hits, caller=caller)
+                for old in self._index.put(kept):
+                    gone.append(old.cells)
+                    del self._bytes[old.cells]
             else:
                 self._foreign.append(file)
-        for file in gone:
-            del self._bytes[file]
-        for file in [*gone, *self._surplus(None)]:
-            file.unlink(missing_ok=True)
+        self._folder.unlink([*gone, *self._surplus(None)])
         if self._foreign:
             log.warning(
                 "%d files in %s are of another model, KV type or llama.cpp, and not used",
                 len(self._foreign),
-                self._folder,
+                self._folder.path,
             )
 
-
-def _replace(file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
-    """Files go before it is written, so that there is not more than asked for, not even for a moment; and after, or
-    before as well, where space is short. In the writer's thread. Raises OSError."""
-    _unlink(before)
-    try:
-        if not _has_space(file.parent, head.file_bytes):
-            _unlink(after)
-            if not _has_space(file.parent, head.file_bytes):
+    def _replace(self, file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
+        """Files go before it is written, so that there is not more than asked for, not even for a moment; and after, or
+        before as well, where space is short. In the writer's thread. Raises OSError."""
+        self._folder.renew()
+        self._folder.unlink(before)
+        if not self._folder.has_space(head.file_bytes):
+            self._folder.unlink(after)
+            if not self._folder.has_space(head.file_bytes):
                 raise OSError("the disk is full, or nearly")
         write(file, head, cells)
-    finally:
-        _unlink(after)
-
-
-def _has_space(folder: Path, size: int) -> bool:
-    space = os.statvfs(folder)
-    return space.f_bavail * space.f_frsize >= size + _SPACE
-
-
-def _unlink(files: Sequence[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)
-
-
-def _make_private(folder: Path) -> None:
-    """Conversations are nobody else's to read, and what others may write is nothing to load. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise OSError(f"others may write to {folder}")
-
-
-def _locked(folder: Path) -> IO[bytes]:
-    """The folder is ours until this is closed, or the process ends. Raises OSError."""
-    lock = (folder / "lock").open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise OSError(f"{folder} is used by another qwen-edge") from None
-    return lock
+        self._folder.unlink(after)

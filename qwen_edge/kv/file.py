@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import struct
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import xxhash
 
+from qwen_edge.kv.folder import create_private, open_ours, sync_folder
+
+_NAME = re.compile(r"[0-9a-f]{32}\.kv(\.new)?")  # of a file, and of its draft
 _MARK = b"qwen-kv\1"
 _LENGTH = struct.Struct("<8sI")
 _CHECKSUM = 16  # bytes of XXH3 with 128 bits: it finds damage, as fast as memory is read; it is no secret
@@ -20,7 +26,8 @@ _LONGEST = 1 << 24  # bytes of a head
 
 class Head(msgspec.Struct, frozen=True):
     """`tokens` are all from the beginning, four bytes each; the cells are of those behind the first `start`, `size`
-    bytes in all. `checksum` is that of the cells."""
+    bytes in all. `checksum` is that of the cells. `owner` is the name of the key that sent the tokens; empty where
+    there were no keys."""
 
     fingerprint: str
     start: int
@@ -28,42 +35,59 @@ class Head(msgspec.Struct, frozen=True):
     hits: int
     size: int
     checksum: bytes = b""
+    owner: str = ""
 
     @property
     def file_bytes(self) -> int:
         """The file is no larger than this."""
-        return self.size + len(self.tokens) + len(self.fingerprint) + _AROUND
+        return self.size + len(self.tokens) + len(self.fingerprint) + len(self.owner.encode()) + _AROUND
 
     @property
     def name(self) -> str:
-        """Of the file: the same stretch, computed with the same, has one."""
-        key = xxhash.xxh3_128(self.fingerprint.encode())
+        """Of the file: the same stretch, computed with the same for the same owner, has one."""
+        key = xxhash.xxh3_128(f"{self.fingerprint}\n{self.owner}".removesuffix("\n").encode())
         key.update(struct.pack("<q", self.start) + self.tokens)
         return f"{key.hexdigest()}.kv"
 
 
 def write(file: Path, head: Head, cells: Any) -> None:
-    """Put a whole file there, so that no power cut leaves half of one. Raises OSError."""
+    """Put a whole file there, so that no power cut leaves half of one. Raises OSError, also where another's file has
+    its name."""
     body = memoryview(cells).cast("B")
     head = msgspec.structs.replace(head, checksum=xxhash.xxh3_128_digest(body))
     encoded = msgspec.msgpack.encode(head)
     draft = file.with_suffix(".kv.new")
+    for one in (draft, file):
+        if os.path.lexists(one) and not is_ours(one):
+            raise OSError(f"{one} is in the way, and not a file of qwen-edge")
     try:
-        with open(draft, "wb", opener=_private) as out:
+        with open(draft, "wb", opener=create_private) as out:
             out.write(_LENGTH.pack(_MARK, len(encoded)) + encoded + xxhash.xxh3_128_digest(encoded))
             out.write(body)
             out.flush()
             os.fsync(out.fileno())
         draft.replace(file)
-        _sync_folder(file.parent)
+        sync_folder(file.parent)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file, or the draft of one, was written by us: it has a name as ours have and begins with our mark, of
+    which damage may have changed a byte or left the beginning. Raises OSError."""
+    if not _NAME.fullmatch(file.name):
+        return False
+    with open_ours(file) as source:
+        start = source.read(len(_MARK)) or b""
+    differing: int = sum(one != other for one, other in zip(start, _MARK, strict=False))
+    return differing <= (1 if len(start) == len(_MARK) else 0)
 
 
 def read_head(file: Path) -> Head:
     """Raises OSError, and ValueError for what is no such file, or not a whole one."""
-    with file.open("rb") as source:
+    with open_ours(file) as source:
         head = _head(source)
         if os.fstat(source.fileno()).st_size != source.tell() + head.size:
             raise ValueError("its length is wrong")
@@ -74,17 +98,19 @@ def read_head(file: Path) -> Head:
 
 def read_cells(file: Path, room: Callable[[int], memoryview]) -> memoryview:
     """The cells, in so much room as is asked for. Raises OSError, and ValueError for cells that are damaged."""
-    with file.open("rb", buffering=0) as source:
+    with open_ours(file) as source:
         head = _head(source)
+        if os.fstat(source.fileno()).st_size != source.tell() + head.size:
+            raise ValueError("its length is wrong")
         cells, read = room(head.size), 0
-        while count := source.readinto(cells[read:]):
+        while read < head.size and (count := source.readinto(cells[read:])):
             read += count
     if read != head.size or xxhash.xxh3_128_digest(cells) != head.checksum:
         raise ValueError("it is damaged")
     return cells
 
 
-def _head(source: IO[bytes]) -> Head:
+def _head(source: FileIO) -> Head:
     start = source.read(_LENGTH.size)
     if len(start) != _LENGTH.size or not start.startswith(_MARK):
         raise ValueError("it is not a file of cells")
@@ -95,19 +121,9 @@ def _head(source: IO[bytes]) -> Head:
     if xxhash.xxh3_128_digest(encoded) != checksum:
         raise ValueError("it is damaged")
     try:
-        return msgspec.msgpack.decode(encoded, type=Head)
-    except msgspec.MsgspecError:
+        head = msgspec.msgpack.decode(encoded, type=Head)
+    except (msgspec.MsgspecError, ValueError):
         raise ValueError("it was written by another version") from None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is kept over a power cut once the folder is written."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if not 0 <= head.start < len(head.tokens) // 4 or len(head.tokens) % 4 or head.size < 0:
+        raise ValueError("it is damaged")
+    return head

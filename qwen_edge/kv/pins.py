@@ -1,70 +1,105 @@
-"""Prompts that somebody wants kept for a time: what they begin with goes last, and is written down at once."""
+"""Prompts that somebody wants kept for a time: what they begin with goes last, and is written down at once.
+
+A pin is its owner's. What an admin has pinned is public: everybody may use what is kept of it.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from qwen_edge.kv.note import Note
 from qwen_edge.kv.radix import common_prefix
+from qwen_edge.messages import EVERYBODY, Caller
 
-_MOST = 64
+_MOST = 64  # of one owner
+_TOKEN = 4  # bytes
+_LATEST = 1e12  # seconds: a pin that ends later was not made by us
 
 
 class _Pin(msgspec.Struct, frozen=True):
-    """Four bytes a token, and the time of the wall clock, in seconds, until which they are pinned."""
+    """Four bytes a token, and the time of the wall clock, in seconds, until which they are pinned, and by whom."""
 
     tokens: bytes
     until: float
+    owner: str = ""
+    public: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) % _TOKEN:
+            raise ValueError("the tokens of a pin are cut off")
+        if not (math.isfinite(self.until) and 0 <= self.until < _LATEST):
+            raise ValueError("a pin has no end")
+
+
+class _Held(NamedTuple):
+    tokens: list[int]
+    until: float
+    owner: str
+    public: bool
 
 
 class Pins:
-    """Used by the engine's thread. What is pinned in a file outlives it."""
+    """Used by the engine's thread. What is pinned in a note outlives it."""
 
-    def __init__(self, file: Path | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._file = file
+    def __init__(self, note: Note | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._note = note
         self._clock = clock
-        self._pins = [(list(array("i", pin.tokens)), pin.until) for pin in _read(file)]
+        kept = note.read(list[_Pin]) if note else None
+        self._pins = [_Held(list(array("i", pin.tokens)), pin.until, pin.owner, pin.public) for pin in kept or []]
 
-    def pin(self, tokens: Sequence[int], seconds: float) -> None:
-        """Keep these tokens for so long from now; 0 is as if they had never been pinned. Of too many pins, the one that
-        would end first does."""
-        pins = [(held, until) for held, until in self._pins if held != list(tokens) and until > self._clock()]
+    def pin(self, tokens: Sequence[int], seconds: float, caller: Caller = EVERYBODY) -> None:
+        """Keep these tokens for so long from now; 0 is as if the caller had never pinned them, or, for an admin,
+        nobody. Of too many pins of one owner, the one that would end first does."""
+        same, ends = list(tokens), caller.admin and seconds <= 0
+        kept = [pin for pin in self._now(None) if pin.tokens != same or not (ends or pin.owner == caller.owner)]
+        mine = [pin for pin in kept if pin.owner == caller.owner]
         if seconds > 0:
-            pins.append((list(tokens), self._clock() + seconds))
-        self._pins = sorted(pins, key=lambda pin: pin[1])[-_MOST:]
-        self._write()
+            public = caller.admin and bool(caller.owner)  # without keys there are no others
+            mine.append(_Held(same, self._clock() + seconds, caller.owner, public))
+        mine.sort(key=lambda pin: pin.until)
+        self._pins = [*(pin for pin in kept if pin.owner != caller.owner), *mine[-_MOST:]]
+        self.write()
 
-    def until(self, tokens: Sequence[int]) -> float:
-        """When the last pin of a prompt that begins with these tokens ends; 0 if there is none."""
-        count, now = len(tokens), self._clock()
-        ends = (until for held, until in self._pins if until > now and common_prefix(held, tokens) == count)
+    def until(self, tokens: Sequence[int], owner: str | None = None) -> float:
+        """When the last pin of a prompt that begins with these tokens ends, of those that are this owner's or public,
+        or of all; 0 if there is none."""
+        count = len(tokens)
+        ends = (pin.until for pin in self._now(owner) if common_prefix(pin.tokens, tokens) == count)
         return max(ends, default=0.0) if count else 0.0
 
     @property
     def any(self) -> bool:
         return bool(self._pins)
 
-    def holds(self, tokens: Sequence[int]) -> bool:
-        """Whether somebody wants them kept now."""
-        return bool(self._pins) and self.until(tokens) > 0
+    def holds(self, tokens: Sequence[int], owner: str | None = None) -> bool:
+        """Whether somebody wants them kept now: this owner or an admin, or anybody."""
+        return bool(self._pins) and self.until(tokens, owner) > 0
 
-    def _write(self) -> None:
-        if self._file is None:
-            return
-        draft = self._file.with_suffix(".json.new")
-        pins = [_Pin(array("i", tokens).tobytes(), until) for tokens, until in self._pins]
-        with contextlib.suppress(OSError):  # they hold as long as the engine lives
-            draft.write_bytes(msgspec.json.encode(pins))
-            draft.replace(self._file)
+    def reach(self, tokens: Sequence[int], owner: str | None = None) -> int:
+        """How many of these tokens, from the beginning, somebody wants kept now: this owner or an admin, or anybody."""
+        return max((common_prefix(pin.tokens, tokens) for pin in self._now(owner)), default=0)
 
+    def public(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, everybody may use."""
+        return max((common_prefix(pin.tokens, tokens) for pin in self._now(None) if pin.public), default=0)
 
-def _read(file: Path | None) -> list[_Pin]:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=list[_Pin]) if file else []
-    except (OSError, msgspec.MsgspecError):
-        return []
+    def written(self, seconds: float) -> bool:
+        """Whether the pins are in their note, for which so long is waited: else they end with the engine."""
+        return self._note is not None and self._note.written(seconds)
+
+    def write(self) -> None:
+        """Have the note written, beside the work."""
+        if self._note:
+            pins = [_Pin(array("i", pin.tokens).tobytes(), pin.until, pin.owner, pin.public) for pin in self._pins]
+            self._note.write(msgspec.json.encode(pins))
+
+    def _now(self, owner: str | None) -> Iterator[_Held]:
+        """The pins that have not ended: those of this owner and the public ones; None: all."""
+        now = self._clock()
+        return (pin for pin in self._pins if pin.until > now and (owner is None or pin.public or pin.owner == owner))

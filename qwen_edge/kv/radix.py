@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 
+Tokens = Sequence[int]
+
 
 class Node:
-    """`depth` tokens lie before this stretch. `worth` and `hits` are for whoever decides what goes first."""
+    """`depth` tokens lie before this stretch. `worth` and `hits` are for whoever decides what goes first; hits are
+    counted for each scope, in which requests share what was computed."""
 
     __slots__ = ("children", "depth", "hits", "parent", "sequences", "tokens", "worth")
 
@@ -21,7 +24,7 @@ class Node:
         self.sequences = sequences
         self.children: dict[int, Node] = {}  # by their first token
         self.depth: int = parent.depth + len(parent.tokens) if parent else 0
-        self.hits = 0
+        self.hits: dict[str | None, int] = {}
         self.worth = 0.0
 
     @property
@@ -90,6 +93,13 @@ class Radix:
         if node.parent:
             self._ends[sequence] = node
 
+    def part(self, sequence: int, length: int) -> None:
+        """Let a stretch end behind the first `length` tokens that the sequence holds: what lies before it and behind it
+        may be of different worth."""
+        for node in self.path(sequence):
+            if node.depth < length < node.end:
+                self._split(node, length - node.depth)
+
     def path(self, sequence: int) -> Iterator[Node]:
         """The nodes that a sequence holds, from its end to the beginning."""
         node = self._ends.get(sequence, self._root)
@@ -131,7 +141,7 @@ class Radix:
         """Make two of one node; returns the upper, with its first `count` tokens. Sequences end in the lower."""
         assert node.parent
         upper = Node(node.tokens[:count], node.parent, set(node.sequences))
-        upper.hits, upper.worth = node.hits, node.worth
+        upper.hits, upper.worth = dict(node.hits), node.worth
         node.parent.children[upper.tokens[0]] = upper
         upper.children[node.tokens[count]] = node
         node.tokens, node.parent, node.depth = node.tokens[count:], upper, upper.end

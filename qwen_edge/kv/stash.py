@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.worth import worth
+from qwen_edge.messages import EVERYBODY, Caller
 
 _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
 
@@ -20,17 +21,30 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 @dataclass(eq=False)
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it."""
+    cell holds depends on all before it. `hits` count for its worth, also those that wanted only its beginning; all of
+    it has been `asked` for so often. It is the `caller`'s: others may use only what is pinned for all."""
 
     tokens: list[int]
     start: int
     cells: Any
     hits: int
     worth: float = 0.0
+    asked: int = 1
+    caller: Caller = EVERYBODY
 
     @property
     def size(self) -> int:
         return len(self.tokens) - self.start
+
+
+class Prompt(NamedTuple):
+    """Tokens that may be asked for again, and whose they are."""
+
+    tokens: list[int]
+    caller: Caller
+
+
+Lead = tuple[Copy, int]  # a copy, and how many of some prompt's tokens it leads to
 
 
 class Stash:
@@ -50,16 +64,14 @@ class Stash:
     def size(self) -> int:
         return sum(copy.size for copy in self._copies)
 
-    def wanted(self, tokens: Sequence[int], start: int) -> int:
-        """How many tokens behind `start` should be put here; none if they are here or not worth it. Of what is longer
-        than all there is room for, the beginning."""
+    def wanted(self, tokens: Sequence[int], start: int, scope: str | None = "") -> int:
+        """How many tokens behind `start` should be put here; none if they are here, for this scope, or not worth it. Of
+        what is longer than all there is room for, the beginning."""
         count = min(len(tokens), self._limit) - start
         if len(tokens) < _LEAST or count <= 0:
             return 0
-        for copy in self._copies:
-            if copy.start <= start and common_prefix(copy.tokens, tokens) >= start + count:
-                return 0
-        return count
+        there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
+        return 0 if there else count
 
     def put(self, copy: Copy) -> list[Copy]:
         """Take a copy that was wanted; the least worth makes room for it. Returns those that have gone."""
@@ -79,7 +91,7 @@ class Stash:
         ends = [one for one in others if not any(_leads_on(one, other) for other in led)]
         if not others:
             return None
-        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens), one.worth))
+        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens, one.caller.owner), one.worth))
         self._age = max(self._age, least.worth)
         self._copies.remove(least)
         return least
@@ -88,25 +100,46 @@ class Stash:
         """It is of no use after all."""
         self._copies.remove(copy)
 
-    def find(self, tokens: Sequence[int], held: int) -> tuple[Copy, int] | None:
-        """The copy that leads farthest beyond the first `held` of these tokens, and how far."""
-        best: tuple[Copy, int] | None = None
-        for copy in self._copies:
-            if copy.start <= held:
-                until = common_prefix(copy.tokens, tokens)
-                if until >= (best[1] + 1 if best else held + min(_LEAST, copy.size)):
-                    best = copy, until
-        if best:
-            best[0].hits += 1
-            best[0].worth = worth(self._age, best[0].hits, best[0].start)
+    def leads(self, tokens: Sequence[int], scope: str | None = "") -> list[Lead]:
+        """The copies that hold some of these tokens, and how far this scope may use them; None is all of them."""
+        public = self._pins.public(tokens)
+        known = (
+            (copy, common_prefix(copy.tokens, tokens), scope is None or copy.caller.owner == scope)
+            for copy in self._copies
+        )
+        usable = ((copy, until if own else min(until, public)) for copy, until, own in known)
+        return [(copy, until) for copy, until in usable if until > copy.start]
+
+    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
+        """A copy has been brought back as far as `until`; because somebody has asked for it, or was expected to."""
+        copy.hits += asked
+        copy.asked += asked and until == len(copy.tokens)
+        copy.worth = worth(self._age, copy.hits, copy.start)
+
+
+def reach(leads: list[Lead], held: int) -> int:
+    """How far they lead, one behind the other, where `held` tokens are there."""
+    while (until := max((until for copy, until in leads if copy.start <= held), default=0)) > held:
+        held = until
+    return held
+
+
+def next_of(leads: list[Lead], held: int) -> Lead | None:
+    """The one to bring back next: that leads farthest. None if it is not worth it: all of them, one behind the other,
+    save but a few tokens, and are not needed in full."""
+    here = [lead for lead in leads if lead[0].start <= held < lead[1]]
+    best = max(here, key=lambda lead: lead[1], default=None)
+    if best and (reach(leads, held) - held >= _LEAST or best[1] == len(best[0].tokens)):
         return best
+    return None
 
 
 def _leads_on(one: Copy, other: Copy) -> bool:
-    """Whether the other copy goes on where this one ends, or later."""
-    return other.start >= len(one.tokens) and common_prefix(one.tokens, other.tokens) == len(one.tokens)
+    """Whether this one holds what comes right before the other, which is of no use without that."""
+    return one.start < other.start <= len(one.tokens) and common_prefix(one.tokens, other.tokens) >= other.start
 
 
 def covers(one: Copy, other: Copy) -> bool:
-    """Whether all that the other copy holds is in this one."""
-    return one.start <= other.start and common_prefix(one.tokens, other.tokens) == len(other.tokens)
+    """Whether all that the other copy holds is in this one, for the same owner."""
+    same = one.caller.owner == other.caller.owner and one.start <= other.start
+    return same and common_prefix(one.tokens, other.tokens) == len(other.tokens)

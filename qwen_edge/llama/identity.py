@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from qwen_edge.digest import sha256
+from qwen_edge.kv.folder import create_private, open_ours
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -23,19 +24,30 @@ def model_sha256(model: Path, notes: Path) -> str:
     one that is new. Raises OSError if the model cannot be read."""
     status = model.stat()
     known = _read(notes)
-    note = known.get(str(model))
+    note = (known or {}).get(str(model))
     if note is None or (note.size, note.modified) != (status.st_size, status.st_mtime_ns):
         note = _Note(status.st_size, status.st_mtime_ns, sha256(model))
-        draft = notes.with_suffix(".new")
-        with contextlib.suppress(OSError):  # it can be computed again
-            notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_bytes(msgspec.json.encode(known | {str(model): note}))
-            draft.replace(notes)
+        if known is not None:
+            _write(notes, known | {str(model): note})
     return note.sha256
 
 
-def _read(notes: Path) -> dict[str, _Note]:
+def _write(notes: Path, known: dict[str, _Note]) -> None:
+    """As far as the disk lets us: it can be computed again."""
+    draft = notes.with_name(f".qwen-edge.{notes.name}.new")
+    with contextlib.suppress(OSError):
+        notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(draft, "wb", opener=create_private) as out:
+            out.write(msgspec.json.encode(known))
+        draft.replace(notes)
+
+
+def _read(notes: Path) -> dict[str, _Note] | None:
+    """None if there is something that is not ours, which is left alone."""
     try:
-        return msgspec.json.decode(notes.read_bytes(), type=dict[str, _Note])
-    except (OSError, msgspec.MsgspecError):
+        with open_ours(notes) as source:
+            return msgspec.json.decode(source.read() or b"", type=dict[str, _Note])
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        return None

@@ -9,11 +9,13 @@ from qwen_edge.server.state import STATE, State
 
 
 def make_app(state: State) -> web.Application:
+    """All paths of the server, for one event loop."""
     app = web.Application(
         middlewares=[middleware.count_and_log, middleware.errors_as_json, middleware.check_key],
         client_max_size=state.config.server.max_body_bytes,
     )
     app[STATE] = state
+    app.on_response_prepare.append(middleware.let_pages_read)
     app.router.add_post("/v1/chat/completions", chat.chat_completions)
     app.router.add_get("/v1/models", admin.list_models)
     app.router.add_get("/v1/models/{name:.+}", admin.show_model)

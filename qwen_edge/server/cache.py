@@ -1,4 +1,8 @@
-"""What is remembered of conversations: /v1/cache, for `qwen-edge cache` and for whoever wants to see it."""
+"""What is remembered of conversations: /v1/cache, for `qwen-edge cache` and for whoever wants to see it.
+
+Each key sees its own; what others have asked is not there for it. An admin's key sees all, as everybody does where
+there are no keys.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from aiohttp import web
 
 from qwen_edge.config import MOST_PIN_HOURS
 from qwen_edge.errors import RequestError
-from qwen_edge.messages import Kept
+from qwen_edge.messages import Kept, Look
 from qwen_edge.printable import printable
 from qwen_edge.server.body import read_whole
-from qwen_edge.server.state import STATE
+from qwen_edge.server.state import STATE, caller_of
 
 
 class _Pin(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,12 +26,12 @@ class _Pin(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_kept(request: web.Request) -> web.Response:
-    return _as_json(await request.app[STATE].engine.look())
+    return _as_json(await _look(request, Look(0)))
 
 
 async def forget(request: web.Request) -> web.Response:
     key = request.match_info["key"]
-    return _found(await request.app[STATE].engine.look(key, forget=True), key)
+    return _found(await _look(request, Look(0, key, forget=True)), key)
 
 
 async def pin(request: web.Request) -> web.Response:
@@ -36,7 +40,11 @@ async def pin(request: web.Request) -> web.Response:
         hours = msgspec.json.decode(body or b"{}", type=_Pin).hours
     except msgspec.DecodeError as error:
         raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
-    return _found(await request.app[STATE].engine.look(key, pin_seconds=3600 * hours), key)
+    return _found(await _look(request, Look(0, key, pin_seconds=3600 * hours)), key)
+
+
+async def _look(request: web.Request, wanted: Look) -> Kept:
+    return await request.app[STATE].engine.look(msgspec.structs.replace(wanted, caller=caller_of(request)))
 
 
 def _found(kept: Kept, key: str) -> web.Response:
@@ -51,5 +59,5 @@ def _found(kept: Kept, key: str) -> web.Response:
 
 
 def _as_json(kept: Kept) -> web.Response:
-    body = {"object": "list", "data": kept.conversations}
+    body = {"object": "list", "data": kept.conversations, **({"warning": kept.warning} if kept.warning else {})}
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")

@@ -15,7 +15,7 @@ from qwen_edge.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.schema import ChatBody, read_body, to_request
-from qwen_edge.server.state import CLIENT, STATE
+from qwen_edge.server.state import STATE, caller_of
 from qwen_edge.server.stream import EventStream
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         raise no_such_model(printable(body.model), state.model_name)
     if state.engine.model is None:
         raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
-    client = state.climate.client(request.get(CLIENT), body.user)
-    chat = to_request(body, state.engine.model.defaults, state.config.chat, client)
+    caller = caller_of(request)
+    client = state.climate.client(caller.owner or None, body.user)
+    chat = to_request(body, state.engine.model.defaults, state.config.chat, client, caller)
     encoder = openai.Encoder(state.model_name)
     events = state.metrics.watch(state.service.choices(chat), chat.choices)
     if body.stream:

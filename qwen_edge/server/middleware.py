@@ -1,4 +1,4 @@
-"""Around every request: counting and one log line, errors as JSON, and the key.
+"""Around every request: counting and one log line, errors as JSON, and who may ask: by key, or else from where.
 
 The only place where an exception becomes a response.
 """
@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
-from yarl import URL
 
-from qwen_edge.config import LOOPBACK
 from qwen_edge.errors import RequestError, UserError, internal_error, stopping
+from qwen_edge.keys import Keys
+from qwen_edge.messages import Caller
 from qwen_edge.printable import printable
-from qwen_edge.server import openai
-from qwen_edge.server.state import CLIENT, STATE
+from qwen_edge.server import openai, origin
+from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except RequestError as error:
         return error_response(error)
     except web.HTTPException as error:
-        return error_response(RequestError(f"{_shown(request)}: {error.reason}.", status=error.status))
+        message = f"{_shown(request)}: {error.reason}."
+        return error_response(RequestError(message, status=error.status, headers=_about_request(error)))
     except UserError as error:
         log.error("%s: %s", _shown(request), printable(error, 500))
         return error_response(RequestError(str(error), status=500, kind="server_error"))
@@ -70,33 +71,44 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Keys are compared in constant time; a server that is stopping takes nothing new."""
     state = request.app[STATE]
+    server = state.config.server
     if not state.api_keys:
-        _refuse_foreign_page(request)
-    elif request.path not in _OPEN_PATHS:
-        kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        # aiohttp keeps bytes that are no UTF-8 as surrogates
-        token = given.strip().encode(errors="surrogateescape")
-        owner = state.api_keys.owner(token)
-        if kind.lower() != "bearer" or owner is None:
-            raise RequestError(
-                "A valid API key is needed: send 'Authorization: Bearer <key>'.", status=401, code="invalid_api_key"
-            )
-        request[CLIENT] = owner
+        origin.refuse_foreign_page(request, server)
+        if request.path not in _OPEN_PATHS:
+            origin.refuse_foreign_host(request, server)
+    if answer := origin.preflight(request, server):
+        return answer
+    if state.api_keys and request.path not in _OPEN_PATHS:
+        request[CALLER] = _who_asks(request, state.api_keys)
     if state.stopping and request.method == "POST":
         raise stopping()
     return await handler(request)
 
 
-def _refuse_foreign_page(request: web.Request) -> None:
-    """Without a key, any web page that somebody on this machine has open could use the server: browsers tell."""
-    origin = request.headers.get("Origin")
-    if origin and URL(origin).host not in LOOPBACK:
-        raise RequestError(
-            f"Requests from web pages of {printable(origin)} are refused. Set server.api_keys_file to let pages with a "
-            "key in.",
-            status=403,
-            code="foreign_origin",
-        )
+def _about_request(error: web.HTTPException) -> dict[str, str]:
+    """The headers of aiohttp's own refusals that tell what may be sent, as Allow does; not those of their text."""
+    return {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
+
+
+def _who_asks(request: web.Request, keys: Keys) -> Caller:
+    """Whose key was sent. Raises RequestError."""
+    kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    given = [bearer] if kind.lower() == "bearer" else []
+    for key in [*given, *request.headers.getall("X-API-Key", [])]:
+        # aiohttp keeps bytes that are no UTF-8 as surrogates
+        if caller := keys.caller(key.strip().encode(errors="surrogateescape")):
+            return caller
+    raise RequestError(
+        "A valid API key is needed: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'.",
+        status=401,
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+async def let_pages_read(request: web.Request, response: web.StreamResponse) -> None:
+    """Called for every response, whole or streamed, before its headers go out."""
+    origin.let_page_read(request, response, request.app[STATE].config.server.origins)
 
 
 def _shown(request: web.Request) -> str:
@@ -104,6 +116,8 @@ def _shown(request: web.Request) -> str:
 
 
 def error_response(error: RequestError) -> web.Response:
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     body = msgspec.json.encode(openai.error(error))
     return web.Response(body=body, status=error.status, content_type="application/json", headers=headers)

@@ -18,7 +18,7 @@ from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
 from qwen_edge.errors import RequestError
-from qwen_edge.messages import Priority, Sampling
+from qwen_edge.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.printable import printable
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -209,9 +209,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig, client: str) -> ChatRequest:
+def to_request(
+    body: ChatBody, model: Sampling, defaults: ChatConfig, client: str, caller: Caller = EVERYBODY
+) -> ChatRequest:
     """Fill in what the body leaves open: from the configuration first, then from the model's own defaults. `client` is
-    the name of whoever asks."""
+    the name of whoever asks, for the budgets; `caller` whose key was sent."""
     arguments = dict(body.chat_template_kwargs or {})
     if taken := {"messages", "tools", "add_generation_prompt"} & set(arguments):
         raise RequestError(f"chat_template_kwargs may not set {sorted(taken)[0]!r}.", param="chat_template_kwargs")
@@ -235,7 +237,9 @@ def to_request(body: ChatBody, model: Sampling, defaults: ChatConfig, client: st
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
         client=client,
+        caller=caller,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
     )

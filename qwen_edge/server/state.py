@@ -6,11 +6,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import web
 
 from qwen_edge.climate import Climate
 from qwen_edge.config import Config
 from qwen_edge.keys import Keys
+from qwen_edge.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.device_metrics import DeviceMetrics
 from qwen_edge.server.metrics import Metrics
@@ -56,4 +58,11 @@ class State:
 
 
 STATE = web.AppKey("state", State)
-CLIENT = web.RequestKey("client", str)  # the name of the key that was sent; not there where none is needed
+CALLER = web.RequestKey("caller", Caller)  # whose key was sent; not there where none is needed
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who asks, what may be seen, and whose prompts are used to answer."""
+    shares = request.app[STATE].config.server.share_cache == "all"
+    caller: Caller = request.get(CALLER, EVERYBODY)
+    return msgspec.structs.replace(caller, shares=shares)

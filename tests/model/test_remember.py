@@ -61,6 +61,56 @@ def test_a_conversation_outlives_a_power_cut(tiny_model, tmp_path):
     assert cached > prompt - 20
 
 
+def talk(served: ServedModel, number: int, answer: str = "") -> tuple[str, int]:
+    """A turn of one of several conversations, which begin with the same words: the answer, and how many tokens of it
+    were there; with the `answer` before, its next one."""
+    system = f"You watch house {number}. " + f"The lamp is on, and door {number} is closed. " * 6
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": f"How is it, {number}?"}]
+    if answer:
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And now?"}]
+    status, body = served.post({"messages": messages, "max_tokens": 20, "temperature": 0})
+    assert status == 200, body
+    return body["choices"][0]["message"]["content"], body["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def stop(served: ServedModel, folder: Path) -> None:
+    served.process.send_signal(signal.SIGTERM)
+    served.process.wait(30)
+
+
+def kill_the_daemon(served: ServedModel, folder: Path) -> None:
+    engine = served.engine
+    served.process.kill()
+    engine.wait(30)
+
+
+def stop_in_an_answer(served: ServedModel, folder: Path) -> None:
+    body = {"messages": [{"role": "user", "content": "count"}], "ignore_eos": True, "max_tokens": 200}
+    chunks = served.stream(body)
+    next(chunks)
+    served.process.send_signal(signal.SIGTERM)
+    for _ in chunks:
+        pass
+    served.process.wait(30)
+
+
+@pytest.mark.parametrize("end", [stop, kill_the_daemon, stop_in_an_answer], ids=lambda end: end.__name__)
+@pytest.mark.parametrize("count", [2, 6])
+def test_all_of_some_conversations_are_there_after_a_stop_that_comes_at_once(tiny_model, tmp_path, end, count):
+    def ahead(folder: str) -> str:  # nothing is computed ahead: how much is, is a matter of time
+        return remember(tmp_path / folder, ", ahead_tokens_per_hour: 0")
+
+    with ServedModel(tiny_model, settings=ahead("staying")) as served:
+        answers = [talk(served, number)[0] for number in range(count)]
+        staying = [talk(served, number, answers[number])[1] for number in range(count)]
+    with ServedModel(tiny_model, settings=ahead("stopped")) as served:
+        assert [talk(served, number)[0] for number in range(count)] == answers
+        end(served, tmp_path)
+    with ServedModel(tiny_model, settings=ahead("stopped")) as served:
+        assert [talk(served, number, answers[number])[1] for number in range(count)] == staying
+        assert min(staying) > 40
+
+
 def test_damaged_files_are_computed_again_and_told(tiny_model, tmp_path):
     with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
         first, _, _ = ask(served)

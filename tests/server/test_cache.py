@@ -54,6 +54,29 @@ async def test_a_pin_lasts_until_it_is_ended(serve):
     assert pinned["pinned_until"] == 0
 
 
+async def test_a_pin_that_cannot_be_written_down_is_answered_honestly(serve):
+    served = await serve()  # which keeps nothing on disk
+    await served.ask(LONG)
+    ((key,),) = [[one["key"] for one in await kept(served)]]
+    url = f"{served.address}/v1/cache/{key}/pin"
+    async with served.http.post(url, json={"hours": 2}) as response:
+        assert "only as long as the engine lives" in (await response.json())["warning"]
+    async with served.http.post(url, json={"hours": 0}) as response:
+        assert "warning" not in await response.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [({}, [1]), ({"user": "id-1"}, [1]), ({"prompt_cache_key": "house"}, [2]), ({"user": "id-1", "n": 3}, [0, 0, 1])],
+)
+async def test_only_what_is_named_for_it_counts_as_asked_twice(serve, body, asked):
+    served, submitted = await serve(parallel=4), []
+    answer = served.supervisor.answer
+    served.supervisor.answer = lambda request: submitted.append(request) or answer(request)
+    assert (await served.ask(LONG, **body))[0] == 200
+    assert sorted(request.asked for request in submitted) == asked
+
+
 async def test_retention_of_a_day_pins_the_prompt(serve):
     served = await serve()
     await served.ask(LONG, prompt_cache_retention="24h")

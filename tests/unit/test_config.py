@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.config import Config, load_config, parse_config
+from qwen_edge.config import Config, load_config, parse_config, plain_origin
 from qwen_edge.errors import ConfigError
 
 
@@ -28,6 +28,27 @@ def test_every_default_can_be_written_down(tmp_path):
     file = tmp_path / "q.yaml"
     file.write_bytes(msgspec.yaml.encode(Config()))
     assert load_config(file) == Config()
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://home.example", "http://192.168.1.5:8123/", "http://[::1]:80", "*", "app://x"]
+)
+def test_origins_of_pages_are_taken(origin):
+    assert parse_config(f"server: {{origins: ['{origin}']}}", "q.yaml").server.origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["home.example", "https://home.example/path", "https://*.example", "null", "", "http://"]
+)
+def test_what_is_no_origin_is_refused_and_told_how_one_looks(origin):
+    said = refused(f"model: x\nserver:\n  origins: ['https://a', '{origin}']\n")
+    assert "line 2: server: origins[1] must be the origin of web pages, such as https://home.example" in said
+
+
+def test_origins_are_compared_as_browsers_send_them():
+    assert plain_origin("HTTPS://Home.Example:443/") == plain_origin("https://home.example") == "https://home.example"
+    assert plain_origin("http://home.example:443") == "http://home.example:443"
+    assert plain_origin("http://[::1]:80") == "http://[::1]"
 
 
 def test_the_example_file_is_the_defaults():

@@ -4,28 +4,46 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from qwen_edge.engine import main, recall
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.main import Channel, _hear, serve
 from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, outbound_frames
-from qwen_edge.messages import Abort, Beat, Done, Failed, Load, Ran, Ready, Sampling, Segment, Stop, Submit, Tokens
+from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.file import read_cells
+from qwen_edge.messages import (
+    Abort,
+    Beat,
+    Done,
+    Failed,
+    Files,
+    Load,
+    Ran,
+    Ready,
+    Sampling,
+    Segment,
+    Stop,
+    Submit,
+    Tokens,
+)
 from tests.fakes import FakeBackend, ready
 
 
 class Daemon:
     """The other end: sends messages, and reads until something has been said."""
 
-    def __init__(self, backend: FakeBackend | EngineError, beat_seconds: float) -> None:
+    def __init__(self, backend: FakeBackend | EngineError, beat_seconds: float, disk_of=None) -> None:
         self._socket, theirs = socket.socketpair()
         self._frames = outbound_frames()
         self.heard: list = []
-        self.thread = threading.Thread(target=self._serve, args=(theirs, backend))
+        self.thread = threading.Thread(target=self._serve, args=(theirs, backend, disk_of))
         self.thread.start()
-        self.send(Load("m", 512, 16, 1, 0, "f16", "off", beat_seconds))
+        self.send(Load("m", 512, 16, 1, 0, "f16", "off", beat_seconds, files=Files("here", 1, 1) if disk_of else None))
 
     def send(self, *messages) -> None:
         self._socket.sendall(encode(list(messages)))
@@ -42,7 +60,7 @@ class Daemon:
         self.thread.join()
 
     @staticmethod
-    def _serve(theirs: socket.socket, backend: FakeBackend | EngineError) -> None:
+    def _serve(theirs: socket.socket, backend: FakeBackend | EngineError, disk_of) -> None:
         def load(_load: Load, channel: Channel) -> FakeBackend:
             if isinstance(backend, EngineError):
                 raise backend
@@ -51,7 +69,7 @@ class Daemon:
 
         with theirs:
             try:
-                serve(Channel(theirs), load, HugePages(root=Path("/nonexistent")))
+                serve(Channel(theirs), load, HugePages(root=Path("/nonexistent")), disk_of)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 return
 
@@ -60,8 +78,8 @@ class Daemon:
 def daemon():
     started = []
 
-    def start(backend, beat_seconds=60.0) -> Daemon:
-        started.append(Daemon(backend, beat_seconds))
+    def start(backend, beat_seconds=60.0, disk_of=None) -> Daemon:
+        started.append(Daemon(backend, beat_seconds, disk_of))
         return started[-1]
 
     yield start
@@ -161,3 +179,79 @@ def test_the_engine_ends_when_the_daemon_is_gone(daemon):
     engine = daemon(FakeBackend(lambda prompt: "ok"))
     engine.hear(has(Ready))
     engine.close()
+
+
+@pytest.fixture
+def card(tmp_path):
+    """A folder with a conversation in it, and the disk that reads it when `may` is set."""
+    may, begun = threading.Event(), threading.Event()
+
+    def disk_of(_files: Files, backend: FakeBackend) -> Disk:
+        def read(file: Path, room) -> memoryview:
+            begun.set()
+            may.wait()
+            return read_cells(file, room)
+
+        return Disk(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4, read=read)
+
+    engine = Engine(FakeBackend(lambda prompt: "ok"), disk=disk_of(None, FakeBackend(None)))
+    engine.submit(request(1, "x" * 400))
+    while engine.busy:
+        engine.step()
+    engine.leave(10)
+    yield SimpleNamespace(disk_of=disk_of, may=may, begun=begun)
+    may.set()
+
+
+def test_while_a_file_is_read_signs_of_life_are_given_and_others_are_answered(daemon, card, monkeypatch):
+    monkeypatch.setattr(recall, "_LEAST_PATIENCE", 1e6)
+    engine = daemon(FakeBackend(lambda prompt: "ok"), beat_seconds=0.0, disk_of=card.disk_of)
+    engine.send(request(2, "x" * 400))
+    engine.hear(lambda _: card.begun.is_set())
+    so_far = len(engine.heard)
+    engine.hear(lambda heard: has(Beat, 5)(heard[so_far:]))
+    engine.send(request(3, "hello"))
+    heard = engine.hear(has(Done))
+    assert next(one for one in heard if isinstance(one, Done)).id == 3
+    card.may.set()
+    heard = engine.hear(has(Done, 2))
+    assert [one.cached_tokens for one in heard if isinstance(one, Done)] == [0, 399]
+
+
+def test_a_folder_that_takes_long_to_open_is_waited_for_with_signs_of_life(daemon, card):
+    may = threading.Event()
+
+    def slowly(files: Files, backend: FakeBackend) -> Disk:
+        may.wait()
+        return card.disk_of(files, backend)
+
+    card.may.set()
+    engine = daemon(FakeBackend(lambda prompt: "ok"), beat_seconds=0.0, disk_of=slowly)
+    engine.send(request(2, "x" * 400))
+    engine.hear(has(Beat, 5))
+    may.set()
+    (done,) = [one for one in engine.hear(has(Done)) if isinstance(one, Done)]
+    assert done.cached_tokens == 399
+
+
+def test_a_folder_that_never_opens_is_done_without(daemon, monkeypatch, caplog):
+    monkeypatch.setattr(main, "_OPENING", 0.05)
+    never = threading.Event()
+    engine = daemon(FakeBackend(lambda prompt: "ok"), disk_of=lambda *_: never.wait())
+    engine.send(request(2, "hello"))
+    engine.hear(has(Done))
+    assert "has not answered" in caplog.text
+    never.set()
+
+
+def test_an_engine_whose_daemon_is_killed_writes_down_what_it_knows(daemon, tmp_path):
+    def disk_of(_files: Files, backend: FakeBackend) -> Disk:
+        return Disk(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4)
+
+    engine = daemon(FakeBackend(lambda prompt: "word " * 100), disk_of=disk_of)
+    engine.send(request(1, "a" * 100), request(2, "b" * 100))
+    engine.hear(lambda heard: {one.id for one in heard if isinstance(one, Tokens)} == {1, 2})
+    engine.close()
+    disk = disk_of(None, FakeBackend(None))
+    assert [disk.reach(list(text * 100)) for text in (b"a", b"b")] == [100, 100]
+    disk.close()

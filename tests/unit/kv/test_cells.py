@@ -1,5 +1,6 @@
 """Cells are counted as they are used, shared where tokens are the same, and never taken from an open sequence."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.restore import Restore
 from tests.fakes import FakeCache
 
 
@@ -27,10 +29,20 @@ class Home:
         opened = self.cells.open(tokens)
         if opened is None:
             return None
-        sequence, computed = opened
+        sequence, _ = opened
+        computed = self.restore(sequence, tokens)
         assert computed < len(tokens)
         self.open[sequence] = tokens, computed
         return sequence
+
+    def restore(self, sequence: int, tokens: list[int]) -> int:
+        """All that copies and files hold of it; returns how much of it is in the cache then."""
+        options = {"patience": lambda _: 10.0, "clock": time.monotonic, "disk": self.disk}
+        restore = Restore(self.cells, sequence, tokens, **options)
+        while restore.step():
+            if restore.waiting:
+                restore.waiting.wait(10)
+        return restore.held
 
     def compute(self, sequence: int, count: int) -> bool:
         """As an engine does: take over what others have, make room, run."""

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_edge.kv import disk as kv_disk
 from qwen_edge.kv import file as kv_file
+from qwen_edge.kv import folder as kv_folder
 from qwen_edge.kv.disk import Disk
-from qwen_edge.kv.stash import Copy
+from qwen_edge.kv.stash import Copy, next_of
 from tests.unit.kv.test_cells import Home
 
 LONG = list(range(600))
@@ -46,6 +46,26 @@ def keep(one: Disk, *copies: Copy) -> None:
     one.close()
 
 
+def find(one: Disk, tokens: list[int], held: int = 0) -> tuple[Copy, int] | None:
+    """The file that leads farthest, with its cells, and how far."""
+    while found := next_of(one.leads(tokens), held):
+        copy, until = found
+        read = one.begin(copy)
+        assert read
+        read.wait(10)
+        try:
+            cells = bytes(read.cells())
+        except (OSError, ValueError) as error:
+            one.failed(copy, error)
+            one.wait(10)
+            continue
+        finally:
+            read.give_up()
+        one.use(copy, until, asked=True)
+        return Copy(copy.tokens, copy.start, cells, copy.hits), until
+    return None
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.kv"))
 
@@ -53,12 +73,12 @@ def files(folder: Path) -> list[Path]:
 def test_what_was_written_is_found_by_the_next_life(tmp_path):
     keep(disk(tmp_path), copy_of(LONG[:256]), copy_of(LONG[:500], 256))
     one = disk(tmp_path)
-    copy, until = one.find(LONG, 0)
+    copy, until = find(one, LONG, 0)
     assert (until, bytes(copy.cells)) == (256, cells_of(LONG[:256], 0))
-    copy, until = one.find(LONG, 256)
+    copy, until = find(one, LONG, 256)
     assert (copy.start, until, bytes(copy.cells)) == (256, 500, cells_of(LONG[:500], 256))
-    assert one.find(LONG, 500) is None
-    assert one.wanted(LONG[:256], 0) == 0
+    assert find(one, LONG, 500) is None
+    assert one.reach(LONG[:256]) == 256
     one.close()
 
 
@@ -66,11 +86,11 @@ def test_what_was_written_is_found_by_the_next_life(tmp_path):
 def test_what_was_computed_with_something_else_is_not_used_and_that_is_told(tmp_path, caplog, fingerprint):
     keep(disk(tmp_path), copy_of(LONG))
     one = disk(tmp_path, fingerprint)
-    assert one.find(LONG, 0) is None
+    assert find(one, LONG, 0) is None
     assert "1 files" in caplog.text
     keep(one, copy_of(LONG))
     one = disk(tmp_path)
-    assert one.find(LONG, 0)[1] == len(LONG), "it is there when its model is back"
+    assert find(one, LONG, 0)[1] == len(LONG), "it is there when its model is back"
     one.close()
 
 
@@ -81,7 +101,7 @@ def test_what_is_of_another_model_goes_first(tmp_path):
         one.put(copy_of([number, *range(300)]))
         one.wait(10)
         assert not one.busy
-    assert all(one.find([number, *range(300)], 0) for number in range(3))
+    assert all(find(one, [number, *range(300)], 0) for number in range(3))
     assert len(files(tmp_path)) == 3
     one.close()
 
@@ -101,9 +121,9 @@ def test_a_damaged_file_is_a_miss_and_a_line_in_the_log(tmp_path_factory, damage
     one = None if before_the_scan else disk(folder)
     file.write_bytes(whole)
     one = one or disk(folder)
-    assert one.find(LONG, 0) is None
+    assert find(one, LONG, 0) is None
     assert files(folder) == []
-    assert one.wanted(LONG, 0) == len(LONG)
+    assert one.reach(LONG) == 0
     one.close()
 
 
@@ -113,8 +133,8 @@ def test_a_file_under_anothers_name_is_not_used(tmp_path):
     other.write_bytes(one.read_bytes())
     one.unlink()
     again = disk(tmp_path)
-    assert again.find(LONG, 0) is None
-    assert again.find(LONG[::-1], 0) is None
+    assert find(again, LONG, 0) is None
+    assert find(again, LONG[::-1], 0) is None
     again.close()
 
 
@@ -123,8 +143,8 @@ def test_a_file_that_somebody_has_deleted_is_a_miss(tmp_path, caplog):
     one.put(copy_of(LONG))
     one.wait(10)
     files(tmp_path)[0].unlink()
-    assert one.find(LONG, 0) is None
-    assert "is not used" in caplog.text
+    assert find(one, LONG, 0) is None
+    assert "somebody has deleted" in caplog.text
     one.close()
 
 
@@ -132,13 +152,13 @@ def test_there_is_never_more_than_asked_for(tmp_path):
     one = disk(tmp_path, limit=10_000)
     for number in range(20):
         tokens = [number, *range(300)]
-        if one.wanted(tokens, 0):
+        if one.reach(tokens) < len(tokens):
             one.put(copy_of(tokens))
             one.wait(10)
             assert not one.busy
         assert sum(file.stat().st_size for file in files(tmp_path)) <= 10_000
-    assert one.find([19, *range(300)], 0), "the last is there"
-    assert one.find([0, *range(300)], 0) is None
+    assert find(one, [19, *range(300)], 0), "the last is there"
+    assert find(one, [0, *range(300)], 0) is None
     one.close()
 
 
@@ -188,15 +208,15 @@ def test_where_space_is_short_the_shorter_one_makes_room_for_the_longer(tmp_path
     one.put(copy_of(LONG[:400]))
     one.wait(10)
     assert not one.busy
-    room = kv_disk._SPACE + files(tmp_path)[0].stat().st_size + 1000
+    room = kv_folder._SPACE + files(tmp_path)[0].stat().st_size + 1000
 
     def statvfs(folder: Path) -> SimpleNamespace:
         return SimpleNamespace(f_frsize=1, f_bavail=room - sum(file.stat().st_size for file in files(folder)))
 
-    monkeypatch.setattr(kv_disk.os, "statvfs", statvfs)
+    monkeypatch.setattr(kv_folder.os, "statvfs", statvfs)
     keep(one, copy_of(LONG[:500]))
     one = disk(tmp_path)
-    assert one.find(LONG[:500], 0)[1] == 500
+    assert find(one, LONG[:500], 0)[1] == 500
     one.close()
 
 
@@ -213,11 +233,11 @@ def test_a_full_disk_is_told_once_and_tried_again_later(tmp_path, monkeypatch, c
     assert not one.ready
     assert "No space left on device" in caplog.text
     assert list(tmp_path.glob("*.new")) == files(tmp_path) == []
-    assert one.find(LONG, 0) is None
+    assert find(one, LONG, 0) is None
     monkeypatch.undo()
     now[0] += 1000
     assert one.ready
-    assert one.wanted(LONG, 0) == len(LONG)
+    assert one.reach(LONG) == 0
     keep(one, copy_of(LONG))
     assert len(files(tmp_path)) == 1
 
@@ -257,7 +277,7 @@ def test_what_is_just_being_written_is_waited_for(tmp_path, monkeypatch):
     assert not one.ready
     timer = threading.Timer(0.05, may_write.set)
     timer.start()
-    assert one.find(LONG, 0)[1] == len(LONG)
+    assert find(one, LONG, 0)[1] == len(LONG)
     one.close()
 
 
@@ -286,11 +306,11 @@ def test_killed_at_a_hundred_moments_of_writing_nothing_loads_wrong(tmp_path):
             writer.send_signal(signal.SIGKILL)
         drafts += len(list(tmp_path.glob("*.kv.new")))
         one = disk(tmp_path, limit=400_000)
-        assert list(tmp_path.glob("*.new")) == []
+        assert list(tmp_path.glob("*.kv.new")) == []
         for file in files(tmp_path):
             head = kv_file.read_head(file)
             tokens = list(array("i", head.tokens))
-            copy, until = one.find(tokens, head.start)
+            copy, until = find(one, tokens, head.start)
             assert until == len(tokens)
             assert bytes(copy.cells) == cells_of(tokens, copy.start)
             loaded += 1
@@ -420,3 +440,78 @@ def test_what_goes_on_from_others_is_written_after_them(tmp_path):
     other = home(tmp_path)
     assert other.known(first) == 139  # a single token is sooner computed than read
     other.disk.close()
+
+
+def test_at_the_end_what_is_worth_most_is_written_first_each_beginning_before_its_end(tmp_path):
+    one = home(tmp_path)
+    pinned, often, once = [7] * 100, [8] * 100, [9] * 100
+    for tokens in (once, pinned, often, often):
+        one.remember(tokens)
+    one.cells.pins.pin(pinned, 1000)
+    put, order = one.disk.put, []
+    one.disk.put = lambda copy: order.append((copy.tokens[0], copy.start)) or put(copy)
+    one.cells.leave(10, lambda: 0.0)
+    assert order == [(7, 0), (8, 0), (9, 0)]
+
+
+@pytest.mark.parametrize("stash", [0, 1000])
+@pytest.mark.parametrize("spare", [0, 1000])
+def test_all_of_some_conversations_are_there_after_a_stop(tmp_path, stash, spare):
+    """Each of which begins as the others do, and is long enough to be cut into pieces."""
+    prompts = [
+        [1, 2, 3, 4, 5, 6, 7, *[100 + number] * 50, *range(1000 * number, 1000 * number + 300)] for number in range(8)
+    ]
+    one = Home(size=4000, sequences=16, spare=spare, stash=stash, disk=disk(tmp_path))
+    for tokens in prompts:
+        one.remember(tokens)
+        write(one)
+    before = [one.known(tokens) for tokens in prompts]
+    one.cells.leave(10, lambda: 0.0)
+    other = Home(size=4000, sequences=16, disk=disk(tmp_path))
+    assert [other.known(tokens) for tokens in prompts] == before
+    if stash or spare:
+        assert before == [len(tokens) for tokens in prompts]
+    other.check()
+    other.disk.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [({"per_day": 2_000}, "bytes_per_day is used up"), ({"limit": 2_000}, "remember.bytes is too small")],
+)
+def test_what_is_not_written_at_the_end_is_one_line_in_the_log(tmp_path, caplog, options, why):
+    one = Home(size=2000, sequences=16, disk=disk(tmp_path, **options))
+    for number in range(6):
+        one.remember([number] * 200)
+    one.cells.leave(10, lambda: 0.0)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert why in line
+    assert sum(file.stat().st_size for file in files(tmp_path)) <= 4_000
+
+
+def test_where_there_is_no_time_at_the_end_that_is_said(tmp_path, caplog):
+    one = home(tmp_path)
+    one.remember([1] * 100)
+    one.cells.leave(0, lambda: 0.0)
+    assert "0 s were too short" in caplog.text
+
+
+def test_a_copy_that_another_leads_to_only_in_part_comes_back(tmp_path):
+    keep(disk(tmp_path), copy_of([*LONG[:7], *[9] * 90]), copy_of(LONG[:200], 7))
+    one = disk(tmp_path)
+    assert find(one, LONG, 0)[1] == 7
+    assert find(one, LONG, 7)[1] == 200
+    one.close()
+
+
+def test_what_is_pinned_in_copies_only_is_written_too(tmp_path):
+    one = home(tmp_path, spare=0, stash=400)
+    one.remember(LONG[:100])
+    one.begin([8] * 20)
+    one.cells.tidy()
+    assert one.cache.used == 0
+    one.cells.pins.pin(LONG[:100], 1000)
+    one.cells.wish()
+    write(one)
+    assert one.disk.reach(LONG[:100]) == 100
+    one.disk.close()

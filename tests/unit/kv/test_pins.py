@@ -1,7 +1,12 @@
 """What somebody wants kept goes last, is written down at once, and is free again when its time is over."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+from qwen_edge.kv.folder import Folder
+from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.stash import Copy, Stash
 from tests.unit.kv.test_cells import Home
@@ -10,9 +15,18 @@ from tests.unit.kv.test_disk import disk, files, write
 FIRST, SECOND, THIRD = list(range(40)), list(range(100, 140)), list(range(200, 240))
 
 
-def test_a_pin_ends_with_its_time(tmp_path):
+@contextmanager
+def kept(folder: Path, now: float = 0.0) -> Iterator[Pins]:
+    """The pins of a folder, which nobody else uses meanwhile."""
+    place = Folder(folder)
+    with ThreadPoolExecutor(1) as writer:
+        yield Pins(Note(place, "pins.json", writer), lambda: now)
+    place.close()
+
+
+def test_a_pin_ends_with_its_time():
     now = [0.0]
-    pins = Pins(tmp_path / "pins.json", lambda: now[0])
+    pins = Pins(None, lambda: now[0])
     pins.pin(FIRST, 10)
     assert pins.holds(FIRST[:20])
     assert not pins.holds([*FIRST, 1])
@@ -22,17 +36,14 @@ def test_a_pin_ends_with_its_time(tmp_path):
 
 
 def test_pins_outlive_the_engine_and_can_be_ended(tmp_path):
-    pins = Pins(tmp_path / "pins.json", lambda: 0.0)
-    pins.pin(FIRST, 10)
-    again = Pins(tmp_path / "pins.json", lambda: 0.0)
-    assert again.holds(FIRST)
-    again.pin(FIRST, 0)
-    assert not Pins(tmp_path / "pins.json", lambda: 0.0).holds(FIRST)
-
-
-def test_a_damaged_file_of_pins_is_as_if_there_were_none(tmp_path):
-    (tmp_path / "pins.json").write_bytes(b'[{"tokens": 3')
-    assert not Pins(tmp_path / "pins.json").holds(FIRST)
+    with kept(tmp_path) as pins:
+        pins.pin(FIRST, 10)
+    with kept(tmp_path) as pins:
+        assert pins.holds(FIRST)
+        pins.pin(FIRST, 0)
+        assert pins.written(10)
+    with kept(tmp_path) as pins:
+        assert not pins.holds(FIRST)
 
 
 def test_of_too_many_pins_those_that_end_first_go():
@@ -68,7 +79,7 @@ def test_what_is_pinned_is_written_though_only_one_has_asked_for_it(tmp_path: Pa
     write(home)
     assert files(tmp_path) == []
     home.cells.pins.pin(FIRST, 10)
-    home.cells.wish(FIRST)
+    home.cells.wish()
     write(home)
     assert len(files(tmp_path)) == 1
     home.disk.close()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.stash import Copy, Stash
+from qwen_edge.kv.stash import Copy, Stash, next_of
 from tests.unit.kv.test_cells import Home
 
 FIRST, SECOND = list(range(40)), list(range(100, 140))
@@ -13,6 +13,14 @@ FIRST, SECOND = list(range(40)), list(range(100, 140))
 def put(stash: Stash, tokens: list[int], start: int = 0, hits: int = 1) -> None:
     if count := stash.wanted(tokens, start):
         stash.put(Copy(tokens[: start + count], start, tokens[start : start + count], hits))
+
+
+def find(stash: Stash, tokens: list[int], held: int = 0) -> int:
+    """How far the copy leads that is brought back next; `held` if there is none."""
+    found = next_of(stash.leads(tokens), held)
+    if found:
+        stash.use(*found, asked=True)
+    return found[1] if found else held
 
 
 def test_two_prompts_in_turn_are_both_remembered_where_parked_cells_have_a_price():
@@ -150,18 +158,18 @@ def test_of_what_leads_on_from_another_the_end_goes_first():
     put(stash, FIRST[:20])
     put(stash, FIRST, start=20)
     put(stash, SECOND[:20])
-    assert stash.find(FIRST, 0)[1] == 20
-    assert stash.find(FIRST, 20) is None
+    assert find(stash, FIRST) == 20
+    assert find(stash, FIRST, 20) == 20
 
 
 def test_what_is_wanted_least_makes_room():
     stash = Stash(100, Pins())
     put(stash, FIRST)
     put(stash, SECOND)
-    assert stash.find(FIRST, 0)
+    assert find(stash, FIRST) == 40
     put(stash, [5] * 40)
-    assert stash.find(SECOND, 0) is None
-    assert stash.find(FIRST, 0)[1] == 40
+    assert find(stash, SECOND) == 0
+    assert find(stash, FIRST) == 40
     assert stash.size == 80
 
 

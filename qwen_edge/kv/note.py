@@ -1,0 +1,104 @@
+"""A small file of ours in the folder of conversations: JSON, read once at the start and replaced as a whole."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Executor, Future, wait
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from qwen_edge.kv.folder import Folder, create_private, open_ours
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LONGEST = 64 << 20  # bytes of a note: 64 pins of the longest context are less
+_ASIDE = 9  # files that may lie aside under one name
+
+
+class Note:
+    """Read and written by the engine's thread; the file itself is touched by the writer's alone, once the engine
+    runs."""
+
+    def __init__(self, folder: Folder, name: str, writer: Executor) -> None:
+        self._folder = folder
+        self._file = folder.path / name
+        self._writer = writer
+        self._strange = False  # what lies there is not what we have written
+        self._newest: bytes | None = None  # what the file is to hold, until that is tried
+        self._wrote = True  # it holds what was last tried
+        self._last: Future[bool] | None = None
+
+    def read(self, kind: type[T]) -> T | None:
+        """What it holds. None if there is none, or nothing of that kind: then it is set aside, with a warning."""
+        try:
+            with open_ours(self._file) as source:
+                data = source.read(_LONGEST + 1) or b""
+            if len(data) > _LONGEST:
+                raise ValueError("it is too long")
+            return msgspec.json.decode(data, type=kind)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, msgspec.MsgspecError, RecursionError, MemoryError) as error:
+            self._strange = True
+            log.warning("%s is not used, as it is not what qwen-edge writes: %s", self._file, error)
+            self._set_aside()
+            return None
+
+    def write(self, data: bytes) -> None:
+        """Have it replaced. Of what is to be written while the disk is busy only the newest is."""
+        self._newest = data
+        self._last = self._writer.submit(self._write)
+
+    def written(self, seconds: float) -> bool:
+        """Whether the file holds what it should; so long is waited for it."""
+        if self._last is None:
+            return True
+        wait([self._last], seconds)
+        return self._last.done() and self._last.result()
+
+    def _write(self) -> bool:
+        """In the writer's thread. False, with a warning, if the file system refuses."""
+        data, self._newest = self._newest, None
+        if data is not None:
+            self._wrote = self._replace(data)
+        return self._wrote
+
+    def _replace(self, data: bytes) -> bool:
+        what = f"{self._file.name} cannot be written"
+        draft = self._file.with_name(f".qwen-edge.{self._file.name}.new")
+        try:
+            self._folder.renew()
+            if self._strange and not self._set_aside():
+                return False
+            with open(draft, "wb", opener=create_private) as out:
+                out.write(data)
+            draft.replace(self._file)
+        except OSError as error:
+            self._folder.tell(what, error)
+            return False
+        self._folder.works(what)
+        return True
+
+    def _set_aside(self) -> bool:
+        """Rename what is not ours, so that nothing of it is lost when ours is written. False if that is impossible."""
+        for number in range(1, _ASIDE + 1):
+            aside = Path(f"{self._file}.set-aside-{number}")
+            if aside.exists() or aside.is_symlink():
+                continue
+            try:
+                self._file.rename(aside)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self._folder.tell(f"{self._file.name} cannot be set aside", error)
+                return False
+            else:
+                log.warning("%s lies in %s now", self._file.name, aside)
+            self._strange = False
+            return True
+        self._folder.tell(f"{self._file.name} cannot be set aside", ValueError(f"{_ASIDE} files lie aside already"))
+        return False
