@@ -8,9 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, why_not_loaded
 from qwen_edge.llama.vocab import Vocab
+
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
 
 
 class Model:
@@ -26,13 +29,16 @@ class Model:
         simulate: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes; `repack` reorders weights for the
-        CPU's vector units; `check_tensors` validates every quantized block; with `simulate` llama.cpp only works out
-        what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError."""
+        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes, 0 leaves every GPU alone; `repack`
+        reorders weights for the CPU's vector units; `check_tensors` validates every quantized block; with `simulate`
+        llama.cpp only works out what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError, and
+        UnservableError for a kind of model that this engine does not serve."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if gpu_layers == 0:  # a list of no devices: large batches would be sent to a GPU all the same
+            params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
         params.no_alloc = simulate
@@ -42,8 +48,16 @@ class Model:
         params.progress_callback = progress
         self._model = C.llama_model_load_from_file(bytes(path), params)
         if not self._model:
+            if why := why_not_loaded(path):
+                raise UnservableError(f"qwen-edge cannot serve {path}: it {why}.")
             raise EngineError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")
         self.path = path
+        try:
+            refuse_unservable(self._model, path.name, self._generates)
+        except UnservableError:
+            self.close()
+            raise
+        self.memory: Memory = memory_of(self._model)
         self.vocab = Vocab(C.llama_model_get_vocab(self._model))
 
     @property
@@ -79,6 +93,13 @@ class Model:
         buffer = ctypes.create_string_buffer(size + 1)
         C.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8")
+
+    @property
+    def _generates(self) -> dict[str, str | None]:
+        """What the file says of whether it is a model that writes texts."""
+        arch = self.meta("general.architecture")
+        keys = {"causal": f"{arch}.attention.causal", "pooling": f"{arch}.pooling_type"}
+        return {"architecture": arch, **{name: self.meta(key) for name, key in keys.items()}}
 
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
         """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""
