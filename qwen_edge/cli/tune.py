@@ -35,6 +35,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
     from qwen_edge.llama.settle import settle
+    from qwen_edge.llama.site import site
     from qwen_edge.llama.tune import Effort, tune
 
     config = load_config(file)
@@ -47,7 +48,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
         found = tune(weights, load, effort, tries.append)
         best = settle(weights, msgspec.structs.replace(load, tuning=found))
-    keep(path, found)
+    keep(path, site(load.gpu_layers), found)
     if as_json:
         click.echo(json.dumps([msgspec.to_builtins(one) for one in tries], indent=1))
     else:

@@ -7,10 +7,10 @@ and tests and benchmarks drive it directly.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from qwen_edge.engine.ahead import Ahead
@@ -21,27 +21,16 @@ from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Miss, Misses
 from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.room import Room
 from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
+from qwen_edge.engine.tokenizing import Tokenizing, Tokens
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import (
-    Abort,
-    Began,
-    Failed,
-    Kept,
-    Limits,
-    Look,
-    Outbound,
-    Share,
-    Submit,
-    Warm,
-)
-
-_MARGIN = 32  # cells for each running answer to grow, before another request is let in
+from qwen_edge.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
 
 
 class Engine:
@@ -66,11 +55,13 @@ class Engine:
         self._speculates = speculates
         self._wall, self.clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
+        self._room = Room(backend, self._cells, self.clock)
+        self._tokenizing = Tokenizing(backend, self.clock)
         self._pace = Pace()
         self._answers = Answers()
         self._misses = Misses()
         self._ahead = Ahead(
-            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
+            backend, self._room, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -85,7 +76,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._running or self._waiting or self._news)
+        return bool(self._running or self._waiting or self._news or self._tokenizing.requests)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be done before a prompt has been turned into tokens."""
+        return self.busy and not (self._running or self._waiting or self._news)
 
     @property
     def writing(self) -> bool:
@@ -104,7 +100,10 @@ class Engine:
 
     def submit(self, request: Submit) -> None:
         """Take a request in. What cannot be answered is refused with the next step."""
-        taken = take_in(request, self._backend, self._answers, self.clock())
+        self._tokenizing.add(request.prompt, partial(self._take, request, self.clock()), request)
+
+    def _take(self, request: Submit, arrived: float, tokens: Tokens) -> None:
+        taken = take_in(request, tokens, self._backend, self._answers, arrived)
         if isinstance(taken, Failed):
             self._news.append(taken)
         else:
@@ -112,14 +111,14 @@ class Engine:
 
     def abort(self, message: Abort) -> None:
         """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
+        self._tokenizing.forget(lambda request, _: request.id == message.id)
         for sequence in [*self._waiting, *self._running]:
             if sequence.request.id == message.id:
                 self._release(sequence)
 
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
-        with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
-            self._ahead.add(self._backend.tokenize(message.prompt))
+        self._tokenizing.add(message.prompt, self._ahead.add)
 
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
@@ -151,6 +150,8 @@ class Engine:
     def admit(self) -> list[Outbound]:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
         happened: the daemon should hear of a request that begins before anything is computed of it."""
+        self._tokenizing.collect()
+        self._room.look()
         begun = self._let_in() if self.duty.limits.duty > 0 else []  # what is begun is lost if the engine dies
         return [*self._told(), *self._expire(), *begun]
 
@@ -163,11 +164,13 @@ class Engine:
         began = self.clock()
         try:
             parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
-            self._decode(parts)
+            if parts:
+                self._decode(parts)
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
             self.broken = True
-            lost = [Failed(one.request.id, "engine", str(error)) for one in [*self._running, *self._waiting]]
+            ids = [one.request.id for one in [*self._running, *self._waiting]] + self._tokenizing.forget()
+            lost = [Failed(one, "engine", str(error)) for one in ids]
             for sequence in [*self._running, *self._waiting]:
                 sequence.sampler.close()
             self._running, self._waiting = [], []
@@ -192,6 +195,8 @@ class Engine:
     def _expire(self) -> list[Outbound]:
         """End what has taken as long as it may."""
         now, events = self.clock(), list[Outbound]()
+        late = self._tokenizing.forget(lambda request, seconds: seconds >= request.wait_seconds)
+        events += [Failed(one, "waited", "") for one in late]
         for sequence in [*self._waiting, *self._running]:
             if sequence.waited_too_long(now):
                 self._release(sequence)
@@ -204,7 +209,10 @@ class Engine:
         """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
         events = list[Outbound]()
         for sequence in in_order(self._waiting, self._pace):
-            lower = self._in_its_way(sequence)
+            if refusal := self._room.refusal(sequence):
+                events += self._give_up(sequence, refusal)
+                continue
+            lower = self._room.in_its_way(sequence, self._running, crowded=self._crowded)
             if lower is None:
                 break
             for one in lower:
@@ -226,28 +234,6 @@ class Engine:
         coming = [common_prefix(sequence.tokens, one.tokens[: one.prompt_length]) for one in self._running]
         return self._misses.explain(sequence.prompt, max(sequence.computed, *coming, 0))
 
-    def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
-        """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of
-        them would not be enough."""
-        staying, lower = list(self._running), list[Sequence]()
-        while staying and not self._fits(sequence, staying, lower):
-            one = victim(staying)
-            if one.rank <= sequence.rank:
-                return None
-            staying.remove(one)
-            lower.append(one)
-        return lower
-
-    def _fits(self, sequence: Sequence, staying: list[Sequence], going: list[Sequence]) -> bool:
-        """Whether there is a place and cells for one more beside those that stay. What those that go hold is counted as
-        free, which is a little too much where they share it."""
-        if len(staying) >= self._backend.parallel or (self._crowded and not going):
-            return False
-        growing = sum(one.remaining + _MARGIN for one in staying)
-        freed = sum(one.computed for one in going)
-        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens)
-        return self._cells.available + freed >= needed
-
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
         assert sequence.place is not None
@@ -265,18 +251,21 @@ class Engine:
         return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:
-        """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
+        """What to run now, with the cells for it; if these cannot be had, the last to come gives way. Nothing if not
+        even one request can go on, for lack of memory. Raises EngineError."""
         bounds = Bounds(self._backend.batch, self._backend.rows, seconds, self.duty.limits.prompt_seconds)
-        while True:
+        while self._running:
             for one in self._running:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
                 parts = plan(self._running, bounds, self._pace, turn=self._turn, guess=guess)
-                if self._cells.reserve(sum(part.size for part in parts)):
+                if self._room.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))
             self._crowded = True
+        self._crowded = False
+        return []
 
     def _decode(self, parts: list[Part]) -> None:
         began = self.clock()
@@ -325,6 +314,13 @@ class Engine:
         if sequence.exhausted(self._cells.size, self.clock(), self.duty.slept):
             return self._finish(sequence, "length", text + sequence.output.finish())
         return [*sequence.say(text)]
+
+    def _give_up(self, sequence: Sequence, refusal: Failed) -> list[Outbound]:
+        """A request needs more cells than there is memory for: what it has said, if anything, is its answer."""
+        if sequence.generated:
+            return self._finish(sequence, "length", sequence.output.finish())
+        self._release(sequence)
+        return [refusal]
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)

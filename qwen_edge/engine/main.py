@@ -46,6 +46,7 @@ from qwen_edge.messages import (
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
+_READING = 0.005  # and at a long prompt that is being turned into tokens
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -133,8 +134,8 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
     if any(isinstance(event, Done) for event in events):
         pages.look()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
-    if engine.busy and engine.first_word:
-        return _hear(engine, channel, _FIRST_WORD)
+    if engine.waits or (engine.busy and engine.first_word):
+        return _hear(engine, channel, _READING if engine.waits else _FIRST_WORD)
     if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
         return channel.receive(0.0)
     pause = engine.pause

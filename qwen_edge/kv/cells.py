@@ -185,10 +185,10 @@ class Cells:
             self.disk.find(wanted, held) if self.disk else None
         ):
             copy, until = found
-            if not self.reserve(copy.size):
-                return
             # for all of them, as far as can be told: a cache grows the quicker the less it holds
-            self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
+            room = min(self.size, self.used + max(copy.size, len(tokens) - copy.start))
+            if not (self.reserve(copy.size) and self._cache.make_room(room)):
+                return
             self._cache.load(copy.cells, sequence, held, until)
             self._open[sequence] = until
             self.publish(sequence, tokens[:until])
