@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from qwen_edge.errors import RequestError, WaitedTooLongError, context_too_long, engine_failed, stopping
+from qwen_edge.errors import RequestError, WaitedTooLongError, context_too_long, engine_failed, stopping, unavailable
 from qwen_edge.messages import Done, Failed, Submit, Tokens
 
 Event = Tokens | Done | Failed
@@ -49,7 +49,9 @@ class Asked:
 
 def _explain(failure: Failed, context: int) -> RequestError:
     if failure.code == "context_too_long":
-        return context_too_long(failure.tokens, context)
+        return context_too_long(failure.tokens, context, at_least=failure.detail == "at least")
+    if failure.code == "no_memory":
+        return unavailable(f"There is no memory for this request now: {failure.detail}.", retry_after=10)
     if failure.code == "waited":
         return WaitedTooLongError()
     if failure.code == "bad_request":

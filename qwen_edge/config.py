@@ -43,7 +43,7 @@ def plain_origin(origin: str) -> str:
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the model is run. `threads` and `batch` None: what was measured to be best, else one for each physical core,
-    and 128; `gpu_layers` -1: all that a GPU takes;
+    and 128, or 512 on a GPU; `gpu_layers` -1: all that a GPU takes, 0: no GPU is used;
     `unload_seconds` None: the model stays in memory; `memory_limit_bytes` None: somewhat more than the memory plan."""
 
     context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192

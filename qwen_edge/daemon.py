@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +75,12 @@ def files(config: RememberConfig) -> Files | None:
 def load_message(
     config: EngineConfig,
     model: Path,
-    tuning: Tuning | None = None,
+    measured: Mapping[str, Tuning] = {},
     watchdog: float | None = None,
     remembered: Files | None = None,
 ) -> Load:
-    """The engine's orders, with what was measured on this machine. It must be heard of well within the time after which
-    it would be taken for dead.
+    """The engine's orders, with what was measured of this model, by site. It must be heard of well within the time
+    after which it would be taken for dead.
 
     Raises ConfigError for settings that do not go together."""
     if config.kv_type in ("q8_0", "q4_0") and config.flash_attention in ("off", "small"):
@@ -103,7 +103,7 @@ def load_message(
         beat_seconds=min(5.0, patience / 4),
         parallel=config.parallel,
         speculate=config.speculate,
-        tuning=tuning,
+        measured=dict(measured),
         calibrate=config.calibrate,
         stash_bytes=config.stash_bytes,
         ahead_per_hour=math.inf if config.ahead_tokens_per_hour is None else config.ahead_tokens_per_hour,
@@ -207,7 +207,7 @@ class Daemon:
     def _remember(self, model: Ready) -> None:
         """Keep what the engine has measured, so that it need not at the next start."""
         if model.tuning:
-            keep(self._model, model.tuning)
+            keep(self._model, model.site, model.tuning)
             attention = model.tuning.flash_attention
             log.info(
                 "measured for the first start with this model: flash attention %s is quickest. "

@@ -53,6 +53,14 @@ class UnservableError(EngineError):
     exit_code = 78
 
 
+class PromptTooLongError(Exception):
+    """A prompt of `tokens` tokens at least, which is more than there is room for; the rest was not looked at."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(tokens)
+        self.tokens = tokens
+
+
 @dataclass(eq=False)  # not frozen: Python writes the traceback into an exception
 class RequestError(Exception):
     """One HTTP request that cannot be answered, in the terms of OpenAI's error object.
@@ -83,11 +91,12 @@ class WaitedTooLongError(RequestError):
         super().__init__(message, status=503, kind="server_error", code="unavailable", retry_after=10)
 
 
-def context_too_long(prompt_tokens: int, context: int) -> RequestError:
-    """The prompt leaves no room for even one answer token in the context (both counts in tokens)."""
+def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False) -> RequestError:
+    """The prompt leaves no room for even one answer token in the context (both counts in tokens; `at_least` so many in
+    a prompt that was not read to its end)."""
     return RequestError(
-        f"The prompt is {prompt_tokens} tokens long and this server's context holds {context} tokens, "
-        "answer included. Shorten the messages, or raise engine.context in the configuration.",
+        f"The prompt is {'at least ' if at_least else ''}{prompt_tokens} tokens long and this server's context holds "
+        f"{context} tokens, answer included. Shorten the messages, or raise engine.context in the configuration.",
         code="context_length_exceeded",
         param="messages",
     )

@@ -109,8 +109,9 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     With `awaited` somebody waits for it to be loaded, perhaps with a conversation of so many tokens: there is room for
     them from the start, and no time is spent on warming up.
 
-    What is left open here, batch or threads 0 or an `auto`, `tuning` decides; without it, and with `calibrate`, it is
-    measured before the engine is ready, some seconds. kv_type auto is the best that memory allows."""
+    What is left open here, batch or threads 0 or an `auto`, `tuning` decides, or what was `measured` where the engine
+    finds itself (llama/site.py); without it, and with `calibrate`, it is measured before the engine is ready, some
+    seconds. kv_type auto is the best that memory allows."""
 
     model: str
     context: int
@@ -123,6 +124,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     parallel: int = 1
     speculate: bool = True
     tuning: Tuning | None = None
+    measured: dict[str, Tuning] = {}
     calibrate: bool = False
     stash_bytes: int = 0
     ahead_per_hour: float = 0.0
@@ -225,7 +227,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     `bos_token` and `eos_token` two of them, or empty; `tool_template` is the chat template for conversations with
     tools, if the model has one of its own;
     `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
-    the context and the stash are full; `tuning` is what was measured just now, if anything was;
+    the context and the stash are full; `tuning` is what was measured just now, if anything was, and `site` where;
     `ordinary_ends` are words that would end an answer."""
 
     name: str
@@ -243,6 +245,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     bos_token: str = ""
     eos_token: str = ""
     ordinary_ends: tuple[str, ...] = ()
+    site: str = ""
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):
@@ -319,10 +322,11 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends
     (`unservable`: no other engine will do better, see errors.UnservableError).
 
-    For code context_too_long `tokens` is the prompt's length."""
+    For code context_too_long `tokens` is the prompt's length, or, with the detail "at least", what is known of it. With
+    no_memory the KV cache cannot grow as large as the request needs, though it may be configured so large."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_request", "waited", "engine", "unservable", "stopping"]
+    code: Literal["context_too_long", "bad_request", "waited", "no_memory", "engine", "unservable", "stopping"]
     detail: str
     tokens: int = 0
 

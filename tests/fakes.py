@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from array import array
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, PromptTooLongError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment
 
@@ -93,8 +94,9 @@ class FakeCache:
         first, *tokens = array("i", bytes(saved))
         self.write(sequence, start, tokens[start - first : end - first])
 
-    def make_room(self, cells: int) -> None:
+    def make_room(self, cells: int) -> bool:
         assert self.used <= cells
+        return cells <= self.room
 
 
 class FakeBackend(FakeCache):
@@ -133,9 +135,17 @@ class FakeBackend(FakeCache):
         self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
-    def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        return sum(len(segment.text) for segment in prompt)
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
         ids: list[int] = []
         for segment in prompt:
+            between()
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids))
             ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
 

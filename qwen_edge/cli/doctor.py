@@ -179,14 +179,14 @@ def _chat_template(path: Path) -> Iterator[Finding]:
     yield Finding("ok", f"chat template: {check_template(read_template(path))}")
 
 
-def _memory(config: Config, path: Path, tuning: Tuning | None, *, running: bool) -> Iterator[Finding]:
+def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running: bool) -> Iterator[Finding]:
     try:
         from qwen_edge.llama.plan import plan_memory
     except (UserError, OSError, RuntimeError):
         return  # told above
 
     available = available_bytes()
-    plan = plan_memory(load_message(config.engine, path, tuning), available)
+    plan = plan_memory(load_message(config.engine, path, measured), available)
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)

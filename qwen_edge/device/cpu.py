@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
+
+_NUMBERS = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")  # of /proc/cpuinfo
+_COMPUTES = re.compile("amx|avx|asimd|bf16|bmi|f16c|fma|i8mm|sme|sse4|sve")
 
 
 def usable_cores() -> int:
@@ -19,6 +24,21 @@ def usable_cores() -> int:
 def preempted() -> float:
     """How often so far others have taken a core away from this process, for each core that it may use."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw / len(os.sched_getaffinity(0))
+
+
+def cpu_model(root: Path = Path("/")) -> str:
+    """The processor's numbers, and a digest of the instructions it computes with: two generations may bear one name, as
+    AMD's EPYC does in virtual machines. Where cores differ, of all of them."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return "unknown model"
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    numbers = {name: sorted({value for key, value in pairs if key == name}) for name in _NUMBERS}
+    flags = {flag for key, value in pairs if key in ("flags", "Features") for flag in value.split()}
+    known = " ".join(sorted(flag for flag in flags if _COMPUTES.match(flag)))
+    told = [f"{name} {'/'.join(values)}" for name, values in numbers.items() if values]
+    return ", ".join([*told, f"flags {sha256(known.encode()).hexdigest()[:8]}"])
 
 
 def cpu_name(root: Path = Path("/")) -> str:

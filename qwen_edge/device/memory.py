@@ -39,6 +39,16 @@ def own_pages(size: int) -> mmap.mmap:
     return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
+def is_granted(size: int) -> bool:
+    """Whether the system promises this process so many bytes more. Nothing is taken, and no promise is kept for sure:
+    it may give more than it has (proc_sys_vm(5): overcommit_memory)."""
+    try:
+        own_pages(size).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
 def give_back() -> None:
     """Hand the free pages of the heap back to the system, which glibc does of its own accord only at its end."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
-from qwen_edge.kv.cells import Cells
+from qwen_edge.engine.room import Room
+from qwen_edge.engine.tokenizing import Tokens
 from qwen_edge.kv.restore import Restore
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import EVERYBODY, Caller, Share
@@ -44,7 +45,7 @@ class Ahead:
     def __init__(
         self,
         backend: Backend,
-        cells: Cells,
+        room: Room,
         pace: Pace,
         misses: Misses,
         per_hour: float,
@@ -55,7 +56,7 @@ class Ahead:
         """No more than so many tokens are computed in an hour. `note` hears of every step when it has ended: how long
         it took, and of what."""
         self._backend = backend
-        self._cells = cells
+        self._room, self._cells = room, room.cells
         self._pace = pace
         self._misses = misses
         self._clock = clock
@@ -66,9 +67,10 @@ class Ahead:
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
 
-    def add(self, tokens: list[int], caller: Caller = EVERYBODY) -> None:
-        """These will be wanted; where there are too many, the oldest are forgotten."""
-        if self._per_hour and 0 < len(tokens) < self._cells.size:
+    def add(self, tokens: Tokens, caller: Caller = EVERYBODY) -> None:
+        """These will be wanted; where there are too many, the oldest are forgotten. What is wrong with a prompt is told
+        to the request that comes with it."""
+        if isinstance(tokens, list) and self._per_hour and 0 < len(tokens) < self._cells.size:
             self._cells.make_way(tokens, caller)
             # not only what the cache holds: a full one may have let go of it since the answer ended
             held = max(self._cells.known(tokens, caller.scope), self._misses.computed(tokens, caller.scope))
@@ -100,7 +102,7 @@ class Ahead:
             return True
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
-        if self._cells.reserve(count):
+        if self._room.reserve(count):
             rest = len(tokens) - computed
             self._backend.expect(self._cells.used, 0, rest, rest)
             self._decode(Slice(place, computed, tokens[computed : computed + count], 0))

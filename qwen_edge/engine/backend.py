@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qwen_edge.kv.cache import Cache
@@ -66,8 +67,15 @@ class Backend(Cache, Protocol):
     def preempted(self) -> float:
         """How often so far others have taken a core away, for each core there is."""
 
-    def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
-        """Token ids of a prompt. Raises KeyError if a special segment names no token of this model."""
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        """How many characters of a prompt have to be turned into tokens: what is known from before costs nothing."""
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` two pieces of a
+        long one a call, which may raise what is to end it. Any thread may ask. Raises KeyError if a special segment
+        names no token of this model, and PromptTooLongError once it is certain that there are more than `most`."""
 
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run one batch. Raises EngineError; what the cache then holds is not known."""

@@ -6,20 +6,23 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
+from qwen_edge.engine.tokenizing import Tokens
+from qwen_edge.errors import PromptTooLongError
 from qwen_edge.messages import Failed, Submit
 
 
-def take_in(request: Submit, backend: Backend, answers: Answers, now: float) -> Sequence | Failed:
-    """In the engine's thread, before it waits for its place; it came now."""
+def take_in(request: Submit, tokens: Tokens, backend: Backend, answers: Answers, now: float) -> Sequence | Failed:
+    """In the engine's thread, before it waits for its place; it came at this time."""
+    if isinstance(tokens, PromptTooLongError):
+        return Failed(request.id, "context_too_long", "at least", tokens=tokens.tokens)
+    if isinstance(tokens, KeyError):
+        return Failed(request.id, "bad_request", f"the model has no token {tokens}")
+    if not tokens:
+        return Failed(request.id, "bad_request", "the prompt is empty")
+    if len(tokens) >= backend.context:
+        return Failed(request.id, "context_too_long", "", tokens=len(tokens))
     try:
-        tokens = backend.tokenize(request.prompt)
-        if not tokens:
-            raise ValueError("the prompt is empty")
-        if len(tokens) >= backend.context:
-            return Failed(request.id, "context_too_long", "", tokens=len(tokens))
         sampler = backend.sampler(request.sampling)
-    except KeyError as error:
-        return Failed(request.id, "bad_request", f"the model has no token {error}")
     except ValueError as error:
         return Failed(request.id, "bad_request", str(error))
     output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)

@@ -7,10 +7,10 @@ and tests and benchmarks drive it directly.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from qwen_edge.engine.ahead import Ahead
@@ -22,26 +22,15 @@ from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.recall import Recall
+from qwen_edge.engine.room import Room
 from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
+from qwen_edge.engine.tokenizing import Tokenizing, Tokens
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
-from qwen_edge.messages import (
-    Abort,
-    Began,
-    Failed,
-    Kept,
-    Limits,
-    Look,
-    Outbound,
-    Share,
-    Submit,
-    Warm,
-)
-
-_MARGIN = 32  # cells for each running answer to grow, before another request is let in
+from qwen_edge.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
 
 
 class Engine:
@@ -66,11 +55,13 @@ class Engine:
         self._speculates = speculates
         self._wall, self.clock = clock, AwakeClock(longest_step, clock)
         self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
+        self._room = Room(backend, self._cells, self.clock)
+        self._tokenizing = Tokenizing(backend, self.clock)
         self._pace = Pace()
         self._answers, self._misses = Answers(), Misses()
         self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
         self._ahead = Ahead(
-            backend, self._cells, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
+            backend, self._room, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
         self._waiting, self._running = list[Sequence](), list[Sequence]()
         self._news: list[Outbound] = []  # what has happened and has not been told
@@ -83,7 +74,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._running or self._waiting or self._news)
+        return bool(self._running or self._waiting or self._news or self._tokenizing.requests)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be done before a prompt has been turned into tokens."""
+        return self.busy and not (self._running or self._waiting or self._news)
 
     @property
     def writing(self) -> bool:
@@ -102,7 +98,10 @@ class Engine:
 
     def submit(self, request: Submit) -> None:
         """Take a request in. What cannot be answered is refused with the next step."""
-        taken = take_in(request, self._backend, self._answers, self.clock())
+        self._tokenizing.add(request.prompt, partial(self._take, request, self.clock()), request)
+
+    def _take(self, request: Submit, arrived: float, tokens: Tokens) -> None:
+        taken = take_in(request, tokens, self._backend, self._answers, arrived)
         if isinstance(taken, Failed):
             self._news.append(taken)
         else:
@@ -110,14 +109,14 @@ class Engine:
 
     def abort(self, message: Abort) -> None:
         """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
+        self._tokenizing.forget(lambda request, _: request.id == message.id)
         for sequence in [*self._waiting, *self._running]:
             if sequence.request.id == message.id:
                 self._release(sequence)
 
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
-        with contextlib.suppress(KeyError):  # a request would be told that the model has no such token
-            self._ahead.add(self._backend.tokenize(message.prompt), message.caller)
+        self._tokenizing.add(message.prompt, partial(self._ahead.add, caller=message.caller))
 
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
@@ -151,6 +150,8 @@ class Engine:
     def admit(self) -> list[Outbound]:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
         happened: the daemon should hear of a request that begins before anything is computed of it."""
+        self._tokenizing.collect()
+        self._room.look()
         begun = self._let_in() if self.duty.limits.duty > 0 else []  # what is begun is lost if the engine dies
         return [*self._told(), *self._expire(), *begun]
 
@@ -170,7 +171,8 @@ class Engine:
         except EngineError as error:
             # what a failed decode left in the cache and in the driver is not known: a new process knows
             self.broken = True
-            lost = [Failed(one.request.id, "engine", str(error)) for one in [*self._running, *self._waiting]]
+            ids = [one.request.id for one in [*self._running, *self._waiting]] + self._tokenizing.forget()
+            lost = [Failed(one, "engine", str(error)) for one in ids]
             for sequence in [*self._running, *self._waiting]:
                 sequence.sampler.close()
             self._running, self._waiting = [], []
@@ -195,6 +197,8 @@ class Engine:
     def _expire(self) -> list[Outbound]:
         """End what has taken as long as it may."""
         now, events = self.clock(), list[Outbound]()
+        late = self._tokenizing.forget(lambda request, seconds: seconds >= request.wait_seconds)
+        events += [Failed(one, "waited", "") for one in late]
         for sequence in [*self._waiting, *self._running]:
             if sequence.waited_too_long(now):
                 self._release(sequence)
@@ -207,7 +211,10 @@ class Engine:
         """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
         events = list[Outbound]()
         for sequence in in_order(self._waiting, self._pace):
-            lower = self._in_its_way(sequence)
+            if refusal := self._room.refusal(sequence):
+                events += self._give_up(sequence, refusal)
+                continue
+            lower = self._room.in_its_way(sequence, self._running, crowded=self._crowded)
             if lower is None:
                 break
             for one in lower:
@@ -224,28 +231,6 @@ class Engine:
             self._running.append(sequence)
             self._recall.begin(sequence, asked=asked)
         return events
-
-    def _in_its_way(self, sequence: Sequence) -> list[Sequence] | None:
-        """The sequences of lower priority, as few as possible, that must give way for this one; None if even all of
-        them would not be enough."""
-        staying, lower = list(self._running), list[Sequence]()
-        while staying and not self._fits(sequence, staying, lower):
-            one = victim(staying)
-            if one.rank <= sequence.rank:
-                return None
-            staying.remove(one)
-            lower.append(one)
-        return lower
-
-    def _fits(self, sequence: Sequence, staying: list[Sequence], going: list[Sequence]) -> bool:
-        """Whether there is a place and cells for one more beside those that stay. What those that go hold is counted as
-        free, which is a little too much where they share it."""
-        if len(staying) >= self._backend.parallel or (self._crowded and not going):
-            return False
-        growing = sum(one.remaining + _MARGIN for one in staying)
-        freed = sum(one.computed for one in going)
-        needed = growing + len(sequence.tokens) - self._cells.shared(sequence.tokens, sequence.scope)
-        return self._cells.available + freed >= needed
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
@@ -265,18 +250,21 @@ class Engine:
         return self.clock() - began
 
     def _next_batch(self, seconds: float) -> list[Part]:
-        """What to run now, with the cells for it; if these cannot be had, the last to come gives way."""
+        """What to run now, with the cells for it; if these cannot be had, the last to come gives way. Nothing if not
+        even one request can go on, for lack of memory. Raises EngineError."""
         bounds = Bounds(self._backend.batch, self._backend.rows, seconds, self.duty.limits.prompt_seconds)
-        while True:
+        while self._running:
             for one in self._running:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
                 parts = plan(self._recall.others(self._running), bounds, self._pace, turn=self._turn, guess=guess)
-                if self._cells.reserve(sum(part.size for part in parts)):
+                if self._room.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))
             self._crowded = True
+        self._crowded = False
+        return []
 
     def _decode(self, parts: list[Part]) -> None:
         began = self.clock()
@@ -325,6 +313,13 @@ class Engine:
         if sequence.exhausted(self._cells.size, self.clock(), self.duty.slept):
             return self._finish(sequence, "length", text + sequence.output.finish())
         return [*sequence.say(text)]
+
+    def _give_up(self, sequence: Sequence, refusal: Failed) -> list[Outbound]:
+        """A request needs more cells than there is memory for: what it has said, if anything, is its answer."""
+        if sequence.generated:
+            return self._finish(sequence, "length", sequence.output.finish())
+        self._release(sequence)
+        return [refusal]
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
         self._release(sequence)

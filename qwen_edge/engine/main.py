@@ -51,6 +51,7 @@ _WRITING = 0.05  # seconds between two looks at a file that is being written
 _OPENING, _HEARING = 60.0, 0.05  # seconds that the folder of conversations may take, with looks at messages meanwhile
 _ORPHANED = 4.0  # seconds to write down what is remembered when the daemon has gone without a word
 _LOCKED = 10.0  # seconds for which the engine before may still be writing
+_READING = 0.005  # and at a long prompt that is being turned into tokens
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -148,8 +149,8 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
     if any(isinstance(event, Done) for event in events):
         pages.look()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
-    if engine.busy and engine.first_word:
-        return _hear(engine, channel, _FIRST_WORD)
+    if engine.waits or (engine.busy and engine.first_word):
+        return _hear(engine, channel, _READING if engine.waits else _FIRST_WORD)
     if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
         return channel.receive(0.0)
     pause = engine.pause

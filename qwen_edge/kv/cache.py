@@ -24,5 +24,6 @@ class Cache(Protocol):
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
         """The sequence holds the saved cells from position `start` to before `end`, in new cells."""
 
-    def make_room(self, cells: int) -> None:
-        """So many cells will be held next, those that are held now among them."""
+    def make_room(self, cells: int) -> bool:
+        """So many cells will be held next, those that are held now among them. False if there is no memory for them;
+        all is as before then."""

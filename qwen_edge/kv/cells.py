@@ -190,12 +190,13 @@ class Cells:
 
     def bring_back(self, sequence: int, tokens: Sequence[int], copy: Copy, cells: Any, until: int) -> bool:
         """The sequence holds the first `until` of these tokens: the last ones from a copy. False if there are not cells
-        enough."""
+        enough, or no memory for them."""
         held = self._open[sequence]
         if not self.reserve(copy.size):
             return False
         # for all of them, as far as can be told: a cache grows the quicker the less it holds
-        self._cache.make_room(max(self.used + copy.size, min(self.size, self.used + len(tokens) - copy.start)))
+        if not self._cache.make_room(min(self.size, self.used + max(copy.size, len(tokens) - copy.start))):
+            return False
         self._cache.load(cells, sequence, held, until)
         self._open[sequence] = until
         self.publish(sequence, tokens[:until])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import sys
@@ -15,14 +16,15 @@ from msgspec.structs import replace
 
 from qwen_edge.device.cpu import preempted
 from qwen_edge.device.memory import give_back
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, PromptTooLongError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
-from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
+from qwen_edge.llama.settle import kv_bytes, on_gpu, settle, stash_tokens
+from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
@@ -44,6 +46,7 @@ class LlamaBackend:
         send_log_to(self._on_log)
         try:
             self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
+            load = with_measured(load)
             self._tuning = self._calibrate(load)
             self._load = settle(self._model, replace(load, tuning=self._tuning or load.tuning))
             self._context = Context(self._model, self._load)
@@ -51,6 +54,8 @@ class LlamaBackend:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
+        if not on_gpu(load):
+            self._gpu_layers = 0  # llama.cpp counts them also where it finds no GPU
 
     @property
     def context(self) -> int:
@@ -100,11 +105,27 @@ class LlamaBackend:
     def preempted(self) -> float:
         return preempted()
 
-    def tokenize(self, prompt: Sequence[Segment]) -> list[int]:
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        return sum(len(one.text) for one in prompt if not (one.special or self._vocab.knows(one.text)))
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """No end token is added, even where the vocabulary asks for one: the model is to go on with the prompt."""
+        if most < math.inf:
+            least = self._vocab.least(one.text for one in prompt if not one.special)
+            if least > most:
+                raise PromptTooLongError(least)
         ids: list[int] = []
         for segment in prompt:
-            ids += [self._specials[segment.text]] if segment.special else self._vocab.encode(segment.text)
-        return ids
+            if segment.special:
+                ids.append(self._specials[segment.text])
+            else:
+                ids += self._vocab.encode_some(segment.text, most - len(ids), between)
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids))
+        begins = ids and self._vocab.begin not in (-1, ids[0])  # a template may have written it
+        return [self._vocab.begin, *ids] if begins else ids
 
     def decode(self, slices: Sequence[Slice]) -> None:
         self._context.decode(slices)
@@ -121,8 +142,8 @@ class LlamaBackend:
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
         self._context.load(saved, sequence, start, end)
 
-    def make_room(self, cells: int) -> None:
-        self._context.make_room(cells)
+    def make_room(self, cells: int) -> bool:
+        return self._context.make_room(cells)
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
         self._context.expect(held, going, soon, later)
@@ -172,6 +193,7 @@ class LlamaBackend:
             bos_token=self._model.token_text("bos"),
             eos_token=self._model.token_text("eos"),
             ordinary_ends=tuple(ordinary_ends(self._model)),
+            site=site(self._load.gpu_layers) if self._tuning else "",
         )
 
     def close(self) -> None:

@@ -54,6 +54,19 @@ def versions() -> dict[str, str]:
     return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": C.llama_version().decode()}
 
 
+def function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of ggml that llama_cpp does not declare; the loaded library finds it among its own dependencies."""
+    found = C._lib[name]
+    found.restype, found.argtypes = result, list(arguments)
+    return found
+
+
+def build() -> str:
+    """What this llama.cpp was compiled for: its version, and the instructions and devices it has kernels for."""
+    features = C.llama_print_system_info().decode().replace(" = 1", "").replace(" |", "").split()
+    return f"llama.cpp {C.llama_version().decode()}, {' '.join(features)}"
+
+
 def uses_amx() -> bool:
     """Whether llama.cpp was compiled for the matrix units of server processors and finds them here."""
     return b"AMX_INT8 = 1" in C.llama_print_system_info()

@@ -14,16 +14,20 @@ Where flash attention is quicker only while there are few tokens, a cache of tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from qwen_edge.device.memory import available_bytes
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.handle import SMALL_ROOM, Handle, whole_blocks
+from qwen_edge.llama.handle import SMALL_ROOM, Create, Handle, NoMemoryError, whole_blocks
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import on_gpu
+from qwen_edge.llama.settle import free_bytes, on_gpu
 from qwen_edge.llama.successor import Successor
 from qwen_edge.messages import Load
 
@@ -36,20 +40,31 @@ _SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where th
 # the others together costs at least, for each stretch they lie in, and for each of them
 _EMPTY, _MOVE, _MOVE_STRETCH, _MOVE_CELL = 3e-6, 0.02, 0.002, 5e-5
 _LONGEST_MOVE = 0.25  # seconds, of half a second that a stream may stand still
+_AGAIN = 30.0  # seconds after which a larger cache is tried beside the work again, where there was no memory for one
 _NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
 class Context(Handle):
     """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence."""
 
-    def __init__(self, model: Model, load: Load, room: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        load: Load,
+        room: int | None = None,
+        *,
+        create: Create | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """For as many tokens as a settled `load` asks for, but no more than the model was trained for; there is space
-        for `room` of them at first, or for a short conversation, or the one that is awaited. Raises EngineError if
-        there is not enough memory."""
-        super().__init__(model, load)
+        for `room` of them at first, or for a short conversation, or the one that is awaited. `create` makes llama.cpp's
+        contexts, where it is not to be asked in the usual way. Raises EngineError if there is not enough memory."""
+        super().__init__(model, load, create)
+        self._load, self._clock = load, clock
         self.batch = min(load.batch, self.size)
         self._batch = Batch(self.batch)
-        self._quiet = not on_gpu(load)  # two contexts at once: one thread must not get in the other's way on a GPU
+        # seconds: when a larger cache may be made beside the work. One thread gets in the other's way on a GPU
+        self._quiet_from = math.inf if on_gpu(load) else 0.0
         self.growing: Successor | None = None  # a larger cache that is being made
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
@@ -62,16 +77,19 @@ class Context(Handle):
         return self._bytes(max(0, self.size - self.room))
 
     def decode(self, slices: Sequence[Slice]) -> None:
-        """Run slices as one batch. Blocks for the length of the computation, without the interpreter lock; where the
-        cache must grow first, for the time it takes to copy it as well. Raises EngineError; what the cache then holds
-        is not known."""
+        """Run slices as one batch. Blocks for the length of the computation, on a GPU too, without the interpreter
+        lock; where the cache must grow first (`make_room` was not asked), for the time it takes to copy it as well.
+        Raises EngineError; what the cache then holds is not known."""
         batch = self._batch.fill(slices)
         while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self.room < self.size:
-            self._grow()
+            if not self._grow(self.room + 1):
+                break
         if status != 0:
-            why = "the context is full" if status == _NO_ROOM else f"llama_decode returned {status}"
+            full = "the context is full" if self.room >= self.size else "there is no memory for a larger KV cache"
+            why = full if status == _NO_ROOM else f"llama_decode returned {status}"
             at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
             raise EngineError(f"{why}; tokens of sequences: {at}")
+        self._wait()
         for one in slices:
             self._layout.fill(one.sequence, one.position, one.position + len(one.tokens))
 
@@ -91,30 +109,36 @@ class Context(Handle):
                 self._succeed()
         if not going and self._is_worth_moving(held, soon):
             self._close_up()
-        if self.growing or not self._quiet or needed <= self.room:
+        if self.growing or needed <= self.room or self._clock() < self._quiet_from:
             return
         room = min(self.size, whole_blocks(held + later))
         if self._skips_in(room):
             room = self._enough(needed)
         copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self.room))
-        if _is_there(self._bytes(room) + most):
-            self.growing = Successor(self._model.handle, self._with_room(room), copied, most)
+        if self._is_there(self._bytes(room) + most):
+            try:
+                self.growing = Successor(partial(self._make, room), self._is_there, room, copied, most)
+            except (MemoryError, RuntimeError):  # not even for a thread
+                self._quiet_from = self._clock() + _AGAIN
 
-    def make_room(self, cells: int) -> None:
-        """Grow now if so many cells do not fit. Raises EngineError."""
+    def make_room(self, cells: int) -> bool:
+        """Grow now if so many cells do not fit. False if there is no memory for them: the cache is then as it was.
+        Raises EngineError if it is lost."""
         if self.growing and self.growing.room < cells:
             self._call_off()
         while self.room < min(cells, self.size):
-            self._grow(cells)
+            if not self._grow(min(cells, self.size)):
+                return False
+        return True
 
     def fit(self, cells: int) -> None:
         """Nobody asks, and so many cells are all that are held: give memory back where they leave much of the cache
         empty, and make room for a next turn where there is little; but only if there is memory to do it in. Raises
-        EngineError."""
+        EngineError if the cache is lost."""
         self._call_off()
         room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
         unfit = self.room >= _ROOMY * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
-        if unfit and _is_there(self._bytes(room)):
+        if unfit and self._is_there(self._bytes(room)):
             self._move(room)
         if self._holes(cells):
             self._close_up()
@@ -123,29 +147,29 @@ class Context(Handle):
         self._call_off()
         super().close()
 
-    def _grow(self, cells: int = 0) -> None:
-        """There is no room for the next batch: take the larger cache that is being made, or make one, large enough for
-        so many cells if that is known, and else of twice the size, if there is memory for it."""
+    def _grow(self, cells: int) -> bool:
+        """There is no room for so many cells: take the larger cache that is being made, or make one; of twice the size
+        where a batch needs it, after which more will come, if there is memory for it. False if there is not."""
         if self.growing:
             self.growing.wait()
-            self._succeed()
-        elif cells:
-            self._move(min(self.size, cells + _SPARE_ROOM))
-        else:
-            twice, more = self._enough(self.room + 1), min(self.size, whole_blocks(self.room + 1))
-            self._move(twice if _is_there(self._bytes(twice)) else more)
+            if self._succeed():
+                return True
+        least = min(self.size, whole_blocks(cells))
+        if cells - self.room > self.batch:
+            return self._move(min(self.size, cells + _SPARE_ROOM), least)
+        return self._move(self._enough(cells), least)
 
-    def _succeed(self) -> None:
-        """Move to the context that has been made beside the work."""
+    def _succeed(self) -> bool:
+        """Move to the context that has been made beside the work. False if there was no memory after all."""
         successor, self.growing = self.growing, None
         assert successor
-        if not successor.context:
-            self._quiet = False  # no memory after all: what is needed is tried once more, when it is
-            return
-        held = self._save_all(successor.buffer)
-        super().close()
-        self._take(successor.context)
-        self._load_all(held)
+        if successor.context:
+            with contextlib.suppress(NoMemoryError):
+                self._move_to(successor.context, self._save_all(successor.buffer))
+                return True
+            C.llama_free(successor.context)
+        self._quiet_from = self._clock() + _AGAIN  # until then, what is needed is tried when it is
+        return False
 
     def _holes(self, held: int) -> int:
         """How many empty cells attention reads, where so many are held; it reads whole blocks."""
@@ -157,8 +181,9 @@ class Context(Handle):
         return seconds < min(_LONGEST_MOVE, _EMPTY * self._holes(held) * soon)
 
     def _close_up(self) -> None:
-        """Move all cells together."""
-        self._load_all(self._save_all())
+        """Move all cells together, if there is memory to copy them."""
+        with contextlib.suppress(NoMemoryError):
+            self._load_all(self._save_all())
 
     def _call_off(self) -> None:
         if self.growing:
@@ -172,15 +197,28 @@ class Context(Handle):
             room = min(self.size, 2 * room)
         return room
 
-    def _move(self, room: int) -> None:
-        """To a cache of another size: the old one is gone before the new one is made, so that both are never in memory,
-        only the new one and what the old one held."""
-        held = self._save_all()
+    def _move(self, *rooms: int) -> bool:
+        """To a cache of the first of these sizes for which there is memory beside the old one, or else of the last one
+        in place of it. False if there is no memory: the cache is then as it was. Raises EngineError if it is lost."""
+        before, least = self.room, rooms[-1]
+        if free_bytes(self._load, available_bytes()) + self._bytes(before) < self._bytes(least):
+            return False  # the kernel would promise it, and end the process when it is used
+        try:
+            held = self._save_all()
+        except NoMemoryError:
+            return False
+        for room in dict.fromkeys(rooms):
+            if self._is_there(self._bytes(room)) and (larger := self._make(room)):
+                self._move_to(larger, held)
+                return True
         super().close()
-        self._open(room)
-        self._load_all(held)
+        for room in (least, before):
+            if context := self._make(room, again=room == before):
+                self._take(context)
+                self._load_all(held)
+                return room == least
+        raise EngineError(f"there was no memory for a KV cache of {least} tokens, nor again for one of {before}")
 
-
-def _is_there(size: int) -> bool:
-    """Whether so many bytes can be had, and some are left."""
-    return available_bytes() > size + _SPARE_BYTES
+    def _is_there(self, size: int) -> bool:
+        """Whether so many bytes can be had, and some are left."""
+        return free_bytes(self._load, available_bytes()) > size + _SPARE_BYTES

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
-from qwen_edge.llama.bindings import C
+from qwen_edge.llama.bindings import function
 
 _KINDS = {0: "CPU", 1: "GPU", 2: "GPU", 3: "accelerator"}  # enum ggml_backend_dev_type; 2 is an integrated GPU
 
@@ -27,14 +26,13 @@ class Device:
 
 def list_devices() -> list[Device]:
     """Every device, GPUs and the CPU. A GPU that is missing here will not be used, whatever the settings say."""
-    library = C._lib
-    get = _function(library, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    count = _function(library, "ggml_backend_dev_count", ctypes.c_size_t)
-    name = _function(library, "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    description = _function(library, "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    kind = _function(library, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    get = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    count = function("ggml_backend_dev_count", ctypes.c_size_t)
+    name = function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    description = function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
+    kind = function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
     sizes = ctypes.POINTER(ctypes.c_size_t)
-    memory = _function(library, "ggml_backend_dev_memory", None, ctypes.c_void_p, sizes, sizes)
+    memory = function("ggml_backend_dev_memory", None, ctypes.c_void_p, sizes, sizes)
 
     def free(device: int) -> int:
         left, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -47,8 +45,6 @@ def list_devices() -> list[Device]:
     ]
 
 
-def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """A ggml function that llama_cpp does not declare; the loaded library resolves it among its own dependencies."""
-    function = library[name]
-    function.restype, function.argtypes = result, list(arguments)
-    return function
+def gpus(gpu_layers: int) -> list[Device]:
+    """The devices that compute layers, where so many are to be computed there (-1: all)."""
+    return [device for device in list_devices() if device.kind == "GPU"] if gpu_layers else []

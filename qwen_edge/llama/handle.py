@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.device.memory import own_pages
+from qwen_edge.device.memory import is_granted, own_pages
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.layout import Layout
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.devices import gpus, list_devices
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
-from qwen_edge.llama.settle import kv_bytes
+from qwen_edge.llama.settle import kv_bytes, on_gpu
 from qwen_edge.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
@@ -26,19 +27,32 @@ _ATTENTION = {
 _BLOCK = 256  # cells
 SMALL_ROOM = 512  # tokens: where flash attention is quicker only while there are few, it is on in caches up to here
 _SEQUENCES_EACH = 2  # for every request that runs there may be one that has, and is remembered
+_BESIDE_BYTES = 64 << 20  # for graphs, 20 MB each in llama.cpp's own memory
 _STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
 
 
-class Handle:
-    """Owns a context of llama.cpp, which `open` makes and may make again, of another size. Used by one thread."""
+Create = Callable[[Any, Any], Any]
+"""Makes llama.cpp's context of its model and parameters; nothing where memory is short."""
 
-    def __init__(self, model: Model, load: Load) -> None:
+
+class NoMemoryError(EngineError):
+    """There is no memory for a copy of cells. Nothing has changed."""
+
+
+class Handle:
+    """Owns a context of llama.cpp, and exchanges it for one of another size. Used by one thread."""
+
+    def __init__(self, model: Model, load: Load, create: Create | None = None) -> None:
         self._model, self._kv_type = model, load.kv_type
+        self._create, self._asks_first = create or C.llama_init_from_model, create is None
         self.size = min(load.context, model.trained_context)  # cells, when it has grown as large as it may
         self._attention, self._params = load.flash_attention, _parameters(load)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model.handle)))
         self._layout = Layout(self.sequences + 1, whole_blocks(self.size))
         self._context: Any = None
+        # llama.cpp's RPC devices are not waited for: they only answer when what they were sent before is done
+        self._answers_late = any(device.name.startswith("RPC") for device in gpus(load.gpu_layers))
+        self._on_device = on_gpu(load)
 
     @property
     def handle(self) -> Any:
@@ -72,10 +86,10 @@ class Handle:
         self._layout.drop(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> np.ndarray[Any, Any]:
-        """A copy of the sequence's cells from `start` to before `end`. Raises EngineError."""
+        """A copy of the sequence's cells from `start` to before `end`. Raises EngineError, and NoMemoryError."""
         # llama.cpp tells the exact size as slowly as it copies
         size = self._bytes(end - start) + _STATE_BYTES * (end - start + self._model.layers + 1)
-        saved = np.frombuffer(own_pages(size), np.uint8)
+        saved = _pages(size)
         self.share(sequence, self.sequences, start, end)
         written = C.llama_state_seq_get_data(self._context, bytes_of(saved), saved.size, self.sequences)
         self.forget(self.sequences, start, end)
@@ -93,6 +107,7 @@ class Handle:
         self._layout.fill(self.sequences, start, start + cells_of_sequence(saved))
         self.share(self.sequences, sequence, start, end)
         self.forget(self.sequences, 0, start + cells_of_sequence(saved))
+        self._wait()
 
     def use_threads(self, count: int) -> None:
         """From the next batch on, also in another cache."""
@@ -104,14 +119,39 @@ class Handle:
             C.llama_free(self._context)
         self._context = None
 
+    def _wait(self) -> None:
+        """Until a device has done what it was told to: llama.cpp returns before that, and whoever measures how long a
+        batch takes, or lets the engine rest, must not take it for done. A CPU is never late."""
+        C.llama_synchronize(self._context)
+        if self._answers_late:
+            list_devices()
+
     def _open(self, room: int) -> None:
-        context = C.llama_init_from_model(self._model.handle, self._with_room(room))
+        context = self._make(room)
         if not context:
             raise EngineError(
-                f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type}). "
-                "Lower engine.context or choose a smaller engine.kv_type."
+                f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type}): there is not enough "
+                "memory. Lower engine.context or engine.batch, or choose a smaller engine.kv_type."
             )
         self._take(context)
+
+    def _make(self, room: int, *, again: bool = False) -> Any:
+        """A context of llama.cpp with so many cells; none where memory is short. llama.cpp ends the process where there
+        is none for what it needs beside cells, and is not asked where the system would not give both; but for one that
+        was there a moment ago (`again`)."""
+        size = _BESIDE_BYTES + (0 if self._on_device else self._bytes(room))
+        if self._asks_first and not again and not is_granted(size):
+            return None
+        return self._create(self._model.handle, self._with_room(room)) or None
+
+    def _move_to(self, context: Any, held: np.ndarray[Any, Any]) -> None:
+        """Hold in another context what was saved of this one, which is there until then."""
+        old, self._context = self._context, context
+        try:
+            self._take(context)
+            self._load_all(held)
+        finally:
+            C.llama_free(old)
 
     def _take(self, context: Any) -> None:
         self._context = context
@@ -149,9 +189,10 @@ class Handle:
         return 4 * self._vocabulary * self.sequences + (4 << 20)
 
     def _save_all(self, buffer: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
-        """What the cache holds, in llama.cpp's form, in this buffer if it is large enough."""
+        """What the cache holds, in llama.cpp's form, in this buffer if it is large enough. Raises EngineError, and
+        NoMemoryError."""
         size = C.llama_state_get_size(self._context)
-        held = buffer[:size] if buffer is not None and size <= buffer.size else np.frombuffer(own_pages(size), np.uint8)
+        held = buffer[:size] if buffer is not None and size <= buffer.size else _pages(size)
         written = C.llama_state_get_data(self._context, bytes_of(held), held.size)
         if written != held.size:
             raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
@@ -164,6 +205,7 @@ class Handle:
         if read != held.size:
             raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
         self._layout.close_up()
+        self._wait()
 
 
 def _parameters(load: Load) -> Any:
@@ -176,7 +218,16 @@ def _parameters(load: Load) -> Any:
     params.n_threads = params.n_threads_batch = load.threads
     params.type_k = params.type_v = KV_TYPES[load.kv_type]
     params.no_perf = True
+    if load.gpu_layers == 0:
+        params.offload_kqv = params.op_offload = False
     return params
+
+
+def _pages(size: int) -> np.ndarray[Any, Any]:
+    try:
+        return np.frombuffer(own_pages(size), np.uint8)
+    except (OSError, MemoryError):
+        raise NoMemoryError(f"there is no memory for a copy of {size / 1e6:.0f} MB of the KV cache") from None
 
 
 def whole_blocks(cells: int) -> int:

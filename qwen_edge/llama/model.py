@@ -12,9 +12,11 @@ from typing import Any
 from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.header import END_TOKENS, what_is_wrong
+from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, why_not_loaded
 from qwen_edge.llama.vocab import Vocab
 
 _EOM = "tokenizer.ggml.eom_token_id"  # an end token of which llama.cpp tells no other way
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
 
 
 class Model:
@@ -30,15 +32,18 @@ class Model:
         simulate: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes; `repack` reorders weights for the
-        CPU's vector units; `check_tensors` validates every quantized block; with `simulate` llama.cpp only works out
-        what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError."""
+        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes, 0 leaves every GPU alone; `repack`
+        reorders weights for the CPU's vector units; `check_tensors` validates every quantized block; with `simulate`
+        llama.cpp only works out what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError, and
+        UnservableError for a kind of model that this engine does not serve."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
             raise UnservableError(f"qwen-edge could not load {path}: it {wrong}. Make it again: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if gpu_layers == 0:  # a list of no devices: large batches would be sent to a GPU all the same
+            params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
         params.no_alloc = simulate
@@ -48,8 +53,16 @@ class Model:
         params.progress_callback = progress
         self._model = C.llama_model_load_from_file(bytes(path), params)
         if not self._model:
+            if why := why_not_loaded(path):
+                raise UnservableError(f"qwen-edge cannot serve {path}: it {why}.")
             raise EngineError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")
         self.path = path
+        try:
+            refuse_unservable(self._model, path.name, self._generates)
+        except UnservableError:
+            self.close()
+            raise
+        self.memory: Memory = memory_of(self._model)
         self.vocab = Vocab(C.llama_model_get_vocab(self._model), ends=self._named_ends())
 
     @property
@@ -110,6 +123,13 @@ class Model:
         """End tokens that only the metadata tell of."""
         named = ",".join(self.meta(key) or "" for key in (_EOM, END_TOKENS))
         return [int(token) for token in re.findall(r"(?<![^,])[0-9]{1,9}(?![^,])", named)]
+
+    @property
+    def _generates(self) -> dict[str, str | None]:
+        """What the file says of whether it is a model that writes texts."""
+        arch = self.meta("general.architecture")
+        keys = {"causal": f"{arch}.attention.causal", "pooling": f"{arch}.pooling_type"}
+        return {"architecture": arch, **{name: self.meta(key) for name, key in keys.items()}}
 
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
         """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""

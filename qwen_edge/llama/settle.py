@@ -6,14 +6,14 @@ from msgspec.structs import replace
 
 from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.memory import available_bytes
-from qwen_edge.llama.devices import list_devices
+from qwen_edge.llama.devices import gpus
 from qwen_edge.llama.model import Model
 from qwen_edge.messages import Attention, KvType, Load, Tuning
 
 # bytes per element: blocks of 32 values, with a 2-byte scale where quantized
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
-_BATCH = 128
+_BATCH, _GPU_BATCH = 128, 512  # tokens: a GPU computes many at once in the time of a few
 _SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and others on the machine
 
 
@@ -27,7 +27,15 @@ def settle(model: Model, load: Load, available: int | None = None) -> Load:
 
 def on_gpu(load: Load) -> bool:
     """Whether any layer will run on a GPU."""
-    return load.gpu_layers != 0 and any(device.kind == "GPU" for device in list_devices())
+    return bool(gpus(load.gpu_layers))
+
+
+def free_bytes(load: Load, available: int | None = None) -> int:
+    """What a KV cache can have of memory: the system's (`available`, if that is known), or its device's where it is on
+    one; where it is divided between them, no more than either has."""
+    available = available_bytes() if available is None else available
+    devices = [device.free for device in gpus(load.gpu_layers) if device.free]
+    return min(devices) if devices and load.gpu_layers < 0 else min([available, *devices])
 
 
 def kv_bytes(model: Model, kv_type: str, tokens: int) -> int:
@@ -46,7 +54,7 @@ def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
     if load.flash_attention in ("off", "small"):
         return "f16"
     available = available_bytes() if available is None else available
-    room = min([available, *(device.free for device in list_devices() if on_gpu(load) and device.free)])
+    room = min(available, free_bytes(load, available))
     tokens = min(load.context, model.trained_context)
     types: tuple[KvType, ...] = ("f16", "q8_0")
     return next((one for one in types if kv_bytes(model, one, tokens) + _SPARE_BYTES <= room), "q4_0")
@@ -68,4 +76,5 @@ def _threads(tuning: Tuning | None) -> int:
 
 
 def _batch(load: Load) -> int:
-    return max(load.tuning.batch if load.tuning and load.tuning.batch else _BATCH, load.parallel)
+    usual = _GPU_BATCH if on_gpu(load) else _BATCH
+    return max(load.tuning.batch if load.tuning and load.tuning.batch else usual, load.parallel)

@@ -7,9 +7,11 @@ cache holds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,16 @@ _PAGE = 4096
 class Successor:
     """Begins to make a context when created. Created, asked and taken by the engine's thread."""
 
-    def __init__(self, model: Any, params: Any, held: int, most: int) -> None:
-        """`model` is llama.cpp's, `params` are the new context's and are kept; `held` bytes would have to be copied
-        now, and no more than `most` when it is there."""
+    def __init__(
+        self, make: Callable[[], Any], is_there: Callable[[int], bool], room: int, held: int, most: int
+    ) -> None:
+        """`make` makes the context, of `room` cells, or returns nothing where memory is short; `is_there` tells whether
+        so many bytes can be had. Both are called in a thread. `held` bytes would have to be copied now, and no more
+        than `most` when it is there. Raises MemoryError, and RuntimeError where there can be no other thread."""
         self.context: Any = None
-        self.room = int(params.n_ctx)
+        self.room = room
         self.buffer = np.empty(most, np.uint8)
-        self._model, self._params, self._held = model, params, held
+        self._create, self._is_there, self._held = make, is_there, held
         self._thread = threading.Thread(target=self._make, name="successor", daemon=True)
         self._thread.start()
 
@@ -48,6 +53,11 @@ class Successor:
 
     def _make(self) -> None:
         if sys.platform == "linux":  # elsewhere this would be the priority of the whole process
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            with contextlib.suppress(OSError):  # where that is forbidden it takes more of the machine
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        context = self._create()
+        if context and not self._is_there(self._held):  # others have taken it: who touched it now might be killed
+            C.llama_free(context)
+            return
         self.buffer[: self._held : _PAGE] = 0  # the kernel finds the memory now
-        self.context = C.llama_init_from_model(self._model, self._params)
+        self.context = context

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import repeat
+from threading import Lock
 from typing import Any
 
+from qwen_edge.errors import PromptTooLongError
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.cuts import Cuts
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
 _KEPT = 65_536  # tokens of texts that need not be read again: half a megabyte
 
 
 class Vocab:
-    """The vocabulary of one model; valid as long as the model is open. Used by one thread."""
+    """The vocabulary of one model; valid as long as the model is open. Any thread may turn texts into tokens, which
+    llama.cpp does without the interpreter lock; all else belongs to one."""
 
     def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = ()) -> None:
         """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of."""
@@ -27,8 +32,11 @@ class Vocab:
         self._pieces: dict[int, bytes] = {}
         self._encoded: dict[str, array[int]] = {}  # the latest last
         self._kept = 0  # tokens in there
+        self._lock = Lock()  # of both
         self.dry: tuple[tuple[float, ...], Any] | None = None  # the sampler that knows its pieces, and its settings
         self.size = int(C.llama_vocab_n_tokens(handle))
+        self.begin = int(C.llama_vocab_bos(handle)) if C.llama_vocab_get_add_bos(handle) else -1
+        self.cuts = Cuts(handle, self.size)
 
     @property
     def handle(self) -> Any:
@@ -53,14 +61,42 @@ class Vocab:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is read as a special token. Those of the latest texts are kept: every
         turn of a conversation brings all the texts before it."""
-        known = self._encoded.pop(text, None)
+        return self.encode_some(text, math.inf, lambda: None)
+
+    def knows(self, text: str) -> bool:
+        """Whether the tokens of this text are kept."""
+        return text in self._encoded
+
+    def encode_some(self, text: str, most: float, between: Callable[[], None]) -> list[int]:
+        """The same a slice at a time, if the text is long; `between` two of them a call, which may raise what is to end
+        it. Raises PromptTooLongError as soon as it is certain that there are more than `most` tokens."""
+        with self._lock:
+            known = self._encoded.get(text)
         if known is None:
-            known = array("i", self._encode_plain(text))
-            self._kept += len(known)
-        self._encoded[text] = known
-        while self._kept > self._keep:
-            self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
+            known = array("i", self._encode_slices(text, most, between))
+        with self._lock:
+            self._kept += len(known) - len(self._encoded.pop(text, ()))
+            self._encoded[text] = known
+            while self._kept > self._keep:
+                self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
         return known.tolist()
+
+    def least(self, texts: Iterable[str]) -> int:
+        """How many tokens these texts have at least, by their length: a bound that costs nothing."""
+        longest = self.cuts.longest
+        return sum(-(-len(text.encode("utf-8")) // longest) for text in texts) if longest else 0
+
+    def _encode_slices(self, text: str, most: float, between: Callable[[], None]) -> list[int]:
+        ids: list[int] = []
+        begin = 0
+        while begin < len(text):
+            end = self.cuts.end_of_slice(text, begin)
+            ids += self._encode_plain(text[begin:end])
+            begin = end
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids) + self.least([text[begin:]]))
+            between()
+        return ids
 
     def _encode_plain(self, text: str) -> list[int]:
         """llama.cpp recognises user-defined tokens (<think>, <tool_call>) whatever it is told, so their texts are

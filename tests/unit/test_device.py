@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from qwen_edge.device.cpu import cpu_name, preempted, usable_cores
+from qwen_edge.device.cpu import cpu_model, cpu_name, preempted, usable_cores
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
-from qwen_edge.device.memory import available_bytes, own_bytes, own_pages
+from qwen_edge.device.memory import available_bytes, is_granted, own_bytes, own_pages
 from qwen_edge.remedies import pinned_bindings
 
 
@@ -113,3 +113,29 @@ def test_a_processor_is_named_by_the_board_or_by_its_maker(tmp_path):
     assert cpu_name(tmp_path) == "Quick (R) 3000"
     (tmp_path / "proc/device-tree/model").write_bytes(b"NVIDIA Jetson Orin Nano\0")
     assert cpu_name(tmp_path) == "NVIDIA Jetson Orin Nano"
+
+
+def cpuinfo(root, *cores: dict[str, str]):
+    touch(root, "proc/cpuinfo", "\n\n".join("\n".join(f"{k}\t: {v}" for k, v in core.items()) for core in cores))
+    return root
+
+
+def test_two_generations_of_one_name_are_told_apart(tmp_path):
+    zen4 = {"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "17", "model name": "AMD EPYC"}
+    zen4["flags"] = "fpu avx2 avx512f"
+    told = cpu_model(cpuinfo(tmp_path, zen4, zen4))
+    assert told.startswith("vendor_id AuthenticAMD, cpu family 25, model 17, flags ")
+    assert cpu_model(cpuinfo(tmp_path, {**zen4, "cpu family": "26", "model": "2"})) != told
+    assert cpu_model(cpuinfo(tmp_path, {**zen4, "flags": "fpu avx2"})) != told, "as in a machine that hides some"
+    assert cpu_model(cpuinfo(tmp_path, {**zen4, "flags": "fpu avx2 avx512f ibrs"})) == told, "a kernel's own flag"
+
+
+def test_a_board_with_two_kinds_of_cores_names_both(tmp_path):
+    cores = [{"CPU implementer": "0x41", "CPU part": part, "Features": "asimd bf16"} for part in ("0xd41", "0xd05")]
+    assert cpu_model(cpuinfo(tmp_path, *cores)).startswith("CPU implementer 0x41, CPU part 0xd05/0xd41, flags ")
+    assert cpu_model(tmp_path / "nowhere") == "unknown model"
+
+
+def test_what_the_system_would_not_give_is_known_without_taking_it():
+    assert is_granted(1 << 20)
+    assert not is_granted(1 << 62)

@@ -1,0 +1,93 @@
+"""What a model keeps of the tokens it has read, and whether this engine can serve it."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any, Literal
+
+from qwen_edge.errors import UnservableError
+from qwen_edge.llama.bindings import C, function
+
+Memory = Literal["full", "window", "state"]
+"""full: a cell for every token, which can be removed, shared and saved one by one. window: some layers keep only the
+latest tokens. state: some layers keep one state of all tokens, of which no part can be removed."""
+
+_CANNOT = "qwen-edge cannot serve this model"
+_REMEDY = "Choose a text model with plain attention, such as Qwen3"
+
+
+def memory_of(model: Any) -> Memory:
+    """Of a model that llama.cpp has loaded."""
+    if C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model):
+        return "state"
+    return "window" if C.llama_model_n_swa(model) > 0 else "full"
+
+
+def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> None:
+    """Raises UnservableError, in one sentence, for a model that llama.cpp loads and this engine would use wrongly.
+    `meta` has the architecture, and whether attention is causal and vectors are pooled, as the file says."""
+    arch = meta["architecture"] or "unknown"
+    if why := _not_a_generator(model, meta):
+        raise UnservableError(f"{_CANNOT}: {name} ({arch}) {why}. {_REMEDY}.")
+    memory = memory_of(model)
+    if memory == "state":
+        raise UnservableError(
+            f"{_CANNOT}: {name} ({arch}) is recurrent, or partly so: what it has read cannot be removed or shared "
+            f"token by token. {_REMEDY}."
+        )
+    if memory == "window":
+        raise UnservableError(
+            f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {C.llama_model_n_swa(model)} tokens. "
+            f"{_REMEDY}."
+        )
+
+
+def _not_a_generator(model: Any, meta: dict[str, str | None]) -> str | None:
+    """Why the model does not go on with a text, if it does not."""
+    if C.llama_vocab_type(C.llama_model_get_vocab(model)) == C.LLAMA_VOCAB_TYPE_NONE:
+        return "has no vocabulary"
+    if C.llama_model_has_encoder(model):
+        return "has an encoder"
+    if meta["causal"] == "false":
+        return "reads texts and writes none"
+    if (meta["pooling"] or "0") not in ("0", "-1"):
+        return "makes vectors of texts (embeddings, rankings)"
+    if C.llama_model_is_diffusion(model):
+        return "writes all words at once (diffusion)"
+    return None
+
+
+def why_not_loaded(path: Path) -> str | None:
+    """What a file is that llama.cpp did not load, where it is another part of a model than its weights; None where the
+    header tells nothing of the kind, or cannot be read."""
+    kind, arch = _header(path, b"general.type"), _header(path, b"general.architecture")
+    if kind == "adapter":
+        return "is a LoRA adapter: the model that it belongs to must be merged with it"
+    if kind == "mmproj" or arch == "clip":
+        return "is a vision projector, which belongs to a model in another file"
+    if kind in ("imatrix", "vocab") or arch in ("imatrix", "vocab"):
+        return f"is no model but {kind or arch} data"
+    return None
+
+
+class _Reading(ctypes.Structure):
+    """gguf_init_params: only the header is read."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+def _header(path: Path, key: bytes) -> str | None:
+    """A text of a GGUF file's metadata."""
+    handle = ctypes.c_void_p
+    opened = function("gguf_init_from_file", handle, ctypes.c_char_p, _Reading)(bytes(path), _Reading(True, None))
+    if not opened:
+        return None
+    at = function("gguf_find_key", ctypes.c_int64, handle, ctypes.c_char_p)(opened, key)
+    is_text = at >= 0 and function("gguf_get_kv_type", ctypes.c_int, handle, ctypes.c_int64)(opened, at) == _STRING
+    text = function("gguf_get_val_str", ctypes.c_char_p, handle, ctypes.c_int64)(opened, at) if is_text else None
+    function("gguf_free", None, handle)(opened)
+    return text.decode("utf-8", "replace") if text else None
+
+
+_STRING = 8  # of gguf_type

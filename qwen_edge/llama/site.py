@@ -1,0 +1,30 @@
+"""Where a model is run: everything that changes what is quickest, beside the model and its settings."""
+
+from __future__ import annotations
+
+import platform
+
+from msgspec.structs import replace
+
+from qwen_edge.device.cpu import cpu_model, cpu_name, usable_cores
+from qwen_edge.llama.bindings import build, versions
+from qwen_edge.llama.devices import gpus
+from qwen_edge.messages import Load
+
+
+def site(gpu_layers: int) -> str:
+    """In words: the key of what was measured. `gpu_layers` are those of the settings, -1 for all."""
+    devices = ", ".join(map(str, gpus(gpu_layers))) or "no GPU"
+    parts = [
+        f"{cpu_name()} ({cpu_model()}), {usable_cores()} cores",  # a Jetson's power mode is seen by its cores
+        f"{devices}, gpu_layers {gpu_layers}",
+        platform.machine(),
+        f"llama-cpp-python {versions()['llama-cpp-python']}",
+        build(),
+    ]
+    return "; ".join(parts)
+
+
+def with_measured(load: Load) -> Load:
+    """With the tuning that was measured here, if there is one."""
+    return replace(load, tuning=load.tuning or load.measured.get(site(load.gpu_layers)))
