@@ -1,9 +1,14 @@
 """Every error a person may see: what happened, where, and what to do about it.
 
 A `UserError` is somebody's mistake or the world's (a wrong path, a full disk, a bad option): the command line prints
-its one sentence and exits with its code, never with a traceback. Code 2 does not mend itself; 75 may (EX_TEMPFAIL in
-sysexits.h), and a service manager tries again. A `RequestError` is the same for one HTTP request and knows
-its place in OpenAI's error shape. Anything else that escapes is a bug of ours, and is shown whole.
+its one sentence and exits with its code, never with a traceback. The code tells a service manager whether to try again:
+
+    2   a mistake in what we were told: settings, options, an API keys file. No restart mends it.
+    75  something is not there, and may be there later (EX_TEMPFAIL in sysexits.h). A restart may mend it.
+    78  this model or this installation cannot be served as it is (EX_CONFIG). No restart mends it.
+
+systemd/qwen-edge.service names 2 and 78 in RestartPreventExitStatus. A `RequestError` is the same for one HTTP request
+and knows its place in OpenAI's error shape. Anything else that escapes is a bug of ours, and is shown whole.
 Plain values: any thread, any process.
 """
 
@@ -27,13 +32,24 @@ class ConversionError(UserError):
 
 
 class NotNowError(UserError):
-    """Something the daemon needs is not there: a model on a disk not mounted yet, a port, an address."""
+    """Something the daemon needs is not there: a port, an address, the model. A missing model may lie on a disk that is
+    not mounted yet, or is being converted; to look for it again costs no more than the start of a Python program."""
 
     exit_code = 75
 
 
-class EngineError(NotNowError):
-    """The engine cannot run this model here: the file is damaged, memory is short, a driver is not up."""
+class EngineError(UserError):
+    """The engine cannot run this model now, or has failed: memory is short, a driver is not up."""
+
+    exit_code = 75
+
+
+class UnservableError(EngineError):
+    """The engine will never run this model in this installation: the file is damaged or of a kind that is not
+    supported, its chat template is refused, llama.cpp is built without the GPU that the settings require. Somebody must
+    change the file, the build or the settings; loading the model again would only wear the device."""
+
+    exit_code = 78
 
 
 @dataclass(eq=False)  # not frozen: Python writes the traceback into an exception

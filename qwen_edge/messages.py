@@ -280,12 +280,13 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends.
+    """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends
+    (`unservable`: no other engine will do better, see errors.UnservableError).
 
     For code context_too_long `tokens` is the prompt's length."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_request", "waited", "engine", "stopping"]
+    code: Literal["context_too_long", "bad_request", "waited", "engine", "unservable", "stopping"]
     detail: str
     tokens: int = 0
 

@@ -22,7 +22,7 @@ import msgspec
 
 from qwen_edge.asked import Asked
 from qwen_edge.device.memory import own_bytes
-from qwen_edge.errors import EngineError, engine_failed, stopping, unavailable
+from qwen_edge.errors import EngineError, UnservableError, engine_failed, stopping, unavailable
 from qwen_edge.growth import Growth
 from qwen_edge.messages import (
     Abort,
@@ -49,8 +49,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 _KEEP_SECONDS = 5.0  # to write down what is remembered: while the engine was idle it has done most of that
-_CLIENTS = 256  # requests of which it is known whose they were
-_LOOK_SECONDS = 100.0  # a little less than people wait
+_CLIENTS, _LOOK_SECONDS = 256, 100.0  # requests whose client is known; a look waits a little less than people do
 
 State = Literal["loading", "ready", "leaving", "asleep", "restarting", "stopped"]
 
@@ -81,7 +80,7 @@ class Supervisor:
         self._heard = self._served = self._used = clock()
         self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
         self._deaths, self._next_life = 0, 0.0  # in a row; when an engine is started after one that died
-        self._refusal: str | None = None  # why this engine said it ends
+        self._refusal: Failed | None = None  # why this engine said it ends
         self.state: State = "loading"
         self.model: Ready | None = None
         self.on_ran: Callable[[Ran], None] = lambda _: None  # hears of every step
@@ -128,8 +127,9 @@ class Supervisor:
                 await self._sleep()
                 continue
             if self.model is None:
-                raise EngineError(self._refusal or f"The engine died while loading the model: {how}.")
-            self.last_death = self._refusal or how
+                failed = self._refusal or Failed(None, "engine", f"The engine died while loading the model: {how}.")
+                raise (UnservableError if failed.code == "unservable" else EngineError)(failed.detail)
+            self.last_death = self._refusal.detail if self._refusal else how
             self._deaths = 1 if self._clock() - began > _HEALTHY_AFTER else self._deaths + 1
             await self._mourn(0.0 if self._deaths == 1 else min(2.0 ** (self._deaths - 2), _LONGEST_PAUSE))
 
@@ -322,7 +322,7 @@ class Supervisor:
         if isinstance(message, Done):
             self._longest = message.prompt_tokens + message.completion_tokens
         if message.id is None:
-            self._refusal = message.detail
+            self._refusal = message
         elif asked := self._asked.get(message.id):
             if isinstance(message, Began):
                 asked.began = True

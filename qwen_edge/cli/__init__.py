@@ -34,7 +34,8 @@ def _cli() -> None:
 
 
 def main(*arguments: Any) -> None:
-    """Run one command. A user's mistake is one line on stderr (see errors.py); Ctrl-C is 130; bugs show whole."""
+    """Run one command. A user's mistake is one line on stderr and an exit code (see errors.py); Ctrl-C is 130; bugs
+    show whole."""
     try:
         _cli.main(args=list(arguments) or None, prog_name="qwen-edge", standalone_mode=False)
     except UserError as error:

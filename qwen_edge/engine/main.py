@@ -17,11 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, inbound_frames
 from qwen_edge.journal import start_logging
 from qwen_edge.kv.disk import Disk
@@ -114,7 +115,8 @@ def serve(channel: Channel, load_backend: Callable[[Load, Channel], Backend], pa
         if stop:
             engine.leave(stop.seconds)
     except EngineError as error:
-        channel.send([Failed(None, "engine", str(error))])
+        code: Literal["engine", "unservable"] = "unservable" if isinstance(error, UnservableError) else "engine"
+        channel.send([Failed(None, code, str(error))])
 
 
 def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:

@@ -46,7 +46,7 @@ class LlamaBackend:
             self._load = settle(self._model, replace(load, tuning=self._tuning or load.tuning))
             self._context = Context(self._model, self._load)
         except EngineError as error:
-            raise EngineError(" ".join([str(error), *self._complaints])) from None
+            raise type(error)(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
 

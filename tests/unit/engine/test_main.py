@@ -10,7 +10,7 @@ import pytest
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.main import Channel, _hear, serve
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, outbound_frames
 from qwen_edge.messages import Abort, Beat, Done, Failed, Load, Ran, Ready, Sampling, Segment, Stop, Submit, Tokens
 from tests.fakes import FakeBackend, ready
@@ -133,10 +133,11 @@ def test_an_abort_that_comes_while_the_engine_computes_is_heard(daemon):
     assert not any(isinstance(message, Done) and message.id == 1 for message in engine.heard)
 
 
-def test_a_model_that_cannot_be_loaded_is_told(daemon):
-    engine = daemon(EngineError("there is no such model"))
+@pytest.mark.parametrize(("kind", "code"), [(EngineError, "engine"), (UnservableError, "unservable")])
+def test_a_model_that_cannot_be_loaded_is_told_and_whether_another_engine_may_do_better(daemon, kind, code):
+    engine = daemon(kind("there is no such model"))
     (failed,) = engine.hear(has(Failed))
-    assert (failed.id, failed.detail) == (None, "there is no such model")
+    assert (failed.id, failed.code, failed.detail) == (None, code, "there is no such model")
     engine.thread.join()
 
 
