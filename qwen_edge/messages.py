@@ -196,8 +196,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has decoded one token. `context` in tokens.
 
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens;
-    `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
-    the context and the stash are full; `tuning` is what was measured just now, if anything was."""
+    `gpu_layers` counts the layers that really run on a GPU; `gpu_build` tells whether llama.cpp could use one at all;
+    `bytes_to_come` is what memory will have grown by when the context and the stash are full; `tuning` is what was
+    measured just now, if anything was."""
 
     name: str
     context: int
@@ -210,6 +211,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     threads: int
     kv_type: KvType = "f16"
     tuning: Tuning | None = None
+    gpu_build: bool = False
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):

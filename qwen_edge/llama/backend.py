@@ -19,6 +19,7 @@ from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context
+from qwen_edge.llama.devices import built_for_gpu
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
@@ -166,6 +167,7 @@ class LlamaBackend:
             threads=self._load.threads,
             kv_type=self._load.kv_type,
             tuning=self._tuning,
+            gpu_build=built_for_gpu(),
         )
 
     def close(self) -> None:

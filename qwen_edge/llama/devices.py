@@ -47,6 +47,15 @@ def list_devices() -> list[Device]:
     ]
 
 
+def built_for_gpu() -> bool:
+    """Whether llama.cpp was built with anything beside the CPU, be there such a device now or not."""
+    library = C._lib
+    count = _function(library, "ggml_backend_reg_count", ctypes.c_size_t)
+    get = _function(library, "ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = _function(library, "ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    return bool({name(get(i)) for i in range(count())} - {b"CPU", b"BLAS"})
+
+
 def _function(library: Any, name: str, result: Any, *arguments: Any) -> Any:
     """A ggml function that llama_cpp does not declare; the loaded library resolves it among its own dependencies."""
     function = library[name]
