@@ -11,13 +11,14 @@ _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 
 
 class Deaths:
-    """`total` engines have died, the last of them of `last`; `in_a_row` of them without having been of use: they died
-    within a minute, or answered no request before they lost one. `clock` is in seconds."""
+    """`total` engines have died, the last of them of `last`; `in_a_row` of them without having been of use for long:
+    they died within a minute, or while they loaded, or lost a request and had answered none. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._born = clock()
-        self._answers: bool | None = None  # whether this engine answers requests; None: it has not been asked
+        self._answers: bool | None = False  # whether this engine answers requests; None: it would, but nobody asked
+        self._doubt = False  # in the next one, since the last one could not answer
         self._next_life = 0.0
         self.total = self.in_a_row = 0
         self.last: str | None = None
@@ -29,13 +30,17 @@ class Deaths:
 
     @property
     def doubtful(self) -> bool:
-        """Whether this engine is the next of some that died one after the other, and has not answered a request nor
-        lived for a minute."""
-        return self.in_a_row > 1 and not self._answers and self._age < _HEALTHY_AFTER
+        """Whether this engine follows some that died one after the other, the last without an answer, and has itself
+        not answered a request yet, nor lived for a minute."""
+        return self._doubt and not self._answers and self._age < _HEALTHY_AFTER
 
     def born(self) -> None:
-        """Another engine lives."""
-        self._born, self._answers = self._clock(), None
+        """Another engine lives, and loads."""
+        self._born, self._answers = self._clock(), False
+
+    def loaded(self) -> None:
+        """This engine can be asked."""
+        self._answers = None
 
     def answered(self) -> None:
         """This engine has answered a request to the end."""
@@ -51,6 +56,7 @@ class Deaths:
         self.total += 1
         was_of_use = self._age > _HEALTHY_AFTER and self._answers is not False
         self.in_a_row = 1 if was_of_use else self.in_a_row + 1
+        self._doubt = self.in_a_row > 1 and self._answers is False
         pause = 0.0 if self.in_a_row == 1 else min(2.0 ** (self.in_a_row - 2), _LONGEST_PAUSE)
         self._next_life = self._clock() + pause
         return pause

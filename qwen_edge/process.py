@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, outbound_frames
 from qwen_edge.messages import Failed, Inbound, Load, Outbound
 from qwen_edge.spawn import python_command
@@ -190,6 +191,13 @@ class Life:
             self.last_words = message
         else:
             self._hear(message)
+
+
+def cannot_start(how: str, last_words: Failed | None) -> EngineError:
+    """What is told of an engine that ended before any had loaded the model; `how` is what `Life.live` returned."""
+    if last_words is None:
+        return EngineError(f"The engine died while it loaded the model: {how}.")
+    return (UnservableError if last_words.code == "unservable" else EngineError)(how)
 
 
 async def _reap(engine: EngineProcess) -> str:

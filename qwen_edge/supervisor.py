@@ -22,7 +22,7 @@ import msgspec
 from qwen_edge.asked import Answer, Asked
 from qwen_edge.deaths import Deaths
 from qwen_edge.device.memory import own_bytes
-from qwen_edge.errors import EngineError, UnservableError, stopping
+from qwen_edge.errors import stopping
 from qwen_edge.growth import Growth
 from qwen_edge.messages import (
     Abort,
@@ -43,7 +43,7 @@ from qwen_edge.messages import (
     Tokens,
     Warm,
 )
-from qwen_edge.process import EngineProcess, Life, Patience
+from qwen_edge.process import EngineProcess, Life, Patience, cannot_start
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Supervisor:
 
     @property
     def restarts(self) -> int:
-        """How many engines have died."""
+        """Engines that have died."""
         return self._deaths.total
 
     @property
@@ -244,7 +244,7 @@ class Supervisor:
             self._deaths.failed()
         pause = self._deaths.died(how)
         if self.model is None:
-            raise self._cannot_start(how)
+            raise cannot_start(how, self._last_words)
         lost = [asked for asked in self._asked.values() if asked.began or asked.again or pause]
         again = f"started again in {pause:.0f} s" if pause else "started again"
         log.error("engine died: %s; %d requests lost, %s", how, len(lost), again)
@@ -309,6 +309,7 @@ class Supervisor:
         """An engine has loaded the model."""
         self.model = model
         self._used = self._heard
+        self._deaths.loaded()
         self._growth.plan(self.pid or 0, model.bytes_to_come)
         if not self._stop.is_set():
             self.state = "ready"
@@ -336,11 +337,6 @@ class Supervisor:
             for asked in [one for one in self._asked.values() if not one.sent]:
                 asked.sent = True
                 self._life.send([asked.request])
-
-    def _cannot_start(self, how: str) -> EngineError:
-        if self._last_words is None:
-            return EngineError(f"The engine died while it loaded the model: {how}.")
-        return (UnservableError if self._last_words.code == "unservable" else EngineError)(how)
 
     def _refuse_in_trouble(self) -> None:
         """Raises RequestError while there is no hope of an engine."""

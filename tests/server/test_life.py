@@ -223,11 +223,16 @@ async def test_an_error_of_ours_in_the_watch_over_the_engine_is_logged_and_the_e
 
 
 async def test_an_engine_in_doubt_is_not_called_ready_until_it_has_answered(serve):
-    served = await serve()
+    gate = threading.Event()
+    served = await serve(gate=gate)
     for restarts in (1, 2):
+        asking = asyncio.create_task(served.ask())
+        await until(lambda: served.begun == 1)
         served.engines[-1].kill()
         await until(lambda expected=restarts: served.supervisor.restarts == expected)
+        assert (await asking)[0] == 503
         await until(lambda: served.supervisor.state == "ready")
+    gate.set()
     status, health = await served.health()
     assert (status, health["status"]) == (503, "failing")
     async with served.http.get(f"{served.address}/v1/device") as response:

@@ -24,6 +24,7 @@ def deaths(clock):
 
 def die(deaths: Deaths, clock: Clock, *, after: float, answered: bool | None = None) -> float:
     deaths.born()
+    deaths.loaded()
     if answered is not None:
         (deaths.answered if answered else deaths.failed)()
     clock.now += after
@@ -52,18 +53,33 @@ def test_engines_that_lose_every_request_are_a_row_however_seldom_one_comes(deat
 def test_one_lost_request_after_many_answers_is_no_row(deaths, clock):
     for _ in range(3):
         deaths.born()
+        deaths.loaded()
         deaths.answered()
         deaths.failed()
         clock.now += 100
         assert deaths.died("a fault") == 0
 
 
-def test_the_engine_after_two_deaths_is_doubted_until_it_has_answered(deaths, clock):
-    die(deaths, clock, after=1.0)
+def test_an_engine_that_dies_while_it_loads_was_of_no_use_however_long_that_took(deaths, clock):
+    pauses = []
+    for _ in range(3):
+        deaths.born()
+        clock.now += 100
+        pauses.append(deaths.died("a fault"))
+    assert pauses == [0, 1, 2]
     deaths.born()
+    assert deaths.doubtful
+
+
+def test_the_engine_after_two_that_could_not_answer_is_doubted_until_it_has_answered(deaths, clock):
+    die(deaths, clock, after=1.0, answered=False)
+    deaths.born()
+    deaths.loaded()
     assert not deaths.doubtful
+    deaths.failed()
     deaths.died("a fault")
     deaths.born()
+    deaths.loaded()
     assert deaths.doubtful
     deaths.answered()
     assert not deaths.doubtful
@@ -71,9 +87,18 @@ def test_the_engine_after_two_deaths_is_doubted_until_it_has_answered(deaths, cl
 
 def test_or_has_lived_for_a_minute(deaths, clock):
     for _ in range(2):
-        die(deaths, clock, after=1.0)
+        die(deaths, clock, after=1.0, answered=False)
     deaths.born()
     clock.now += 61
+    assert not deaths.doubtful
+
+
+@pytest.mark.parametrize("answered", [None, True])
+def test_engines_that_were_killed_without_having_failed_anybody_cast_no_doubt(deaths, clock, answered):
+    for _ in range(3):
+        die(deaths, clock, after=1.0, answered=answered)
+    deaths.born()
+    deaths.loaded()
     assert not deaths.doubtful
 
 
