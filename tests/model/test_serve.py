@@ -1,7 +1,9 @@
 """`qwen-edge serve` as a process with a real engine: ready, killed, hung, stopped, refused."""
 
+import itertools
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -175,8 +177,13 @@ def test_without_a_free_descriptor_clients_wait_and_a_dead_engine_is_replaced(ti
         assert any("64 file descriptors allow 24 connections" in line for line in served.log)
         port = int(served.address.rpartition(":")[2])
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
-        os.kill(served.engine.pid, signal.SIGKILL)
-        wait_for(lambda: any("engine died: killed by SIGKILL" in line for line in served.log))
+        taken = {int(file.name) for file in Path(f"/proc/{served.process.pid}/fd").iterdir()}
+        free = next(number for number in itertools.count() if number not in taken)
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (free, 64))
+        first = served.engine.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: any(one.pid != first for one in psutil.Process(served.process.pid).children()))
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (64, 64))
         for one in silent:
             one.close()
         wait_for(lambda: _health(served)[0] == 200)
