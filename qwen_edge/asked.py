@@ -1,4 +1,4 @@
-"""A request on its way between a client that waits and an engine that may die."""
+"""What somebody waits for an engine to answer: a request, or a look at what is remembered."""
 
 from __future__ import annotations
 
@@ -6,54 +6,78 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from qwen_edge.errors import RequestError, WaitedTooLongError, context_too_long, engine_failed, stopping, unavailable
-from qwen_edge.messages import Done, Failed, Submit, Tokens
+from qwen_edge.errors import (
+    RequestError,
+    WaitedTooLongError,
+    context_too_long,
+    engine_failed,
+    stopping,
+    unavailable,
+)
+from qwen_edge.messages import Done, Failed, Kept, Look, Submit, Tokens
 
-Event = Tokens | Done | Failed
+Answer = Tokens | Done | Kept
+_LOOK_SECONDS = 100.0  # a little less than `qwen-edge cache` and people wait
 
 
 class Asked:
-    """`sent` tells whether the engine that lives now has the request, `began` whether it has begun it, `again` whether
-    another has died before. Used on the daemon's event loop."""
+    """One of them, on its way between a client that waits and engines that may die or leave.
 
-    def __init__(self, request: Submit) -> None:
+    `sent` tells whether the engine that lives now has it, `began` whether that engine has begun it, `again` whether
+    another engine has died before. Used on the daemon's event loop."""
+
+    def __init__(self, request: Submit | Look) -> None:
         self.request = request
         self.sent = self.began = self.again = self.over = False
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._late = False  # it has waited for an engine as long as it may
+        self._events: asyncio.Queue[Answer | Failed] = asyncio.Queue()
 
-    def hear(self, event: Event) -> None:
+    def hear(self, event: Answer | Failed) -> None:
+        """What an engine says of it."""
         self._events.put_nowait(event)
 
-    def fail(self, code: Literal["engine", "stopping"], detail: str) -> None:
+    def fail(self, code: Literal["engine", "stopping", "waited"], detail: str = "") -> None:
+        """There will be no answer."""
         self.hear(Failed(self.request.id, code, detail))
 
-    async def events(self, context: int) -> AsyncGenerator[Tokens | Done, None]:
-        """What is heard of it, Done last. Raises RequestError; `context` tokens are what a prompt had to fit into."""
-        while not self.over:
-            event = await self._next()
-            self.over = isinstance(event, Done | Failed)
-            if isinstance(event, Failed):
-                raise _explain(event, context)
-            yield event
+    def left_alone(self) -> None:
+        """The engine that may have had it is gone, and the next one is to get it."""
+        self.sent, self.again = False, self.again or self.sent
+        if self._late:
+            self.fail("waited")
 
-    async def _next(self) -> Event:
-        """A request waits for an engine no longer than the engine would let it wait."""
-        while not self.sent:
-            try:
-                return await asyncio.wait_for(self._events.get(), self.request.wait_seconds)
-            except asyncio.TimeoutError:
-                if not self.sent:
-                    return Failed(self.request.id, "waited", "")
-        return await self._events.get()
+    async def events(self, context: int) -> AsyncGenerator[Answer, None]:
+        """What is heard of it; Done or Kept is the last. Raises RequestError; `context` tokens are what a prompt had to
+        fit into.
 
+        A request waits for an engine no longer than the engine would let it wait, and what it does while an engine has
+        it is the engine's to limit. A look has one time for everything."""
+        patience = self.request.wait_seconds if isinstance(self.request, Submit) else _LOOK_SECONDS
+        timer = asyncio.get_running_loop().call_later(patience, self._run_out)
+        try:
+            while not self.over:
+                event = await self._events.get()
+                self.over = isinstance(event, Done | Kept | Failed)
+                if isinstance(event, Failed):
+                    raise self._explain(event, context)
+                yield event
+        finally:
+            timer.cancel()
 
-def _explain(failure: Failed, context: int) -> RequestError:
-    if failure.code == "context_too_long":
-        return context_too_long(failure.tokens, context, at_least=failure.detail == "at least")
-    if failure.code == "no_memory":
-        return unavailable(f"There is no memory for this request now: {failure.detail}.", retry_after=10)
-    if failure.code == "waited":
-        return WaitedTooLongError()
-    if failure.code == "bad_request":
-        return RequestError(f"The request cannot be used: {failure.detail}.")
-    return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
+    def _run_out(self) -> None:
+        self._late = True
+        if not self.sent or isinstance(self.request, Look):
+            self.fail("waited")
+
+    def _explain(self, failure: Failed, context: int) -> RequestError:
+        if failure.code == "context_too_long":
+            return context_too_long(failure.tokens, context, at_least=failure.detail == "at least")
+        if failure.code == "no_memory":
+            return unavailable(f"There is no memory for this request now: {failure.detail}.", retry_after=10)
+        if failure.code == "waited" and isinstance(self.request, Look):
+            return unavailable(f"The engine has not answered within {_LOOK_SECONDS:.0f} s. Try again.", retry_after=10)
+        if failure.code == "waited":
+            return WaitedTooLongError()
+        if failure.code == "bad_request":
+            return RequestError(f"The request cannot be used: {failure.detail}.")
+        return stopping() if failure.code == "stopping" else engine_failed(failure.detail)

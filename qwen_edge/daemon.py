@@ -20,12 +20,13 @@ import psutil
 
 from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config import Config, EngineConfig, RememberConfig
-from qwen_edge.device.gpu import find_gpu, rebuild_command
-from qwen_edge.errors import ConfigError, EngineError, NotNowError
+from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
+from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
+from qwen_edge.errors import ConfigError, EngineError, NotNowError, UnservableError
 from qwen_edge.keys import Keys, read_keys
 from qwen_edge.messages import Files, Load, Ready, Tuning
 from qwen_edge.paths import find_model, memory_folder, state_folder
-from qwen_edge.process import Patience
+from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess, Patience
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
@@ -46,12 +47,20 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
 
     Raises ConfigError or EngineError if it cannot start.
     """
+    raise_limit()
     model = find_model(config.model)
     keys = read_keys(config)
     notifier = Notifier()
+    reserve = Reserve(SPAWN_DESCRIPTORS)
+
+    def start() -> EngineProcess:
+        with reserve.lent():
+            return EngineProcess()
+
     engine = Supervisor(
         load_message(config.engine, model, recall(model), notifier.watchdog_seconds, files(config.remember)),
         patience_with(config.engine),
+        start=start,
     )
     engine.spawn()
     renderer = Renderer()
@@ -91,6 +100,8 @@ def load_message(
         raise ConfigError(
             f"engine.parallel {config.parallel} is more than engine.batch {config.batch}: a batch has a token of each."
         )
+    if config.require_gpu and config.gpu_layers == 0:
+        raise ConfigError("engine.require_gpu is set and engine.gpu_layers is 0: no layer would run on a GPU.")
     patience = min(config.hang_seconds, watchdog or config.hang_seconds)
     return Load(
         model=str(model.resolve()),
@@ -109,6 +120,25 @@ def load_message(
         ahead_per_hour=math.inf if config.ahead_tokens_per_hour is None else config.ahead_tokens_per_hour,
         files=remembered,
     )
+
+
+def check_gpu(config: EngineConfig, model: Ready, gpu: Gpu | None) -> None:
+    """A GPU that is here, or required, and not used is told: it is the best-known trap on a Jetson.
+
+    Raises UnservableError if it is required and llama.cpp is not built for one, EngineError if it was not found."""
+    if model.gpu_layers or not (gpu or config.require_gpu):
+        return
+    if gpu and config.gpu_layers == 0:
+        log.info("%s is here, and not used: engine.gpu_layers is 0", gpu.name)
+        return
+    here = f"{gpu.name} is here, but" if gpu else "engine.require_gpu is set, but"
+    if model.gpu_build:
+        trap = f"{here} llama.cpp, which is built for a GPU, finds none: is its driver up? qwen-edge doctor tells more."
+    else:
+        trap = f"{here} llama.cpp runs on the CPU. Build it with CUDA: {rebuild_command(gpu or Gpu('', 'native'))}"
+    if config.require_gpu:
+        raise (EngineError if model.gpu_build else UnservableError)(trap)
+    log.warning("%s", trap)
 
 
 def patience_with(config: EngineConfig) -> Patience:
@@ -168,7 +198,7 @@ class Daemon:
         try:
             await runner.setup()
             assert runner.server
-            connections = Connections(runner.server, self._config.server, self._config.server.max_connections)
+            connections = Connections(runner.server, self._config.server, self._connection_limit())
             others.append(asyncio.create_task(connections.run()))
             server = await self._listen(connections)
             address = _address(self._config.server.host, server)
@@ -195,14 +225,28 @@ class Daemon:
     async def _listen(self, connections: Connections) -> asyncio.Server:
         """Bind and accept. Raises NotNowError."""
         host, port = self._config.server.host, self._config.server.port
-        loop = asyncio.get_running_loop()
+        loop, backlog = asyncio.get_running_loop(), backlog_within(allowed())
+        loop.set_exception_handler(quiet_when_used_up())
         try:
-            return await loop.create_server(connections.accept, host, port, reuse_address=True)
+            return await loop.create_server(connections.accept, host, port, reuse_address=True, backlog=backlog)
         except OSError as error:
             raise NotNowError(
                 f"Cannot listen on {host}:{port}: {error.strerror or error}. "
                 "Stop what uses the port, or choose another: server.port (--port)."
             ) from None
+
+    def _connection_limit(self) -> int:
+        """server.max_connections, or what the file descriptors allow."""
+        wanted, descriptors = self._config.server.max_connections, allowed()
+        most = connection_limit(wanted, descriptors)
+        if most < wanted:
+            log.warning(
+                "server.max_connections is %d, and %d file descriptors allow %d connections (ulimit -Hn, LimitNOFILE)",
+                wanted,
+                descriptors,
+                most,
+            )
+        return most
 
     def _remember(self, model: Ready) -> None:
         """Keep what the engine has measured, so that it need not at the next start."""
@@ -216,14 +260,7 @@ class Daemon:
             )
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
-        gpu = find_gpu()
-        if gpu and not model.gpu_layers:
-            trap = f"{gpu.name} is here, but llama.cpp runs on the CPU. Build it with CUDA: {rebuild_command(gpu)}"
-            if self._config.engine.require_gpu:
-                raise EngineError(trap)
-            log.warning("%s", trap)
-        elif self._config.engine.require_gpu and not model.gpu_layers:
-            raise EngineError("engine.require_gpu is set, and no layer runs on a GPU: qwen-edge doctor tells why.")
+        check_gpu(self._config.engine, model, find_gpu())
         for word in model.ordinary_ends:
             log.warning(
                 "answers end where the model writes token %s, an ordinary word: the file names no end token, or a "
@@ -288,7 +325,9 @@ class Daemon:
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             if self._status and not self._stop.is_set():
-                self._notifier.status(f"{self._status}  {climate.words}")
+                engine = self._engine
+                trouble = "" if engine.takes else f"{engine.condition} ({engine.last_death})  "
+                self._notifier.status(f"{trouble}{self._status}  {climate.words}")
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

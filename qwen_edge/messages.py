@@ -226,9 +226,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens, and
     `bos_token` and `eos_token` two of them, or empty; `tool_template` is the chat template for conversations with
     tools, if the model has one of its own;
-    `gpu_layers` counts the layers that really run on a GPU; `bytes_to_come` is what memory will have grown by when
-    the context and the stash are full; `tuning` is what was measured just now, if anything was, and `site` where;
-    `ordinary_ends` are words that would end an answer."""
+    `gpu_layers` counts the layers that really run on a GPU; `gpu_build` tells whether llama.cpp could use one at all;
+    `bytes_to_come` is what memory will have grown by when the context and the stash are full; `tuning` is what was
+    measured just now, if anything was, and `site` where; `ordinary_ends` are words that would end an answer."""
 
     name: str
     context: int
@@ -246,6 +246,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     eos_token: str = ""
     ordinary_ends: tuple[str, ...] = ()
     site: str = ""
+    gpu_build: bool = False
 
 
 class Began(msgspec.Struct, frozen=True, tag=True):

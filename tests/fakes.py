@@ -246,10 +246,9 @@ class FakeEngineProcess:
         self._thread.start()
 
     def _run(self) -> None:
-        def load(_load: Load, channel: Channel) -> FakeBackend:
+        def load(_load: Load, _channel: Channel) -> tuple[FakeBackend, Ready]:
             self._may_load.wait()
-            channel.send([ready(self.backend)])
-            return self.backend
+            return self.backend, ready(self.backend)
 
         try:
             serve(Channel(self._theirs), load, HugePages(root=Path("/nonexistent")))

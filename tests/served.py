@@ -35,8 +35,9 @@ def child_of(daemon: int, module: str) -> psutil.Process:
 class ServedModel:
     """A running daemon. Use as a context manager: leaving it stops the daemon and checks that it ended well."""
 
-    def __init__(self, model: Path, *options: str, settings: str = "") -> None:
-        """`settings` are YAML lines. Nothing is kept for another daemon, unless they say so."""
+    def __init__(self, model: Path, *options: str, settings: str = "", descriptors: int | None = None) -> None:
+        """`settings` are YAML lines. Nothing is kept for another daemon, unless they say so. It may have so many file
+        `descriptors`."""
         if "remember:" not in settings:
             settings += "\nremember: {where: off}\n"
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
@@ -44,6 +45,8 @@ class ServedModel:
         self._settings = Path(file.name)
         command = [sys.executable, "-m", "qwen_edge", "serve", "--model", str(model), "--port", "0", *options]
         command += ["-c", file.name]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log: list[str] = []
         threading.Thread(target=self._read_log, daemon=True).start()

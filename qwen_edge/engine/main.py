@@ -40,6 +40,7 @@ from qwen_edge.messages import (
     Loading,
     Look,
     Outbound,
+    Ready,
     Stop,
     Submit,
     Warm,
@@ -92,7 +93,10 @@ def main(arguments: list[str]) -> None:
     start_logging("warning")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with socket.socket(fileno=int(arguments[0])) as connection, contextlib.suppress(EOFError, ConnectionError):
+    # a low number: select() takes none above 1,023, and a daemon with many connections hands on a high one
+    ours = os.dup(given := int(arguments[0]))
+    os.close(given)
+    with socket.socket(fileno=ours) as connection, contextlib.suppress(EOFError, ConnectionError):
         serve(Channel(connection), load_llama, HugePages())
     sys.stdout.flush()
     os._exit(0)  # freeing gigabytes page by page is the kernel's job
@@ -100,19 +104,19 @@ def main(arguments: list[str]) -> None:
 
 def serve(
     channel: Channel,
-    load_backend: Callable[[Load, Channel], Backend],
+    load_backend: Callable[[Load, Channel], tuple[Backend, Ready]],
     pages: HugePages,
     disk_of: Callable[[Files, Backend], Disk | None] | None = None,
 ) -> None:
-    """Obey the daemon until it says Stop, is gone (EOFError), or decoding fails. `load_backend` also sends Ready;
-    `disk_of` opens the folder of conversations."""
+    """Obey the daemon until it says Stop, is gone (EOFError), or something fails, which is told. The daemon hears Ready
+    when nothing is left that could keep requests from being answered. `disk_of` opens the folder of conversations."""
     messages: list[Inbound] = []
     while not messages:
         messages = channel.receive(60.0)
     load = messages.pop(0)
     assert isinstance(load, Load), "the daemon's first message says what to load"
     try:
-        backend = load_backend(load, channel)
+        backend, ready = load_backend(load, channel)
         disk = _opened(load, backend, channel, messages, disk_of or open_disk) if load.files else None
         engine = Engine(
             backend,
@@ -121,6 +125,7 @@ def serve(
             ahead_per_hour=load.ahead_per_hour,
             disk=disk,
         )
+        channel.send([ready])
         pages.look()
         try:
             while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
@@ -133,6 +138,11 @@ def serve(
     except EngineError as error:
         code: Literal["engine", "unservable"] = "unservable" if isinstance(error, UnservableError) else "engine"
         channel.send([Failed(None, code, str(error))])
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        log.exception("bug: the engine ends over an error of its own")
+        channel.send([Failed(None, "engine", f"this is a bug in qwen-edge: {error!r}")])
 
 
 def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
@@ -176,7 +186,7 @@ def _hear(engine: Engine, channel: Channel, seconds: float) -> list[Inbound]:
     return messages
 
 
-def load_llama(load: Load, channel: Channel) -> Backend:
+def load_llama(load: Load, channel: Channel) -> tuple[Backend, Ready]:
     """Load the model with llama.cpp, reporting how far it is. Raises EngineError."""
     # imported here, after the messages module has taken the load: numpy and llama.cpp take a quarter of a second
     from qwen_edge.llama.backend import LlamaBackend
@@ -188,8 +198,7 @@ def load_llama(load: Load, channel: Channel) -> Backend:
     backend = LlamaBackend(load, on_progress)
     if not load.awaited:
         backend.warm_up()
-    channel.send([backend.ready()])
-    return backend
+    return backend, backend.ready()
 
 
 def open_disk(files: Files | None, backend: Backend) -> Disk | None:

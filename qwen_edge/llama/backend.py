@@ -20,6 +20,7 @@ from qwen_edge.errors import EngineError, PromptTooLongError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context
+from qwen_edge.llama.devices import built_for_gpu
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
@@ -194,6 +195,7 @@ class LlamaBackend:
             eos_token=self._model.token_text("eos"),
             ordinary_ends=tuple(ordinary_ends(self._model)),
             site=site(self._load.gpu_layers) if self._tuning else "",
+            gpu_build=built_for_gpu(),
         )
 
     def close(self) -> None:

@@ -48,3 +48,11 @@ def list_devices() -> list[Device]:
 def gpus(gpu_layers: int) -> list[Device]:
     """The devices that compute layers, where so many are to be computed there (-1: all)."""
     return [device for device in list_devices() if device.kind == "GPU"] if gpu_layers else []
+
+
+def built_for_gpu() -> bool:
+    """Whether llama.cpp was built with anything beside the CPU, be there such a device now or not."""
+    count = function("ggml_backend_reg_count", ctypes.c_size_t)
+    get = function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    return bool({name(get(i)) for i in range(count())} - {b"CPU", b"BLAS"})

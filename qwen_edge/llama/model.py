@@ -34,8 +34,8 @@ class Model:
     ) -> None:
         """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes, 0 leaves every GPU alone; `repack`
         reorders weights for the CPU's vector units; `check_tensors` validates every quantized block; with `simulate`
-        llama.cpp only works out what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError, and
-        UnservableError for a kind of model that this engine does not serve."""
+        llama.cpp only works out what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError;
+        UnservableError if the file itself is at fault, or of a kind of model that this engine does not serve."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
@@ -53,9 +53,7 @@ class Model:
         params.progress_callback = progress
         self._model = C.llama_model_load_from_file(bytes(path), params)
         if not self._model:
-            if why := why_not_loaded(path):
-                raise UnservableError(f"qwen-edge cannot serve {path}: it {why}.")
-            raise EngineError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")
+            raise _why_not(path, simulated=simulate)
         self.path = path
         try:
             refuse_unservable(self._model, path.name, self._generates)
@@ -153,3 +151,22 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _why_not(path: Path, *, simulated: bool) -> EngineError:
+    """Why llama.cpp does not load a file. It does not say so, but what a file is missing or has too much it also finds
+    when it takes neither memory nor a device for it: whatever else there is may be otherwise at the next try."""
+    try:
+        with path.open("rb") as file:
+            file.read(4096)
+    except OSError as error:
+        return EngineError(f"{path} cannot be read: {error.strerror}.")
+    if why := why_not_loaded(path):
+        return UnservableError(f"qwen-edge cannot serve {path}: it {why}.")
+    try:
+        if not simulated:
+            Model(path, gpu_layers=0, simulate=True).close()
+            return EngineError(f"llama.cpp could not load {path}: is there memory enough? qwen-edge doctor tells more.")
+    except UnservableError:
+        pass
+    return UnservableError(f"llama.cpp could not load {path}. Is it a whole GGUF file? qwen-edge doctor tells more.")

@@ -27,7 +27,7 @@ async def health(request: web.Request) -> web.Response:
     engine died of last is told as long as the daemon lives."""
     state = request.app[STATE]
     engine = state.engine
-    status = "stopping" if state.stopping else "ok" if engine.state == "ready" else engine.state
+    status = "stopping" if state.stopping else "ok" if engine.condition == "ready" else engine.condition
     report: openai.Json = {"status": status, "restarts": engine.restarts, "pending": engine.pending}
     if engine.last_death:
         report["last_death"] = engine.last_death
@@ -48,7 +48,7 @@ async def device(request: web.Request) -> web.Response:
     body = {
         "object": "device",
         "model": state.model_name,
-        "engine": state.engine.state,
+        "engine": state.engine.condition,
         **msgspec.structs.asdict(state.climate.report),
         "cache": state.metrics.cache,
     }

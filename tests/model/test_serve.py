@@ -1,10 +1,16 @@
 """`qwen-edge serve` as a process with a real engine: ready, killed, hung, stopped, refused."""
 
+import itertools
 import os
+import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -60,7 +66,9 @@ def test_a_killed_engine_is_replaced(tiny_model):
         wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
         assert served.engine.pid != first
         assert served.ask("hi", max_tokens=2)["finish_reason"] == "length"
-        assert any("engine died: killed by SIGKILL" in line for line in served.log)
+        why = "killed by SIGKILL, as the kernel does when memory runs out"
+        assert served.get("/health")[1]["last_death"] == why
+        assert any(f"engine died: {why}" in line for line in served.log)
 
 
 def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model):
@@ -68,6 +76,7 @@ def test_an_engine_that_hangs_is_killed_and_replaced(tiny_model):
     with ServedModel(tiny_model, "--context", "512", settings=settings) as served:
         os.kill(served.engine.pid, signal.SIGSTOP)
         wait_for(lambda: served.get("/health")[1]["restarts"] == 1 and served.get("/health")[0] == 200)
+        assert re.fullmatch(r"silent for \d+ s", served.get("/health")[1]["last_death"])
         assert any("engine silent for" in line for line in served.log)
 
 
@@ -114,7 +123,7 @@ def test_sigterm_finishes_the_running_answer(tiny_model, to_the_whole_group):
 
 
 def refused(*arguments: str, code: int = 75) -> str:
-    """What is said on stderr by a daemon that ends with `code`: 75 may mend itself, 2 does not."""
+    """What is said on stderr by a daemon that ends with `code`: 75 may mend itself, 2 and 78 do not (see errors.py)."""
     command = [sys.executable, "-m", "qwen_edge", "serve", "--port", "0", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == code, done.stderr
@@ -124,12 +133,71 @@ def refused(*arguments: str, code: int = 75) -> str:
 
 def test_a_file_that_is_no_model_ends_with_one_line(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"nonsense" * 1000)
-    assert refused("--model", str(tmp_path / "bad.gguf")).startswith("qwen-edge: llama.cpp could not load")
+    assert refused("--model", str(tmp_path / "bad.gguf"), code=78).startswith("qwen-edge: llama.cpp could not load")
 
 
 def test_a_truncated_model_ends_with_one_line(tiny_model, tmp_path):
     (tmp_path / "cut.gguf").write_bytes(tiny_model.read_bytes()[:-100_000])
-    assert "could not load" in refused("--model", str(tmp_path / "cut.gguf"))
+    assert "could not load" in refused("--model", str(tmp_path / "cut.gguf"), code=78)
+
+
+def test_a_whole_model_for_which_memory_is_short_may_be_loaded_later(tiny_model):
+    code = (
+        "import psutil, resource, sys\n"
+        "from pathlib import Path\n"
+        "from qwen_edge.llama.model import Model\n"
+        "Model(Path(sys.argv[1]), simulate=True).close()\n"
+        "most = psutil.Process().memory_info().vms + 100_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "try: Model(Path(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_model)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    assert said.startswith("EngineError llama.cpp could not load")
+    assert "is there memory enough?" in said
+
+
+def test_an_engine_that_hangs_while_it_loads_is_told_as_what_it_is(tiny_model):
+    with tempfile.TemporaryDirectory() as folder:
+        (settings := Path(folder) / "slow.yaml").write_text("engine: {load_seconds: 1.0}\nremember: {where: off}\n")
+        command = [sys.executable, "-m", "qwen_edge", "serve", "--port", "0", "--model", str(tiny_model)]
+        daemon = subprocess.Popen([*command, "-c", settings], stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: psutil.Process(daemon.pid).children())
+        psutil.Process(daemon.pid).children()[0].suspend()
+        said = daemon.communicate(timeout=60)[1].splitlines()
+    assert daemon.returncode == 75
+    assert re.fullmatch(
+        r"qwen-edge: The engine died while it loaded the model: silent for \d+ s while loading\.", said[-1]
+    )
+
+
+def test_without_a_free_descriptor_clients_wait_and_a_dead_engine_is_replaced(tiny_model):
+    with ServedModel(tiny_model, "--context", "512", "--threads", "1", descriptors=64) as served:
+        assert any("64 file descriptors allow 24 connections" in line for line in served.log)
+        port = int(served.address.rpartition(":")[2])
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        taken = {int(file.name) for file in Path(f"/proc/{served.process.pid}/fd").iterdir()}
+        free = next(number for number in itertools.count() if number not in taken)
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (free, 64))
+        first = served.engine.pid
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: any(one.pid != first for one in psutil.Process(served.process.pid).children()))
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+        for one in silent:
+            one.close()
+        wait_for(lambda: _health(served)[0] == 200)
+        assert served.get("/health")[1]["restarts"] == 1
+        assert served.ask("hi", max_tokens=2)["finish_reason"] == "length"
+        assert len(served.log) < 10
+        assert not any("Traceback" in line for line in served.log)
+
+
+def _health(served) -> tuple[int, dict]:
+    try:
+        return served.get("/health")
+    except OSError:
+        return 0, {}
 
 
 def test_a_mistake_in_the_settings_ends_with_exit_code_2(tiny_model, tmp_path):
@@ -148,4 +216,4 @@ def test_a_port_in_use_is_named(served, tiny_model):
 
 def test_a_gpu_that_is_required_and_not_used_is_an_error(tiny_model, tmp_path):
     (tmp_path / "gpu.yaml").write_text("engine: {require_gpu: true}")
-    assert "require_gpu" in refused("--model", str(tiny_model), "-c", str(tmp_path / "gpu.yaml"))
+    assert "require_gpu" in refused("--model", str(tiny_model), "-c", str(tmp_path / "gpu.yaml"), code=78)

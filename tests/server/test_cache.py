@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
 from qwen_edge.cli import main
 from qwen_edge.keys import Keys
+from qwen_edge.messages import Look
 from tests.waiting import until
 
 LONG = "The lamp in the kitchen is on. " * 10
@@ -116,11 +121,131 @@ async def test_an_engine_that_sleeps_is_woken_to_tell(serve):
     assert len(served.engines) == 2
 
 
-async def test_who_looks_while_the_engine_dies_is_told(serve):
-    served = await serve()
-    served.engines[0].kill()
+async def look(served) -> tuple[int, dict]:
     async with served.http.get(f"{served.address}/v1/cache") as response:
-        assert response.status in (200, 503)  # before it is noticed, or by the next engine
+        return response.status, await response.json()
+
+
+@pytest.fixture
+def gate():
+    """While it is closed, an engine that computes hangs."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+async def hung(serve, gate, **options):
+    """A daemon whose engine computes and hears nothing, and the question it hangs at."""
+    served = await serve(gate=gate, **options)
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.begun == 1)
+    return served, asking
+
+
+def waiting_looks(served) -> int:
+    return sum(isinstance(one.request, Look) for one in served.supervisor._asked.values())
+
+
+@pytest.mark.parametrize("how", ["dies", "is silent", "answers"])
+async def test_who_gives_up_looking_at_an_engine_that_hangs_ends_nothing(serve, gate, how):
+    served, asking = await hung(serve, gate, hang_seconds=0.8 if how == "is silent" else 30.0)
+    looks = [asyncio.create_task(look(served)) for _ in range(5)]
+    await until(lambda: waiting_looks(served) == 5)
+    for one in looks:
+        one.cancel()
+    await until(lambda: waiting_looks(served) == 0)
+    if how == "dies":
+        served.engines[0].kill()
+    if how != "is silent":
+        gate.set()
+    assert (await asking)[0] == (200 if how == "answers" else 503)
+    gate.set()
+    assert (await look(served))[0] == 200
+    assert not served.task.done()
+    assert (await served.ask())[0] == 200
+
+
+async def test_ctrl_c_on_the_command_while_the_engine_hangs_and_dies_ends_only_the_command(serve, gate):
+    served, asking = await hung(serve, gate)
+    command = [sys.executable, "-m", "qwen_edge", "cache", "--url", served.address, "ls"]
+    listing = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
+    await until(lambda: waiting_looks(served) == 1)
+    listing.send_signal(signal.SIGINT)
+    assert (await listing.communicate())[1].endswith(b"qwen-edge: Interrupted.\n")
+    assert listing.returncode == 130
+    await until(lambda: waiting_looks(served) == 0)
+    served.engines[0].kill()
+    gate.set()
+    assert (await asking)[0] == 503
+    assert (await served.ask())[0] == 200
+    assert (await served.health())[1]["restarts"] == 1
+
+
+async def test_a_look_whose_engine_dies_is_answered_by_the_next(serve, gate):
+    served, asking = await hung(serve, gate)
+    looking = asyncio.create_task(look(served))
+    await until(lambda: waiting_looks(served) == 1)
+    served.engines[0].kill()
+    gate.set()
+    assert (await looking) == (200, {"object": "list", "data": []})
+    await asking
+    assert len(served.engines) == 2
+
+
+async def test_a_look_that_two_engines_have_not_survived_is_told_why(serve, gate):
+    served, asking = await hung(serve, gate)
+    looking = asyncio.create_task(look(served))
+    await until(lambda: waiting_looks(served) == 1)
+    served.may_load.clear()
+    served.engines[0].kill()
+    gate.set()
+    await until(lambda: len(served.engines) == 2)
+    served.engines[1].kill()
+    served.may_load.set()
+    status, answer = await looking
+    assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    assert "killed by SIGKILL" in answer["error"]["message"]
+    await asking
+
+
+async def test_a_look_while_the_old_engine_is_reaped_waits_for_the_next(serve):
+    served = await serve()
+    gone = threading.Event()
+    served.engines[0].how_it_ended = lambda: "killed by SIGKILL" if gone.is_set() else None
+    served.engines[0].kill()
+    await until(served.supervisor._life.over.is_set)
+    looking = asyncio.create_task(look(served))
+    await until(lambda: waiting_looks(served) == 1)
+    gone.set()
+    assert (await looking)[0] == 200
+
+
+async def test_a_look_at_an_engine_that_leaves_is_answered_by_the_next(serve, monkeypatch):
+    stays = threading.Event()
+    monkeypatch.setattr("qwen_edge.engine.loop.Engine.leave", lambda *_: stays.wait())
+    served = await serve(idle=0.1)
+    await until(lambda: served.supervisor.state == "leaving")
+    looking = asyncio.create_task(look(served))
+    await until(lambda: waiting_looks(served) == 1)
+    stays.set()
+    assert (await looking)[0] == 200
+    assert len(served.engines) == 2
+    assert served.supervisor.restarts == 0
+
+
+async def test_a_look_waits_for_an_engine_that_loads_and_not_for_ever(serve, monkeypatch):
+    served = await serve()
+    served.may_load.clear()
+    served.engines[0].kill()
+    await until(lambda: served.supervisor.state == "loading")
+    monkeypatch.setattr("qwen_edge.asked._LOOK_SECONDS", 0.1)
+    status, answer = await look(served)
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    monkeypatch.undo()
+    looking = asyncio.create_task(look(served))
+    await until(lambda: waiting_looks(served) == 1)
+    served.may_load.set()
+    assert (await looking)[0] == 200
 
 
 async def run(capsys, *arguments: str) -> str:

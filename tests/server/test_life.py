@@ -11,7 +11,11 @@ import threading
 import aiohttp
 import pytest
 
+from qwen_edge.errors import EngineError
+from qwen_edge.messages import Load
+from qwen_edge.process import Patience
 from qwen_edge.server import openai
+from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 from tests.waiting import until
 
@@ -151,6 +155,8 @@ async def test_an_engine_that_hangs_is_killed_and_replaced(serve):
     served = await serve(gate=gate, hang_seconds=0.8)
     status, answer = await served.ask()
     assert (status, answer["error"]["code"]) == (503, "engine_failed")
+    assert "silent for 1 s" in answer["error"]["message"]
+    assert served.supervisor.last_death == "silent for 1 s"
     gate.set()
     await until(lambda: served.supervisor.state == "ready")
     assert (await served.ask())[0] == 200
@@ -173,6 +179,89 @@ async def test_a_machine_with_no_room_for_another_process_is_asked_again(serve):
     await until(lambda: len(served.engines) == 2 and served.supervisor.state == "ready")
     assert (await served.ask())[0] == 200
     assert served.supervisor.restarts == 2
+
+
+async def test_a_machine_with_no_room_for_the_very_first_process_is_told():
+    def full() -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    load = Load("fake.gguf", 512, 16, 1, 0, "f16", "off", 0.2)
+    supervisor = Supervisor(load, Patience(loading=30, hanging=30), start=full)
+    supervisor.spawn()
+    with pytest.raises(EngineError, match=r"it cannot be started: .*Resource temporarily unavailable"):
+        await supervisor.run()
+    assert "cannot be started" in supervisor.last_death
+
+
+async def test_an_error_of_ours_over_a_message_is_logged_and_ends_neither_engine_nor_daemon(serve, caplog):
+    def broken(_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    served = await serve()
+    served.supervisor.on_ran = broken
+    assert (await served.ask())[0] == 200
+    assert "bug: a message of the engine could not be handled" in caplog.text
+    assert "KeyError: 'a mistake of ours'" in caplog.text
+    assert (await served.health())[1] == {"status": "ok", "restarts": 0, "pending": 0}
+
+
+async def test_an_error_of_ours_in_the_watch_over_the_engine_is_logged_and_the_engine_replaced(serve, caplog):
+    broken = [False]
+
+    def memory(_pid: int) -> int:
+        if broken[0]:
+            broken[0] = False
+            raise KeyError("a mistake of ours")
+        return 0
+
+    served = await serve(memory=memory)
+    broken[0] = True
+    await until(lambda: served.supervisor.restarts == 1 and served.supervisor.state == "ready")
+    assert "bug: the engine was given up over an error of the daemon's" in caplog.text
+    assert "KeyError('a mistake of ours')" in (await served.health())[1]["last_death"]
+    assert (await served.ask())[0] == 200
+
+
+async def test_an_engine_in_doubt_is_not_called_ready_until_it_has_answered(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate)
+    for restarts in (1, 2):
+        asking = asyncio.create_task(served.ask())
+        await until(lambda: served.begun == 1)
+        served.engines[-1].kill()
+        await until(lambda expected=restarts: served.supervisor.restarts == expected)
+        assert (await asking)[0] == 503
+        await until(lambda: served.supervisor.state == "ready")
+    gate.set()
+    status, health = await served.health()
+    assert (status, health["status"]) == (503, "failing")
+    async with served.http.get(f"{served.address}/v1/device") as response:
+        assert (await response.json())["engine"] == "failing"
+    assert (await served.ask())[0] == 200
+    assert (await served.health())[1]["status"] == "ok"
+
+
+async def test_engines_that_load_and_cannot_be_made_are_never_called_ready(serve, monkeypatch):
+    served = await serve()
+
+    def damaged(*_: object) -> None:
+        raise ValueError("bytes length not a multiple of item size")
+
+    monkeypatch.setattr("qwen_edge.engine.main.open_disk", damaged)
+    seen = set()
+    served.engines[0].kill()
+    await until(lambda: served.supervisor.restarts)
+    while served.supervisor.restarts < 3:
+        seen.add((await served.health())[1]["status"])
+    assert not seen & {"ok", "ready"}
+    status, health = await served.health()
+    assert (status, health["status"]) == (503, "restarting")
+    assert health["last_death"] == (
+        "this is a bug in qwen-edge: ValueError('bytes length not a multiple of item size')"
+    )
+    monkeypatch.undo()
+    await until(lambda: served.supervisor.state == "ready")
+    assert (await served.ask())[0] == 200
 
 
 async def test_an_error_of_ours_in_a_stream_reaches_the_client_as_an_event(serve, monkeypatch):

@@ -174,3 +174,23 @@ def test_a_mistake_in_the_settings_is_not_retried(manager):
     wait_for(lambda: manager.shown("ActiveState") == "failed")
     assert manager.shown("NRestarts") == "0"
     assert "line 1: engin: there is no such setting. Did you mean engine?" in manager.log()
+
+
+def test_a_damaged_model_is_not_loaded_again_and_again(manager):
+    model = manager.folder / "tiny.gguf"
+    model.write_bytes(model.read_bytes()[:-100_000])
+    assert manager.systemctl("start", "qwen-edge").returncode != 0
+    wait_for(lambda: manager.shown("ActiveState") == "failed")
+    assert manager.shown("ExecMainStatus") == "78"
+    assert manager.shown("NRestarts") == "0"
+    assert "could not load" in manager.log()
+
+
+def test_a_model_that_is_not_there_yet_is_looked_for_again(manager):
+    model = manager.folder / "tiny.gguf"
+    model.rename(away := manager.folder / "away")
+    assert manager.systemctl("start", "qwen-edge").returncode != 0
+    wait_for(lambda: "There is no model at" in manager.log())
+    away.rename(model)
+    wait_for(lambda: manager.shown("ActiveState") == "active")
+    assert int(manager.shown("NRestarts")) > 0

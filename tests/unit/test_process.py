@@ -1,11 +1,17 @@
-"""The daemon's end of the socket pair to the engine."""
+"""The daemon's end of the socket pair to the engine, and how the engine's life ends."""
 
 import asyncio
+import errno
+import signal
 import socket
+import sys
+from pathlib import Path
+
+import pytest
 
 from qwen_edge.frames import encode
-from qwen_edge.messages import Abort, Began, Failed
-from qwen_edge.process import Link
+from qwen_edge.messages import Abort, Began, Failed, Load
+from qwen_edge.process import EngineProcess, Life, Link
 
 
 async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_meanwhile():
@@ -20,3 +26,97 @@ async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_m
     link.send([Abort(2)])  # fails, before anything has been read
     await link.closed
     assert heard == said
+
+
+class Program(EngineProcess):
+    """A process that runs `code` instead of the engine; `theirs` is its end of the socket pair."""
+
+    def __init__(self, monkeypatch, code: str) -> None:
+        start = "import os, signal, socket, sys, time; theirs = socket.socket(fileno=int(sys.argv[1])); "
+        monkeypatch.setattr(
+            "qwen_edge.process.python_command", lambda _, number: [sys.executable, "-c", start + code, number]
+        )
+        super().__init__()
+
+
+LOAD = Load("m", 512, 16, 1, 0, "f16", "off", 1.0)
+
+
+async def nothing() -> None:
+    await asyncio.Event().wait()
+
+
+def life(engine: EngineProcess) -> tuple[Life, list]:
+    heard: list = []
+    return Life(engine, heard.append), heard
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("sys.exit(3)", "exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", f"killed by signal {signal.SIGRTMIN + 3}"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL, as the kernel does when memory runs out"),
+    ],
+)
+async def test_how_an_engine_has_ended_is_told(monkeypatch, code, how):
+    one, _ = life(Program(monkeypatch, code))
+    assert await one.live(LOAD, nothing) == how
+    assert one.over.is_set()
+
+
+async def test_what_we_kill_is_told_with_our_reason(monkeypatch):
+    one, _ = life(Program(monkeypatch, "time.sleep(60)"))
+
+    async def watch() -> None:
+        one.give_up("silent for 9 s")
+        one.give_up("another reason, later")
+
+    assert await one.live(LOAD, watch) == "silent for 9 s"
+
+
+async def test_the_engines_own_last_words_are_the_reason_however_it_ends(monkeypatch):
+    words = encode([Failed(None, "unservable", "no such model")])
+    one, heard = life(Program(monkeypatch, f"theirs.sendall({words!r}); os.kill(os.getpid(), 9)"))
+    assert await one.live(LOAD, nothing) == "no such model"
+    assert one.last_words.code == "unservable"
+    assert heard == []
+
+
+async def test_an_engine_that_closes_its_socket_and_stays_is_killed(monkeypatch):
+    monkeypatch.setattr("qwen_edge.process._EXIT_SECONDS", 0.05)
+    engine = Program(monkeypatch, "theirs.close(); time.sleep(60)")
+    one, _ = life(engine)
+    assert await one.live(LOAD, nothing) == "killed by SIGKILL"
+    assert engine.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("nonsense", [b"\x03\0\0\0abc", encode([Began(1)])[:4] + b"\xc1" * 20])
+async def test_what_is_no_message_ends_the_engine_and_is_told(monkeypatch, caplog, nonsense):
+    one, heard = life(Program(monkeypatch, f"theirs.sendall({nonsense!r}); time.sleep(60)"))
+    assert (await one.live(LOAD, nothing)).startswith("it sent what is no message: ")
+    assert "bug: the engine has sent what is no message" in caplog.text
+    assert heard == []
+
+
+async def test_an_error_of_ours_beside_the_engine_ends_the_engine_and_not_the_daemon(monkeypatch, caplog):
+    async def watch() -> None:
+        raise KeyError("a mistake of ours")
+
+    engine = Program(monkeypatch, "time.sleep(60)")
+    one, _ = life(engine)
+    assert await one.live(LOAD, watch) == "given up over an error of the daemon's: KeyError('a mistake of ours')"
+    assert "Traceback" in caplog.text
+    assert engine.process.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_cannot_be_started_leaves_no_socket_behind(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr("subprocess.Popen", full)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        EngineProcess()
+    assert set(Path("/proc/self/fd").iterdir()) == before

@@ -37,7 +37,7 @@ from tests.fakes import FakeBackend, ready
 class Daemon:
     """The other end: sends messages, and reads until something has been said."""
 
-    def __init__(self, backend: FakeBackend | EngineError, beat_seconds: float, disk_of=None) -> None:
+    def __init__(self, backend: FakeBackend | Exception, beat_seconds: float, disk_of=None) -> None:
         self._socket, theirs = socket.socketpair()
         self._frames = outbound_frames()
         self.heard: list = []
@@ -60,12 +60,11 @@ class Daemon:
         self.thread.join()
 
     @staticmethod
-    def _serve(theirs: socket.socket, backend: FakeBackend | EngineError, disk_of) -> None:
-        def load(_load: Load, channel: Channel) -> FakeBackend:
-            if isinstance(backend, EngineError):
+    def _serve(theirs: socket.socket, backend: FakeBackend | Exception, disk_of) -> None:
+        def load(_load: Load, _channel: Channel) -> tuple[FakeBackend, Ready]:
+            if isinstance(backend, Exception):
                 raise backend
-            channel.send([ready(backend)])
-            return backend
+            return backend, ready(backend)
 
         with theirs:
             try:
@@ -156,6 +155,31 @@ def test_a_model_that_cannot_be_loaded_is_told_and_whether_another_engine_may_do
     engine = daemon(kind("there is no such model"))
     (failed,) = engine.hear(has(Failed))
     assert (failed.id, failed.code, failed.detail) == (None, code, "there is no such model")
+    engine.thread.join()
+
+
+@pytest.mark.parametrize("error", [ValueError("bytes length not a multiple of item size"), MemoryError()])
+def test_an_error_of_ours_while_the_engine_is_made_is_told_and_it_never_says_that_it_is_ready(daemon, caplog, error):
+    def broken(*_: object) -> None:
+        raise error
+
+    engine = daemon(FakeBackend(lambda prompt: "ok"), disk_of=broken)
+    (failed,) = engine.hear(has(Failed))
+    assert (failed.id, failed.code) == (None, "engine")
+    assert failed.detail == f"this is a bug in qwen-edge: {error!r}"
+    assert "Traceback" in caplog.text
+    engine.thread.join()
+
+
+def test_an_error_of_ours_while_the_engine_works_is_told(daemon, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(Engine, "step", broken)
+    engine = daemon(FakeBackend(lambda prompt: "ok"))
+    heard = engine.hear(has(Failed))
+    assert isinstance(heard[0], Ready)
+    assert heard[-1].detail == "this is a bug in qwen-edge: KeyError('a mistake of ours')"
     engine.thread.join()
 
 
