@@ -2,8 +2,7 @@
 
 In:  Load | Submit | Abort | Warm | Look | Limits | Stop
 Out: Loading | Ready | Began | Ran | Tokens | Done | Failed | Kept | Beat
-One socket pair joins the two; each frame on it is a list of messages: the engine sends one frame a step, whatever
-happened in it. All values are frozen; ids are the daemon's and never used twice in one engine's life.
+Frames are lists of messages; the engine sends one a step. Values are frozen; ids are the daemon's and never used again.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
 class Caller(msgspec.Struct, frozen=True, array_like=True):
-    """Who asks: `owner` is the name of the key. An `admin` sees, pins and deletes what all have asked, and what an
-    admin pins is shared with all. Who `shares` uses what was computed for others, too. Without keys everybody is this
-    one."""
+    """Who asks: `owner` is the name of the key. An `admin` sees, pins and deletes everybody's conversations, and what
+    an admin pins is shared with everybody. Who `shares` also uses what was computed for others."""
 
     owner: str = ""
     admin: bool = True
@@ -75,11 +73,11 @@ class Caller(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def scope(self) -> str | None:
-        """Whose prompts are used to answer; None: those of all."""
+        """Whose prompts are used to answer; None: everybody's."""
         return None if self.shares else self.owner
 
 
-EVERYBODY = Caller()
+EVERYBODY = Caller()  # where there are no keys
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -103,15 +101,14 @@ class Files(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """The first message: what to load and how. `parallel` is how many requests may run at once; `speculate` lets the
-    engine guess tokens from the text so far; `stash_bytes` are for copies of what leaves the KV cache; so many tokens
-    an hour may be computed `ahead` of requests. Without `files` nothing is kept beyond the engine's life.
-    With `awaited` somebody waits for it to be loaded, perhaps with a conversation of so many tokens: there is room for
-    them from the start, and no time is spent on warming up.
+    """The first message: what to load and how. At most `parallel` requests run at once. `speculate` lets the engine
+    guess tokens; `stash_bytes` limits the copies of what leaves the KV cache, `ahead_per_hour` the tokens computed
+    before anybody asks. Without `files` nothing outlives the engine. With `awaited` a request waits, whose conversation
+    has about as many tokens: the KV cache begins large enough for them, and nothing is warmed up.
 
-    What is left open here, batch or threads 0 or an `auto`, `tuning` decides, or what was `measured` where the engine
-    finds itself (llama/site.py); without it, and with `calibrate`, it is measured before the engine is ready, some
-    seconds. kv_type auto is the best that memory allows."""
+    Settings left open (batch or threads 0, an `auto`) are taken from `tuning`, or from what was `measured` at the site
+    of the engine (llama/site.py); else, with `calibrate`, they are measured before the engine is ready, which takes
+    seconds. kv_type auto is the most exact type that fits into memory."""
 
     model: str
     context: int
@@ -141,10 +138,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning. Where `calls`
     are given, the markers of a tool call, stop texts do not count between them.
 
-    `conversation` is the client's name for it, if there is one. It counts as `asked` so many times: what has been asked
-    for twice is written to disk while the engine is idle. For `pin_seconds` its prompt goes last when there is no room.
-    `layout` stands for all that shapes the prompt beside the messages: it says no more than why something was not in
-    the cache."""
+    `conversation` is the client's name for the conversation, if it has one. The prompt counts as `asked` so many times:
+    one asked for twice is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the KV
+    cache. `layout` stands for what shapes the prompt beside the messages, and only explains cache misses."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -173,8 +169,7 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
 
 class Warm(msgspec.Struct, frozen=True, tag=True):
-    """This is what a prompt of this caller will soon begin with: compute it if there is nothing else to do. No
-    answer."""
+    """A prompt of this caller will soon begin so: compute it while nothing else is to be done. No answer."""
 
     prompt: tuple[Segment, ...]
     caller: Caller = EVERYBODY
@@ -205,8 +200,7 @@ class Limits(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """End the process, with so many seconds to write down what is remembered. The daemon sends it when nothing is
-    running."""
+    """End the process, after at most `seconds` of writing conversations to disk. Sent when no request is running."""
 
     seconds: float = 0.0
 
@@ -223,12 +217,11 @@ class Loading(msgspec.Struct, frozen=True, tag=True):
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and has decoded one token. `context` in tokens.
 
-    `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens, and
-    `bos_token` and `eos_token` two of them, or empty; `tool_template` is the chat template for conversations with
-    tools, if the model has one of its own;
-    `gpu_layers` counts the layers that really run on a GPU; `gpu_build` tells whether llama.cpp could use one at all;
-    `bytes_to_come` is what memory will have grown by when the context and the stash are full; `tuning` is what was
-    measured just now, if anything was, and `site` where; `ordinary_ends` are words that would end an answer."""
+    `defaults` is what the model's generation_config asks for; `specials` are the texts of its special tokens, of which
+    `bos_token` and `eos_token` are two or empty; `tool_template` is for conversations with tools; `gpu_layers` counts
+    layers that run on a GPU; `gpu_build`: llama.cpp could use one; `bytes_to_come` is what memory will have grown by
+    when context and stash are full; `tuning` was measured just now, if anything was, at `site`; `ordinary_ends` are
+    words that would end an answer."""
 
     name: str
     context: int
@@ -272,8 +265,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Kept(msgspec.Struct, frozen=True, tag=True):
-    """All that is remembered. `found` tells whether the key that was asked for is (or was) there; `warning`, to people,
-    what of it could not be done as they wished."""
+    """All conversations that the caller may see. `found`: the key was among them. `warning`: what could not be done."""
 
     id: int
     found: bool
@@ -296,8 +288,7 @@ class Logprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, tag=True):
-    """New text of one request. `logprobs`, where they were asked for, are of the tokens sampled since the last message;
-    the text of some of them may be held back yet."""
+    """New text of one request. `logprobs` are of all tokens sampled since the last message."""
 
     id: int
     text: str
@@ -323,8 +314,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     """The last message of a request that cannot be (further) answered, or, with `id` None, of an engine that ends
     (`unservable`: no other engine will do better, see errors.UnservableError).
 
-    For code context_too_long `tokens` is the prompt's length, or, with the detail "at least", what is known of it. With
-    no_memory the KV cache cannot grow as large as the request needs, though it may be configured so large."""
+    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. no_memory:
+    the KV cache cannot grow as large as the request needs."""
 
     id: int | None
     code: Literal["context_too_long", "bad_request", "waited", "no_memory", "engine", "unservable", "stopping"]
@@ -333,8 +324,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):
-    """What a request had of a step: so many tokens of prompt, and of answer (guesses among them). Id 0 is what was
-    computed ahead of requests."""
+    """What a request had of a step, in tokens of prompt and of answer (with guesses). Id 0 is idle prefill."""
 
     id: int
     prompt: int
@@ -342,8 +332,8 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ran(msgspec.Struct, frozen=True, tag=True):
-    """A step has been computed. It `began` at a time of the monotonic clock, which all processes share; before it the
-    engine `rested` so long, for the device's sake. `chosen` tokens of answers came out of it."""
+    """A step has been computed: it `began` at a time of the monotonic clock, which all processes share, after the
+    engine `rested` for the device's sake, and gave `chosen` tokens of answers."""
 
     began: float
     seconds: float

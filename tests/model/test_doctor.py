@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from qwen_edge.cli.doctor import command
 from qwen_edge.config import EngineConfig
 from qwen_edge.convert.manifest import manifest_path
-from qwen_edge.daemon import load_message
 from qwen_edge.device import gpu
+from qwen_edge.engine_settings import load_message
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.paths import Place
 from tests.served import ServedModel
