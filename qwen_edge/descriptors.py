@@ -46,7 +46,7 @@ def allowed() -> int:
 
 def connection_limit(wanted: int, descriptors: int) -> int:
     """How many of the `wanted` connections (server.max_connections) may be open at a time with so many descriptors."""
-    return max(_FEWEST, min(wanted, descriptors - _OWN - backlog_within(descriptors)))
+    return min(wanted, max(_FEWEST, descriptors - _OWN - backlog_within(descriptors)))
 
 
 def backlog_within(descriptors: int) -> int:

@@ -25,6 +25,7 @@ def test_so_many_connections_leave_descriptors_for_the_rest(wanted, descriptors,
 
 def test_with_hardly_any_there_are_a_few_connections_yet():
     assert connection_limit(256, 20) == 4
+    assert connection_limit(2, 20) == connection_limit(2, 65_536) == 2
     assert backlog_within(20) == 1
 
 
