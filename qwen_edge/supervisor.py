@@ -310,6 +310,9 @@ class Supervisor:
         self._used = self._heard
         self._deaths.loaded()
         self._growth.plan(self.pid or 0, model.bytes_to_come)
+        if model.tuning:  # the next engine need not measure it again
+            measured = {**self._load.measured, model.site: model.tuning}
+            self._load = msgspec.structs.replace(self._load, measured=measured)
         if not self._stop.is_set():
             self.state = "ready"
         if self._life and self._limits != Limits():

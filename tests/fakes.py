@@ -16,7 +16,7 @@ from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.errors import EngineError, PromptTooLongError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment
+from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
 
 END = 256
 SPECIALS = {
@@ -130,6 +130,7 @@ class FakeBackend(FakeCache):
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0
         self.failing = False
+        self.tuning: Tuning | None = None  # what it says that it has measured
         self.threads = 1.0
         self.fitted: list[int] = []
         self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
@@ -229,6 +230,8 @@ def ready(backend: FakeBackend) -> Ready:
         gpu_layers=0,
         layers=1,
         threads=1,
+        tuning=backend.tuning,
+        site="here" if backend.tuning else "",
     )
 
 
@@ -241,12 +244,14 @@ class FakeEngineProcess:
         self.socket.setblocking(False)
         self.process = SimpleNamespace(pid=0)
         self.killed = False
+        self.load: Load | None = None  # what it was told to load
         self.backend = backend
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        def load(_load: Load, _channel: Channel) -> tuple[FakeBackend, Ready]:
+        def load(load: Load, _channel: Channel) -> tuple[FakeBackend, Ready]:
+            self.load = load
             self._may_load.wait()
             return self.backend, ready(self.backend)
 

@@ -39,7 +39,7 @@ def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str,
 
 def _by_name(found: object, where: Path) -> dict[str, str]:
     """One template; or several, as [{name, template}] or by name."""
-    if found is None:
+    if not found:
         return {}
     if isinstance(found, str):
         return {DEFAULT: found}

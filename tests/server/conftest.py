@@ -19,7 +19,7 @@ from qwen_edge.config import Config, parse_config
 from qwen_edge.daemon import Daemon
 from qwen_edge.device.telemetry import Source
 from qwen_edge.keys import Keys
-from qwen_edge.messages import Load
+from qwen_edge.messages import Load, Tuning
 from qwen_edge.process import Patience
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
@@ -84,6 +84,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         growth: int | None = None,
         memory: Callable[[int], int] = lambda pid: 0,
         source: Source | None = None,
+        tuning: Tuning | None = None,
         template: str | None = TEMPLATE,
         render_seconds: float = 5.0,
     ) -> Served:
@@ -96,9 +97,12 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             if failing_starts:
                 raise failing_starts.pop()
             backend = FakeBackend(script, context=context, parallel=parallel, gate=gate, template=template)
+            backend.tuning = tuning
             engines.append(FakeEngineProcess(backend, may_load))
             return engines[-1]
 
+        model = tmp_path / "fake.gguf"
+        model.touch()
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
         load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
         patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth, grown=0.0)
@@ -108,7 +112,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         renderer = Renderer(seconds=render_seconds)
         renderer.spawn()
         found = source, "test"
-        daemon = Daemon(config, Path("fake.gguf"), keys, supervisor, notifier, lambda: found, renderer=renderer)
+        daemon = Daemon(config, model, keys, supervisor, notifier, lambda: found, renderer=renderer)
         said: asyncio.Queue[str] = asyncio.Queue()
         task = asyncio.create_task(daemon.run(said.put_nowait))
         telling = asyncio.create_task(said.get())

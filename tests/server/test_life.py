@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from qwen_edge.errors import EngineError
-from qwen_edge.messages import Load
+from qwen_edge.messages import Load, Tuning
 from qwen_edge.process import Patience
 from qwen_edge.server import openai
 from qwen_edge.supervisor import Supervisor
@@ -241,13 +241,21 @@ async def test_an_engine_in_doubt_is_not_called_ready_until_it_has_answered(serv
     assert (await served.health())[1]["status"] == "ok"
 
 
+async def test_what_an_engine_has_measured_is_not_measured_by_the_next_one(serve):
+    served = await serve(tuning=Tuning(threads=3))
+    assert served.engines[0].load.measured == {}
+    served.engines[0].kill()
+    await until(lambda: served.supervisor.restarts and served.supervisor.state == "ready")
+    assert served.engines[1].load.measured == {"here": Tuning(threads=3)}
+
+
 async def test_engines_that_load_and_cannot_be_made_are_never_called_ready(serve, monkeypatch):
     served = await serve()
 
-    def damaged(*_: object) -> None:
+    def damaged(*_: object, **__: object) -> None:
         raise ValueError("bytes length not a multiple of item size")
 
-    monkeypatch.setattr("qwen_edge.engine.main.open_disk", damaged)
+    monkeypatch.setattr("qwen_edge.engine.main.Engine", damaged)
     seen = set()
     served.engines[0].kill()
     await until(lambda: served.supervisor.restarts)

@@ -233,14 +233,18 @@ def test_a_chat_template_that_hangs(folder):
     assert "takes longer than 5 s" in refused_template(folder, HANGS["nested ranges"])
 
 
-@pytest.mark.parametrize("template", [None, [], [{"name": "rag", "template": "x"}]])
+@pytest.mark.parametrize("template", [None, [], "", {}])
 def test_no_chat_template(folder, template):
     assert "put a chat_template.jinja into the checkpoint's folder" in refused_template(folder, template)
 
 
 @pytest.mark.parametrize("template", [["x"], [{"name": "default"}], [{"name": 1, "template": "x"}]])
 def test_chat_templates_of_the_wrong_shape(folder, template):
-    assert "tokenizer_config.json: chat_template: " in refused_template(folder, template)
+    assert "tokenizer_config.json: chat_template is " in refused_template(folder, template)
+
+
+def test_named_chat_templates_without_one_for_ordinary_conversations(folder):
+    assert "none is called 'default'" in refused_template(folder, [{"name": "rag", "template": "x"}])
 
 
 def test_a_faulty_template_for_tools(folder):
