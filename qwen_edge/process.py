@@ -8,7 +8,6 @@ import logging
 import math
 import signal
 import socket
-import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import msgspec
 from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, outbound_frames
 from qwen_edge.messages import Failed, Inbound, Load, Outbound
-from qwen_edge.spawn import python_command
+from qwen_edge.spawn import start_with_socket
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +42,7 @@ class EngineProcess:
 
     def __init__(self) -> None:
         """Raises OSError if there is no memory or no descriptor for another process."""
-        ours, theirs = socket.socketpair()
-        try:
-            ours.setblocking(False)
-            with theirs:
-                command = python_command("qwen_edge.engine.main", str(theirs.fileno()))
-                self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        except OSError:
-            ours.close()
-            raise
-        self.socket = ours
+        self.process, self.socket = start_with_socket("qwen_edge.engine.main")
         self._killed = False  # by us
 
     def kill(self) -> None:

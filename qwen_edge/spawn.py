@@ -6,6 +6,8 @@ engine. (`python -P` does the same from Python 3.11 on.)
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
 
 
@@ -15,3 +17,20 @@ def python_command(module: str, *arguments: str) -> list[str]:
         f"import sys; sys.path[:1] = sys.path[:1] if sys.path[0] else []; from {module} import main; main(sys.argv[1:])"
     )
     return [sys.executable, "-c", code, *arguments]
+
+
+def start_with_socket(module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start `module.main` with the number of its end of a socket pair as the first argument, `arguments` behind it.
+
+    Returns the process, and our end, which does not block. Raises OSError where there is no memory or no descriptor for
+    another process."""
+    ours, theirs = socket.socketpair()
+    try:
+        ours.setblocking(False)
+        with theirs:
+            command = python_command(module, str(theirs.fileno()), *arguments)
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours

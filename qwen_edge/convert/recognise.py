@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.errors import ConversionError
+from qwen_edge.llama.header import TELLING, stand_in
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
-_ENOUGH = 512  # bytes of a file that tell what it is
 _MERGE = (
     "Merge it into its base model with PEFT (model.merge_and_unload(), then save_pretrained of model and tokenizer), "
     "and convert the folder that makes."
@@ -55,12 +54,13 @@ def refuse_other_content(file: Path, begin: bytes) -> None:
 def _other_content(begin: bytes) -> str | None:
     if not begin:
         return "it is empty. Download it again."
-    if begin.startswith(_POINTER):
+    found = stand_in(begin)
+    if found == "pointer":
         return (
             "it is a git-lfs pointer, a few lines in place of the file. Fetch the file itself: run `git lfs install` "
             "and `git lfs pull` in its folder, or download it from the Hub."
         )
-    if begin[:_ENOUGH].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+    if found == "page":
         return (
             "it is a web page, saved in place of the file. Download it again, from an address with /resolve/ in it, "
             "or with the Hub's own tools; a gated model needs HF_TOKEN."
@@ -73,7 +73,7 @@ def explain_file(file: Path) -> str:
     if not stat.S_ISREG(file.stat().st_mode):
         return f"{file} is neither a folder nor a file. Give the folder of a checkpoint."
     with file.open("rb") as stream:
-        begin = stream.read(_ENOUGH)
+        begin = stream.read(TELLING)
     name = file.name.lower()
     if what := _other_content(begin):
         return f"{file} is no checkpoint: {what}"

@@ -16,10 +16,10 @@ import msgspec
 
 from qwen_edge.convert.recognise import refuse_other_content
 from qwen_edge.errors import ConversionError
+from qwen_edge.llama.header import TELLING
 
 BYTES_PER_ELEMENT = {"BF16": 2, "F16": 2, "F32": 4}
 _LARGEST_HEADER = 100 << 20  # the format's own limit
-_TELLING = 512  # bytes that tell a file that is no safetensors at all
 _PIECE = 4 << 20
 
 
@@ -55,7 +55,7 @@ def read_header(file: Path) -> dict[str, Tensor]:
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
-        refuse_other_content(file, stream.read(_TELLING))
+        refuse_other_content(file, stream.read(TELLING))
         stream.seek(0)
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > _LARGEST_HEADER:

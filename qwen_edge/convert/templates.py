@@ -38,7 +38,7 @@ def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def _by_name(found: object, where: Path) -> dict[str, str]:
-    """One template; or several, as [{name, template}] or by name."""
+    """One template; or several, as [{name, template}] or by name. {} for what is empty."""
     if not found:
         return {}
     if isinstance(found, str):

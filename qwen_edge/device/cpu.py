@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import resource
+import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
 
 import psutil
 
 _NUMBERS = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")  # of /proc/cpuinfo
+_NICE = 10  # steps of priority: a tenth of the weight of threads without
 _COMPUTES = re.compile("amx|avx|asimd|bf16|bmi|f16c|fma|i8mm|sme|sse4|sve")
 
 
@@ -24,6 +28,14 @@ def usable_cores() -> int:
 def preempted() -> float:
     """How often so far others have taken a core away from this process, for each core that it may use."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw / len(os.sched_getaffinity(0))
+
+
+def lower_priority() -> None:
+    """Let the calling thread take only about a tenth of a core from the threads that decode. Where the system forbids
+    that, the thread keeps its priority."""
+    if sys.platform == "linux":  # elsewhere this would be the priority of the whole process
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
 
 
 def cpu_model(root: Path = Path("/")) -> str:

@@ -7,21 +7,18 @@ a long one that has just come, and no prompt waits for ever.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from qwen_edge.device.cpu import lower_priority
 from qwen_edge.engine.backend import Backend
 from qwen_edge.errors import PromptTooLongError
 from qwen_edge.messages import Segment, Submit
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are read, about
-_NICE = 10  # a tenth of the weight of the decoding threads
 
 Tokens = list[int] | PromptTooLongError | KeyError
 """Of a prompt; or that it has more than the context holds, or names a token that the model does not have."""
@@ -97,9 +94,7 @@ class Tokenizing:
             self._jobs.remove(job)
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere this would be the priority of the whole process
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        lower_priority()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: any(job.tokens is None for job in self._jobs))

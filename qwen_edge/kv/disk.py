@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 from qwen_edge.kv.budget import Budget
 from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
@@ -34,8 +33,8 @@ _NOT_KEPT = "conversations cannot be kept"
 
 
 class Disk:
-    """Files of one folder, which nobody else uses meanwhile. Called by the engine's thread; `__init__` may block as
-    long as the disk does, and nothing else but `wait`."""
+    """Files of one folder, which nobody else uses meanwhile. Called by the engine's thread. `__init__` may block as
+    long as the disk does; `wait` and `pins.written` block for as long as they are told; nothing else blocks."""
 
     def __init__(
         self,
@@ -61,7 +60,7 @@ class Disk:
         self._folder = folder if isinstance(folder, Folder) else Folder(folder)
         self._writer, self._reader = ThreadPoolExecutor(1, "disk"), ThreadPoolExecutor(1, "disk-read")
         self._writing: tuple[Future[None], Copy, list[tuple[Copy, int]]] | None = None
-        self._last: Future[None] | None = None  # of the other things that the writer does
+        self._touching: Future[None] | None = None  # the last job that noted when files were used
         self._used = set[Path]()  # files whose time is to be that of their last use
         self._reading: Read | None = None
         self._stuck: Read | None = None  # one that was not done in time
@@ -142,9 +141,9 @@ class Disk:
         self._index.use(copy, until, asked=asked)
         self._folder.works("files cannot be read")
         self._used.add(copy.cells)
-        if self._last is None or self._last.done():  # what was used last is known after a restart, too
+        if self._touching is None or self._touching.done():  # what was used last is known after a restart, too
             used, self._used = self._used, set()
-            self._last = self._writer.submit(self._folder.touch, used)
+            self._touching = self._writer.submit(self._folder.touch, used)
 
     def failed(self, copy: Copy, error: Exception) -> None:
         """It could not be read. What is damaged is deleted, and what has gone is forgotten; another failure is the
@@ -185,12 +184,12 @@ class Disk:
     def remove(self, copy: Copy) -> None:
         """Delete one of them, in the writer's thread: after it is written, if it is just being."""
         if self._forget(copy):
-            self._last = self._writer.submit(self._folder.unlink, [copy.cells])
+            self._writer.submit(self._folder.unlink, [copy.cells])
 
     def wait(self, seconds: float) -> None:
-        """Until all is done that was to be written or deleted, or so long."""
-        jobs: list[Future[Any]] = [self._writing[0]] if self._writing else []
-        wait([*jobs, self._last] if self._last else jobs, max(0.0, seconds))
+        """Until all that was to be written or deleted is, pins and counts included; or so long."""
+        after_all = self._writer.submit(lambda: None)  # one thread does one thing after the other
+        wait([after_all], max(0.0, seconds))
 
     def close(self) -> None:
         """No more is written; the folder may be used by others."""
@@ -298,8 +297,9 @@ class Disk:
             )
 
     def _replace(self, file: Path, head: Head, cells: object, before: Sequence[Path], after: Sequence[Path]) -> None:
-        """Files go before it is written, so that there is not more than asked for, not even for a moment; and after, or
-        before as well, where space is short. In the writer's thread. Raises OSError."""
+        """Write a file. The files in `before` are deleted first, so that the folder never exceeds its limit, not even
+        for a moment; those in `after` are deleted last, or first as well where the disk is nearly full. In the writer's
+        thread. Raises OSError."""
         self._folder.renew()
         self._folder.unlink(before)
         if not self._folder.has_space(head.file_bytes):

@@ -135,6 +135,15 @@ def create_private(path: str, flags: int) -> int:
     return handle
 
 
+def replace_private(file: Path, data: bytes) -> None:
+    """Replace a file by one with these bytes, which nobody else may read. It is not synced: a power cut may leave an
+    empty file, which readers must expect. Raises OSError."""
+    draft = file.with_name(f".qwen-edge.{file.name}.new")
+    with open(draft, "wb", opener=create_private) as out:
+        out.write(data)
+    draft.replace(file)
+
+
 def sync_folder(folder: Path) -> None:
     """A rename is kept over a power cut once the folder is written. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

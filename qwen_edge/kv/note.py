@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from qwen_edge.kv.folder import Folder, create_private, open_ours
+from qwen_edge.kv.folder import Folder, open_ours, replace_private
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +69,11 @@ class Note:
 
     def _replace(self, data: bytes) -> bool:
         what = f"{self._file.name} cannot be written"
-        draft = self._file.with_name(f".qwen-edge.{self._file.name}.new")
         try:
             self._folder.renew()
             if self._strange and not self._set_aside():
                 return False
-            with open(draft, "wb", opener=create_private) as out:
-                out.write(data)
-            draft.replace(self._file)
+            replace_private(self._file, data)
         except OSError as error:
             self._folder.tell(what, error)
             return False

@@ -1,4 +1,4 @@
-"""What a GGUF file's first bytes tell, without llama.cpp and without gguf: cheap, and safe with any file.
+"""What a model file's first bytes tell, without llama.cpp and without gguf: cheap, and safe with any file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import stat
 import struct
 from pathlib import Path
+from typing import Literal
 
 END_TOKENS = "qwen_edge.end_token_ids"  # "7,8": end tokens for which GGUF has no keys of its own
 VERSIONS = (2, 3)
 HEADER = "<4sIQQ"  # magic, version, number of tensors, number of keys
 _LEAST_TENSOR, _LEAST_KEY = 24, 13  # bytes that the description of one takes
-_TELLING = 512
+TELLING = 512  # bytes at the beginning of a file that tell what it is
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def what_is_wrong(file: Path) -> str | None:
@@ -23,7 +25,7 @@ def what_is_wrong(file: Path) -> str | None:
         if not stat.S_ISREG(status.st_mode):
             return "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file"
         with file.open("rb") as stream:
-            begin = stream.read(_TELLING)
+            begin = stream.read(TELLING)
     except (OSError, ValueError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     return _in_header(begin, status.st_size) if begin.startswith(b"GGUF") else _other(begin)
@@ -44,13 +46,20 @@ def _in_header(begin: bytes, size: int) -> str | None:
     return None
 
 
+def stand_in(begin: bytes) -> Literal["pointer", "page"] | None:
+    """What a download left in place of the file itself, by its first bytes: a git-lfs pointer, or a web page."""
+    if begin.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "pointer"
+    text = begin[:TELLING].removeprefix(_BYTE_ORDER_MARK).lstrip().lower()
+    return "page" if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else None
+
+
 def _other(begin: bytes) -> str:
     if not begin:
         return "is empty"
-    if begin.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "is a git-lfs pointer, a few lines in place of the file (git lfs pull fetches it)"
-    if begin.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, saved in place of the file"
+    if found := stand_in(begin):
+        pointer = "is a git-lfs pointer, a few lines in place of the file (git lfs pull fetches it)"
+        return pointer if found == "pointer" else "is a web page, saved in place of the file"
     if begin.startswith(b"PK\x03\x04"):
         return "is an archive or a file of PyTorch's, no GGUF file"
     return "is no GGUF file"

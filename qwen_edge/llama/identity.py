@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from qwen_edge.digest import sha256
-from qwen_edge.kv.folder import create_private, open_ours
+from qwen_edge.kv.folder import open_ours, replace_private
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -33,13 +33,10 @@ def model_sha256(model: Path, notes: Path) -> str:
 
 
 def _write(notes: Path, known: dict[str, _Note]) -> None:
-    """As far as the disk lets us: it can be computed again."""
-    draft = notes.with_name(f".qwen-edge.{notes.name}.new")
+    """Where the disk refuses, nothing is kept: the checksums can be computed again."""
     with contextlib.suppress(OSError):
         notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(draft, "wb", opener=create_private) as out:
-            out.write(msgspec.json.encode(known))
-        draft.replace(notes)
+        replace_private(notes, msgspec.json.encode(known))
 
 
 def _read(notes: Path) -> dict[str, _Note] | None:

@@ -7,18 +7,15 @@ cache holds.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from qwen_edge.device.cpu import lower_priority
 from qwen_edge.llama.bindings import C
 
-_NICE = 10  # a tenth of the weight of the decoding threads
 _PAGE = 4096
 
 
@@ -52,11 +49,9 @@ class Successor:
             C.llama_free(self.context)
 
     def _make(self) -> None:
-        if sys.platform == "linux":  # elsewhere this would be the priority of the whole process
-            with contextlib.suppress(OSError):  # where that is forbidden it takes more of the machine
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        lower_priority()
         context = self._create()
-        if context and not self._is_there(self._held):  # others have taken it: who touched it now might be killed
+        if context and not self._is_there(self._held):  # taken meanwhile: to touch it might get the engine killed
             C.llama_free(context)
             return
         self.buffer[: self._held : _PAGE] = 0  # the kernel finds the memory now

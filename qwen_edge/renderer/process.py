@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import subprocess
 
 from qwen_edge.renderer.messages import Answer, Question, decode_answer, encode
-from qwen_edge.spawn import python_command
+from qwen_edge.spawn import start_with_socket
 
 MEMORY_BYTES = 256 << 20  # for rendering, beyond what the process has at its start
 _LONGEST_ANSWER = 1 << 28  # bytes: jinja.LONGEST_PROMPT characters, escaped, with their frames
@@ -20,17 +18,8 @@ class RendererProcess:
 
     def __init__(self, seconds: float) -> None:
         """It computes for no longer than about `seconds` a question. Raises OSError if it cannot be started."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                limits = (str(MEMORY_BYTES), str(math.ceil(seconds)))
-                command = python_command("qwen_edge.renderer.main", str(theirs.fileno()), *limits)
-                self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-            except BaseException:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        self._socket = ours
+        limits = (str(MEMORY_BYTES), str(math.ceil(seconds)))
+        self.process, self._socket = start_with_socket("qwen_edge.renderer.main", *limits)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def started(self) -> None:

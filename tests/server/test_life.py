@@ -11,7 +11,7 @@ import threading
 import aiohttp
 import pytest
 
-from qwen_edge.errors import EngineError
+from qwen_edge.errors import EngineError, NotNowError
 from qwen_edge.messages import Load, Tuning
 from qwen_edge.process import Patience
 from qwen_edge.server import openai
@@ -25,6 +25,11 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 async def test_health_is_ok_once_the_model_is_there(serve):
     served = await serve()
     assert await served.health() == (200, {"status": "ok", "restarts": 0, "pending": 0})
+
+
+async def test_an_address_that_cannot_be_had_is_told_in_a_sentence(serve):
+    with pytest.raises(NotNowError, match=r"Cannot listen on 192\.0\.2\.1:0: .*Stop what uses the port"):
+        await serve(settings="  host: 192.0.2.1\n")
 
 
 async def test_an_engine_that_dies_is_replaced_and_its_requests_fail_with_503(serve):

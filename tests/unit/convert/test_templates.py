@@ -72,8 +72,6 @@ def test_named_templates_go_along_under_gguf_s_keys(folder, tmp_path):
     [
         5,
         True,
-        [],
-        {},
         ["a"],
         [{"name": "default"}],
         [{"name": 5, "template": "a"}],

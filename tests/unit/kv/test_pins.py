@@ -1,5 +1,7 @@
 """What somebody wants kept goes last, is written down at once, and is free again when its time is over."""
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +46,16 @@ def test_pins_outlive_the_engine_and_can_be_ended(tmp_path):
         assert pins.written(10)
     with kept(tmp_path) as pins:
         assert not pins.holds(FIRST)
+
+
+def test_a_pin_that_is_made_just_before_the_engine_goes_is_written_down(tmp_path):
+    home, may_write = Home(size=400, disk=disk(tmp_path)), threading.Event()
+    home.disk._writer.submit(may_write.wait)  # a slow disk
+    home.cells.pins.pin(FIRST, 1000)
+    threading.Timer(0.05, may_write.set).start()
+    home.cells.leave(10, time.monotonic)
+    with kept(tmp_path) as pins:
+        assert pins.holds(FIRST)
 
 
 def test_of_too_many_pins_those_that_end_first_go():
