@@ -74,11 +74,6 @@ def test_the_template_for_tools_is_used_with_tools(with_template):
     with ServedModel(model, "--context", "512", "--threads", "1") as served:
         plain = served.ask("hi", max_tokens=1)["usage"]["prompt_tokens"]
         assert served.ask("hi", max_tokens=1, tools=[TOOL])["usage"]["prompt_tokens"] > plain
-    (model.parent / "tiny.gguf.json").unlink()
-    model.unlink()
-    alone = with_template([{"name": "tool_use", "template": WITH_TOOLS}])
-    with ServedModel(alone, "--context", "512", "--threads", "1") as served:
-        assert served.ask("hi", max_tokens=1)["usage"]["prompt_tokens"] == plain
 
 
 def test_the_renderer_ends_with_the_daemon_however_that_ends(tiny_model):
