@@ -211,7 +211,8 @@ def test_a_missing_model_is_named(tmp_path):
 
 def test_a_port_in_use_is_named(served, tiny_model):
     port = served.address.rpartition(":")[2]
-    assert f"Cannot listen on 127.0.0.1:{port}" in refused("--model", str(tiny_model), "--port", port)
+    words = refused("--model", str(tiny_model), "--port", port)
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Stop" in words
 
 
 def test_a_gpu_that_is_required_and_not_used_is_an_error(tiny_model, tmp_path):
