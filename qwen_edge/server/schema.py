@@ -142,13 +142,14 @@ class ChatBody(msgspec.Struct):
     service_tier: str | None = None
 
 
-_NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
-    "response_format": lambda body: (
-        body.response_format is not None and body.response_format.type not in (None, "text")
+_NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken, and what is not
+    "response_format": (
+        'only {"type": "text"}',
+        lambda body: body.response_format is not None and body.response_format.type not in (None, "text"),
     ),
-    "store": lambda body: bool(body.store),
-    "modalities": lambda body: body.modalities not in (None, ["text"]),
-    "tool_choice": lambda body: body.tool_choice not in (None, "auto", "none"),
+    "store": ("only false", lambda body: bool(body.store)),
+    "modalities": ('only ["text"]', lambda body: body.modalities not in (None, ["text"])),
+    "tool_choice": ('only "auto" and "none"', lambda body: body.tool_choice not in (None, "auto", "none")),
 }
 
 
@@ -176,9 +177,10 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         param = path[2:] or None
         complaint = printable(what.replace("`", ""), 300)
         raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", param=param) from None
-    for param, is_asked in _NOT_YET.items():
+    for param, (supported, is_asked) in _NOT_YET.items():
         if is_asked(body):
-            raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
+            message = f"{param}: this value is not supported, {supported}. Leave it out, or send that."
+            raise RequestError(message, code="unsupported_value", param=param)
     return body, unknown
 
 
