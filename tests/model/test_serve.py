@@ -133,7 +133,7 @@ def refused(*arguments: str, code: int = 75) -> str:
 
 def test_a_file_that_is_no_model_ends_with_one_line(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"nonsense" * 1000)
-    assert refused("--model", str(tmp_path / "bad.gguf"), code=78).startswith("qwen-edge: llama.cpp could not load")
+    assert refused("--model", str(tmp_path / "bad.gguf"), code=78).startswith("qwen-edge: The engine could not load")
 
 
 def test_a_truncated_model_ends_with_one_line(tiny_model, tmp_path):
