@@ -30,6 +30,29 @@ def test_a_value_that_is_not_supported_is_refused_with_those_that_are(name, valu
 
 
 @pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"priority": "high"},
+            "Invalid priority: Invalid enum value 'high': must be one of interactive, background, idle.",
+        ),
+        (
+            {"messages": [{"role": "usr", "content": ""}]},
+            "'usr': must be one of system, developer, user, assistant, tool.",
+        ),
+        ({"tools": [{"type": "f", "function": {"name": "f"}}]}, "'f': must be one of function."),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url': content is text here, or"),
+        ({"prompt_cache_retention": "1h"}, "'1h': must be one of in_memory, in-memory, 24h."),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused_with_those_that_are(more, words):
+    body = {"messages": [{"role": "user", "content": "hi"}], **more}
+    with pytest.raises(RequestError) as refused:
+        read_body(json.dumps(body).encode(), ignore_unknown=False)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "words"),
     [
         ("POST", "/v1/completions", "POST /v1/completions: Not Found. Questions go to POST /v1/chat/completions"),
