@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -167,7 +168,7 @@ class Daemon:
             return await loop.create_server(connections.accept, host, port, reuse_address=True, backlog=backlog)
         except OSError as error:
             raise NotNowError(
-                f"Cannot listen on {host}:{port}: {error.strerror or error}. "
+                f"Cannot listen on {host}:{port}: {_cause(error)}. "
                 "Stop what uses the port, or choose another: server.port (--port)."
             ) from None
 
@@ -280,6 +281,12 @@ class Daemon:
                 task.cancel()
         for task in done:
             task.result()
+
+
+def _cause(error: OSError) -> str:
+    """The system's words alone: asyncio puts its own, with the address once more, around them."""
+    number = error.errno or 0  # negative where a name is not known
+    return os.strerror(number) if number > 0 else str(error.strerror or error)
 
 
 def _address(host: str, server: asyncio.Server) -> str:

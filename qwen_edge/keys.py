@@ -76,7 +76,11 @@ def _keys_in(file: Path) -> Keys:
     try:
         text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"server.api_keys_file: cannot read {file}: {error}.") from None
+        cause = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error})"
+        raise ConfigError(
+            f"server.api_keys_file: cannot read {file}: {cause}. It holds one key a line, and this user must be able "
+            "to read it."
+        ) from None
     names, admins, lines = dict[str, str](), set[str](), dict[str, int]()
     for number, line in enumerate(text.split("\n"), 1):
         words = _COMMENT.sub("", line).split()

@@ -55,7 +55,9 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     """Measure the power mode this board is in, and compare it with those that were measured before.
 
     It asks the running daemon questions of 200 words with answers of 128 tokens. To compare modes, switch (sudo
-    nvpmodel -m ID) and run it again: it never switches them itself."""
+    nvpmodel -m ID) and run it again: it never switches them itself.
+
+    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
     kept = Figures(_FILE, Measured)
     now = asyncio.run(_measure(url, repeat))
     key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import http.client
 import json
 import os
@@ -21,6 +22,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 DEFAULT = "http://127.0.0.1:8080"
 _SECONDS = 120.0  # an engine that sleeps has to load its model
+
+_WHERE_KEYS_GO = "For this command put the key into the environment as QWEN_EDGE_API_KEY."
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - the other way round
 
@@ -66,7 +69,7 @@ def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
             raise UserError(_complaint(error)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotNowError(
-            f"There is no qwen-edge at {url}: {str(error).strip()}. Is it running? Say where with --url."
+            f"There is no qwen-edge at {url}: {_cause(error)}. Is it running? Say where with --url http://HOST:PORT."
         ) from None
 
 
@@ -83,8 +86,15 @@ def another_answer(url: str) -> UserError:
     return UserError(f"{url} does not answer as a qwen-edge of this release does. Say where it is with --url.")
 
 
+def _cause(error: Exception) -> str:
+    """What went wrong, without the layers of urllib around it."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (getattr(reason, "strerror", None) or str(reason)).strip()
+
+
 def _complaint(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["error"]["message"])
+        message = str(json.load(error)["error"]["message"])
+        return f"{message} {_WHERE_KEYS_GO}" if error.code == http.HTTPStatus.UNAUTHORIZED else message
     except (ValueError, KeyError, TypeError):
         return f"{error.url} answers {error.code}. Is this a qwen-edge? Say where it is with --url."

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
 from qwen_edge.cli.flags import Number
@@ -56,6 +57,13 @@ def pin(url: str, key: str, hours: float) -> None:
     _show(_ask("POST", f"{url}/{key}/pin", {"hours": hours}))
 
 
+def _one_line(text: object) -> Text:
+    """For a column that may be narrowed: cut there, and not wrapped."""
+    line = plain(text)
+    line.no_wrap = True
+    return line
+
+
 def _ask(method: str, url: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     found = ask(method, url, body)
     kept: list[dict[str, Any]] | None = found.get("data") if isinstance(found, dict) else None
@@ -71,17 +79,17 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
         click.echo(to_json(kept))
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("key", min_width=10)
+    table.add_column("key", no_wrap=True)
     for title in ("tokens", "cached", "copied", "on disk", "MB", "pinned"):
-        table.add_column(title, justify="right", min_width=len(title))
+        table.add_column(title, justify="right", no_wrap=True)
     if owners := any("owner" in one for one in kept):  # only an admin is told
-        table.add_column("owner", min_width=5, overflow="ellipsis", no_wrap=True)
-    table.add_column("ends", overflow="ellipsis", no_wrap=True)
+        table.add_column("owner", min_width=5, overflow="ellipsis")
+    table.add_column("ends", overflow="ellipsis")  # only columns that may wrap are narrowed: the numbers stay whole
     for one in kept:
         counts = [str(one[name]) for name in _COUNTS]
         hours = (one["pinned_until"] - time.time()) / 3600
         pinned = f"{hours:.1f} h" if hours > 0 else ""
         texts = [one.get("owner", ""), one["ends"]] if owners else [one["ends"]]
         size = f"{one['file_bytes'] / 1e6:.0f}"
-        table.add_row(plain(one["key"]), *counts, size, pinned, *(plain(str(text)) for text in texts))
+        table.add_row(plain(one["key"]), *counts, size, pinned, *(_one_line(text) for text in texts))
     terminal().print(table if kept else "Nothing is remembered.")

@@ -24,7 +24,12 @@ from qwen_edge.printable import clean
 @click.option(
     "--threads", type=setting("engine.threads"), help="Threads to compute with.  [default: one for each physical core]"
 )
-@click.option("--alias", multiple=True, help="Another name a client may ask for the model by; may be given again.")
+@click.option(
+    "--alias",
+    multiple=True,
+    help="Another name a client may ask for the model by, where server.model_names is listed; may be given again.  "
+    "[default: any name is answered]",
+)
 def command(file: Path | None, model: str | None, **options: Any) -> None:
     """Serve a model over HTTP, in OpenAI's terms, until stopped.
 

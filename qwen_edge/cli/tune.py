@@ -71,7 +71,10 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
 
 def _table(tries: list[Try]) -> Table:
     """One line a try; a typical request is what the tries are compared by."""
-    caption = "Tokens per second of a prompt | of an answer, behind so many tokens that are in the cache."
+    caption = (
+        "Tokens per second of a prompt | of an answer, behind so many tokens that are in the cache. What looked better "
+        "was measured once more, which counts and is not shown."
+    )
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     depths = [speed.depth for speed in tries[0].speeds]
     for title in ("threads", "attention", "batch", *(f"at {depth}" for depth in depths), "request, s"):

@@ -39,7 +39,7 @@ class Model:
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
-            raise UnservableError(f"qwen-edge could not load {path}: it {wrong}. Make it again: qwen-edge convert")
+            raise UnservableError(f"The engine could not load {path}: it {wrong}. Make it again: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         if gpu_layers == 0:  # a list of no devices: large batches would be sent to a GPU all the same

@@ -51,7 +51,7 @@ def _found(kept: Kept, key: str) -> web.Response:
     if not kept.found:
         raise RequestError(
             f"Nothing is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
-            "see GET /v1/cache.",
+            "see `qwen-edge cache ls` or GET /v1/cache.",
             status=404,
             code="not_found",
         )

@@ -199,7 +199,7 @@ class Connection(web.RequestHandler):
         if status == 400:
             log.debug("not HTTP, from %s: %s", request.remote, printable(message))
             lines = (message or "").strip().splitlines() or ["it cannot be read"]
-            error = RequestError(f"The request is not valid HTTP: {printable(lines[0].rstrip(':'))}.")
+            error = RequestError(f"The request is not valid HTTP: {printable(lines[0].rstrip(':.'))}.")
         else:
             log.error("a request failed outside its handler", exc_info=exc)
             error = internal_error()

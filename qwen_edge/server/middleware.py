@@ -55,7 +55,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except RequestError as error:
         return error_response(error)
     except web.HTTPException as error:
-        message = f"{_shown(request)}: {error.reason}."
+        message = f"{_shown(request)}: {error.reason}.{_what_there_is(error)}"
         return error_response(RequestError(message, status=error.status, headers=_about_request(error)))
     except UserError as error:
         log.error("%s: %s", _shown(request), printable(error, 500))
@@ -83,6 +83,13 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     if state.stopping and request.method == "POST":
         raise stopping()
     return await handler(request)
+
+
+def _what_there_is(error: web.HTTPException) -> str:
+    """What to ask instead, for a path or a method that this server does not have."""
+    if isinstance(error, web.HTTPNotFound):
+        return " Questions go to POST /v1/chat/completions; docs/api.md has all paths."
+    return f" Send {' or '.join(sorted(error.allowed_methods))}." if isinstance(error, web.HTTPMethodNotAllowed) else ""
 
 
 def _about_request(error: web.HTTPException) -> dict[str, str]:

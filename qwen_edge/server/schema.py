@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+from msgspec.structs import fields
 
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.complaints import split_complaint
@@ -142,13 +143,14 @@ class ChatBody(msgspec.Struct):
     service_tier: str | None = None
 
 
-_NOT_YET: dict[str, Callable[[ChatBody], bool]] = {
-    "response_format": lambda body: (
-        body.response_format is not None and body.response_format.type not in (None, "text")
+_NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken, and what is not
+    "response_format": (
+        'only {"type": "text"}',
+        lambda body: body.response_format is not None and body.response_format.type not in (None, "text"),
     ),
-    "store": lambda body: bool(body.store),
-    "modalities": lambda body: body.modalities not in (None, ["text"]),
-    "tool_choice": lambda body: body.tool_choice not in (None, "auto", "none"),
+    "store": ("only false", lambda body: bool(body.store)),
+    "modalities": ('only ["text"]', lambda body: body.modalities not in (None, ["text"])),
+    "tool_choice": ('only "auto" and "none"', lambda body: body.tool_choice not in (None, "auto", "none")),
 }
 
 
@@ -174,12 +176,31 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         param = path[2:] or None
-        complaint = printable(what.replace("`", ""), 300)
+        complaint = printable(what.replace("`", ""), 300) + _choices(what, param or "")
         raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", param=param) from None
-    for param, is_asked in _NOT_YET.items():
+    for param, (supported, is_asked) in _NOT_YET.items():
         if is_asked(body):
-            raise RequestError(f"{param}: this value is not supported.", code="unsupported_value", param=param)
+            message = f"{param}: this value is not supported, {supported}. Leave it out, or send that."
+            raise RequestError(message, code="unsupported_value", param=param)
     return body, unknown
+
+
+def _choices(what: str, param: str) -> str:
+    """What may stand instead of a word that may not; nothing for other complaints."""
+    if what.startswith("Invalid value") and param.endswith(".type"):
+        return ": content is text here, or a list of parts of type text"
+    if not what.startswith("Invalid enum value"):
+        return ""
+    name = param.rpartition(".")[2]
+    kinds = (field.type for kind in (ChatBody, _Message, _Tool) for field in fields(kind) if field.name == name)
+    words = [
+        word
+        for kind in kinds
+        for one in (kind, *get_args(kind))
+        if get_origin(one) is Literal
+        for word in get_args(one)
+    ]
+    return f": must be one of {', '.join(words)}"
 
 
 def _unknown(values: Mapping[str, Any]) -> list[str]:

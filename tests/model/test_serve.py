@@ -133,7 +133,7 @@ def refused(*arguments: str, code: int = 75) -> str:
 
 def test_a_file_that_is_no_model_ends_with_one_line(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"nonsense" * 1000)
-    assert refused("--model", str(tmp_path / "bad.gguf"), code=78).startswith("qwen-edge: qwen-edge could not load")
+    assert refused("--model", str(tmp_path / "bad.gguf"), code=78).startswith("qwen-edge: The engine could not load")
 
 
 def test_a_truncated_model_ends_with_one_line(tiny_model, tmp_path):
@@ -211,7 +211,8 @@ def test_a_missing_model_is_named(tmp_path):
 
 def test_a_port_in_use_is_named(served, tiny_model):
     port = served.address.rpartition(":")[2]
-    assert f"Cannot listen on 127.0.0.1:{port}" in refused("--model", str(tiny_model), "--port", port)
+    words = refused("--model", str(tiny_model), "--port", port)
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Stop" in words
 
 
 def test_a_gpu_that_is_required_and_not_used_is_an_error(tiny_model, tmp_path):
