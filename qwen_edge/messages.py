@@ -68,7 +68,7 @@ class Caller(msgspec.Struct, frozen=True, array_like=True):
     an admin pins is shared with everybody. Who `shares` also uses what was computed for others."""
 
     owner: str = ""
-    admin: bool = True
+    admin: bool = False
     shares: bool = False
 
     @property
@@ -77,7 +77,7 @@ class Caller(msgspec.Struct, frozen=True, array_like=True):
         return None if self.shares else self.owner
 
 
-EVERYBODY = Caller()  # where there are no keys
+EVERYBODY = Caller(admin=True)  # where there are no keys
 
 
 class Tuning(msgspec.Struct, frozen=True):
