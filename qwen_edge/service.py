@@ -60,7 +60,7 @@ class ChatService:
         self._max_pending = max_pending
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
-        self._looks = set[asyncio.Task[None]]()  # ahead, at the next turn
+        self._looks = set[asyncio.Task[None]]()  # under way: each renders the next turn of a conversation
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
@@ -83,7 +83,7 @@ class ChatService:
         model = self._ready_model()
         priority = self._climate.admit(request.priority, request.client)
         rendered = await self._renderer.render(model, request)
-        model = self._ready_model()  # others may have taken the last place meanwhile
+        model = self._ready_model()  # while this one was rendered, others may have taken the last place
         submit = Submit(
             id=0,
             prompt=rendered.prompt,
