@@ -1,4 +1,4 @@
-"""What somebody waits for an engine to answer: a request, or a look at what is remembered."""
+"""A request, or a look at what is remembered, between the client that waits for it and the engine that answers it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOOK_SECONDS = 100.0  # a little less than `qwen-edge cache` and people wait
 
 
 class Asked:
-    """One of them, on its way between a client that waits and engines that may die or leave.
+    """One request or look. While its client waits, engines may die or leave.
 
     `sent` tells whether the engine that lives now has it, `began` whether that engine has begun it, `again` whether
     another engine has died before. Used on the daemon's event loop."""
@@ -33,7 +33,7 @@ class Asked:
         self._events: asyncio.Queue[Answer | Failed] = asyncio.Queue()
 
     def hear(self, event: Answer | Failed) -> None:
-        """What an engine says of it."""
+        """An engine has said this of it."""
         self._events.put_nowait(event)
 
     def fail(self, code: Literal["engine", "stopping", "waited"], detail: str = "") -> None:
@@ -50,8 +50,8 @@ class Asked:
         """What is heard of it; Done or Kept is the last. Raises RequestError; `context` tokens are what a prompt had to
         fit into.
 
-        A request waits for an engine no longer than the engine would let it wait, and what it does while an engine has
-        it is the engine's to limit. A look has one time for everything."""
+        A request waits for an engine no longer than its wait_seconds; once an engine has it, the engine keeps to the
+        request's limits. A look has `_LOOK_SECONDS` in all."""
         patience = self.request.wait_seconds if isinstance(self.request, Submit) else _LOOK_SECONDS
         timer = asyncio.get_running_loop().call_later(patience, self._run_out)
         try:

@@ -131,7 +131,7 @@ class Daemon:
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
-        server, connections = None, None
+        connections, server = None, None
         try:
             await runner.setup()
             assert runner.server

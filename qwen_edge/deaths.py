@@ -11,8 +11,9 @@ _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 
 
 class Deaths:
-    """`total` engines have died, the last of them of `last`; `in_a_row` of them without having been of use for long:
-    they died within a minute, or while they loaded, or lost a request and had answered none. `clock` is in seconds."""
+    """`total` engines have died; `last` says what the last one died of. `in_a_row` counts the latest deaths, with no
+    useful life between them: one of more than a minute in which the engine loaded the model, and did not lose requests
+    without answering any. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,8 +31,8 @@ class Deaths:
 
     @property
     def doubtful(self) -> bool:
-        """Whether this engine follows some that died one after the other, the last without an answer, and has itself
-        not answered a request yet, nor lived for a minute."""
+        """Whether it is doubtful that this engine can answer: several died one after the other, the last without an
+        answer, and this one has neither answered a request yet nor lived for a minute."""
         return self._doubt and not self._answers and self._age < _HEALTHY_AFTER
 
     def born(self) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _ENOUGH = 65_536  # more is never used, and programs that walk through all possible numbers take longer
-# event loop, listener, engine, renderer, sensors, files: about 17 were counted; a new engine needs 5 for a moment, and
-# refusals are written on 8 connections at a time
+# event loop, listener, engine, renderer, sensors, files: about 17 were counted; starting an engine takes a few for a
+# moment (process.SPAWN_DESCRIPTORS), and refusals are written on 8 connections at a time (server/connections.py)
 _OWN = 42
 _BACKLOG = 100  # connections that asyncio accepts in one go, before anybody can count them
 _FEWEST = 4  # connections, however few descriptors there are
@@ -64,7 +64,7 @@ class Reserve:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[None]:
-        """They are free meanwhile; afterwards as many are taken back as there are."""
+        """Within this context they are free; afterwards they are held again, as far as others have left them."""
         while self._held:
             os.close(self._held.pop())
         try:

@@ -33,8 +33,8 @@ def load_message(
     watchdog: float | None = None,
     remembered: Files | None = None,
 ) -> Load:
-    """The engine's orders, with what was measured of this model, by site. It must be heard of well within the time
-    after which it would be taken for dead.
+    """The engine's orders, with what was measured of this model, by site. Its signs of life come well within the time
+    after which it would be taken for dead (`watchdog` is the service manager's, in seconds).
 
     Raises ConfigError for settings that do not go together."""
     if config.kv_type in ("q8_0", "q4_0") and config.flash_attention in ("off", "small"):

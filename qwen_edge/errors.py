@@ -29,7 +29,7 @@ class ConfigError(UserError):
 
 
 class ConversionError(UserError):
-    """A checkpoint that cannot be converted; nothing of it is left behind."""
+    """A checkpoint that cannot be converted, of which nothing is left behind; or a model file that is damaged."""
 
 
 class NotNowError(UserError):

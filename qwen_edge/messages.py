@@ -65,10 +65,10 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 class Caller(msgspec.Struct, frozen=True, array_like=True):
     """Who asks: `owner` is the name of the key. An `admin` sees, pins and deletes everybody's conversations, and what
-    an admin pins is shared with everybody. Who `shares` also uses what was computed for others."""
+    an admin pins is shared with everybody. One that `shares` also uses what was computed for others."""
 
     owner: str = ""
-    admin: bool = True
+    admin: bool = False
     shares: bool = False
 
     @property
@@ -77,7 +77,7 @@ class Caller(msgspec.Struct, frozen=True, array_like=True):
         return None if self.shares else self.owner
 
 
-EVERYBODY = Caller()  # where there are no keys
+EVERYBODY = Caller(admin=True)  # where there are no keys
 
 
 class Tuning(msgspec.Struct, frozen=True):
@@ -132,14 +132,14 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 class Submit(msgspec.Struct, frozen=True, tag=True):
     """Answer a prompt with at most `max_tokens` tokens, in at most `max_seconds` from the start of its prefill, which
     must begin within `wait_seconds`; or in at most `work_seconds`, if what the engine rests for the device's sake is
-    not counted. `client` is whose budget it has, `caller` whose key.
+    not counted. `client` is whose energy budget it uses, `caller` whose key it came with.
 
     A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after
     it: they are meant for the answer. `reasons` tells that the prompt itself has opened the reasoning. Where `calls`
     are given, the markers of a tool call, stop texts do not count between them.
 
-    `conversation` is the client's name for the conversation, if it has one. The prompt counts as `asked` so many times:
-    one asked for twice is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the KV
+    `conversation` is the client's name for the conversation, if it has one. The prompt was `asked` for so often:
+    from twice on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the KV
     cache. `layout` stands for what shapes the prompt beside the messages, and only explains cache misses."""
 
     id: int
@@ -169,15 +169,15 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
 
 class Warm(msgspec.Struct, frozen=True, tag=True):
-    """A prompt of this caller will soon begin so: compute it while nothing else is to be done. No answer."""
+    """The caller's next prompt will begin like this: compute it while the engine is idle. No answer."""
 
     prompt: tuple[Segment, ...]
     caller: Caller = EVERYBODY
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
-    """What is remembered of what the caller may see? Before that: forget the conversation of this key, or pin it for so
-    long (0 ends that). The answer is Kept, with the same id."""
+    """Forget the conversation that has this key, or pin it for `pin_seconds` (0 ends the pin); then list the
+    conversations that the caller may see. The answer is Kept, with the same id."""
 
     id: int
     key: str = ""

@@ -21,7 +21,7 @@ _PROGRAM = re.compile(r"^ExecStart=[-@:+!]*(?P<program>/\S+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Place:
-    """Where one daemon finds its settings (None: no file, all are defaults), what it has found out, and its models.
+    """Where one daemon has its settings (None: no file, all are defaults), what it has measured, and its models.
 
     `service`: it is the service of this machine, which runs `program` (None if its unit does not say)."""
 
@@ -59,10 +59,10 @@ class Place:
 
 
 def find_place(file: Path | None, environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Place:
-    """Where the daemon keeps its things that a person means who has named these settings, or none.
+    """The place of the daemon that a command is about; `file` are the settings that the command line names, if any.
 
-    The service of this machine, if there is one and no other settings are named; else the daemon that this person runs.
-    Inside a service the environment says where, as for the daemon itself.
+    It is the service of this machine, if one is installed and no other settings are named; else the daemon that this
+    person runs. Inside a service the environment says where, as for the daemon itself.
     """
     settings, unit = root / _SETTINGS, _unit(root)
     inside = environment.get("STATE_DIRECTORY") or environment.get("CONFIGURATION_DIRECTORY")
@@ -88,7 +88,7 @@ def _unit(root: Path) -> str | None:
 
 
 def _there(path: Path) -> bool:
-    """A link of the service's leads to where only root may look (DynamicUser=): that it is there is enough."""
+    """Whether something is there, be it a link to where only root may look, as a service's are (DynamicUser=)."""
     try:
         path.lstat()
     except PermissionError:

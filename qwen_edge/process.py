@@ -76,7 +76,7 @@ class Link(asyncio.Protocol):
         self._frames = outbound_frames()
         self._transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.nonsense = ""  # what came that was no message: there is no way to go on behind it
+        self.nonsense = ""  # why what came could not be decoded: nothing behind it can be read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -118,7 +118,7 @@ class Link(asyncio.Protocol):
 
 
 class Life:
-    """One life of the engine on the daemon's event loop, to its end, of which it knows why."""
+    """One life of the engine on the daemon's event loop, and why it ended."""
 
     def __init__(self, engine: EngineProcess, hear: Callable[[Outbound], None]) -> None:
         """`hear` gets every message but the engine's last words; it must not raise."""

@@ -23,6 +23,7 @@ from qwen_edge.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.merge import merged
 from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
+from qwen_edge.renderer.messages import Rendered
 from qwen_edge.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class ChatService:
         self._max_pending = max_pending
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
-        self._looks = set[asyncio.Task[None]]()  # ahead, at the next turn
+        self._rendering = 0  # requests whose prompts are being rendered, or wait for that
+        self._looks = set[asyncio.Task[None]]()  # under way: each renders the next turn of a conversation
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
@@ -82,8 +84,7 @@ class ChatService:
         the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
         model = self._ready_model()
         priority = self._climate.admit(request.priority, request.client)
-        rendered = await self._renderer.render(model, request)
-        model = self._ready_model()  # others may have taken the last place meanwhile
+        rendered = await self._render(model, request)
         submit = Submit(
             id=0,
             prompt=rendered.prompt,
@@ -129,6 +130,14 @@ class ChatService:
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, event, self._climate.joules(event.id), tuple(logprobs))
 
+    async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
+        """Its prompt. The request has its place among those that may be pending from here on. Raises RequestError."""
+        self._rendering += 1
+        try:
+            return await self._renderer.render(model, request)
+        finally:
+            self._rendering -= 1
+
     async def _ask(self, submit: Submit, request: ChatRequest) -> AsyncGenerator[Tokens | Done, None]:
         """What the engine says to it. Raises RequestError."""
         try:
@@ -149,9 +158,9 @@ class ChatService:
     def _ready_model(self) -> Ready:
         if self._engine.model is None:
             raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
-        if self._engine.pending >= self._max_pending:
+        if (pending := self._engine.pending + self._rendering) >= self._max_pending:
             raise unavailable(
-                f"{self._engine.pending} requests are being answered or waiting, as many as engine.parallel and "
+                f"{pending} requests are being answered or waiting, as many as engine.parallel and "
                 "server.max_waiting allow.",
                 retry_after=5,
             )

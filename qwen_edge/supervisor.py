@@ -1,9 +1,8 @@
 """The daemon's handle on the engine: starts it, talks to it, lets it go when nobody needs it, replaces it when it dies.
 
-Requests, and looks at what is remembered, are handed over and read here; whatever happens to the engine, each of them
-ends, in an answer or in a RequestError. What a dying engine had not begun, and what comes while one leaves, loads or is
-reaped, the next one gets. Runs on the daemon's event loop. The process is spawned before there is a loop, so that it
-loads the model while the daemon is still importing its HTTP server.
+Whatever happens to the engine, each request, and each look at what is remembered, ends in an answer or in an error. The
+next engine gets what a dying one had not begun, and what comes while one leaves, loads or is reaped. Runs on the
+daemon's event loop; only the first process is spawned before, to load the model while aiohttp is imported.
 """
 
 from __future__ import annotations
@@ -69,14 +68,13 @@ class Supervisor:
         self._start, self._clock = start, clock
         self._growth = Growth(patience.growth, memory, clock, patience.grown)
         self._deaths = Deaths(clock)
-        self._ids = itertools.count(1)
-        self._asked: dict[int, Asked] = {}
+        self._ids, self._asked = itertools.count(1), dict[int, Asked]()
         self._spawned: EngineProcess | None = None  # and not taken over by `run` yet
         self._life: Life | None = None
         self._loaded, self._wanted, self._stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._heard = self._served = self._used = clock()
-        self._longest = 0  # tokens of the last answer and its prompt: of the next one that goes on, too
-        self._last_words: Failed | None = None  # of the engine that has ended last
+        self._longest = 0  # tokens of the last prompt and its answer: the next turn of that conversation has them too
+        self._last_words: Failed | None = None  # of the engine that ended last
         self.model: Ready | None = None
         self.state: State = "loading"
         self.on_ran: Callable[[Ran], None] = lambda _: None  # hears of every step
@@ -118,7 +116,7 @@ class Supervisor:
 
     @property
     def condition(self) -> State | Literal["failing"]:
-        """The state, but `failing` for an engine that is ready as those before it were, which died one by one."""
+        """The state; `failing` instead of `ready` for an engine of which it is doubtful that it can answer."""
         return "failing" if self.state == "ready" and self._deaths.doubtful else self.state
 
     @property
@@ -180,13 +178,13 @@ class Supervisor:
 
     def warm(self, wanted: Warm) -> None:
         """Let the engine compute, when it is idle, what a prompt will soon begin with."""
-        if self._life and self.state == "ready":
-            self._life.send([wanted])
+        if life := self._ready_life:
+            life.send([wanted])
 
     def limit(self, limits: Limits) -> None:
         """What the engine, and every one after it, may do from now on."""
-        if limits != self._limits and self._life and self.state == "ready":
-            self._life.send([limits])
+        if limits != self._limits and (life := self._ready_life):
+            life.send([limits])
         self._limits = limits
 
     def client_of(self, request: int) -> str:
@@ -278,9 +276,9 @@ class Supervisor:
     def _let_go_if_due(self) -> None:
         """Between two requests, an engine that has grown goes; so does one that has been idle for long."""
         idle = self._clock() - self._used > self._patience.idle
-        if self.state == "ready" and self._life and not self._asked and (idle or self._growth.seen):
+        if (life := self._ready_life) and not self._asked and (idle or self._growth.seen):
             self.state = "leaving"
-            self._life.send([Stop(seconds=_KEEP_SECONDS)])
+            life.send([Stop(seconds=_KEEP_SECONDS)])
 
     def _hear(self, message: Outbound) -> None:
         """Raises nothing: an error of ours ends no engine, but is logged, and told to whoever waits for the message."""
@@ -311,8 +309,7 @@ class Supervisor:
         self._deaths.loaded()
         self._growth.plan(self.pid or 0, model.bytes_to_come)
         if model.tuning:  # the next engine need not measure it again
-            measured = {**self._load.measured, model.site: model.tuning}
-            self._load = msgspec.structs.replace(self._load, measured=measured)
+            self._load = msgspec.structs.replace(self._load, measured={**self._load.measured, model.site: model.tuning})
         if not self._stop.is_set():
             self.state = "ready"
         if self._life and self._limits != Limits():
@@ -335,10 +332,15 @@ class Supervisor:
     def _hand_over(self) -> None:
         """Give the engine what it has not got yet, if it is there; wake it if it sleeps."""
         self._wanted.set()
-        if self.state == "ready" and self._life and not self._life.over.is_set():
+        if life := self._ready_life:
             for asked in [one for one in self._asked.values() if not one.sent]:
                 asked.sent = True
-                self._life.send([asked.request])
+                life.send([asked.request])
+
+    @property
+    def _ready_life(self) -> Life | None:
+        """The engine, while it is ready and hears what it is sent: one that has died may have to be reaped yet."""
+        return self._life if self._life and self.state == "ready" and not self._life.over.is_set() else None
 
     def _refuse_in_trouble(self) -> None:
         """Raises RequestError while there is no hope of an engine."""

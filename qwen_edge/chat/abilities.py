@@ -35,10 +35,16 @@ class TemplateSource(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, model: Ready) -> TemplateSource | None:
         """None if the model has no chat template."""
-        source = model.chat_template or model.tool_template
-        if not source:
-            return None
-        return cls(source, model.tool_template or None, model.specials, model.bos_token, model.eos_token)
+        return cls.chosen(model.chat_template, model.tool_template, model.specials, model.bos_token, model.eos_token)
+
+    @classmethod
+    def chosen(
+        cls, default: str | None, tool_use: str | None, specials: tuple[str, ...], bos: str, eos: str
+    ) -> TemplateSource | None:
+        """Of the two templates that a model file may have: one for tools only is used for all conversations. None if
+        there is neither."""
+        source = default or tool_use
+        return cls(source, tool_use or None, specials, bos, eos) if source else None
 
 
 class TemplateAbilities(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ MOST_TIMES = 1_000_000  # that something is repeated
 
 
 class Number(click.FloatRange):
-    """A number within limits. Infinities and what is not a number are none."""
+    """A number within limits. Infinity and NaN are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -24,7 +24,7 @@ class Number(click.FloatRange):
 
 
 def setting(path: str) -> click.IntRange:
-    """What a whole number may be that is given in place of this setting, e.g. engine.context."""
+    """The type of an option that is given in place of a setting with whole numbers, e.g. engine.context."""
     kind: Any = msgspec.inspect.type_info(Config)
     for name in path.split("."):
         kind = next(field.type for field in kind.fields if field.name == name)

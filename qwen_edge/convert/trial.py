@@ -1,4 +1,4 @@
-"""Whether llama.cpp can live with a model file, found out in a process that the file may take down."""
+"""Whether llama.cpp can load a model file, found out in a process that the file may take down."""
 
 from __future__ import annotations
 

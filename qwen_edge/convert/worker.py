@@ -26,8 +26,8 @@ from qwen_edge.spawn import python_command
 _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
 _MEMORY = "If this machine ran out of memory, close other programs and run the same command again."
-_REMEDIES = {"load": "llama.cpp cannot live with this model file: make it again (qwen-edge convert)."}
-_LOAD_SECONDS = 120  # of processor time: a header that sends llama.cpp round in circles
+_REMEDIES = {"load": "llama.cpp cannot load this model file: make it again (qwen-edge convert)."}
+_LOAD_SECONDS = 120  # of processor time: a damaged header may make llama.cpp loop
 
 
 def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     """The worker's side."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the command that asked
     sys.stdout = os.fdopen(os.dup(1), "w")
-    os.environ["GGML_NO_BACKTRACE"] = "1"  # its last words are what it died of
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # so that the last line on stderr says what it died of
     os.dup2(2, 1)  # what llama.cpp prints is no line of the protocol
     task = json.loads(arguments[0])
     try:

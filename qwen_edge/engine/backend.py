@@ -73,9 +73,10 @@ class Backend(Cache, Protocol):
     def tokenize(
         self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
     ) -> list[int]:
-        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` two pieces of a
-        long one a call, which may raise what is to end it. Any thread may ask. Raises KeyError if a special segment
-        names no token of this model, and PromptTooLongError once it is certain that there are more than `most`."""
+        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
+        two pieces of a long prompt, and may raise an exception to end the work. Any thread may ask. Raises KeyError if
+        a special segment names no token of this model, and PromptTooLongError once it is certain that there are more
+        than `most`."""
 
     def decode(self, slices: Sequence[Slice]) -> None:
         """Run one batch. Raises EngineError; what the cache then holds is not known."""

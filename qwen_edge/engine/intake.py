@@ -12,7 +12,7 @@ from qwen_edge.messages import Failed, Submit
 
 
 def take_in(request: Submit, tokens: Tokens, backend: Backend, answers: Answers, now: float) -> Sequence | Failed:
-    """In the engine's thread, before it waits for its place; it came at this time."""
+    """The sequence of a request that came at `now`, or why there is none. In the engine's thread."""
     if isinstance(tokens, PromptTooLongError):
         return Failed(request.id, "context_too_long", "at least", tokens=tokens.tokens)
     if isinstance(tokens, KeyError):

@@ -258,7 +258,7 @@ class Engine:
                 if one.place is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.place, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
-                parts = plan(self._recall.others(self._running), bounds, self._pace, turn=self._turn, guess=guess)
+                parts = plan(self._recall.done_with(self._running), bounds, self._pace, turn=self._turn, guess=guess)
                 if self._room.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))

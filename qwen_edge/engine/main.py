@@ -49,10 +49,10 @@ from qwen_edge.messages import (
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two looks at a file that is being written
-_OPENING, _HEARING = 60.0, 0.05  # seconds that the folder of conversations may take, with looks at messages meanwhile
+_OPENING, _HEARING = 60.0, 0.05  # seconds that opening the folder of conversations may take; between two looks at it
 _ORPHANED = 4.0  # seconds to write down what is remembered when the daemon has gone without a word
-_LOCKED = 10.0  # seconds for which the engine before may still be writing
-_READING = 0.005  # and at a long prompt that is being turned into tokens
+_LOCKED = 10.0  # seconds for which the engine before this one may still be writing
+_READING = 0.005  # seconds between two looks at a long prompt that is being turned into tokens
 _LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
 _FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
 _SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
@@ -225,8 +225,8 @@ def _opened(
     messages: list[Inbound],
     disk_of: Callable[[Files, Backend], Disk | None],
 ) -> Disk | None:
-    """As `disk_of`, in a thread, with beats while it takes its time; what comes meanwhile is put to the `messages`. A
-    disk that hangs is done without."""
+    """What `disk_of` opens, in a thread; beats go out meanwhile, and messages that come are added to `messages`. None
+    if the disk hangs."""
     assert load.files
     opener = ThreadPoolExecutor(1, "disk-open")
     opening, until = opener.submit(disk_of, load.files, backend), time.monotonic() + _OPENING

@@ -14,12 +14,12 @@ from qwen_edge.engine.sequence import Sequence
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.restore import Restore
 
-_LEAST_PATIENCE = 0.25  # seconds: so long everybody can wait, and any disk in order needs less for a stretch
-_NAP = 0.02  # seconds for which the engine hears no message while there is nothing to do but to wait for the disk
+_LEAST_PATIENCE = 0.25  # seconds: a working disk reads a stretch in less
+_NAP = 0.02  # seconds of waiting for the disk at once: the engine hears no message meanwhile
 
 
 class Recall:
-    """Of all requests that are in this phase. Used by the engine's thread."""
+    """All requests that are in this phase. Used by the engine's thread."""
 
     def __init__(self, cells: Cells, pace: Pace, misses: Misses, batch: int, clock: Callable[[], float]) -> None:
         self._cells = cells
@@ -30,7 +30,7 @@ class Recall:
         self._restores: dict[Sequence, Restore] = {}
 
     def begin(self, sequence: Sequence, *, asked: bool) -> None:
-        """It has just got its place, for the first time (`asked`) or again."""
+        """The sequence has just got its place; `asked`: for the first time, and because a client asked."""
         assert sequence.place is not None
         self._restores[sequence] = Restore(
             self._cells,
@@ -43,17 +43,17 @@ class Recall:
         )
 
     def drop(self, sequence: Sequence) -> None:
-        """It has lost its place, or is over."""
+        """The sequence has lost its place, or has ended."""
         if restore := self._restores.pop(sequence, None):
             restore.drop()
 
-    def others(self, running: list[Sequence]) -> list[Sequence]:
-        """Those of which the rest is to be computed."""
+    def done_with(self, running: list[Sequence]) -> list[Sequence]:
+        """Those that are not in this phase: what they lack has to be computed."""
         return [one for one in running if one not in self._restores]
 
     def step(self, running: list[Sequence]) -> None:
-        """Bring back a stretch of one of them, if any is there. Of whom nothing more comes is one of the `others` from
-        then on, and knows why the rest has to be computed. Raises EngineError."""
+        """Bring back a stretch for one of the requests, if one is there. A request for which nothing more comes leaves
+        this phase, and it is noted why the rest of its prompt has to be computed. Raises EngineError."""
         for sequence, restore in list(self._restores.items()):
             before = restore.held
             more = restore.step()

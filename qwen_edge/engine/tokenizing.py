@@ -54,11 +54,11 @@ class Tokenizing:
 
     @property
     def requests(self) -> list[Submit]:
-        """Whose prompts are being read, or wait for it."""
+        """Those whose prompts are being turned into tokens, or wait for that."""
         return [job.request for job in self._jobs if job.request]
 
     def add(self, prompt: Sequence[Segment], then: Callable[[Tokens], None], request: Submit | None = None) -> None:
-        """Call `then` with its tokens: now, or from `collect`. It is of a request, or to be computed ahead of one."""
+        """Call `then` with the prompt's tokens: now, or from `collect`. `request` None: to compute it ahead."""
         unread = self._backend.unread(prompt)
         if unread <= _AT_ONCE:
             then(_settled(partial(self._backend.tokenize, prompt)))
@@ -80,7 +80,7 @@ class Tokenizing:
                 raise job.tokens
 
     def forget(self, which: Callable[[Submit, float], bool] = lambda _, __: True) -> list[int]:
-        """Let go of the requests for which this is true, of them and of how long they have been here; returns their
+        """Drop the requests for which `which` is true, called with each and the seconds since it came; returns their
         ids."""
         now = self._clock()
         gone = [(job, job.request.id) for job in self._jobs if job.request and which(job.request, now - job.arrived)]

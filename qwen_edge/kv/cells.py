@@ -317,7 +317,7 @@ class Cells:
         self._idle.append(sequence)
 
     def _touch(self, sequence: int, length: int, caller: Caller, hits: int = 1) -> None:
-        """The caller wanted these tokens, or is expected to; nobody what comes behind them."""
+        """The caller has asked for the first `length` tokens, or is expected to, and not for what comes behind them."""
         self._tree.part(sequence, length)
         for node in self._tree.path(sequence):
             if node.depth < length:

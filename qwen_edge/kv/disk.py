@@ -137,7 +137,7 @@ class Disk:
         return self._reading
 
     def use(self, copy: Copy, until: int, *, asked: bool) -> None:
-        """One that was read has been brought back so far."""
+        """A copy that was read has been brought back as far as `until`."""
         self._index.use(copy, until, asked=asked)
         self._folder.works("files cannot be read")
         self._used.add(copy.cells)
@@ -146,7 +146,7 @@ class Disk:
             self._touching = self._writer.submit(self._folder.touch, used)
 
     def failed(self, copy: Copy, error: Exception) -> None:
-        """It could not be read. What is damaged is deleted, and what has gone is forgotten; another failure is the
+        """A copy could not be read. What is damaged is deleted, and what has gone is forgotten; another failure is the
         disk's: there is no other try for a while."""
         if isinstance(error, FileNotFoundError):
             self._folder.tell("files are not used, as somebody has deleted them", error)
@@ -159,7 +159,7 @@ class Disk:
             self._slow_until = self._clock() + _SLOW_PAUSE
 
     def too_slow(self, read: Read) -> None:
-        """It was not done within the time that its tokens take to compute: there is no other try for a while."""
+        """A read was not done within the time that its tokens take to compute: there is no other try for a while."""
         late = TimeoutError(f"{self._bytes.get(read.copy.cells, 0) / 1e6:.1f} MB take longer to read than to compute")
         self._folder.tell("the disk is slow", late)
         self._slow_until, self._stuck = self._clock() + _SLOW_PAUSE, read

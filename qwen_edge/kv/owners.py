@@ -52,5 +52,5 @@ class Owners:
         return all(one == sequence or self._callers[one].owner != owner for one in node.sequences)
 
     def is_theirs(self, sequence: int, caller: Caller) -> bool:
-        """Whether a sequence has the owner that this caller is."""
+        """Whether the sequence belongs to this caller's owner."""
         return self._callers[sequence].owner == caller.owner

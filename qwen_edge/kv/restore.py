@@ -26,9 +26,9 @@ class Restore:
         asked: bool = True,
         disk: Disk | None = None,
     ) -> None:
-        """`tokens` are the prompt, of which the last one is never brought back. `patience` tells the seconds that so
-        many tokens take to compute: no file is waited for any longer. `asked` by somebody, or expected to be. Without
-        `disk`, only from memory."""
+        """`tokens` are the prompt, of which the last one is always computed. `patience` tells the seconds that a
+        number of tokens takes to compute: no file is waited for longer. `asked`: by a client, not to compute ahead.
+        Without `disk` only copies in memory are used."""
         self._cells = cells
         self._sequence = sequence
         self._tokens, self._wanted = tokens, tokens[:-1]
@@ -43,7 +43,7 @@ class Restore:
 
     @property
     def waiting(self) -> Read | None:
-        """What has to be read before `step` can do anything; it may be another's."""
+        """The file that has to be read before `step` can do anything; it may be for another request."""
         others = self._disk.reading if self._disk and self._since is not None else None
         read = self._read or others
         return read if read and not read.done else None

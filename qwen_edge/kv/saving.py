@@ -23,7 +23,8 @@ FEW = 16  # tokens that are sooner computed than read from a file
 
 
 class Saving:
-    """Of parked sequences, whose `prompts` are so long, and of the stash. Used by the engine's thread."""
+    """Writes parked sequences (`prompts` has the lengths of their prompts) and copies of the stash. Used by the
+    engine's thread."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Saving:
         self._sequences |= sequences
 
     def see_to_all(self) -> None:
-        """Something of whatever there is may be: it is pinned, or what was written has gone."""
+        """Anything may be to write: something was pinned, or the files have gone."""
         self._sequences, self._copies = set(self._prompts), self._stash.copies
 
     def forget(self, sequence: int) -> None:
@@ -60,8 +61,8 @@ class Saving:
         self._sequences.discard(sequence)
 
     def copied(self, copy: Copy, gone: Sequence[Copy]) -> None:
-        """There is a copy in the stash, for which others have gone. What may be wanted again is written now: later it
-        cannot be."""
+        """A copy has been put into the stash, and those in `gone` had to leave. What may be wanted again of these is
+        written now, as nothing will hold it later."""
         self._copies = [one for one in (*self._copies, copy) if one not in gone]
         for one in gone:
             if self.disk and self.disk.ready and self._asked(one, 2) and not covers(copy, one):
@@ -132,8 +133,8 @@ class Saving:
         return [prompt for _, _, prompt in pinned if len(prompt.tokens) >= FEW]
 
     def _write_next(self, prompt: Prompt, few: int = FEW, beside: Sequence[Prompt] = ()) -> bool:
-        """Have the first stretch of this prompt written that is in no file for its owner. False if there is none, or
-        there are only a few tokens of it, or no room without what it needs, or the prompts `beside` need."""
+        """Have the first stretch of this prompt written that is in no file for its owner. False if there is none,
+        or it has fewer than `few` tokens, or no room beside the files that this prompt and those `beside` it need."""
         assert self.disk
         at = self.disk.reach(prompt.tokens, prompt.caller.scope)
         copy = self._stretch(prompt, at) if len(prompt.tokens) - at >= few else None

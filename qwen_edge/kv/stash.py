@@ -21,8 +21,8 @@ _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a c
 @dataclass(eq=False)
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it. `hits` count for its worth, also those that wanted only its beginning; all of
-    it has been `asked` for so often. It is the `caller`'s: others may use only what is pinned for all."""
+    cell holds depends on all before it. `hits` counts the requests for it or for a beginning of it, `asked` those
+    for all of it. It belongs to `caller`: others may use only what is pinned for all."""
 
     tokens: list[int]
     start: int
@@ -125,8 +125,8 @@ def reach(leads: list[Lead], held: int) -> int:
 
 
 def next_of(leads: list[Lead], held: int) -> Lead | None:
-    """The one to bring back next: that leads farthest. None if it is not worth it: all of them, one behind the other,
-    save but a few tokens, and are not needed in full."""
+    """The copy to bring back next: the one that leads farthest. None if that is not worth it: all copies together would
+    save only a few tokens, and this one would be used in part."""
     here = [lead for lead in leads if lead[0].start <= held < lead[1]]
     best = max(here, key=lambda lead: lead[1], default=None)
     if best and (reach(leads, held) - held >= _LEAST or best[1] == len(best[0].tokens)):

@@ -136,9 +136,9 @@ class Handle:
         self._take(context)
 
     def _make(self, room: int, *, again: bool = False) -> Any:
-        """A context of llama.cpp with so many cells; none where memory is short. llama.cpp ends the process where there
-        is none for what it needs beside cells, and is not asked where the system would not give both; but for one that
-        was there a moment ago (`again`)."""
+        """A context of llama.cpp with so many cells; None where memory is short. llama.cpp aborts the process if it
+        cannot allocate what it needs beside the cells: so it is only asked where the system grants both, or `again`
+        for a size that was there a moment ago."""
         size = _BESIDE_BYTES + (0 if self._on_device else self._bytes(room))
         if self._asks_first and not again and not is_granted(size):
             return None

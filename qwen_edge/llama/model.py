@@ -154,8 +154,8 @@ class Model:
 
 
 def _why_not(path: Path, *, simulated: bool) -> EngineError:
-    """Why llama.cpp does not load a file. It does not say so, but what a file is missing or has too much it also finds
-    when it takes neither memory nor a device for it: whatever else there is may be otherwise at the next try."""
+    """Why llama.cpp does not load a file, which it does not say. If it fails also when it takes neither memory nor a
+    device, the file is at fault; if not, the next try may succeed."""
     try:
         with path.open("rb") as file:
             file.read(4096)

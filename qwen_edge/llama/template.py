@@ -18,8 +18,5 @@ def read_template(path: Path) -> TemplateSource | None:
 
 def template_of(model: Model) -> TemplateSource | None:
     """Raises UnservableError if the template is no text."""
-    default, tool_use = model.chat_template, model.tool_template
-    if not (default or tool_use):
-        return None
     specials, bos, eos = tuple(model.vocab.specials), model.token_text("bos"), model.token_text("eos")
-    return TemplateSource(default or tool_use or "", tool_use or None, specials, bos, eos)
+    return TemplateSource.chosen(model.chat_template, model.tool_template, specials, bos, eos)

@@ -68,8 +68,8 @@ class Vocab:
         return text in self._encoded
 
     def encode_some(self, text: str, most: float, between: Callable[[], None]) -> list[int]:
-        """The same a slice at a time, if the text is long; `between` two of them a call, which may raise what is to end
-        it. Raises PromptTooLongError as soon as it is certain that there are more than `most` tokens."""
+        """The same, a slice of a long text at a time; `between` is called after each, and may raise an exception to end
+        the work. Raises PromptTooLongError as soon as it is certain that there are more than `most` tokens."""
         with self._lock:
             known = self._encoded.get(text)
         if known is None:

@@ -1,4 +1,4 @@
-"""The daemon's handle on the renderer process: starts it, asks it, replaces it when a template holds or kills it.
+"""The daemon's handle on the renderer process: starts it, asks it, replaces it when a template hangs or ends it.
 
 One question is asked at a time, and each has a deadline. Whatever the template does, a question ends in an answer or in
 an error that is told to the client, and those that wait behind it are asked of the next process.
@@ -154,7 +154,7 @@ class Renderer:
 
     async def _ready_process(self, source: TemplateSource) -> RendererProcess:
         """A process that has this template open. Raises UnservableError and RequestError; TimeoutError, EOFError and
-        ConnectionError of the template's doing."""
+        ConnectionError if the template hangs or ends the process."""
         if self._process is None:
             try:
                 self._process = self._start(self._seconds)

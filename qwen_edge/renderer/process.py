@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import subprocess
 
 from qwen_edge.renderer.messages import Answer, Question, decode_answer, encode
 from qwen_edge.spawn import start_with_socket
@@ -53,5 +55,6 @@ class RendererProcess:
             self._socket.close()
 
     def reap(self) -> None:
-        """After `end`. May block for a moment."""
-        self.process.wait(_REAP_SECONDS)
+        """After `end`. May block for a moment; one that hangs in the kernel for longer is left to it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_REAP_SECONDS)

@@ -121,8 +121,8 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """One of them. It is `busy` from the headers of a request until its answer is handed to the transport; `since` is
-    when that began or ended, and `moved` when the client last took something, or needed not."""
+    """One connection. It is `busy` from the headers of a request until its answer is handed to the transport; `since`
+    is when that last began or ended, `moved` when the client last took something, or had nothing to take."""
 
     def __init__(self, server: web.Server, settings: ServerConfig, opened: dict[Connection, None]) -> None:
         options: dict[str, Any] = {
@@ -139,7 +139,7 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None  # aiohttp lets go of its own before everything is sent
         self._body: StreamReader | None = None
         self._taken = 0
-        self._heading: float | None = self._clock()  # since when there is a part of a request's head, or nothing at all
+        self._heading: float | None = self._clock()  # when the wait for a request's head began, while there is one
         self.busy = False
         self.since = self.moved = self._clock()
 
@@ -190,7 +190,7 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What is no HTTP is told so and is one line for debugging; so is a client that goes away."""
+        """What is not HTTP gets a 400 and one debug line; a client that has gone, one debug line."""
         if isinstance(exc, ConnectionError):
             log.debug("a client has gone: %s", printable(exc))
             raise exc

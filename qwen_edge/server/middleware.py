@@ -93,7 +93,7 @@ def _what_there_is(error: web.HTTPException) -> str:
 
 
 def _about_request(error: web.HTTPException) -> dict[str, str]:
-    """The headers of aiohttp's own refusals that tell what may be sent, as Allow does; not those of their text."""
+    """The headers of aiohttp's refusal that tell what may be asked, as Allow does, without those about its own text."""
     return {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
 
 

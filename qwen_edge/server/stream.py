@@ -21,10 +21,10 @@ _UNBOUNDED = 1 << 62  # bytes
 
 
 class EventStream:
-    """A context: while it is open, whoever sends does not wait for the client, and where nothing has been sent for
-    `quiet_seconds` a comment is, so that nobody on the way takes the connection for dead. Then `end` it.
+    """A context manager: while it is open, sending does not wait for the client, and after `quiet_seconds` of silence a
+    comment is sent, so that no proxy takes the connection for dead. Then `end` the stream.
 
-    Headers go out with the first of either. Raises ConnectionError when the client is gone."""
+    Headers go out with the first event or comment. Raises ConnectionError when the client is gone."""
 
     def __init__(self, request: web.Request, quiet_seconds: float) -> None:
         self._request = request
@@ -79,6 +79,6 @@ class EventStream:
                     await asyncio.sleep(due - self._clock())
 
     def _limit_buffer(self, most: int | None) -> None:
-        """Above so many bytes a write waits for the client; None: asyncio's own limit."""
+        """A write waits for the client while more than `most` bytes are unsent; None: asyncio's own limit."""
         if self._request.transport:
             self._request.transport.set_write_buffer_limits(most)

@@ -49,6 +49,27 @@ async def test_an_engine_that_dies_is_replaced_and_its_requests_fail_with_503(se
     )
 
 
+async def test_an_engine_that_has_died_is_not_taken_for_one_that_was_let_go(serve, monkeypatch):
+    gate, size, may_reap = threading.Event(), [0], threading.Event()
+    served = await serve(gate=gate, growth=1, memory=lambda pid: size[0])
+    engine, supervisor = served.engines[0], served.supervisor
+    reap = engine.how_it_ended
+    monkeypatch.setattr(engine, "how_it_ended", lambda: reap() if may_reap.is_set() else None)
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.begun == 1)
+    size[0] = 2  # it has grown, and is let go as soon as nobody asks
+    await until(lambda: supervisor._growth.seen)
+    engine.kill()
+    gate.set()
+    await until(supervisor._life.over.is_set)
+    asking.cancel()
+    await until(lambda: not supervisor.pending)
+    size[0] = 0
+    may_reap.set()
+    await until(lambda: supervisor.state != "leaving" and supervisor.restarts == 1)
+    assert supervisor.last_death == "killed by SIGKILL"
+
+
 async def test_what_a_dying_engine_had_not_begun_is_answered_by_the_next(serve):
     gate = threading.Event()
     served = await serve(gate=gate, parallel=2)

@@ -27,6 +27,17 @@ async def test_a_template_that_hangs_ends_in_a_bad_request_while_everything_else
     assert "takes longer than 1 s" in answer["error"]["message"]
 
 
+async def test_requests_that_wait_for_their_prompts_are_no_more_than_may_wait(serve):
+    served = await serve(template=OBEDIENT, render_seconds=2.0, settings="  max_waiting: 1\nengine:\n  parallel: 1\n")
+    hanging = [asyncio.create_task(served.ask("hang")) for _ in range(2)]
+    await until(lambda: served.renderer._worker and served.renderer._jobs.qsize() == 1)
+    status, answer = await served.ask("hi")
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    assert "2 requests are being answered or waiting" in answer["error"]["message"]
+    assert [status for status, _ in await asyncio.gather(*hanging)] == [400, 400]
+    assert (await served.ask("hi"))[0] == 200
+
+
 async def test_a_stop_does_not_wait_for_a_template_that_hangs(serve):
     served = await serve(template=OBEDIENT, render_seconds=60.0, settings="  drain_seconds: 0.2")
     hanging = asyncio.create_task(served.ask("hang"))

@@ -48,6 +48,14 @@ def test_every_parameter_of_a_chat_completion_is_explained():
     assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == set(ChatBody.__struct_fields__)
 
 
+def test_every_code_of_an_error_is_explained():
+    page = (ROOT / "docs" / "api.md").read_text()
+    table = page[page.index("| status |") : page.index("When the engine fails in the middle")]
+    sources = "".join(file.read_text() for file in (ROOT / "qwen_edge").rglob("*.py"))
+    codes = set(re.findall(r'\bcode="([a-z_]+)"', sources))
+    assert codes <= set(re.findall(r"`([a-z_]+)`", table))
+
+
 def test_both_readmes_show_the_same_commands_and_outputs():
     one, other = (
         [

@@ -221,6 +221,19 @@ async def test_a_stop_ends_what_hangs_and_what_waits(renderer, starts):
         await renderer.render(model(OBEDIENT), request())
 
 
+async def test_a_process_that_the_kernel_does_not_let_go_holds_up_nobody(renderer, starts, monkeypatch):
+    await renderer.render(model(OBEDIENT), request())
+    process = starts.lives[0].process
+
+    def wait(seconds: float) -> None:
+        raise subprocess.TimeoutExpired("renderer", seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "wait", wait)
+        await renderer.stop()
+    process.wait(10)
+
+
 async def test_the_process_ends_when_the_daemon_is_gone(starts):
     life = starts(1.0)
     await life.started()
