@@ -26,6 +26,7 @@ ANY_ORIGIN = "*"
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]  # with more, llama.cpp aborts the process
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -47,7 +48,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `unload_seconds` None: the model stays in memory; `memory_limit_bytes` None: somewhat more than the memory plan."""
 
     context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
-    threads: _Positive | None = None
+    threads: _Threads | None = None
     batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] | None = None
     speculate: bool = True
     parallel: Annotated[int, msgspec.Meta(ge=1, le=32)] = 8

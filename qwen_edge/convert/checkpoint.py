@@ -90,7 +90,7 @@ def in_shape(value: object, kind: type[_T], where: str | Path) -> _T:
 def read_text(file: Path) -> str:
     """A text file of the checkpoint. Raises ConversionError if it is no text."""
     try:
-        return read_bytes(file).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return read_bytes(file).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise ConversionError(f"{file} is damaged: {error}. Download it again.") from None
 

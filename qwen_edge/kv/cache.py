@@ -19,7 +19,7 @@ class Cache(Protocol):
         """The sequence holds its cells from `start` to before `end` no more."""
 
     def save(self, sequence: int, start: int, end: int) -> Any:
-        """A copy of the sequence's cells from `start` to before `end`."""
+        """A copy of the sequence's cells from `start` to before `end`. None if there is no memory for it."""
 
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
         """The sequence holds the saved cells from position `start` to before `end`, in new cells."""

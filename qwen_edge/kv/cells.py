@@ -225,14 +225,19 @@ class Cells:
         """The engine is about to go: write what is remembered, also what was asked for only once, for so long."""
         self._saving.leave(seconds, clock)
 
-    def _copy_of(self, sequence: int, tokens: list[int], start: int, caller: Caller) -> Copy:
-        """A copy, for one who holds it, of what the sequence holds of these tokens, from `start` on."""
+    def _copy_of(self, sequence: int, tokens: list[int], start: int, caller: Caller) -> Copy | None:
+        """A copy, for one who holds it, of what the sequence holds of these tokens, from `start` on; None if there is
+        no memory for it."""
+        if (saved := self._cache.save(sequence, start, len(tokens))) is None:
+            return None
         hits, asked = (self._saving.hits(sequence, at, caller.scope) for at in (start, len(tokens) - 1))
-        return Copy(tokens, start, self._cache.save(sequence, start, len(tokens)), hits, asked=asked, caller=caller)
+        return Copy(tokens, start, saved, hits, asked=asked, caller=caller)
 
-    def _copy(self, copy: Copy) -> None:
-        """Put a copy into the stash. What has to go for it is written, if it may be wanted again."""
-        self._saving.copied(copy, self.stash.put(copy))
+    def _copy(self, copy: Copy | None) -> None:
+        """Put a copy, if there was memory for it, into the stash. What has to go for it is written, if it may be wanted
+        again."""
+        if copy:
+            self._saving.copied(copy, self.stash.put(copy))
 
     def _keeps(self, node: Node, start: int, callers: Sequence[Caller]) -> int:
         """How many of a node's cells from `start` on are to be copied into the stash before these callers lose them."""

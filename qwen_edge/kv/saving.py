@@ -149,8 +149,8 @@ class Saving:
         known, holder = self._tree.match(tokens)  # whoever has computed it: the prompt's owner has sent it
         if holder is not None and at < known:
             end = min(known, (at // PIECE + 1) * PIECE)
-            saved, hits = self._cache.save(holder, at, end), self.hits(holder, at, caller.scope)
-            return Copy(tokens[:end], at, saved, hits, caller=caller)
+            if (saved := self._cache.save(holder, at, end)) is not None:
+                return Copy(tokens[:end], at, saved, self.hits(holder, at, caller.scope), caller=caller)
         found = next_of(self._stash.leads(tokens, caller.scope), at)
         return found[0] if found else None
 

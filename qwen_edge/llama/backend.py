@@ -21,6 +21,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.devices import built_for_gpu
+from qwen_edge.llama.handle import NoMemoryError
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.sampler import Sampler
@@ -138,7 +139,10 @@ class LlamaBackend:
         self._context.forget(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> Any:
-        return self._context.save(sequence, start, end)
+        try:
+            return self._context.save(sequence, start, end)
+        except NoMemoryError:  # what has to go is computed again: no request is lost for a copy
+            return None
 
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
         self._context.load(saved, sequence, start, end)

@@ -11,6 +11,7 @@ import pytest
 
 from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
+from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
@@ -273,3 +274,16 @@ def test_no_word_changes_where_the_system_gives_no_more_memory(demo_model, megab
     assert short["said"] == free["said"]
     assert short["ends"] == free["ends"] == {str(number): 120 for number in range(1, 7)}
     assert short["room"] < free["room"]
+
+
+def test_a_copy_for_which_there_is_no_memory_is_not_made_and_costs_no_request(tiny_model, monkeypatch):
+    backend = LlamaBackend(load(tiny_model), lambda _: None)
+    backend.decode([Slice(0, 0, TOKENS[:50], 0)])
+
+    def refuse(_size):
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr("qwen_edge.llama.handle.own_pages", refuse)
+    assert backend.save(0, 0, 50) is None
+    monkeypatch.undo()
+    assert len(backend.save(0, 0, 50)) > 0

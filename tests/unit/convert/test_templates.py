@@ -37,6 +37,11 @@ def test_a_file_of_its_own_comes_before_the_settings_and_that_is_said(folder):
     ]
 
 
+def test_the_byte_order_mark_of_an_editor_is_no_part_of_the_template(folder):
+    (folder / "chat_template.jinja").write_bytes("new".encode("utf-8-sig"))
+    assert plan_of(folder).tokenizer.chat_templates == {"default": "new"}
+
+
 @pytest.mark.parametrize("inside", ["same", NONE])
 def test_a_file_that_says_the_same_or_stands_alone_is_no_news(folder, inside):
     configure(folder, inside)

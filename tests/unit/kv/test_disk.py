@@ -369,6 +369,15 @@ def test_written_is_written_once(tmp_path):
     one.disk.close()
 
 
+def test_what_there_is_no_memory_to_copy_is_not_written_and_ends_nothing(tmp_path):
+    one = Home(size=400, disk=disk(tmp_path))
+    one.remember(list(range(100)))
+    one.cache.save = lambda sequence, start, end: None
+    assert not one.cells.write(least=0)
+    one.cells.leave(10, lambda: 0.0)
+    assert not list(tmp_path.glob("*.kv"))
+
+
 def test_who_leaves_in_the_middle_of_writing_writes_the_rest_too(tmp_path, monkeypatch):
     one = home(tmp_path)
     for tokens in (LONG[:100], LONG[200:300]):

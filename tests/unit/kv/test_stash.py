@@ -93,6 +93,23 @@ def test_no_more_than_four_pieces_are_copied_between_two_steps():
     assert home.known(list(range(2000))) == 2000
 
 
+def test_cells_go_without_a_copy_where_there_is_no_memory_for_one():
+    home = Home(size=200, sequences=3, spare=0, stash=300)
+    home.remember(FIRST)
+    home.cache.save = lambda sequence, start, end: None
+    while home.cells.prepare():
+        pass
+    one = home.begin(SECOND)
+    home.cells.tidy()
+    assert home.cache.used == 0
+    assert home.cells.stash.size == 0
+    home.close(one)
+    for number in range(4):  # more prompts than sequences
+        home.remember([500 + number] * 30)
+    assert home.known(FIRST) == 0
+    home.check()
+
+
 def test_all_that_may_have_to_go_is_copied_while_nothing_runs():
     home = Home(size=3000, spare=0, stash=3000)
     for number in range(3):
