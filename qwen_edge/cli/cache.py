@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 import click
 from rich.table import Table
@@ -43,7 +44,7 @@ def list_kept(url: str, as_json: bool) -> None:
 @click.pass_obj
 def remove(url: str, key: str) -> None:
     """Forget a conversation: in memory and on disk. What others have in common with it stays."""
-    _show(_ask("DELETE", f"{url}/{key}"))
+    _show(_ask("DELETE", f"{url}/{quote(key, safe='')}"))
 
 
 @command.command("pin", short_help="Keep a conversation, on disk, for some hours.")
@@ -54,7 +55,7 @@ def remove(url: str, key: str) -> None:
 @click.pass_obj
 def pin(url: str, key: str, hours: float) -> None:
     """Keep a conversation, a system prompt or a manual: it is written to disk, and is the last to go."""
-    _show(_ask("POST", f"{url}/{key}/pin", {"hours": hours}))
+    _show(_ask("POST", f"{url}/{quote(key, safe='')}/pin", {"hours": hours}))
 
 
 def _one_line(text: object) -> Text:

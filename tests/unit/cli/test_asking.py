@@ -27,6 +27,14 @@ def test_a_narrow_terminal_cuts_what_a_conversation_ends_in_and_never_its_key(mo
     assert "and so" in line and len(line) <= 80
 
 
+@pytest.mark.parametrize("verb", ["rm", "pin"])
+def test_a_key_is_sent_as_it_was_typed(monkeypatch, verb):
+    asked = []
+    monkeypatch.setattr("qwen_edge.cli.cache.ask", lambda method, url, *_: asked.append(url) or {"data": []})
+    main("cache", "--url", "http://127.0.0.1:1", verb, "a/é ?#")
+    assert asked == ["http://127.0.0.1:1/v1/cache/a%2F%C3%A9%20%3F%23" + ("/pin" if verb == "pin" else "")]
+
+
 def test_a_daemon_that_is_not_there_is_told_without_the_layers_around_the_cause():
     with pytest.raises(
         NotNowError, match=r"^There is no qwen-edge at http://127\.0\.0\.1:1/x: Connection refused\. Is"
