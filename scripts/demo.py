@@ -108,10 +108,10 @@ def stream(host: str, **body: Any) -> Iterator[dict[str, Any]]:
     response = connection.getresponse()
     if response.status != 200:
         sys.exit(f"HTTP {response.status}: {response.read().decode()}")
-    for line in response:
-        data = line.decode().removeprefix("data: ").strip()
-        if data and data != "[DONE]":
-            yield json.loads(data)
+    for line in response:  # comments between the events say only that the daemon is still at work
+        data = line.decode().strip()
+        if data.startswith("data: ") and data != "data: [DONE]":
+            yield json.loads(data.removeprefix("data: "))
     connection.close()
 
 

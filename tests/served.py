@@ -10,7 +10,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ def renderer_of(daemon: int) -> psutil.Process:
 def child_of(daemon: int, module: str) -> psutil.Process:
     (child,) = [one for one in psutil.Process(daemon).children() if module in " ".join(one.cmdline())]
     return child
+
+
+def events(response: Iterable[bytes]) -> Iterator[str]:
+    """The data of server-sent events, each on one line; comments between them say nothing."""
+    return (line.decode()[len("data: ") :].strip() for line in response if line.startswith(b"data: "))
 
 
 class ServedModel:
@@ -89,14 +94,12 @@ class ServedModel:
     def stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of an answer, the last of which may be an error."""
         with urllib.request.urlopen(self._request({**body, "stream": True})) as response:
-            for line in response:
-                data = line.decode().removeprefix("data: ").strip()
+            for data in events(response):
                 if data == "[DONE]":
                     return
-                if data:
-                    yield (chunk := json.loads(data))
-                    if "error" in chunk:
-                        return
+                yield (chunk := json.loads(data))
+                if "error" in chunk:
+                    return
         raise AssertionError("the stream broke off\n" + "".join(self.log))
 
     def streamed(self, content: str, *, ends: str = "stop", **body: Any) -> tuple[str, str]:

@@ -25,7 +25,7 @@ import pytest
 
 from tests.checkpoints import write_checkpoint
 from tests.model.conftest import converted
-from tests.served import engine_of
+from tests.served import engine_of, events
 from tests.shared.conftest import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,9 +163,7 @@ def _stream(address: str, **body) -> Iterator[str]:
     body = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "seed": 1, **body}
     request = urllib.request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode())
     with urllib.request.urlopen(request) as response:
-        for line in response:
-            if data := line.decode().removeprefix("data: ").strip():
-                yield data
+        yield from events(response)
 
 
 def test_a_mistake_in_the_settings_is_not_retried(manager):
