@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.model.conftest import DEMO, converted
+
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("QE_RPC_PYTHON", "")
 
@@ -94,8 +96,8 @@ def run(model: Path, code: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    return next((ROOT / "models").glob("demo*.gguf"))
+def model(tmp_path_factory) -> Path:
+    return converted(DEMO, tmp_path_factory.mktemp("models") / "demo.gguf")
 
 
 def test_when_a_decode_returns_the_device_has_nothing_left_to_do(model):
