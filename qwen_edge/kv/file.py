@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import struct
 from collections.abc import Callable
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import xxhash
 from qwen_edge.kv.folder import create_private, open_ours, sync_folder
 
 _NAME = re.compile(r"[0-9a-f]{32}\.kv(\.new)?")  # of a file, and of its draft
-_MARK = b"qwen-kv\1"
+_MARK = b"qwen-kv\1"  # the last byte is the version of the format
 _LENGTH = struct.Struct("<8sI")
 _CHECKSUM = 16  # bytes of XXH3 with 128 bits: it finds damage, as fast as memory is read; it is no secret
 _AROUND = 256  # bytes of the head beside its texts, the mark and the checksum
@@ -56,33 +57,30 @@ def write(file: Path, head: Head, cells: Any) -> None:
     body = memoryview(cells).cast("B")
     head = msgspec.structs.replace(head, checksum=xxhash.xxh3_128_digest(body))
     encoded = msgspec.msgpack.encode(head)
-    draft = file.with_suffix(".kv.new")
-    for one in (draft, file):
-        if os.path.lexists(one) and not is_ours(one):
-            raise OSError(f"{one} is in the way, and not a file of qwen-edge")
-    try:
-        with open(draft, "wb", opener=create_private) as out:
+    if os.path.lexists(file) and not is_ours(file):
+        raise OSError(f"{file} is in the way, and not a file of qwen-edge")
+    draft = file.with_name(f"{secrets.token_hex(16)}.kv.new")  # a name that nobody has
+    with open(draft, "xb", opener=create_private) as out:
+        try:
             out.write(_LENGTH.pack(_MARK, len(encoded)) + encoded + xxhash.xxh3_128_digest(encoded))
+            _sync(out)  # a power cut leaves a draft that begins with our mark: the next start knows it and deletes it
             out.write(body)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
-        sync_folder(file.parent)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
+            _sync(out)
+            draft.replace(file)
+            sync_folder(file.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
 
 
 def is_ours(file: Path) -> bool:
-    """Whether a file, or the draft of one, was written by us: it has a name as ours have and begins with our mark, of
-    which damage may have changed a byte or left the beginning. Raises OSError."""
+    """Whether a file, or the draft of one, was written by us: it has a name as ours have and begins with our mark. A
+    file whose mark is damaged is left alone, as it may be anybody's. Raises OSError."""
     if not _NAME.fullmatch(file.name):
         return False
     with open_ours(file) as source:
-        start = source.read(len(_MARK)) or b""
-    differing: int = sum(one != other for one, other in zip(start, _MARK, strict=False))
-    return differing <= (1 if len(start) == len(_MARK) else 0)
+        return source.read(len(_MARK)) == _MARK
 
 
 def read_head(file: Path) -> Head:
@@ -127,3 +125,8 @@ def _head(source: FileIO) -> Head:
     if not 0 <= head.start < len(head.tokens) // 4 or len(head.tokens) % 4 or head.size < 0:
         raise ValueError("it is damaged")
     return head
+
+
+def _sync(out: BufferedWriter) -> None:
+    out.flush()
+    os.fsync(out.fileno())

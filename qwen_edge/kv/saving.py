@@ -46,6 +46,7 @@ class Saving:
         self._pins = pins
         self._sequences = set[int]()  # of which something may not be in a file yet
         self._copies: list[Copy] = []  # and copies
+        self._no_memory = False  # some cells could not be copied to be written
         self._renewed = 0
 
     def see_to(self, sequences: set[int]) -> None:
@@ -96,6 +97,7 @@ class Saving:
         if not self.disk:
             return
         until, prompts, done = clock() + seconds, self._by_worth(), list[Prompt]()
+        self._no_memory = False
         self.disk.wait(seconds)
         for prompt in prompts:
             while self.disk.ready and clock() < until and self._write_next(prompt, few=1, beside=done):
@@ -105,7 +107,8 @@ class Saving:
         if lost := [count for count in missing if count]:
             count = sum(lost)
             late = f"{seconds:.0f} s were too short for it" if clock() >= until or self.disk.busy else ""
-            why = self.disk.refuses or late or "remember.bytes is too small for it"
+            memory = "there was no memory to copy their cells into" if self._no_memory else ""
+            why = self.disk.refuses or late or memory or "remember.bytes is too small for it"
             log.warning("%d tokens of %d conversations are not written down: %s", count, len(lost), why)
         self.disk.close()
 
@@ -151,6 +154,7 @@ class Saving:
             end = min(known, (at // PIECE + 1) * PIECE)
             if (saved := self._cache.save(holder, at, end)) is not None:
                 return Copy(tokens[:end], at, saved, self.hits(holder, at, caller.scope), caller=caller)
+            self._no_memory = True
         found = next_of(self._stash.leads(tokens, caller.scope), at)
         return found[0] if found else None
 

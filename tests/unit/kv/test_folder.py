@@ -189,6 +189,31 @@ def test_strangers_files_are_neither_read_counted_renamed_nor_deleted(tmp_path):
     assert names <= {entry.name for entry in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("suffix", [".kv", ".kv.new"])
+@pytest.mark.parametrize(
+    "data", [b"", b"qwen-k", b"qwen-kv", b"qwen-kv\2" + b"x" * 99, b"qwen-kw\1" + b"x" * 99], ids=repr
+)
+def test_a_file_of_our_name_without_our_whole_mark_is_left_alone(tmp_path, data, suffix):
+    strange = tmp_path / f"{'0123456789abcdef' * 2}{suffix}"
+    strange.write_bytes(data)
+    one = disk(tmp_path, limit=6_000)
+    for number in range(3):
+        one.put(copy_of([number, *range(300)]))
+        wait(one)
+    for copy in one.copies:
+        one.remove(copy)
+    wait(one)
+    one.close()
+    assert strange.read_bytes() == data
+
+
+def test_a_draft_that_a_power_cut_left_is_deleted_at_the_next_start(tmp_path):
+    draft = tmp_path / f"{'0123456789abcdef' * 2}.kv.new"
+    draft.write_bytes(b"qwen-kv\1" + b"half of it")
+    disk(tmp_path).close()
+    assert not draft.exists()
+
+
 def test_a_strangers_file_with_the_very_name_of_ours_is_not_overwritten(tmp_path, caplog):
     keep(disk(tmp_path), copy_of(LONG))
     (file,) = files(tmp_path)
