@@ -7,6 +7,7 @@ gigabytes of memory: `renderer/` runs it in a process with limits.
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -16,9 +17,12 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from qwen_edge.printable import printable
+
 LONGEST_SOURCE = 1 << 18  # characters; the longest templates of well-known models have some 30,000
 LONGEST_PROMPT = 1 << 23  # characters: more than any context holds
 _LONGEST_REASON = 300  # characters: some templates put all messages into what they complain of
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DeclinedError(jinja2.TemplateError):
@@ -42,14 +46,17 @@ class Program:
         self._template = environment.from_string(source)
 
     def render(self, /, **variables: Any) -> str:
-        """The text it renders. Raises DeclinedError, and anything else."""
+        """The text it renders, which can be encoded. Raises DeclinedError, and anything else."""
         pieces, length = list[str](), 0
         for piece in self._template.generate(variables):
             length += len(piece)
             if length > LONGEST_PROMPT:
                 raise OverflowError(f"it renders more than {LONGEST_PROMPT:,} characters")
             pieces.append(piece)
-        return "".join(pieces)
+        text = "".join(pieces)
+        if lone := _LONE_SURROGATE.search(text):
+            raise ValueError(f"it renders {printable(lone[0])}, half of a surrogate pair, which is no character")
+        return text
 
 
 class _GenerationTags(Extension):
@@ -72,7 +79,7 @@ def reason(error: BaseException) -> str:
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, jinja2.TemplateSyntaxError):
         words = f"line {error.lineno}: {words}"
-    return words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}..."
+    return printable(words, _LONGEST_REASON)
 
 
 def to_json(

@@ -18,9 +18,10 @@ from msgspec.structs import fields
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
-from qwen_edge.errors import RequestError
+from qwen_edge.errors import RequestError, too_many_messages
 from qwen_edge.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.printable import printable
+from qwen_edge.renderer.handle import MOST_MESSAGES
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -169,7 +170,11 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
             code="unknown_parameter",
             param=unknown[0],
         )
-    _refuse_unreadable(values.get("messages"))
+    messages = values.get("messages")
+    if isinstance(messages, list):
+        if len(messages) > MOST_MESSAGES:  # before each is looked at, which takes the event loop's time
+            raise too_many_messages(len(messages), MOST_MESSAGES)
+        _refuse_unreadable(messages)
     try:
         body = msgspec.convert({key: _whole(value) for key, value in values.items() if value is not None}, ChatBody)
         msgspec.convert({"tools": body.tools or []}, _Tools)
@@ -217,9 +222,9 @@ def _unknown(values: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _refuse_unreadable(messages: Any) -> None:
+def _refuse_unreadable(messages: list[Any]) -> None:
     """Raises RequestError for a message that says something which the model would not be shown."""
-    for number, message in enumerate(messages if isinstance(messages, list) else ()):
+    for number, message in enumerate(messages):
         if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
             param = f"messages[{number}].{field}"
             raise RequestError(f"{param} is not supported.", code="unsupported_value", param=param)

@@ -103,6 +103,14 @@ async def test_more_messages_than_can_be_answered_are_refused(serve):
     assert "There are 30000 messages" in answer["error"]["message"]
 
 
+async def test_too_many_messages_are_counted_before_any_is_looked_at(serve):
+    served = await serve()
+    async with served.post({"messages": [{"role": "nobody", "audio": "loud"}] * 10_001}) as response:
+        answer = await response.json()
+    assert (response.status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert "There are 10001 messages" in answer["error"]["message"]
+
+
 async def test_no_more_requests_than_allowed_get_past_the_template(serve):
     served = await serve(template=TEMPLATE, settings="  max_waiting: 1\nengine: {parallel: 1}")
     statuses = [status for status, _ in await asyncio.gather(*(served.ask() for _ in range(20)))]

@@ -79,6 +79,9 @@ FAULTS = {
     "everything is declined": ("{{ raise_exception('not today') }}", "not today"),
     "the sandbox is left": ("{{ ''.__class__.__mro__ }}" + CHATML, "unsafe"),
     "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}" + CHATML, "nested too deeply"),
+    "half of a pair": (r"{{ '\ud83d' }}" + CHATML, r"renders \ud83d, half of a surrogate pair"),
+    "half of a pair with tools": (r"{% if tools %}{{ '\udc00' }}{% endif %}" + CHATML, "fails with tools"),
+    "declined with half of a pair": (r"{{ raise_exception('not \ud83d') }}", r"not \ud83d"),
     "a huge source": (CHATML + " " * (1 << 18), "characters"),
     "a huge prompt": ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}" + CHATML, "renders more than"),
 }
