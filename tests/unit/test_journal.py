@@ -12,6 +12,7 @@ from qwen_edge.journal import start_logging
 def written(monkeypatch):
     """The log of a process, which has one handler."""
     monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)  # to be put back
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
