@@ -58,7 +58,7 @@ def write(file: Path, head: Head, cells: Any) -> None:
     head = msgspec.structs.replace(head, checksum=xxhash.xxh3_128_digest(body))
     encoded = msgspec.msgpack.encode(head)
     if os.path.lexists(file) and not is_ours(file):
-        raise OSError(f"{file} is in the way, and not a file of qwen-edge")
+        raise OSError(f"{file} is in the way, and not a file of qwen-edge: move it to another folder")
     draft = file.with_name(f"{secrets.token_hex(16)}.kv.new")  # a name that nobody has
     with open(draft, "xb", opener=create_private) as out:
         try:

@@ -122,7 +122,8 @@ def test_a_damaged_file_is_a_miss_and_a_line_in_the_log(tmp_path_factory, damage
     file.write_bytes(whole)
     one = one or disk(folder)
     assert find(one, LONG, 0) is None
-    assert files(folder) == []
+    is_anybodys = before_the_scan and not whole.startswith(b"qwen-kv\1")
+    assert files(folder) == ([file] if is_anybodys else [])
     assert one.reach(LONG) == 0
     one.close()
 
