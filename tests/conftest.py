@@ -4,9 +4,11 @@ import os
 import signal
 import tempfile
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("project", deadline=None)
+# how long an example takes is no matter of right and wrong; a fixture lives as long as all examples of a test
+_LATITUDE = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("project", deadline=None, suppress_health_check=_LATITUDE)
 settings.load_profile("project")
 
 # a shell starts what runs in the background with SIGINT ignored, and so would the commands that the tests interrupt

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_edge.convert.gguf_file import _write_header
@@ -74,7 +74,7 @@ def mutated(data, value):
     return data.draw(VALUES)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400)
 @given(st.data())
 def test_a_checkpoint_with_a_strange_value_anywhere_converts_or_is_told_in_one_sentence(whole, data):
     name = data.draw(st.sampled_from([name for name in FILES if (whole / name).is_file()]))
@@ -91,7 +91,7 @@ def test_a_checkpoint_with_a_strange_value_anywhere_converts_or_is_told_in_one_s
         (whole / name).write_text(before)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(st.data())
 def test_a_file_with_bytes_changed_or_cut_converts_or_is_told_in_one_sentence(whole, data):
     name = data.draw(st.sampled_from([name for name in (*FILES, "merges.txt") if (whole / name).is_file()]))

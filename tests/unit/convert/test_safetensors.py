@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -43,7 +43,6 @@ def test_tensors_are_compared_by_value(tmp_path):
     assert not same_bytes(a, d)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_cut_anywhere_is_called_damaged(file, data):
     whole = file.read_bytes()
@@ -53,7 +52,7 @@ def test_a_file_cut_anywhere_is_called_damaged(file, data):
         read_header(cut)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_flipped_byte_in_the_header_is_an_explanation_or_harmless(file, data):
     whole = bytearray(file.read_bytes())

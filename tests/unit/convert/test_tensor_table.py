@@ -5,7 +5,7 @@ import os
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -19,7 +19,6 @@ from tests.unit.convert.editing import plan_of
 
 HEADER = 24  # bytes of magic, version and counts
 HUGE = struct.pack("<Q", 1 << 63)
-STRANGE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_a_file_that_nobody_may_read_is_told(model, tmp_path):
     assert "it cannot be read: Permission denied" in told(tmp_path / "m.gguf")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=STRANGE)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_file_cut_anywhere_is_told(model, data):
     whole = model.read_bytes()
@@ -123,7 +122,7 @@ def test_a_file_cut_anywhere_is_told(model, data):
     told(model.with_name("cut.gguf"))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=STRANGE)
+@settings(max_examples=300)
 @given(st.integers(0, 12_000), st.binary(min_size=1, max_size=8))
 def test_bytes_changed_in_the_header_are_told_or_harmless(model, offset, new):
     try:
@@ -134,7 +133,7 @@ def test_bytes_changed_in_the_header_are_told_or_harmless(model, offset, new):
         assert rows
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=STRANGE)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_whatever_follows_the_magic_is_told(model, rest):
     model.with_name("rest.gguf").write_bytes(b"GGUF\3\0\0\0" + rest)

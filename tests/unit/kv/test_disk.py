@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_edge.kv import file as kv_file
@@ -106,7 +106,7 @@ def test_what_is_of_another_model_goes_first(tmp_path):
     one.close()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(damage=st.data())
 def test_a_damaged_file_is_a_miss_and_a_line_in_the_log(tmp_path_factory, damage):
     folder = tmp_path_factory.mktemp("damaged")

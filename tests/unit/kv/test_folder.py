@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qwen_edge.kv import file as kv_file
@@ -110,7 +110,7 @@ def on_a_card() -> None:
 
 
 @pytest.mark.parametrize("name", ["pins.json", "written.json"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     data=st.binary(max_size=200)
     | st.recursive(
