@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from qwen_edge.errors import (
+from qwen_edge.core.errors import (
     RequestError,
     WaitedTooLongError,
     context_too_long,

@@ -16,7 +16,7 @@ import msgspec
 import yaml
 
 from qwen_edge.complaints import split_complaint
-from qwen_edge.errors import ConfigError
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.messages import Attention, KvType
 
 MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned

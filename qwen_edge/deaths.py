@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from qwen_edge.errors import RequestError, unavailable
+from qwen_edge.core.errors import RequestError, unavailable
 
 _LONGEST_PAUSE, _HEALTHY_AFTER = 30.0, 60.0  # seconds
 

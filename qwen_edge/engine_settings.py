@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwen_edge.config import EngineConfig, RememberConfig
-from qwen_edge.errors import ConfigError
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.messages import Files, Load, Tuning
 from qwen_edge.paths import memory_folder, state_folder
 from qwen_edge.process import Patience

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from qwen_edge.config import ANY_ORIGIN, LOOPBACK, Config
-from qwen_edge.errors import ConfigError
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.messages import Caller
 
 log = logging.getLogger(__name__)

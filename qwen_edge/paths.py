@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.errors import NotNowError, UserError
+from qwen_edge.core.errors import NotNowError, UserError
 
 DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from qwen_edge.errors import EngineError, UnservableError
+from qwen_edge.core.errors import EngineError, UnservableError
+from qwen_edge.core.python_process import start_with_socket
 from qwen_edge.frames import encode, outbound_frames
 from qwen_edge.messages import Failed, Inbound, Load, Outbound
-from qwen_edge.spawn import start_with_socket
 
 log = logging.getLogger(__name__)
 

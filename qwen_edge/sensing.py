@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from qwen_edge.config import DeviceConfig
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.device.points import Aims
 from qwen_edge.device.sources import choose
 from qwen_edge.device.telemetry import Source, Telemetry
-from qwen_edge.errors import ConfigError
 
 log = logging.getLogger(__name__)
 

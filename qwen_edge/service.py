@@ -19,8 +19,8 @@ from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolC
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.climate import Climate
-from qwen_edge.errors import RequestError, WaitedTooLongError, unavailable
-from qwen_edge.merge import merged
+from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
+from qwen_edge.core.merge_streams import merged
 from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered

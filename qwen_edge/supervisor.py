@@ -19,9 +19,9 @@ from typing import Literal
 import msgspec
 
 from qwen_edge.asked import Answer, Asked
+from qwen_edge.core.errors import stopping
 from qwen_edge.deaths import Deaths
 from qwen_edge.device.memory import own_bytes
-from qwen_edge.errors import stopping
 from qwen_edge.growth import Growth
 from qwen_edge.messages import (
     Abort,

@@ -12,9 +12,9 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
-from qwen_edge.errors import EngineError, PromptTooLongError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 
 
 class UnreachableError(UserError):

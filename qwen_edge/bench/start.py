@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import IO
 
 from qwen_edge.bench.client import RefusedError, Server, UnreachableError
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 
 _PAUSE = 0.05  # seconds between two questions to a server that is loading
 _LAST_LINES, _LAST_BYTES = 10, 4096

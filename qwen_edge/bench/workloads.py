@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen_edge.bench.client import Answer, RefusedError, Server
 from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 
 Figures = Mapping[str, float]
 

@@ -17,7 +17,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from qwen_edge.printable import printable
+from qwen_edge.core.printable import printable
 
 LONGEST_SOURCE = 1 << 18  # characters; the longest templates of well-known models have some 30,000
 LONGEST_PROMPT = 1 << 23  # characters: more than any context holds

@@ -21,7 +21,7 @@ from qwen_edge.chat.jinja import DeclinedError, Program, reason, to_json
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
-from qwen_edge.errors import RequestError
+from qwen_edge.core.errors import RequestError
 from qwen_edge.messages import Markers, Segment
 
 _T = TypeVar("_T")

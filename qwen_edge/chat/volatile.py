@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen_edge.errors import RequestError
+from qwen_edge.core.errors import RequestError
 
 _Messages = tuple[Mapping[str, Any], ...]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from qwen_edge.errors import UserError
-from qwen_edge.printable import clean
+from qwen_edge.core.errors import UserError
+from qwen_edge.core.printable import clean
 
 _VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "tune")
 

@@ -20,11 +20,11 @@ from qwen_edge.cli.asking import ask_device, url_option
 from qwen_edge.cli.flags import MOST_TIMES
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.core.errors import UserError
+from qwen_edge.core.printable import clean
 from qwen_edge.device.board import PowerMode
 from qwen_edge.device.cpu import cpu_name
-from qwen_edge.errors import UserError
 from qwen_edge.kept import Figures
-from qwen_edge.printable import clean
 
 _FILE = "modes.json"
 _WORK, _TOKENS = "one question", 128  # of its answer

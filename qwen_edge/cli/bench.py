@@ -20,7 +20,7 @@ from qwen_edge.cli.flags import MOST_TIMES, Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import terminal
 from qwen_edge.config import MOST_SECONDS
-from qwen_edge.printable import clean
+from qwen_edge.core.printable import clean
 
 _T = TypeVar("_T")
 

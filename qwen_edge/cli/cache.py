@@ -15,7 +15,7 @@ from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config import MOST_PIN_HOURS
-from qwen_edge.printable import clean
+from qwen_edge.core.printable import clean
 
 _COUNTS = ("tokens", "cached", "copied", "written")
 _FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation

@@ -22,16 +22,16 @@ from qwen_edge.config import Config, load_config
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.trial import ordinary_ends
+from qwen_edge.core.checksum import sha256
+from qwen_edge.core.errors import UserError
+from qwen_edge.core.printable import clean
 from qwen_edge.device.gpu import find_gpu, rebuild_command
 from qwen_edge.device.memory import available_bytes
 from qwen_edge.device.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.digest import sha256
 from qwen_edge.engine_settings import load_message
-from qwen_edge.errors import UserError
 from qwen_edge.messages import Tuning
 from qwen_edge.paths import Place, find_model, find_place
-from qwen_edge.printable import clean
 from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.renderer.handle import check_template
 from qwen_edge.sensing import find_source

@@ -10,9 +10,9 @@ import msgspec
 
 from qwen_edge.cli.flags import setting
 from qwen_edge.config import Config, load_config
+from qwen_edge.core.logs import start_logging
+from qwen_edge.core.printable import clean
 from qwen_edge.daemon import serve
-from qwen_edge.journal import start_logging
-from qwen_edge.printable import clean
 
 
 @click.command("serve", short_help="Serve a model over HTTP, until stopped.")

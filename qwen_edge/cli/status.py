@@ -21,10 +21,10 @@ from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config import MOST_SECONDS
+from qwen_edge.core.errors import UserError
+from qwen_edge.core.printable import clean
 from qwen_edge.device.telemetry import Telemetry
 from qwen_edge.device.trace import record
-from qwen_edge.errors import UserError
-from qwen_edge.printable import clean
 
 Json = Mapping[str, Any]
 

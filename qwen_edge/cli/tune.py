@@ -13,9 +13,9 @@ from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import other_program, terminal
 from qwen_edge.config import load_config
 from qwen_edge.convert.trial import ordinary_ends
+from qwen_edge.core.printable import clean
 from qwen_edge.engine_settings import load_message
 from qwen_edge.paths import find_model, find_place
-from qwen_edge.printable import clean
 from qwen_edge.tuning import keep
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from qwen_edge.convert.checkpoint import Checkpoint, number, positive, shown, whole_number
 from qwen_edge.convert.safetensors import Tensor
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 ARCHITECTURES = {"Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 

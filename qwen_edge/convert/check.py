@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model

@@ -15,7 +15,7 @@ import msgspec
 from qwen_edge.convert.recognise import explain_adapter, has_adapter, read_bytes, refuse_quantized, refuse_wrapped
 from qwen_edge.convert.safetensors import Tensor
 from qwen_edge.convert.weights import has_weights, read_weights
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 _LARGEST = 3.4e38  # of a 32-bit float, which is what GGUF stores
 _SHOWN = 80  # characters of a value in an error

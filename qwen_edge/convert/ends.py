@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.convert.checkpoint import shown
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
 

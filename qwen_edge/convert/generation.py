@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qwen_edge.convert.checkpoint import Checkpoint, number, shown, whole_number
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
 from qwen_edge.convert.templates import DEFAULT, key_of
 from qwen_edge.convert.tokenizer import Tokenizer
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import END_TOKENS
 
 _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_edge.convert.progress import LINE_EVERY, Progress
 from qwen_edge.convert.recognise import explain_file
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

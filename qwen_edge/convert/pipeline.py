@@ -32,8 +32,8 @@ from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
 from qwen_edge.convert.workspace import Journal, check_room, sync, work_folder
-from qwen_edge.digest import sha256
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.checksum import sha256
+from qwen_edge.core.errors import ConversionError
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as RichProgress
 
-from qwen_edge.printable import clean
+from qwen_edge.core.printable import clean
 
 LINE_EVERY = 10.0  # seconds between plain lines of one stage
 

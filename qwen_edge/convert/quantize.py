@@ -10,7 +10,7 @@ from pathlib import Path
 from qwen_edge.convert.gguf_file import Plan
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.worker import run_worker
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 DEFAULT_TYPE = "Q4_K_M"
 # What is worth offering for a small model, with the bits a weight may take at most: rows that are no multiple of 256

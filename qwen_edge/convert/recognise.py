@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import TELLING, stand_in
 
 _MERGE = (

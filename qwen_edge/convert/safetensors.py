@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from qwen_edge.convert.recognise import refuse_other_content
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import TELLING
 
 BYTES_PER_ELEMENT = {"BF16": 2, "F16": 2, "F32": 4}

@@ -8,7 +8,7 @@ from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
 from qwen_edge.convert.ends import CONTROL, USER_DEFINED
 from qwen_edge.convert.templates import DEFAULT
 from qwen_edge.convert.tokenizer import Tokenizer
-from qwen_edge.errors import ConversionError, UnservableError
+from qwen_edge.core.errors import ConversionError, UnservableError
 from qwen_edge.renderer.handle import check_template
 
 

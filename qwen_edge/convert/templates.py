@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.convert.checkpoint import read_json, read_text, shown
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 DEFAULT = "default"
 

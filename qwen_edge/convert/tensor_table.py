@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from gguf import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
 
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import HEADER, what_is_wrong
 
 _STRING, _ARRAY, _UINT32 = 8, 9, 4

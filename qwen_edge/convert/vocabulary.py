@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from qwen_edge.convert.checkpoint import in_shape, read_text, read_typed, shown
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

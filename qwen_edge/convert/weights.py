@@ -14,7 +14,7 @@ from typing import Any
 
 from qwen_edge.convert.recognise import explain_no_weights
 from qwen_edge.convert.safetensors import Tensor, read_header
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 _WHOLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from qwen_edge.errors import ConversionError, EngineError
-from qwen_edge.spawn import python_command
+from qwen_edge.core.errors import ConversionError, EngineError
+from qwen_edge.core.python_process import python_command
 
 _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 _ROOM_TO_SPARE = 64 << 20  # a file system is never quite as empty as it says
 

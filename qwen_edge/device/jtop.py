@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from qwen_edge.core.python_process import python_command
 from qwen_edge.device.side import Side, SideProcess
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.spawn import python_command
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _MOST_BYTES = 65536

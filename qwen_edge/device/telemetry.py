@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 
 
 class TelemetryError(UserError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.engine.tokenizing import Tokens
-from qwen_edge.errors import PromptTooLongError
 from qwen_edge.messages import Failed, Submit
 
 

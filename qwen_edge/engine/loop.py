@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from qwen_edge.core.errors import EngineError
 from qwen_edge.engine.ahead import Ahead
 from qwen_edge.engine.awake import AwakeClock
 from qwen_edge.engine.backend import Backend
@@ -27,7 +28,6 @@ from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
 from qwen_edge.engine.tokenizing import Tokenizing, Tokens
-from qwen_edge.errors import EngineError
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
 from qwen_edge.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm

@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal
 
+from qwen_edge.core.errors import EngineError, UnservableError
+from qwen_edge.core.logs import start_logging
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
-from qwen_edge.errors import EngineError, UnservableError
 from qwen_edge.frames import encode, inbound_frames
-from qwen_edge.journal import start_logging
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.folder import Folder
 from qwen_edge.messages import (

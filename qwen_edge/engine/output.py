@@ -12,7 +12,7 @@ import codecs
 from enum import Enum, auto
 
 from qwen_edge.chat.tools import ends_inside_string, may_be_call
-from qwen_edge.markers import unfinished_marker
+from qwen_edge.core.partial_match import unfinished_marker
 from qwen_edge.messages import Markers
 
 

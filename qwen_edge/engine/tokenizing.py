@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.cpu import lower_priority
 from qwen_edge.engine.backend import Backend
-from qwen_edge.errors import PromptTooLongError
 from qwen_edge.messages import Segment, Submit
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds

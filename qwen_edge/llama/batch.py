@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.remedies import install_bindings
 
 ERROR = 4  # of ggml_log_level

@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from qwen_edge.core.errors import EngineError
 from qwen_edge.device.memory import available_bytes
-from qwen_edge.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from qwen_edge.digest import sha256
+from qwen_edge.core.checksum import sha256
 from qwen_edge.kv.folder import open_ours, replace_private
 
 

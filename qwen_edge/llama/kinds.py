@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen_edge.errors import UnservableError
+from qwen_edge.core.errors import UnservableError
 from qwen_edge.llama.bindings import C, function
 
 Memory = Literal["full", "window", "state"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qwen_edge.errors import EngineError, UnservableError
+from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.header import END_TOKENS, what_is_wrong
 from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, why_not_loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import C
 
 # Rows are widened to f32 and quantized in slabs of this size. llama.cpp's default (8 GiB) widens the whole embedding

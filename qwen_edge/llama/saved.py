@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 
 Bytes = np.ndarray[Any, Any]
 

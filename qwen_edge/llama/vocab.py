@@ -12,7 +12,7 @@ from itertools import repeat
 from threading import Lock
 from typing import Any
 
-from qwen_edge.errors import PromptTooLongError
+from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.cuts import Cuts
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from qwen_edge.chat.jinja import reason
 from qwen_edge.chat.messages import Content, Delta
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
-from qwen_edge.errors import RequestError
+from qwen_edge.core.errors import RequestError
 from qwen_edge.renderer.messages import (
     Answer,
     Foresee,

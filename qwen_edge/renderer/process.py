@@ -7,8 +7,8 @@ import contextlib
 import math
 import subprocess
 
+from qwen_edge.core.python_process import start_with_socket
 from qwen_edge.renderer.messages import Answer, Question, decode_answer, encode
-from qwen_edge.spawn import start_with_socket
 
 MEMORY_BYTES = 256 << 20  # for rendering, beyond what the process has at its start
 _LONGEST_ANSWER = 1 << 28  # bytes: jinja.LONGEST_PROMPT characters, escaped, with their frames

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from qwen_edge.errors import no_such_model, unavailable
-from qwen_edge.printable import printable
+from qwen_edge.core.errors import no_such_model, unavailable
+from qwen_edge.core.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.state import STATE, State
 

@@ -7,8 +7,8 @@ import zlib
 
 from aiohttp import web
 
-from qwen_edge.errors import RequestError
-from qwen_edge.printable import printable
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
 from qwen_edge.server.state import STATE
 
 # zlib's windowBits; a deflate without its two bytes of header is an old mistake of clients that everybody accepts

@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 
 from qwen_edge.chat.messages import Delta, Finish
-from qwen_edge.errors import RequestError, internal_error, no_such_model, unavailable
-from qwen_edge.printable import printable
+from qwen_edge.core.errors import RequestError, internal_error, no_such_model, unavailable
+from qwen_edge.core.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.schema import ChatBody, read_body, to_request

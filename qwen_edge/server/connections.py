@@ -22,8 +22,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 from qwen_edge.config import ServerConfig
-from qwen_edge.errors import RequestError, internal_error, unavailable
-from qwen_edge.printable import printable
+from qwen_edge.core.errors import RequestError, internal_error, unavailable
+from qwen_edge.core.printable import printable
 from qwen_edge.server import openai
 from qwen_edge.server.middleware import error_response
 

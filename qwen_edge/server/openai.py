@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
-from qwen_edge.errors import RequestError
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
 from qwen_edge.messages import Alternative, Logprob
-from qwen_edge.printable import printable
 
 Json = dict[str, Any]
 

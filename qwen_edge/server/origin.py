@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from qwen_edge.config import ANY_ORIGIN, ServerConfig, plain_origin
-from qwen_edge.errors import RequestError
-from qwen_edge.printable import printable
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
 
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]{0,5})?")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]+)")

@@ -18,7 +18,7 @@ from typing import Any
 
 import gguf
 
-from qwen_edge.digest import sha256
+from qwen_edge.core.checksum import sha256
 from tests.checkpoints import noise
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 
-from qwen_edge.errors import UnservableError
+from qwen_edge.core.errors import UnservableError
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 from tokenizers import Tokenizer
 
-from qwen_edge.errors import EngineError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend, _sampling_defaults
 from qwen_edge.llama.context import Context

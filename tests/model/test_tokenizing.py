@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_edge.errors import PromptTooLongError
+from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.llama import cuts
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from qwen_edge.cli.tune import command
+from qwen_edge.core.errors import EngineError, UserError
 from qwen_edge.device.cpu import usable_cores
-from qwen_edge.errors import EngineError, UserError
 from qwen_edge.llama import settle as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model

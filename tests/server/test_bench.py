@@ -17,7 +17,7 @@ from qwen_edge.bench.plot import draw
 from qwen_edge.bench.processes import quiet
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 
 
 async def test_every_workload_gives_its_figures_for_every_server(serve, monkeypatch):

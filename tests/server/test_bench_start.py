@@ -17,7 +17,7 @@ from qwen_edge.bench.client import Server
 from qwen_edge.bench.measure import Patience, measure
 from qwen_edge.bench.start import running
 from qwen_edge.cli import main
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 from tests.waiting import until
 
 

@@ -11,7 +11,7 @@ import threading
 import aiohttp
 import pytest
 
-from qwen_edge.errors import EngineError, NotNowError
+from qwen_edge.core.errors import EngineError, NotNowError
 from qwen_edge.messages import Load, Tuning
 from qwen_edge.process import Patience
 from qwen_edge.server import openai

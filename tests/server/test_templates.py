@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from qwen_edge.errors import UnservableError
+from qwen_edge.core.errors import UnservableError
 from tests.fakes import TEMPLATE
 from tests.unit.chat.templates import CHATML, FAULTS, HANGS, WITH_TOOLS
 from tests.unit.renderer.test_handle import OBEDIENT

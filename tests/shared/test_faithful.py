@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.digest import sha256
+from qwen_edge.core.checksum import sha256
 from tests.golden.make_converter_golden import GOLDEN, describe, make_checkpoints
 
 

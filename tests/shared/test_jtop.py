@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from qwen_edge.core.python_process import python_command
 from qwen_edge.device.jtop import Jtop, side_process
 from qwen_edge.device.side import Side, SideProcess, SideService
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
-from qwen_edge.spawn import python_command
 from tests.shared.board import RAILS, TJ
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
 from tests.shared.test_systemd import PYTHON, Manager

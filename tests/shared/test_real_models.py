@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen_edge.core.errors import UnservableError
 from qwen_edge.engine.loop import Engine
-from qwen_edge.errors import UnservableError
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.messages import Load, Sampling, Segment, Submit, Tokens
 

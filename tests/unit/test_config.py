@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.config import Config, load_config, parse_config, plain_origin
-from qwen_edge.errors import ConfigError
+from qwen_edge.core.errors import ConfigError
 
 
 def refused(text: str) -> str:

@@ -3,10 +3,10 @@
 import pytest
 
 from qwen_edge.config import EngineConfig, parse_config
+from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.daemon import check_gpu
 from qwen_edge.device.gpu import Gpu
 from qwen_edge.engine_settings import load_message
-from qwen_edge.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.messages import Ready, Sampling
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from qwen_edge.config import parse_config
-from qwen_edge.errors import ConfigError
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.keys import read_keys
 from qwen_edge.messages import Caller
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.errors import UserError
+from qwen_edge.core.errors import UserError
 from qwen_edge.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli.asking import DEFAULT, service_address
-from qwen_edge.errors import ConfigError, UserError
+from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.kept import Figures
 from qwen_edge.paths import Place, find_place, hand_over
 

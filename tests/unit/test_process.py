@@ -34,7 +34,8 @@ class Program(EngineProcess):
     def __init__(self, monkeypatch, code: str) -> None:
         start = "import os, signal, socket, sys, time; theirs = socket.socket(fileno=int(sys.argv[1])); "
         monkeypatch.setattr(
-            "qwen_edge.spawn.python_command", lambda _, number: [sys.executable, "-c", start + code, number]
+            "qwen_edge.core.python_process.python_command",
+            lambda _, number: [sys.executable, "-c", start + code, number],
         )
         super().__init__()
 

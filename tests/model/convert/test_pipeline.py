@@ -17,8 +17,8 @@ from qwen_edge.convert.manifest import manifest_path, read_manifest
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.digest import sha256
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.checksum import sha256
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
 
 pytestmark = pytest.mark.model

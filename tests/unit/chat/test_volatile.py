@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from qwen_edge.chat.volatile import moved, taken_out
-from qwen_edge.errors import RequestError
+from qwen_edge.core.errors import RequestError
 
 
 def said(role: str, content: str):

@@ -8,7 +8,7 @@ from email.message import Message
 import pytest
 
 from qwen_edge.cli import asking, main
-from qwen_edge.errors import NotNowError, UserError
+from qwen_edge.core.errors import NotNowError, UserError
 
 
 def conversation(**more) -> dict:

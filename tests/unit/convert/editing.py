@@ -13,7 +13,7 @@ import pytest
 from qwen_edge.convert.gguf_file import Plan
 from qwen_edge.convert.hub import Source
 from qwen_edge.convert.pipeline import make_plan
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from qwen_edge.convert.hub import Source
 from qwen_edge.convert.pipeline import make_plan
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from qwen_edge.convert.hub import fetch as fetch_here
 from qwen_edge.convert.progress import Progress
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.hub_server import COMMIT, HubServer
 
@@ -23,7 +23,7 @@ import io, sys
 from rich.console import Console
 from qwen_edge.convert.hub import fetch
 from qwen_edge.convert.progress import Progress
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 try:
     source = fetch(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, Progress(Console(width=300)))
     print("FETCHED", source.name, source.origin, source.revision, *sorted(f.name for f in source.folder.iterdir()))

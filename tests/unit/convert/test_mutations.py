@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qwen_edge.convert.gguf_file import _write_header
 from qwen_edge.convert.hub import Source
 from qwen_edge.convert.pipeline import make_plan
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import write_checkpoint
 
 FILES = [

@@ -10,7 +10,7 @@ from qwen_edge.convert.hub import Source, fetch
 from qwen_edge.convert.pipeline import Job, convert, make_plan
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import TYPES, check_head, check_type
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import save_shards, write_checkpoint
 from tests.unit.chat.templates import CHATML, FAULTS, HANGS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from qwen_edge.convert.safetensors import read_header, read_pieces, same_bytes
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from qwen_edge.convert.hub import fetch
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.editing import refused
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from qwen_edge.convert.gguf_file import write_gguf
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import what_is_wrong
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.editing import plan_of

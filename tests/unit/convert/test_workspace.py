@@ -6,7 +6,7 @@ import os
 import pytest
 
 from qwen_edge.convert.workspace import work_folder
-from qwen_edge.errors import ConversionError
+from qwen_edge.core.errors import ConversionError
 
 
 def refused(output, error: OSError) -> str:

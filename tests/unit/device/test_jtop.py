@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_edge.core.python_process import python_command
 from qwen_edge.device.jtop import Jtop
 from qwen_edge.device.jtop_values import telemetry
 from qwen_edge.device.jtop_words import sentence
 from qwen_edge.device.side import SideProcess, SideService
 from qwen_edge.device.telemetry import Clock as Hertz
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
-from qwen_edge.spawn import python_command
 from tests.unit.device.trees import Clock, orin_nano
 
 ROOT = Path(__file__).resolve().parents[3]

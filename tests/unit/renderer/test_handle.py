@@ -15,7 +15,7 @@ import pytest
 from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.chat.messages import ChatRequest, Content, ToolCall
 from qwen_edge.chat.template import ChatTemplate
-from qwen_edge.errors import RequestError, UnservableError
+from qwen_edge.core.errors import RequestError, UnservableError
 from qwen_edge.messages import Alternative, Logprob, Ready, Sampling
 from qwen_edge.renderer.handle import Renderer, check_template
 from qwen_edge.renderer.messages import Answer, Question, Render

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from qwen_edge.journal import start_logging
+from qwen_edge.core.logs import start_logging
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from qwen_edge.spawn import python_command
+from qwen_edge.core.python_process import python_command
 
 
 def test_a_file_in_the_current_folder_is_not_imported(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from qwen_edge.printable import printable
+from qwen_edge.core.printable import printable
 
 _LONGEST = 2000  # characters of a line: a name is cut where it is logged, this is for the text of others' errors
 

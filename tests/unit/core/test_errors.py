@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli import main
-from qwen_edge.errors import ConfigError, EngineError, NotNowError, UnservableError, UserError
+from qwen_edge.core.errors import ConfigError, EngineError, NotNowError, UnservableError, UserError
 
-UNIT = Path(__file__).resolve().parents[2] / "systemd" / "qwen-edge.service"
+UNIT = Path(__file__).resolve().parents[3] / "systemd" / "qwen-edge.service"
 
 
 def prevented() -> set[int]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.printable import is_hidden, printable
+from qwen_edge.core.printable import is_hidden, printable
 
 
 @pytest.mark.parametrize(
