@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
-from qwen_edge.messages import Done, Load, Sampling, Segment, Submit
+from qwen_edge.protocol.messages import Done, Load, Sampling, Segment, Submit
 
 _FRAME = (Segment("<|im_start|>", True), Segment("user\n")), (
     Segment("<|im_end|>", True), Segment("\n"), Segment("<|im_start|>", True), Segment("assistant\n"),

@@ -21,7 +21,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 SHARED, OWN = 400, 16
 SEQUENCES = (1, 4, 8)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.disk import Disk
-from qwen_edge.messages import Sampling, Segment, Submit
+from qwen_edge.protocol.messages import Sampling, Segment, Submit
 from tests.fakes import FakeBackend
 
 _SYSTEM = "You are the voice of a house. " + "The lamp in the kitchen is on, and the garage is closed. " * 20

@@ -14,7 +14,7 @@ from qwen_edge.core.errors import (
     stopping,
     unavailable,
 )
-from qwen_edge.messages import Done, Failed, Kept, Look, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Failed, Kept, Look, Submit, Tokens
 
 Answer = Tokens | Done | Kept
 _LOOK_SECONDS = 100.0  # a little less than `qwen-edge cache` and people wait

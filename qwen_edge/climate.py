@@ -24,7 +24,7 @@ from qwen_edge.device.meter import Meter
 from qwen_edge.device.reader import Heard, Power, Reader, Sought
 from qwen_edge.device.report import Governed, Report
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.messages import Limits, Priority, Ran
+from qwen_edge.protocol.messages import Limits, Priority, Ran
 from qwen_edge.sensing import Found, aims_of, find_source, warn_of_what_does_nothing
 from qwen_edge.supervisor import Supervisor
 

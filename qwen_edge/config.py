@@ -17,7 +17,7 @@ import yaml
 
 from qwen_edge.complaints import split_complaint
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.messages import Attention, KvType
+from qwen_edge.protocol.messages import Attention, KvType
 
 MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
 MOST_SECONDS = 1_000_000  # for every time in seconds

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from qwen_edge.config import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.messages import Files, Load, Tuning
 from qwen_edge.paths import memory_folder, state_folder
 from qwen_edge.process import Patience
+from qwen_edge.protocol.messages import Files, Load, Tuning
 
 
 def files(config: RememberConfig) -> Files | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwen_edge.config import ANY_ORIGIN, LOOPBACK, Config
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.messages import Caller
+from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import msgspec
 
 from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.core.python_process import start_with_socket
-from qwen_edge.frames import encode, outbound_frames
-from qwen_edge.messages import Failed, Inbound, Load, Outbound
+from qwen_edge.protocol.framing import encode, outbound_frames
+from qwen_edge.protocol.messages import Failed, Inbound, Load, Outbound
 
 log = logging.getLogger(__name__)
 

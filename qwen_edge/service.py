@@ -21,7 +21,7 @@ from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.climate import Climate
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.core.merge_streams import merged
-from qwen_edge.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
 from qwen_edge.supervisor import Supervisor

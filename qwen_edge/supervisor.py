@@ -23,7 +23,8 @@ from qwen_edge.core.errors import stopping
 from qwen_edge.deaths import Deaths
 from qwen_edge.device.memory import own_bytes
 from qwen_edge.growth import Growth
-from qwen_edge.messages import (
+from qwen_edge.process import EngineProcess, Life, Patience, cannot_start
+from qwen_edge.protocol.messages import (
     Abort,
     Began,
     Done,
@@ -41,7 +42,6 @@ from qwen_edge.messages import (
     Tokens,
     Warm,
 )
-from qwen_edge.process import EngineProcess, Life, Patience, cannot_start
 
 log = logging.getLogger(__name__)
 

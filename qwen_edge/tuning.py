@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen_edge.kept import Figures
-from qwen_edge.messages import Tuning
+from qwen_edge.protocol.messages import Tuning
 
 _FILE = "tuning.json"
 

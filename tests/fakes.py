@@ -16,7 +16,7 @@ from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
+from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
 
 END = 256
 SPECIALS = {

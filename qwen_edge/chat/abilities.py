@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from qwen_edge.messages import Ready
+from qwen_edge.protocol.messages import Ready
 
 Message = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from qwen_edge.messages import EVERYBODY, Caller, Done, Logprob, Priority, Sampling
+from qwen_edge.protocol.messages import EVERYBODY, Caller, Done, Logprob, Priority, Sampling
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from qwen_edge.chat.messages import Content, Delta, Reasoning, ToolCall
 from qwen_edge.chat.tools import CALL, ends_inside_string, may_be_call, parse_call
 from qwen_edge.core.partial_match import unfinished_marker
-from qwen_edge.messages import Markers
+from qwen_edge.protocol.messages import Markers
 
 
 class _Part(Enum):

@@ -22,7 +22,7 @@ from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.core.errors import RequestError
-from qwen_edge.messages import Markers, Segment
+from qwen_edge.protocol.messages import Markers, Segment
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from qwen_edge.chat.messages import ToolCall
-from qwen_edge.messages import Markers
+from qwen_edge.protocol.messages import Markers
 
 CALL = Markers("<tool_call>", "</tool_call>")
 

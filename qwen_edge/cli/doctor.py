@@ -30,8 +30,8 @@ from qwen_edge.device.memory import available_bytes
 from qwen_edge.device.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.engine_settings import load_message
-from qwen_edge.messages import Tuning
 from qwen_edge.paths import Place, find_model, find_place
+from qwen_edge.protocol.messages import Tuning
 from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.renderer.handle import check_template
 from qwen_edge.sensing import find_source

@@ -16,7 +16,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.vocab import Vocab
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 _PROBES = (
     "Turn on the kitchen light, please. It's 21.5 °C outside; I'll be back at 6:30!",

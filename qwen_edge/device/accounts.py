@@ -9,7 +9,7 @@ import msgspec
 
 from qwen_edge.device.allowance import Allowances
 from qwen_edge.device.energy import PHASES, Ledger, Phase
-from qwen_edge.messages import Ran
+from qwen_edge.protocol.messages import Ran
 
 
 class Energy(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from qwen_edge.messages import Ran
+from qwen_edge.protocol.messages import Ran
 
 # ahead is what is computed for turns to come; idle is the floor, also while steps run
 Phase = Literal["prefill", "decode", "ahead", "idle"]

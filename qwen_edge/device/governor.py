@@ -21,7 +21,7 @@ from qwen_edge.device.draw import Draw
 from qwen_edge.device.heat import Heat
 from qwen_edge.device.points import HOT, Aims, Points, points_of
 from qwen_edge.device.telemetry import Battery, Telemetry
-from qwen_edge.messages import Limits
+from qwen_edge.protocol.messages import Limits
 
 Level = Literal["nominal", "warm", "hot", "critical"]
 Cause = Literal["", "heat", "watts", "battery", "no telemetry"]

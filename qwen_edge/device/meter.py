@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from qwen_edge.device.governor import Work
-from qwen_edge.messages import Ran
+from qwen_edge.protocol.messages import Ran
 
 _WINDOW = 30.0  # seconds of steps that are looked at
 _NOW = 2.0  # seconds after which a step says nothing of now

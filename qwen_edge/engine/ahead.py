@@ -18,7 +18,7 @@ from qwen_edge.engine.room import Room
 from qwen_edge.engine.tokenizing import Tokens
 from qwen_edge.kv.restore import Restore
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import EVERYBODY, Caller, Share
+from qwen_edge.protocol.messages import EVERYBODY, Caller, Share
 
 _SECONDS = 0.15  # of computing, for which a request that comes just then has to wait
 _LEAST = 8  # tokens at once, however slow the device

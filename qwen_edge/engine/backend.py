@@ -8,7 +8,7 @@ from typing import Protocol
 
 from qwen_edge.kv.cache import Cache
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Logprob, Sampling, Segment
+from qwen_edge.protocol.messages import Logprob, Sampling, Segment
 
 
 class Sampler(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from qwen_edge.messages import Limits, Ran, Share
+from qwen_edge.protocol.messages import Limits, Ran, Share
 
 _CREDIT = 0.02  # seconds of computing: what timers that are late owe
 _LEAST = 0.05  # of the time: what a pause pays off is counted as if so much were allowed

@@ -8,7 +8,7 @@ from qwen_edge.engine.output import Output
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.engine.tokenizing import Tokens
-from qwen_edge.messages import Failed, Submit
+from qwen_edge.protocol.messages import Failed, Submit
 
 
 def take_in(request: Submit, tokens: Tokens, backend: Backend, answers: Answers, now: float) -> Sequence | Failed:

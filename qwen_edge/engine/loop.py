@@ -30,7 +30,7 @@ from qwen_edge.engine.speculate import Answers
 from qwen_edge.engine.tokenizing import Tokenizing, Tokens
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.disk import Disk
-from qwen_edge.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
+from qwen_edge.protocol.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
 
 
 class Engine:

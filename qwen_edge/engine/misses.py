@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import MissReason, Segment
+from qwen_edge.protocol.messages import MissReason, Segment
 
 _HANDFUL = 16  # tokens: so few may be computed again without a word
 _WINDOW = 16  # tokens that are no accident when they come back; what stands between two messages is shorter

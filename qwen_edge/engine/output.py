@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from qwen_edge.chat.tools import ends_inside_string, may_be_call
 from qwen_edge.core.partial_match import unfinished_marker
-from qwen_edge.messages import Markers
+from qwen_edge.protocol.messages import Markers
 
 
 class _Part(Enum):

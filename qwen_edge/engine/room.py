@@ -12,7 +12,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.scheduler import victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.kv.cells import Cells
-from qwen_edge.messages import Failed
+from qwen_edge.protocol.messages import Failed
 
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
 _AGAIN = 10.0  # seconds after which a larger cache is asked for again: all streams stand still for a try

@@ -15,7 +15,7 @@ from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import worth
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import Share
+from qwen_edge.protocol.messages import Share
 
 _LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
 _TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most

@@ -11,7 +11,7 @@ from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Lookup
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import PRIORITIES, Done, Logprob, Submit, Tokens
+from qwen_edge.protocol.messages import PRIORITIES, Done, Logprob, Submit, Tokens
 
 
 @dataclass(eq=False)

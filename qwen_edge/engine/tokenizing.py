@@ -15,7 +15,7 @@ from functools import partial
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.cpu import lower_priority
 from qwen_edge.engine.backend import Backend
-from qwen_edge.messages import Segment, Submit
+from qwen_edge.protocol.messages import Segment, Submit
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are read, about

@@ -19,7 +19,7 @@ from qwen_edge.kv.radix import Node, Radix, common_prefix
 from qwen_edge.kv.saving import PIECE, Saving
 from qwen_edge.kv.stash import Copy, Stash
 from qwen_edge.kv.worth import worth
-from qwen_edge.messages import EVERYBODY, Caller
+from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 _PIECE = PIECE  # cells that go at once: a full cache is not tidied at every step
 _PIECES = 4  # are copied between two steps, 15 ms each: as long as they stay, every token takes longer

@@ -23,7 +23,7 @@ from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.reading import Read, ReadFile
 from qwen_edge.kv.stash import Copy, Lead, Prompt, Stash, reach
-from qwen_edge.messages import Caller
+from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)
 

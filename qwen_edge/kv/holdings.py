@@ -13,7 +13,7 @@ import xxhash
 from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.radix import Tokens, common_prefix
 from qwen_edge.kv.stash import Copy
-from qwen_edge.messages import EVERYBODY, Caller
+from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 
 @dataclass(frozen=True)

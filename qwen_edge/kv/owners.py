@@ -10,7 +10,7 @@ from collections.abc import Set
 
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, Tokens
-from qwen_edge.messages import Caller
+from qwen_edge.protocol.messages import Caller
 
 
 class Owners:

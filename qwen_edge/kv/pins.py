@@ -15,7 +15,7 @@ import msgspec
 
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import EVERYBODY, Caller
+from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 _MOST = 64  # of one owner
 _TOKEN = 4  # bytes

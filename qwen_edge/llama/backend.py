@@ -29,7 +29,7 @@ from qwen_edge.llama.settle import kv_bytes, on_gpu, settle, stash_tokens
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
-from qwen_edge.messages import Load, Ready, Sampling, Segment, Tuning
+from qwen_edge.protocol.messages import Load, Ready, Sampling, Segment, Tuning
 
 # without flash attention every token reads all cells, its own sequence's or not: 1,000 of them cost 11 ms
 _SPARE_CELLS = 0

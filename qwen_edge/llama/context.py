@@ -29,7 +29,7 @@ from qwen_edge.llama.handle import SMALL_ROOM, Create, Handle, NoMemoryError, wh
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import free_bytes, on_gpu
 from qwen_edge.llama.successor import Successor
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 _FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer
 _ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it

@@ -11,7 +11,7 @@ from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
 from qwen_edge.llama.site import with_measured
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 _BUFFER = re.compile(r"(?:compute|output) buffer size =\s*([\d.]+) MiB")
 # numpy, the vocabulary in memory and the interpreters of engine, daemon and renderer (measured on x86-64, Python 3.11)

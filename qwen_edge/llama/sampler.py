@@ -10,7 +10,7 @@ import numpy as np
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.vocab import Vocab
-from qwen_edge.messages import Alternative, Logprob, Sampling
+from qwen_edge.protocol.messages import Alternative, Logprob, Sampling
 
 _GREEDY_BELOW = 1e-3  # logits divided by less leave the range of floats
 _NO_PENALTIES = (1.0, 0.0, 0.0)

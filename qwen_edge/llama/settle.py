@@ -8,7 +8,7 @@ from qwen_edge.device.cpu import usable_cores
 from qwen_edge.device.memory import available_bytes
 from qwen_edge.llama.devices import gpus
 from qwen_edge.llama.model import Model
-from qwen_edge.messages import Attention, KvType, Load, Tuning
+from qwen_edge.protocol.messages import Attention, KvType, Load, Tuning
 
 # bytes per element: blocks of 32 values, with a 2-byte scale where quantized
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from qwen_edge.device.cpu import cpu_model, cpu_name, usable_cores
 from qwen_edge.llama.bindings import build, versions
 from qwen_edge.llama.devices import gpus
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 
 def site(gpu_layers: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 _CONTEXT, _BATCH = 256, 32  # tokens
 

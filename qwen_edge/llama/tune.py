@@ -23,7 +23,7 @@ from qwen_edge.llama.context import Context
 from qwen_edge.llama.handle import SMALL_ROOM, bytes_of
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import settle
-from qwen_edge.messages import Attention, Load, Tuning
+from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 512, 2048)
 _PROMPT, _ANSWER = 256, 64  # tokens of the request that tries are compared by

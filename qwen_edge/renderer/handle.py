@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
 from qwen_edge.core.errors import EngineError, RequestError, UnservableError, stopping, too_many_messages, unavailable
-from qwen_edge.messages import Ready, Segment
+from qwen_edge.protocol.messages import Ready, Segment
 from qwen_edge.renderer.messages import Answer, Foresee, Open, Opened, Refused, Render, Rendered
 from qwen_edge.renderer.process import RendererProcess
 

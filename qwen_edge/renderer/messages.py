@@ -11,7 +11,7 @@ import msgspec
 
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
 from qwen_edge.chat.messages import ChatRequest, ToolCall
-from qwen_edge.messages import Markers, Segment
+from qwen_edge.protocol.messages import Markers, Segment
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):

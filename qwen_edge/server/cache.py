@@ -14,7 +14,7 @@ from aiohttp import web
 from qwen_edge.config import MOST_PIN_HOURS
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
-from qwen_edge.messages import Kept, Look
+from qwen_edge.protocol.messages import Kept, Look
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.state import STATE, caller_of
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from qwen_edge import supervisor
 from qwen_edge.chat.messages import Delta, Finish
-from qwen_edge.messages import MissReason
+from qwen_edge.protocol.messages import MissReason
 from qwen_edge.server import openai
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)

@@ -15,7 +15,7 @@ from typing import Any
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
-from qwen_edge.messages import Alternative, Logprob
+from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
 

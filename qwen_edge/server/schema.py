@@ -20,7 +20,7 @@ from qwen_edge.complaints import split_complaint
 from qwen_edge.config import ChatConfig
 from qwen_edge.core.errors import RequestError, too_many_messages
 from qwen_edge.core.printable import printable
-from qwen_edge.messages import EVERYBODY, Caller, Priority, Sampling
+from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.renderer.handle import MOST_MESSAGES
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -12,7 +12,7 @@ from aiohttp import web
 from qwen_edge.climate import Climate
 from qwen_edge.config import Config
 from qwen_edge.keys import Keys
-from qwen_edge.messages import EVERYBODY, Caller
+from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.device_metrics import DeviceMetrics
 from qwen_edge.server.metrics import Metrics

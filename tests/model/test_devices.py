@@ -17,7 +17,7 @@ from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.settle import free_bytes
 from qwen_edge.llama.site import with_measured
 from qwen_edge.llama.tune import Effort, measure
-from qwen_edge.messages import Load, Tuning
+from qwen_edge.protocol.messages import Load, Tuning
 
 pytestmark = pytest.mark.model
 

@@ -18,7 +18,7 @@ from qwen_edge.engine.main import open_disk
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
-from qwen_edge.messages import Began, Done, Files, Load, Ran, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Began, Done, Files, Load, Ran, Sampling, Segment, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
 

@@ -15,7 +15,7 @@ from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 pytestmark = pytest.mark.model
 
@@ -232,7 +232,7 @@ LIFE = """
 import json, resource, sys
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
-from qwen_edge.messages import Failed, Done, Load, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import Failed, Done, Load, Sampling, Segment, Submit, Tokens
 
 path, more = sys.argv[1], int(sys.argv[2])
 load = Load(model=path, context=4096, batch=64, threads=1, gpu_layers=0, kv_type="f16", flash_attention="off",

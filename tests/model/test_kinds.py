@@ -12,7 +12,7 @@ from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
-from qwen_edge.messages import Load
+from qwen_edge.protocol.messages import Load
 
 pytestmark = pytest.mark.model
 

@@ -23,7 +23,7 @@ from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.sampler import likeliest
 from qwen_edge.llama.saved import turn
 from qwen_edge.llama.vocab import Vocab
-from qwen_edge.messages import Load, Sampling, Segment
+from qwen_edge.protocol.messages import Load, Sampling, Segment
 from tests.checkpoints import ADDED, write_checkpoint
 from tests.model.conftest import converted
 

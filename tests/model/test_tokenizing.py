@@ -12,7 +12,7 @@ from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.vocab import Vocab
-from qwen_edge.messages import Load, Segment
+from qwen_edge.protocol.messages import Load, Segment
 from tests.checkpoints import write_checkpoint
 from tests.model.conftest import converted
 from tests.shared.conftest import SHARED

@@ -15,8 +15,8 @@ from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.settle import kv_bytes, settle
 from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
-from qwen_edge.messages import Load, Tuning
 from qwen_edge.paths import Place
+from qwen_edge.protocol.messages import Load, Tuning
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model

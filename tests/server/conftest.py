@@ -19,8 +19,8 @@ from qwen_edge.config import Config, parse_config
 from qwen_edge.daemon import Daemon
 from qwen_edge.device.telemetry import Source
 from qwen_edge.keys import Keys
-from qwen_edge.messages import Load, Tuning
 from qwen_edge.process import Patience
+from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier

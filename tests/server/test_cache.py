@@ -11,7 +11,7 @@ import pytest
 
 from qwen_edge.cli import main
 from qwen_edge.keys import Keys
-from qwen_edge.messages import Look
+from qwen_edge.protocol.messages import Look
 from tests.waiting import until
 
 LONG = "The lamp in the kitchen is on. " * 10

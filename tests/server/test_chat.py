@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from qwen_edge.chat.template import THINK
-from qwen_edge.messages import Segment
+from qwen_edge.protocol.messages import Segment
 from tests.waiting import until
 
 THOUGHT = f"{THINK.open}\nHm.\n{THINK.close}\n\nYes."

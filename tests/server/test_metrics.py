@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_edge.keys import Keys
-from qwen_edge.messages import Load
 from qwen_edge.process import Patience
+from qwen_edge.protocol.messages import Load
 from qwen_edge.server.metrics import Metrics
 from qwen_edge.supervisor import Supervisor
 from tests.waiting import until

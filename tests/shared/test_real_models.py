@@ -10,7 +10,7 @@ import pytest
 from qwen_edge.core.errors import UnservableError
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
-from qwen_edge.messages import Load, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import Load, Sampling, Segment, Submit, Tokens
 
 FOLDER = os.environ.get("QE_MODELS", "")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="QE_MODELS names no folder with real models")

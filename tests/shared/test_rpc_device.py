@@ -26,7 +26,7 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import list_devices
 from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.slice import Slice
-from qwen_edge.messages import *
+from qwen_edge.protocol.messages import *
 def load(layers, **changes):
     fields = dict(context=2048, batch=128, threads=1, kv_type="f16", flash_attention="off", parallel=4)
     return Load(model=sys.argv[1], gpu_layers=layers, beat_seconds=5.0, **{**fields, **changes})

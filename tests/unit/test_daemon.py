@@ -7,7 +7,7 @@ from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.daemon import check_gpu
 from qwen_edge.device.gpu import Gpu
 from qwen_edge.engine_settings import load_message
-from qwen_edge.messages import Ready, Sampling
+from qwen_edge.protocol.messages import Ready, Sampling
 
 
 def config(text: str):

@@ -7,7 +7,7 @@ import pytest
 from qwen_edge.config import parse_config
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.keys import read_keys
-from qwen_edge.messages import Caller
+from qwen_edge.protocol.messages import Caller
 
 ONE, TWO = "one-1234567890abcdef", "two-1234567890abcdef"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.frames import encode
-from qwen_edge.messages import Abort, Began, Failed, Load
 from qwen_edge.process import EngineProcess, Life, Link
+from qwen_edge.protocol.framing import encode
+from qwen_edge.protocol.messages import Abort, Began, Failed, Load
 
 
 async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_meanwhile():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qwen_edge.chat.messages import ChatRequest, Content, Reasoning, ToolCall
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.core.errors import RequestError
-from qwen_edge.messages import Sampling, Segment
+from qwen_edge.protocol.messages import Sampling, Segment
 from tests.fakes import SPECIALS, TEMPLATE
 from tests.unit.chat.templates import (
     ALTERNATING,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.device.accounts import Accounts
 from qwen_edge.device.energy import Ledger
-from qwen_edge.messages import Ran, Share
+from qwen_edge.protocol.messages import Ran, Share
 from scripts.heat.plant import PLANTS, Body
 
 

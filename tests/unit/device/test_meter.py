@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.device.meter import Meter
-from qwen_edge.messages import Ran, Share
+from qwen_edge.protocol.messages import Ran, Share
 
 
 def step(began: float, seconds: float, rested: float = 0.0, chosen: int = 1, *requests: int) -> Ran:

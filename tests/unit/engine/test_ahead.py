@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Done, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Sampling, Segment, Submit, Tokens, Warm
 from tests.fakes import FakeBackend
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import product
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import Sampling, Segment, Submit, Tokens
 from tests.fakes import END, FakeBackend
 
 NEXT = {  # how likely each token is behind the last one; guesses (a, b, c in turn) are often right, and often not

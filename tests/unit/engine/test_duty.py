@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Done, Limits, Ran, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Limits, Ran, Sampling, Segment, Submit, Tokens, Warm
 from tests.fakes import FakeBackend
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import PRIORITIES, Abort, Done, Failed, Limits, Ran, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import PRIORITIES, Abort, Done, Failed, Limits, Ran, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend, ticking
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.misses import Miss, Misses, first_message, prompt_of
-from qwen_edge.messages import Abort, Done, Sampling, Segment, Submit, Warm
+from qwen_edge.protocol.messages import Abort, Done, Sampling, Segment, Submit, Warm
 from tests.fakes import FakeBackend
 
 START, END, SYSTEM, USER, ASSISTANT, THINK = 1, 2, 3, 4, 5, 6

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.output import Output
-from qwen_edge.messages import Markers
+from qwen_edge.protocol.messages import Markers
 from tests.cuts import cut
 
 THINK = Markers("<think>", "</think>")

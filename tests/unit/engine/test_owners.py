@@ -4,7 +4,7 @@ import pytest
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.speculate import Answers
-from qwen_edge.messages import Caller, Done, Look, Sampling, Segment, Submit, Warm
+from qwen_edge.protocol.messages import Caller, Done, Look, Sampling, Segment, Submit, Warm
 from tests.fakes import FakeBackend
 
 ONE, TWO, BOSS = Caller("one", admin=False), Caller("two", admin=False), Caller("boss", admin=True)

@@ -10,7 +10,7 @@ import pytest
 from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.disk import Disk
 from qwen_edge.kv.file import read_cells
-from qwen_edge.messages import Abort, Done, Tokens
+from qwen_edge.protocol.messages import Abort, Done, Tokens
 from tests.fakes import FakeBackend
 from tests.unit.engine.test_loop import end_of, run, submit, text_of
 

@@ -3,7 +3,7 @@
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Done, Failed, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Failed, Sampling, Segment, Submit, Tokens, Warm
 from tests.fakes import FakeBackend
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Done, Failed, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Failed, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend
 
 

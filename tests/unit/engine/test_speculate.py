@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.speculate import Answers, Lookup, worth
-from qwen_edge.messages import Done, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend, ticking
 
 

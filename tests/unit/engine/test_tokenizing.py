@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.messages import Abort, Beat, Done, Failed, Sampling, Segment, Stop, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Abort, Beat, Done, Failed, Sampling, Segment, Stop, Submit, Tokens, Warm
 from tests.fakes import FakeBackend
 from tests.unit.engine.test_main import Daemon
 

@@ -4,7 +4,7 @@ import pytest
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.disk import Disk
-from qwen_edge.messages import Warm
+from qwen_edge.protocol.messages import Warm
 from tests.fakes import FakeBackend
 from tests.unit.engine.test_loop import run, submit
 from tests.unit.kv.test_disk import files

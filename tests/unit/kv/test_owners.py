@@ -9,7 +9,7 @@ from qwen_edge.kv import file as kv_file
 from qwen_edge.kv.holdings import forget, holdings
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.messages import EVERYBODY, Caller
+from qwen_edge.protocol.messages import EVERYBODY, Caller
 from tests.unit.kv.test_cells import Home
 from tests.unit.kv.test_disk import cells_of, copy_of, disk, files, keep
 

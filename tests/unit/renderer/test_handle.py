@@ -16,7 +16,7 @@ from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.chat.messages import ChatRequest, Content, ToolCall
 from qwen_edge.chat.template import ChatTemplate
 from qwen_edge.core.errors import RequestError, UnservableError
-from qwen_edge.messages import Alternative, Logprob, Ready, Sampling
+from qwen_edge.protocol.messages import Alternative, Logprob, Ready, Sampling
 from qwen_edge.renderer.handle import Renderer, check_template
 from qwen_edge.renderer.messages import Answer, Question, Render
 from qwen_edge.renderer.process import MEMORY_BYTES, RendererProcess

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from qwen_edge.messages import Inbound, Outbound
+from qwen_edge.protocol.messages import Inbound, Outbound
 
 _LENGTH = struct.Struct("<I")
 _Message = TypeVar("_Message")

@@ -3,8 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.frames import encode, inbound_frames, outbound_frames
-from qwen_edge.messages import Abort, Beat, Done, Failed, Load, Markers, Sampling, Segment, Stop, Submit, Tokens
+from qwen_edge.protocol.framing import encode, inbound_frames, outbound_frames
+from qwen_edge.protocol.messages import (
+    Abort,
+    Beat,
+    Done,
+    Failed,
+    Load,
+    Markers,
+    Sampling,
+    Segment,
+    Stop,
+    Submit,
+    Tokens,
+)
 from tests.cuts import cut
 
 texts = st.text(max_size=40)
