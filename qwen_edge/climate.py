@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable
 
-from qwen_edge.config import DeviceConfig
+from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import over_budget, too_hot
 from qwen_edge.core.printable import printable
 from qwen_edge.device.accounts import Accounts

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from qwen_edge.chat.abilities import TemplateSource
-from qwen_edge.config import Config, EngineConfig
+from qwen_edge.config.paths import find_model
+from qwen_edge.config.schema import Config, EngineConfig
 from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
 from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
 from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.engine_settings import files, load_message, patience_with
 from qwen_edge.keys import Keys, read_keys
-from qwen_edge.paths import find_model
 from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen_edge.config import EngineConfig, RememberConfig
+from qwen_edge.config.paths import memory_folder, state_folder
+from qwen_edge.config.schema import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.paths import memory_folder, state_folder
 from qwen_edge.process import Patience
 from qwen_edge.protocol.messages import Files, Load, Tuning
 

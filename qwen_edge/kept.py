@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from qwen_edge.paths import hand_over, state_folder
+from qwen_edge.config.paths import hand_over, state_folder
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from qwen_edge.config import ANY_ORIGIN, LOOPBACK, Config
+from qwen_edge.config.schema import ANY_ORIGIN, LOOPBACK, Config
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import Caller
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from qwen_edge.config import DeviceConfig
+from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.device.points import Aims
 from qwen_edge.device.sources import choose

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import click
 
-from qwen_edge.config import load_config
+from qwen_edge.config.paths import find_place
+from qwen_edge.config.schema import load_config
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
-from qwen_edge.paths import find_place
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -10,13 +10,13 @@ import click
 from rich.console import Console
 
 from qwen_edge.cli.flags import setting
+from qwen_edge.config.paths import hand_over, models_folder
 from qwen_edge.convert.hub import DEFAULT_SOURCE
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_type
 from qwen_edge.device.cpu import usable_cores
-from qwen_edge.paths import hand_over, models_folder
 
 
 @click.command("convert", short_help="Make a quantized GGUF file of a checkpoint.")

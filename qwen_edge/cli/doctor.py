@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from qwen_edge.cli.showing import other_program
-from qwen_edge.config import Config, load_config
+from qwen_edge.config.paths import Place, find_model, find_place
+from qwen_edge.config.schema import Config, load_config
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.trial import ordinary_ends
@@ -30,7 +31,6 @@ from qwen_edge.device.memory import available_bytes
 from qwen_edge.device.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.engine_settings import load_message
-from qwen_edge.paths import Place, find_model, find_place
 from qwen_edge.protocol.messages import Tuning
 from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.renderer.handle import check_template

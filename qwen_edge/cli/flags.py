@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from qwen_edge.config import Config
+from qwen_edge.config.schema import Config
 
 MOST_TIMES = 1_000_000  # that something is repeated
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from qwen_edge.cli.flags import setting
-from qwen_edge.config import Config, load_config
+from qwen_edge.config.schema import Config, load_config
 from qwen_edge.core.logs import start_logging
 from qwen_edge.core.printable import clean
 from qwen_edge.daemon import serve

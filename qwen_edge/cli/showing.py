@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_edge.config.paths import Place
 from qwen_edge.core.printable import clean, is_hidden
-from qwen_edge.paths import Place
 
 if TYPE_CHECKING:
     from rich.console import Console

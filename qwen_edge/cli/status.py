@@ -20,7 +20,7 @@ from qwen_edge.cli.asking import ask_device, url_option
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
-from qwen_edge.config import MOST_SECONDS
+from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.telemetry import Telemetry

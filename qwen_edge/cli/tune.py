@@ -11,11 +11,11 @@ from rich.table import Table
 
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import other_program, terminal
-from qwen_edge.config import load_config
+from qwen_edge.config.paths import find_model, find_place
+from qwen_edge.config.schema import load_config
 from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.printable import clean
 from qwen_edge.engine_settings import load_message
-from qwen_edge.paths import find_model, find_place
 from qwen_edge.tuning import keep
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from qwen_edge.config import MOST_PIN_HOURS
+from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Kept, Look

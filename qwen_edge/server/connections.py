@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-from qwen_edge.config import ServerConfig
+from qwen_edge.config.schema import ServerConfig
 from qwen_edge.core.errors import RequestError, internal_error, unavailable
 from qwen_edge.core.printable import printable
 from qwen_edge.server import openai

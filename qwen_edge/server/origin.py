@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from qwen_edge.config import ANY_ORIGIN, ServerConfig, plain_origin
+from qwen_edge.config.schema import ANY_ORIGIN, ServerConfig, plain_origin
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 

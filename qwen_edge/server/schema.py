@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import fields
 
 from qwen_edge.chat.messages import ChatRequest
-from qwen_edge.complaints import split_complaint
-from qwen_edge.config import ChatConfig
+from qwen_edge.config.schema import ChatConfig
+from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import RequestError, too_many_messages
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling

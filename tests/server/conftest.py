@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from qwen_edge.config import Config, parse_config
+from qwen_edge.config.schema import Config, parse_config
 from qwen_edge.daemon import Daemon
 from qwen_edge.device.telemetry import Source
 from qwen_edge.keys import Keys

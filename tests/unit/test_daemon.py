@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_edge.config import EngineConfig, parse_config
+from qwen_edge.config.schema import EngineConfig, parse_config
 from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.daemon import check_gpu
 from qwen_edge.device.gpu import Gpu

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from qwen_edge.config import Config
+from qwen_edge.config.schema import Config
 from qwen_edge.server.schema import ChatBody
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from qwen_edge.config import parse_config
+from qwen_edge.config.schema import parse_config
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.keys import read_keys
 from qwen_edge.protocol.messages import Caller

@@ -10,7 +10,7 @@ import pytest
 
 from qwen_edge.cli import _cli, main
 from qwen_edge.cli.serve import _apply
-from qwen_edge.config import MOST_PIN_HOURS, Config, parse_config
+from qwen_edge.config.schema import MOST_PIN_HOURS, Config, parse_config
 from qwen_edge.core.errors import ConfigError
 
 SETTINGS = {"--port": "server.port", "--context": "engine.context", "--threads": "engine.threads"}

@@ -17,9 +17,9 @@ from qwen_edge.bench.article import article_table
 from qwen_edge.bench.report import Results
 from qwen_edge.cli import advise, asking, cache, doctor, main, status
 from qwen_edge.cli.showing import as_json, other_program, plain, terminal
+from qwen_edge.config.paths import Place
 from qwen_edge.convert.progress import Progress
 from qwen_edge.core.printable import clean
-from qwen_edge.paths import Place
 from tests.unit.cli.devices import device
 
 NASTY = "[red]x[/red][/]\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202edlo\\[b]\r:smile:"

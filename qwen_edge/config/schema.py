@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import yaml
 
-from qwen_edge.complaints import split_complaint
+from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import Attention, KvType
 

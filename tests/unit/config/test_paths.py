@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen_edge.config.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
 from qwen_edge.core.errors import UserError
-from qwen_edge.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
 
 
 def test_the_models_folder_is_the_one_chosen_the_services_or_the_users():

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from qwen_edge.complaints import split_complaint
+from qwen_edge.config.validation import split_complaint
 
 
 class _Inner(msgspec.Struct, forbid_unknown_fields=True):

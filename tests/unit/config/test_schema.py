@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.config import Config, load_config, parse_config, plain_origin
+from qwen_edge.config.schema import Config, load_config, parse_config, plain_origin
 from qwen_edge.core.errors import ConfigError
 
 
@@ -52,7 +52,7 @@ def test_origins_are_compared_as_browsers_send_them():
 
 
 def test_the_example_file_is_the_defaults():
-    file = Path(__file__).parents[2] / "systemd" / "qwen-edge.yaml"
+    file = Path(__file__).parents[3] / "systemd" / "qwen-edge.yaml"
     assert load_config(file) == Config()
     every_line = re.sub(r"^( *)# (\w+:)", r"\1\2", file.read_text(), flags=re.MULTILINE)
     config = parse_config(every_line, "example")
