@@ -22,12 +22,12 @@ from pathlib import Path
 
 import psutil
 
-from qwen_edge.device.jtop import Jtop
-from qwen_edge.device.jtop import side_process as start_side
-from qwen_edge.device.laptop import Laptop
-from qwen_edge.device.nvidia import open_nvml
-from qwen_edge.device.side import SideProcess
-from qwen_edge.device.sysfs import Sysfs
+from qwen_edge.device.sources.jtop import Jtop
+from qwen_edge.device.sources.jtop import side_process as start_side
+from qwen_edge.device.sources.jtop_lines import SideProcess
+from qwen_edge.device.sources.laptop import Laptop
+from qwen_edge.device.sources.nvml import open_nvml
+from qwen_edge.device.sources.sysfs import Sysfs
 
 REPEAT = 200
 

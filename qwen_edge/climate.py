@@ -18,14 +18,14 @@ from collections.abc import Callable
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import over_budget, too_hot
 from qwen_edge.core.printable import printable
-from qwen_edge.device.accounts import Accounts
-from qwen_edge.device.governor import Decision, State, govern
-from qwen_edge.device.meter import Meter
-from qwen_edge.device.reader import Heard, Power, Reader, Sought
+from qwen_edge.device.energy.accounts import Accounts
+from qwen_edge.device.energy.meter import Meter
+from qwen_edge.device.from_config import Found, aims_of, find_source, warn_of_what_does_nothing
+from qwen_edge.device.governor.decision import Decision, State, govern
 from qwen_edge.device.report import Governed, Report
+from qwen_edge.device.sources.reader import Heard, Power, Reader, Sought
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.protocol.messages import Limits, Priority, Ran
-from qwen_edge.sensing import Found, aims_of, find_source, warn_of_what_does_nothing
 from qwen_edge.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

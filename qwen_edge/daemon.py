@@ -23,7 +23,7 @@ from qwen_edge.config.paths import find_model
 from qwen_edge.config.schema import Config, EngineConfig
 from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
 from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
-from qwen_edge.device.gpu import Gpu, find_gpu, rebuild_command
+from qwen_edge.device.host.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.engine_settings import files, load_message, patience_with
 from qwen_edge.keys import Keys, read_keys
 from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess
@@ -35,7 +35,7 @@ from qwen_edge.tuning import keep, recall
 
 if TYPE_CHECKING:
     from qwen_edge.climate import Climate
-    from qwen_edge.sensing import Found
+    from qwen_edge.device.from_config import Found
     from qwen_edge.server.connections import Connections
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import msgspec
 from qwen_edge.asked import Answer, Asked
 from qwen_edge.core.errors import stopping
 from qwen_edge.deaths import Deaths
-from qwen_edge.device.memory import own_bytes
+from qwen_edge.device.host.memory import own_bytes
 from qwen_edge.growth import Growth
 from qwen_edge.process import EngineProcess, Life, Patience, cannot_start
 from qwen_edge.protocol.messages import (

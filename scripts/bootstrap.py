@@ -305,7 +305,7 @@ def _build_flags() -> Mapping[str, str]:
     flags = ["-DLLAVA_BUILD=OFF"]  # the multimodal part: not used, a third of the compile time
     sys.path.insert(0, str(ROOT))
     sys.dont_write_bytecode = True  # by sudo it would be root's, in a checkout that is not
-    from qwen_edge.device.gpu import find_gpu
+    from qwen_edge.device.host.gpu import find_gpu
 
     gpu = find_gpu()
     nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")

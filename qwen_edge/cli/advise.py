@@ -22,8 +22,8 @@ from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
-from qwen_edge.device.board import PowerMode
-from qwen_edge.device.cpu import cpu_name
+from qwen_edge.device.host.cpu import cpu_name
+from qwen_edge.device.sources.board import PowerMode
 from qwen_edge.kept import Figures
 
 _FILE = "modes.json"

@@ -16,7 +16,7 @@ from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_type
-from qwen_edge.device.cpu import usable_cores
+from qwen_edge.device.host.cpu import usable_cores
 
 
 @click.command("convert", short_help="Make a quantized GGUF file of a checkpoint.")

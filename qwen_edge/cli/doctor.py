@@ -26,15 +26,15 @@ from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
-from qwen_edge.device.gpu import find_gpu, rebuild_command
-from qwen_edge.device.memory import available_bytes
-from qwen_edge.device.reader import Heard, Reader
+from qwen_edge.device.from_config import find_source
+from qwen_edge.device.host.gpu import find_gpu, rebuild_command
+from qwen_edge.device.host.llama_cpp_build import install_bindings, rebuild_bindings
+from qwen_edge.device.host.memory import available_bytes
+from qwen_edge.device.sources.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.engine_settings import load_message
 from qwen_edge.protocol.messages import Tuning
-from qwen_edge.remedies import install_bindings, rebuild_bindings
 from qwen_edge.renderer.handle import check_template
-from qwen_edge.sensing import find_source
 from qwen_edge.tuning import recall
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from qwen_edge.cli.showing import plain, terminal
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
+from qwen_edge.device.sources.trace import record
 from qwen_edge.device.telemetry import Telemetry
-from qwen_edge.device.trace import record
 
 Json = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from qwen_edge.device.accounts import Energy
+from qwen_edge.device.energy.accounts import Energy
 from qwen_edge.device.telemetry import Telemetry
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from qwen_edge.core.errors import PromptTooLongError
-from qwen_edge.device.cpu import lower_priority
+from qwen_edge.device.host.cpu import lower_priority
 from qwen_edge.engine.backend import Backend
 from qwen_edge.protocol.messages import Segment, Submit
 

@@ -15,8 +15,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError, PromptTooLongError
-from qwen_edge.device.cpu import preempted
-from qwen_edge.device.memory import give_back
+from qwen_edge.device.host.cpu import preempted
+from qwen_edge.device.host.memory import give_back
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import Context

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.remedies import install_bindings
+from qwen_edge.device.host.llama_cpp_build import install_bindings
 
 ERROR = 4  # of ggml_log_level
 

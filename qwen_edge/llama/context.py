@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.device.memory import available_bytes
+from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.device.memory import is_granted, own_pages
+from qwen_edge.device.host.memory import is_granted, own_pages
 from qwen_edge.kv.layout import Layout
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import gpus, list_devices

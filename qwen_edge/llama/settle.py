@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from qwen_edge.device.cpu import usable_cores
-from qwen_edge.device.memory import available_bytes
+from qwen_edge.device.host.cpu import usable_cores
+from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.llama.devices import gpus
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Attention, KvType, Load, Tuning

@@ -6,7 +6,7 @@ import platform
 
 from msgspec.structs import replace
 
-from qwen_edge.device.cpu import cpu_model, cpu_name, usable_cores
+from qwen_edge.device.host.cpu import cpu_model, cpu_name, usable_cores
 from qwen_edge.llama.bindings import build, versions
 from qwen_edge.llama.devices import gpus
 from qwen_edge.protocol.messages import Load

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.device.cpu import lower_priority
+from qwen_edge.device.host.cpu import lower_priority
 from qwen_edge.llama.bindings import C
 
 _PAGE = 4096

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.device.cpu import usable_cores
+from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from qwen_edge.climate import Climate
-from qwen_edge.device.governor import LEVELS
+from qwen_edge.device.governor.decision import LEVELS
 from qwen_edge.device.report import Report
 
 _STALE = 30.0  # seconds after which what was read is not told any more

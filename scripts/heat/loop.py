@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
 
-from qwen_edge.device.governor import Decision, State, Work, govern
-from qwen_edge.device.points import Aims
+from qwen_edge.device.governor.decision import Decision, State, Work, govern
+from qwen_edge.device.governor.points import Aims
 from qwen_edge.device.telemetry import Telemetry, Trips
 from scripts.heat.plant import Body, Plant
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from qwen_edge.cli.tune import command
 from qwen_edge.config.paths import Place
 from qwen_edge.core.errors import EngineError, UserError
-from qwen_edge.device.cpu import usable_cores
+from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.llama import settle as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model

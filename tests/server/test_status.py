@@ -8,8 +8,8 @@ import pytest
 
 from qwen_edge.cli import main
 from qwen_edge.cli.advise import Measured, advice
+from qwen_edge.device.sources.trace import Trace
 from qwen_edge.device.telemetry import Battery, Clock
-from qwen_edge.device.trace import Trace
 from tests.server.test_device import QUICK, Board, becomes
 from tests.waiting import until
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from qwen_edge.climate import Climate
 from qwen_edge.config.schema import DeviceConfig
-from qwen_edge.device.reader import Sought
+from qwen_edge.device.sources.reader import Sought
 from qwen_edge.device.telemetry import Telemetry
 
 

@@ -1,0 +1,1 @@
+"""Joules: measured, shared out among requests and clients, and limited."""

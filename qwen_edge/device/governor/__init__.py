@@ -1,0 +1,1 @@
+"""How much the engine may compute, decided from telemetry. Pure."""

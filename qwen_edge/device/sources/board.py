@@ -1,0 +1,56 @@
+"""What a Jetson tells besides its sensors: the fan, the power mode, and how often too much current was drawn."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from qwen_edge.device.sources.files import Look, numbered, word
+
+_MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
+# NVIDIA Jetson Linux Developer Guide, Platform Power and Performance, "Over-current event"
+_EVENTS = {"oc1": "under-voltage", "oc2": "over-current on average", "oc3": "over-current for a moment"}
+
+
+class Fan:
+    """Duty and speed; two devices of different drivers on some boards (Documentation/hwmon/sysfs-interface.rst)."""
+
+    def __init__(self, root: Path) -> None:
+        folders = numbered(root / "sys/class/hwmon", "hwmon*")
+        fans = [folder for folder in folders if re.search("fan|tach", word(folder / "name"))]
+        self._duty = next((folder / "pwm1" for folder in fans if (folder / "pwm1").exists()), None)
+        speeds = [folder / name for folder in fans for name in ("rpm", "fan1_input")]
+        self._speed = next((file for file in speeds if file.exists()), None)
+
+    def read(self, look: Look) -> tuple[float | None, float | None]:
+        """Duty (0..1) and turns a minute."""
+        duty = look.number("fan", self._duty, 0, 255)
+        speed = look.number("fan speed", self._speed, 0, 100_000)
+        return None if duty is None else duty / 255, None if speed is None else float(speed)
+
+
+class PowerMode:
+    """nvpmodel's name of the mode, from files that anybody may read. `modes` are all there are, by number; the same
+    number is another mode on another board."""
+
+    def __init__(self, root: Path) -> None:
+        self._status = root / "var/lib/nvpmodel/status"
+        try:
+            text = (root / "etc/nvpmodel.conf").read_text(errors="replace")
+        except OSError:
+            text = ""
+        self.modes = {int(number): name for number, name in _MODE.findall(text)}
+
+    def read(self) -> str | None:
+        number = re.search(r"pmode:(\d+)", word(self._status))
+        return self.modes.get(int(number[1])) if number else None
+
+
+def power_events(root: Path) -> dict[str, Path]:
+    """Counters of what made the hardware divide its clocks for a moment, shorter than any rail's value shows."""
+    return {
+        reason: file
+        for folder in numbered(root / "sys/class/hwmon", "hwmon*")
+        for name, reason in _EVENTS.items()
+        if (file := folder / f"{name}_event_cnt").exists()
+    }

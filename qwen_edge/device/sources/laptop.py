@@ -1,0 +1,120 @@
+"""A laptop, a PC or a small board that is no Jetson: the processor's own sensors, what it runs on, and a graphics card.
+
+Power is what the processor (and a card by NVIDIA) say they use, where one may read that, or else what the battery
+gives while the machine runs on it: that is the whole machine, screen and all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qwen_edge.device.sources.clocks import ProcessorClock
+from qwen_edge.device.sources.files import Counters, Look, numbered, word
+from qwen_edge.device.sources.hwmon import find_places, witnesses
+from qwen_edge.device.sources.nvml import Card, Nvidia
+from qwen_edge.device.sources.rapl import Rapl
+from qwen_edge.device.sources.supplies import Supplies
+from qwen_edge.device.sources.thermal_zones import Zone, braking, celsius, find_brakes, first_known, lowest
+from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
+from qwen_edge.device.telemetry import Telemetry
+
+
+class Laptop:
+    """A source. Used by one thread; has nothing to close. `nvml` is the module pynvml, initialised."""
+
+    name = "laptop"
+
+    def __init__(
+        self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic, nvml: Any | None = None
+    ) -> None:
+        self._root, self._clock = root, clock
+        self._zones: dict[str, Zone] = {}
+        self._witnesses: list[str] = []
+        self._load = ProcessorLoad(root)
+        self._rapl = Rapl(root, clock)
+        self._nvidia = Nvidia(nvml) if nvml else None
+        self._throttles = Counters(_find_throttles(root))
+        self._gone = False
+        self._search()
+
+    @staticmethod
+    def found(root: Path = Path("/"), nvml: Any | None = None) -> bool:
+        """Does this machine tell anything of its heat or power? A virtual one mostly does not."""
+        return bool(nvml or witnesses(find_places(root)) or Rapl(root, time.monotonic) or Supplies(root).batteries)
+
+    def read(self) -> Telemetry:
+        """All that is there; what does not answer is named. Never raises."""
+        if self._gone:
+            self._search()
+        look, at = Look(), self._clock()  # a sensor that hangs makes all of it old
+        temperatures, processor = celsius(look, self._zones), self._processor.read(look)
+        supply = self._supplies.read(look)
+        cards = self._nvidia.read(look) if self._nvidia else {}
+        package = self._rapl.watts(look)
+        rails = {"processor": package} | {name: card.watts for name, card in cards.items()}
+        throttled = [*braking(look, self._brakes), *self._throttles.risen(look)]
+        used, total = memory_bytes(self._root)
+        self._gone = look.gone
+        hottest = [temperatures[name] for name in self._witnesses if name in temperatures]
+        heat = {name: float(card.celsius) for name, card in cards.items() if card.celsius is not None}
+        return Telemetry(
+            source=self.name,
+            at=at,
+            temperatures=temperatures | heat,
+            tj=max([*hottest, *heat.values()], default=None),
+            trips=self._trips,
+            rails={name: watts for name, watts in rails.items() if watts is not None},
+            watts=supply.watts if package is None else _sum(package, cards),
+            mean=package is not None,
+            clocks=({"cpu": processor} if processor else {})
+            | {name: card.clock for name, card in cards.items() if card.clock},
+            gpu_load=max((card.load for card in cards.values() if card.load is not None), default=None),
+            cpu_load=self._load.read(),
+            memory_used=used,
+            memory_total=total,
+            throttled=(*throttled, *(reason for card in cards.values() for reason in card.throttled)),
+            battery=supply.battery,
+            mains=supply.mains,
+            missing=tuple(look.missing),
+        )
+
+    def watts(self) -> float | None:
+        """Processor and cards. Not the battery, which counts in its own time and takes long to ask."""
+        package = self._rapl.watts(Look())
+        cards = self._nvidia.watts(Look()) if self._nvidia else 0.0
+        return None if package is None or cards is None else package + cards
+
+    def close(self) -> None:
+        pass
+
+    def _search(self) -> None:
+        """Find the files. What was here once and is gone stays on the list, but for batteries, which are taken out."""
+        self._zones |= find_places(self._root)
+        self._supplies = Supplies(self._root)
+        self._brakes = find_brakes(self._root)
+        self._processor = ProcessorClock(self._root)
+        # the same ones for good: another place may stay cool, whatever is computed
+        self._witnesses = self._witnesses or witnesses(self._zones)
+        cards = self._nvidia.trips if self._nvidia else []
+        own = [self._zones[name].trips for name in self._witnesses]
+        # what is not set for the places that count is as the other zones have it
+        self._trips = first_known(lowest([*own, *cards]), lowest(zone.trips for zone in self._zones.values()))
+
+
+def _sum(package: float, cards: dict[str, Card]) -> float | None:
+    powers = [card.watts for card in cards.values()]
+    known = [power for power in powers if power is not None]
+    return package + sum(known) if len(known) == len(powers) else None
+
+
+def _find_throttles(root: Path) -> dict[str, Path]:
+    """One counter a package: all its cores show the same (Documentation/ABI/testing/sysfs-devices-system-cpu)."""
+    found: dict[str, Path] = {}
+    for folder in numbered(root / "sys/devices/system/cpu", "cpu[0-9]*"):
+        file = folder / "thermal_throttle/package_throttle_count"
+        if file.exists():
+            found.setdefault(f"heat slows down package {word(folder / 'topology/physical_package_id') or 0}", file)
+    return found
