@@ -26,12 +26,12 @@ from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_l
 from qwen_edge.device.host.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.engine_settings import files, load_message, patience_with
 from qwen_edge.keys import Keys, read_keys
+from qwen_edge.models.tuning import keep, recall
 from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
-from qwen_edge.tuning import keep, recall
 
 if TYPE_CHECKING:
     from qwen_edge.climate import Climate

@@ -24,7 +24,7 @@ from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.host.cpu import cpu_name
 from qwen_edge.device.sources.board import PowerMode
-from qwen_edge.kept import Figures
+from qwen_edge.models.json_store import Figures
 
 _FILE = "modes.json"
 _WORK, _TOKENS = "one question", 128  # of its answer

@@ -9,7 +9,7 @@ import pytest
 from qwen_edge.cli.asking import DEFAULT, service_address
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError
-from qwen_edge.kept import Figures
+from qwen_edge.models.json_store import Figures
 
 HOME = {"XDG_STATE_HOME": "/home/me/state", "XDG_DATA_HOME": "/home/me/data"}
 OWN = Place(None, Path("/home/me/state/qwen-edge"), Path("/home/me/data/qwen-edge/models"))

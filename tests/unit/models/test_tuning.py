@@ -1,8 +1,8 @@
 """What was measured is remembered for this model and for where it was measured, and for nothing else."""
 
-from qwen_edge.kept import Figures
+from qwen_edge.models.json_store import Figures
+from qwen_edge.models.tuning import keep, recall
 from qwen_edge.protocol.messages import Tuning
-from qwen_edge.tuning import keep, recall
 
 QUICK, SLOW = Tuning(threads=3, flash_attention="on", batch=256), Tuning(1, "off", 64)
 HERE = "here"

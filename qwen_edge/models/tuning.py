@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qwen_edge.kept import Figures
+from qwen_edge.models.json_store import Figures
 from qwen_edge.protocol.messages import Tuning
 
 _FILE = "tuning.json"

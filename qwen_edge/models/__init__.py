@@ -1,0 +1,1 @@
+"""What was measured of models on this machine, and is kept."""
