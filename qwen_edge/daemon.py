@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from qwen_edge.auth.keys import Keys, read_keys
 from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config.paths import find_model
 from qwen_edge.config.schema import Config, EngineConfig
@@ -25,7 +26,6 @@ from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
 from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
 from qwen_edge.device.host.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.engine_settings import files, load_message, patience_with
-from qwen_edge.keys import Keys, read_keys
 from qwen_edge.models.tuning import keep, recall
 from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.protocol.messages import Ready

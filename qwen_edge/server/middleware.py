@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.core.errors import RequestError, UserError, internal_error, stopping
 from qwen_edge.core.printable import printable
-from qwen_edge.keys import Keys
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import openai, origin
 from qwen_edge.server.state import CALLER, STATE

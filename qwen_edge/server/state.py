@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import msgspec
 from aiohttp import web
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.climate import Climate
 from qwen_edge.config.schema import Config
-from qwen_edge.keys import Keys
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.device_metrics import DeviceMetrics

@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import Config, parse_config
 from qwen_edge.daemon import Daemon
 from qwen_edge.device.telemetry import Source
-from qwen_edge.keys import Keys
 from qwen_edge.process import Patience
 from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.renderer.handle import Renderer

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.cli import main
-from qwen_edge.keys import Keys
 from qwen_edge.protocol.messages import Look
 from tests.waiting import until
 

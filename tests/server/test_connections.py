@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from aiohttp import web
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import ServerConfig
-from qwen_edge.keys import Keys
 from qwen_edge.server.connections import Connections
 from tests.server.raw import post, raw, read_all, unread
 from tests.waiting import until

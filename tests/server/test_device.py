@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.device.telemetry import Battery, Telemetry, TelemetryError
-from qwen_edge.keys import Keys
 from qwen_edge.systemd import Notifier
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qwen_edge.keys import Keys
+from qwen_edge.auth.keys import Keys
 from qwen_edge.process import Patience
 from qwen_edge.protocol.messages import Load
 from qwen_edge.server.metrics import Metrics

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from qwen_edge.keys import Keys
+from qwen_edge.auth.keys import Keys
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 HOME = "https://home.example"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from qwen_edge.auth.keys import Keys
 from qwen_edge.cli import main
-from qwen_edge.keys import Keys
 
 LONG = "The lamp in the kitchen is on. " * 10
 KEYS = {"key-of-one": "one", "key-of-two": "two", "key-of-both": "two", "key-of-boss": "boss"}

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
+from qwen_edge.auth.keys import read_keys
 from qwen_edge.config.schema import parse_config
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.keys import read_keys
 from qwen_edge.protocol.messages import Caller
 
 ONE, TWO = "one-1234567890abcdef", "two-1234567890abcdef"
