@@ -26,7 +26,7 @@ from qwen_edge.device.report import Governed, Report
 from qwen_edge.device.sources.reader import Heard, Power, Reader, Sought
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.protocol.messages import Limits, Priority, Ran
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

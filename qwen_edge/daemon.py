@@ -25,12 +25,12 @@ from qwen_edge.config.schema import Config, EngineConfig
 from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
 from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
 from qwen_edge.device.host.gpu import Gpu, find_gpu, rebuild_command
-from qwen_edge.engine_settings import files, load_message, patience_with
 from qwen_edge.models.tuning import keep, recall
-from qwen_edge.process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
+from qwen_edge.supervisor.engine_settings import files, load_message, patience_with
+from qwen_edge.supervisor.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

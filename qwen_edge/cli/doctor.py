@@ -32,10 +32,10 @@ from qwen_edge.device.host.llama_cpp_build import install_bindings, rebuild_bind
 from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.device.sources.reader import Heard, Reader
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.engine_settings import load_message
 from qwen_edge.models.tuning import recall
 from qwen_edge.protocol.messages import Tuning
 from qwen_edge.renderer.handle import check_template
+from qwen_edge.supervisor.engine_settings import load_message
 
 if TYPE_CHECKING:
     from qwen_edge.llama.plan import MemoryPlan

@@ -15,8 +15,8 @@ from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.config.schema import load_config
 from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.printable import clean
-from qwen_edge.engine_settings import load_message
 from qwen_edge.models.tuning import keep
+from qwen_edge.supervisor.engine_settings import load_message
 
 if TYPE_CHECKING:
     from qwen_edge.llama.tune import Try

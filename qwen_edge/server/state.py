@@ -17,7 +17,7 @@ from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.device_metrics import DeviceMetrics
 from qwen_edge.server.metrics import Metrics
 from qwen_edge.service import ChatService
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor.supervisor import Supervisor
 
 
 @dataclass

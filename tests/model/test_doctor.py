@@ -14,8 +14,8 @@ from qwen_edge.config.paths import Place
 from qwen_edge.config.schema import EngineConfig
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.device.host import gpu
-from qwen_edge.engine_settings import load_message
 from qwen_edge.llama.plan import plan_memory
+from qwen_edge.supervisor.engine_settings import load_message
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model

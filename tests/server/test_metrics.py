@@ -9,10 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_edge.auth.keys import Keys
-from qwen_edge.process import Patience
 from qwen_edge.protocol.messages import Load
 from qwen_edge.server.metrics import Metrics
-from qwen_edge.supervisor import Supervisor
+from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.supervisor import Supervisor
 from tests.waiting import until
 
 TOOL = {"type": "function", "function": {"name": "set_light", "parameters": {"room": "a room of the house"}}}

@@ -6,8 +6,8 @@ from qwen_edge.config.schema import EngineConfig, parse_config
 from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.daemon import check_gpu
 from qwen_edge.device.host.gpu import Gpu
-from qwen_edge.engine_settings import load_message
 from qwen_edge.protocol.messages import Ready, Sampling
+from qwen_edge.supervisor.engine_settings import load_message
 
 
 def config(text: str):

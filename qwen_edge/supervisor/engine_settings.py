@@ -9,8 +9,8 @@ from pathlib import Path
 from qwen_edge.config.paths import memory_folder, state_folder
 from qwen_edge.config.schema import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.process import Patience
 from qwen_edge.protocol.messages import Files, Load, Tuning
+from qwen_edge.supervisor.engine_process import Patience
 
 
 def files(config: RememberConfig) -> Files | None:

@@ -18,12 +18,8 @@ from typing import Literal
 
 import msgspec
 
-from qwen_edge.asked import Answer, Asked
 from qwen_edge.core.errors import stopping
-from qwen_edge.deaths import Deaths
 from qwen_edge.device.host.memory import own_bytes
-from qwen_edge.growth import Growth
-from qwen_edge.process import EngineProcess, Life, Patience, cannot_start
 from qwen_edge.protocol.messages import (
     Abort,
     Began,
@@ -42,6 +38,10 @@ from qwen_edge.protocol.messages import (
     Tokens,
     Warm,
 )
+from qwen_edge.supervisor.deaths import Deaths
+from qwen_edge.supervisor.engine_process import EngineProcess, Life, Patience, cannot_start
+from qwen_edge.supervisor.memory_watch import Growth
+from qwen_edge.supervisor.pending import Answer, Asked
 
 log = logging.getLogger(__name__)
 

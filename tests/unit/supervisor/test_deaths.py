@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_edge.deaths import Deaths
+from qwen_edge.supervisor.deaths import Deaths
 
 
 class Clock:

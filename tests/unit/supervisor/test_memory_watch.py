@@ -1,4 +1,4 @@
-from qwen_edge.growth import Growth
+from qwen_edge.supervisor.memory_watch import Growth
 
 _PLANNED, _TOO_MUCH = 1_000_000_000, 2_000_000_000
 

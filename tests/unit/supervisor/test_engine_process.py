@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.process import EngineProcess, Life, Link
 from qwen_edge.protocol.framing import encode
 from qwen_edge.protocol.messages import Abort, Began, Failed, Load
+from qwen_edge.supervisor.engine_process import EngineProcess, Life, Link
 
 
 async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_meanwhile():
@@ -86,7 +86,7 @@ async def test_the_engines_own_last_words_are_the_reason_however_it_ends(monkeyp
 
 
 async def test_an_engine_that_closes_its_socket_and_stays_is_killed(monkeypatch):
-    monkeypatch.setattr("qwen_edge.process._EXIT_SECONDS", 0.05)
+    monkeypatch.setattr("qwen_edge.supervisor.engine_process._EXIT_SECONDS", 0.05)
     engine = Program(monkeypatch, "theirs.close(); time.sleep(60)")
     one, _ = life(engine)
     assert await one.live(LOAD, nothing) == "killed by SIGKILL"
