@@ -34,9 +34,9 @@ from qwen_edge.supervisor.supervisor import Supervisor
 from qwen_edge.systemd import Notifier
 
 if TYPE_CHECKING:
-    from qwen_edge.climate import Climate
     from qwen_edge.device.from_config import Found
     from qwen_edge.server.connections import Connections
+    from qwen_edge.service.thermal import Climate
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +116,10 @@ class Daemon:
         """Load, listen, serve, stop. While the model loads, /health answers 503."""
         from aiohttp import web
 
-        from qwen_edge.climate import Climate
         from qwen_edge.server.app import make_app
         from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
+        from qwen_edge.service.thermal import Climate
 
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

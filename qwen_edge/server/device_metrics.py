@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from qwen_edge.climate import Climate
 from qwen_edge.device.governor.decision import LEVELS
 from qwen_edge.device.report import Report
+from qwen_edge.service.thermal import Climate
 
 _STALE = 30.0  # seconds after which what was read is not told any more
 

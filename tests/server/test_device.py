@@ -181,7 +181,7 @@ async def test_a_governor_that_fails_leaves_the_device_with_little_and_says_whos
     def fails(*_):
         raise ZeroDivisionError("of the test")
 
-    monkeypatch.setattr("qwen_edge.climate.govern", fails)
+    monkeypatch.setattr("qwen_edge.service.thermal.govern", fails)
     served = await serve(settings=QUICK, source=Board())
     found = await becomes(served, lambda found: found["governor"]["duty"] < 1.0)
     assert "this is a bug in qwen-edge" in found["trouble"]

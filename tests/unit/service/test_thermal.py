@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-from qwen_edge.climate import Climate
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.device.sources.reader import Sought
 from qwen_edge.device.telemetry import Telemetry
+from qwen_edge.service.thermal import Climate
 
 
 def climate(**settings) -> Climate:

@@ -18,12 +18,12 @@ import msgspec
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.tools import CALL, in_order
-from qwen_edge.climate import Climate
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
+from qwen_edge.service.thermal import Climate
 from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The life of one request, and what heat and energy allow it."""
