@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from qwen_edge.server import admin, cache, chat, middleware
+from qwen_edge.server import middleware
+from qwen_edge.server.admin import cache
+from qwen_edge.server.admin import status as admin
+from qwen_edge.server.openai import chat
 from qwen_edge.server.state import STATE, State
 
 

@@ -24,8 +24,8 @@ from aiohttp.streams import StreamReader
 from qwen_edge.config.schema import ServerConfig
 from qwen_edge.core.errors import RequestError, internal_error, unavailable
 from qwen_edge.core.printable import printable
-from qwen_edge.server import openai
 from qwen_edge.server.middleware import error_response
+from qwen_edge.server.openai import encode as openai
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from qwen_edge.auth.keys import Keys
 from qwen_edge.core.errors import RequestError, UserError, internal_error, stopping
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
-from qwen_edge.server import openai, origin
+from qwen_edge.server import origin
+from qwen_edge.server.openai import encode as openai
 from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import Config
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
-from qwen_edge.server.device_metrics import DeviceMetrics
-from qwen_edge.server.metrics import Metrics
+from qwen_edge.server.admin.device_metrics import DeviceMetrics
+from qwen_edge.server.admin.metrics import Metrics
 from qwen_edge.service.pipeline import ChatService
 from qwen_edge.service.thermal import Climate
 from qwen_edge.supervisor.supervisor import Supervisor

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from qwen_edge.auth.keys import Keys
-from qwen_edge.server.schema import ChatBody
+from qwen_edge.server.openai.parse import ChatBody
 from tests.server.raw import raw
 from tests.waiting import until
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.protocol.messages import Load
-from qwen_edge.server.metrics import Metrics
+from qwen_edge.server.admin.metrics import Metrics
 from qwen_edge.supervisor.engine_process import Patience
 from qwen_edge.supervisor.supervisor import Supervisor
 from tests.waiting import until

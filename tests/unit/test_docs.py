@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from qwen_edge.config.schema import Config
-from qwen_edge.server.schema import ChatBody
+from qwen_edge.server.openai.parse import ChatBody
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "models").rglob("README.md")]

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from qwen_edge.chat.messages import Delta, Finish
 from qwen_edge.protocol.messages import MissReason
-from qwen_edge.server import openai
+from qwen_edge.server.openai import encode as openai
 from qwen_edge.supervisor import supervisor
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)

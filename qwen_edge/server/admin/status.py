@@ -7,7 +7,7 @@ from aiohttp import web
 
 from qwen_edge.core.errors import no_such_model, unavailable
 from qwen_edge.core.printable import printable
-from qwen_edge.server import openai
+from qwen_edge.server.openai import encode as openai
 from qwen_edge.server.state import STATE, State
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 import msgspec
 from aiohttp import web
 
-from qwen_edge.server import openai
+from qwen_edge.server.openai import encode as openai
 
 _COMMENT = b": still working\n\n"  # clients skip lines that begin with a colon
 _UNBOUNDED = 1 << 62  # bytes

@@ -12,11 +12,11 @@ from aiohttp import web
 from qwen_edge.chat.messages import Delta, Finish
 from qwen_edge.core.errors import RequestError, internal_error, no_such_model, unavailable
 from qwen_edge.core.printable import printable
-from qwen_edge.server import openai
 from qwen_edge.server.body import read_whole
-from qwen_edge.server.schema import ChatBody, read_body, to_request
+from qwen_edge.server.openai import encode as openai
+from qwen_edge.server.openai.parse import ChatBody, read_body, to_request
+from qwen_edge.server.sse import EventStream
 from qwen_edge.server.state import STATE, caller_of
-from qwen_edge.server.stream import EventStream
 
 log = logging.getLogger(__name__)
 

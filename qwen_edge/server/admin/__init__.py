@@ -1,0 +1,1 @@
+"""What is not chat: health, metrics, the device, and what is remembered."""

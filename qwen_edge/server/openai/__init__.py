@@ -1,0 +1,1 @@
+"""OpenAI's dialect: JSON to a chat request, deltas to JSON."""
