@@ -12,7 +12,7 @@ from qwen_edge.cli.flags import setting
 from qwen_edge.config.schema import Config, load_config
 from qwen_edge.core.logs import start_logging
 from qwen_edge.core.printable import clean
-from qwen_edge.daemon import serve
+from qwen_edge.daemon.main import serve
 
 
 @click.command("serve", short_help="Serve a model over HTTP, until stopped.")

@@ -17,13 +17,13 @@ import pytest
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import Config, parse_config
-from qwen_edge.daemon import Daemon
+from qwen_edge.daemon.main import Daemon
+from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.device.telemetry import Source
 from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import Patience
 from qwen_edge.supervisor.supervisor import Supervisor
-from qwen_edge.systemd import Notifier
 from tests.fakes import TEMPLATE, FakeBackend, FakeEngineProcess, Script
 
 

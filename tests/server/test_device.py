@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from qwen_edge.auth.keys import Keys
+from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.device.telemetry import Battery, Telemetry, TelemetryError
-from qwen_edge.systemd import Notifier
 from tests.waiting import until
 
 QUICK = "device: {interval_seconds: 0.5}\n"
@@ -64,7 +64,7 @@ async def test_the_device_is_shown_with_its_age_and_what_is_allowed(serve):
 
 
 async def test_the_service_manager_is_told_how_the_device_is(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("qwen_edge.daemon._TELL_SECONDS", 0.05)
+    monkeypatch.setattr("qwen_edge.daemon.main._TELL_SECONDS", 0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.setblocking(False)

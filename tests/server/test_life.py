@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 
 from qwen_edge.core.errors import EngineError, NotNowError
+from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.server.openai import encode as openai
 from qwen_edge.supervisor.engine_process import Patience
 from qwen_edge.supervisor.supervisor import Supervisor
-from qwen_edge.systemd import Notifier
 from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -1,8 +1,8 @@
 """The unit under a real service manager: ready after a warm-up token, fed watchdog, restart, orderly stop.
 
 Runs `systemd --user` as another user with ../shared/tools/systemd_user, which needs root once. Sandboxing that
-only the system manager can do (DynamicUser, Private*, Protect*) is left out there; tests/unit/test_unit_file.py has it
-checked.
+only the system manager can do (DynamicUser, Private*, Protect*) is left out there;
+tests/unit/daemon/test_unit_file.py checks it.
 """
 
 from __future__ import annotations

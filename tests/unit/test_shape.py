@@ -105,7 +105,7 @@ def test_the_renderer_imports_what_it_renders_with_and_the_daemon_does_not():
     loaded = loaded_by("import qwen_edge.renderer.main")
     assert "jinja2" in loaded
     assert not loaded & heavy
-    assert "jinja2" not in loaded_by("import qwen_edge.daemon, qwen_edge.server.app")
+    assert "jinja2" not in loaded_by("import qwen_edge.daemon.main, qwen_edge.server.app")
 
 
 def test_every_module_can_be_imported_alone():

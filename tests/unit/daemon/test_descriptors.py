@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from qwen_edge.descriptors import Reserve, backlog_within, connection_limit, quiet_when_used_up
+from qwen_edge.daemon.descriptors import Reserve, backlog_within, connection_limit, quiet_when_used_up
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_with_hardly_any_there_are_a_few_connections_yet():
 
 def test_the_limit_is_raised_to_what_the_system_allows_and_never_lowered():
     code = (
-        "import resource, sys; from qwen_edge.descriptors import allowed, raise_limit\n"
+        "import resource, sys; from qwen_edge.daemon.descriptors import allowed, raise_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))\n"
         "raise_limit(); print(allowed())"
     )

@@ -4,7 +4,7 @@ import pytest
 
 from qwen_edge.config.schema import EngineConfig, parse_config
 from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
-from qwen_edge.daemon import check_gpu
+from qwen_edge.daemon.main import check_gpu
 from qwen_edge.device.host.gpu import Gpu
 from qwen_edge.protocol.messages import Ready, Sampling
 from qwen_edge.supervisor.engine_settings import load_message

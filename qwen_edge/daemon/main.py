@@ -23,7 +23,15 @@ from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config.paths import find_model
 from qwen_edge.config.schema import Config, EngineConfig
 from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
-from qwen_edge.descriptors import Reserve, allowed, backlog_within, connection_limit, quiet_when_used_up, raise_limit
+from qwen_edge.daemon.descriptors import (
+    Reserve,
+    allowed,
+    backlog_within,
+    connection_limit,
+    quiet_when_used_up,
+    raise_limit,
+)
+from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.device.host.gpu import Gpu, find_gpu, rebuild_command
 from qwen_edge.models.tuning import keep, recall
 from qwen_edge.protocol.messages import Ready
@@ -31,7 +39,6 @@ from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.supervisor.engine_settings import files, load_message, patience_with
 from qwen_edge.supervisor.supervisor import Supervisor
-from qwen_edge.systemd import Notifier
 
 if TYPE_CHECKING:
     from qwen_edge.device.from_config import Found

@@ -1,0 +1,1 @@
+"""The daemon: start-up, main loop, shutdown."""
