@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
 from qwen_edge.protocol.messages import Sampling, Segment, Submit
 from tests.fakes import FakeBackend
 

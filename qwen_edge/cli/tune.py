@@ -38,7 +38,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     """
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
-    from qwen_edge.llama.settle import settle
+    from qwen_edge.llama.resolve import settle
     from qwen_edge.llama.site import site
     from qwen_edge.llama.tune import Effort, tune
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from qwen_edge.kv.cache import Cache
+from qwen_edge.kv.cell_store import Cache
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Logprob, Sampling, Segment
 

@@ -14,22 +14,22 @@ from functools import partial
 from typing import Literal
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.engine.ahead import Ahead
-from qwen_edge.engine.awake import AwakeClock
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.engine.duty import Duty
+from qwen_edge.engine.idle_prefill import Ahead
+from qwen_edge.engine.inspect_cache import look
 from qwen_edge.engine.intake import take_in
-from qwen_edge.engine.look import look
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.recall import Recall
 from qwen_edge.engine.room import Room
+from qwen_edge.engine.running_clock import AwakeClock
 from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
 from qwen_edge.engine.tokenizing import Tokenizing, Tokens
-from qwen_edge.kv.cells import Cells
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.manager import Cells
 from qwen_edge.protocol.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
 
 

@@ -25,7 +25,7 @@ from qwen_edge.core.logs import start_logging
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
 from qwen_edge.kv.folder import Folder
 from qwen_edge.protocol.framing import encode, inbound_frames
 from qwen_edge.protocol.messages import (

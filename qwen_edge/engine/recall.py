@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.manager import Cells
 from qwen_edge.kv.restore import Restore
 
 _LEAST_PATIENCE = 0.25  # seconds: a working disk reads a stretch in less

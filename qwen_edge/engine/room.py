@@ -11,7 +11,7 @@ from collections.abc import Callable
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.scheduler import victim
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.manager import Cells
 from qwen_edge.protocol.messages import Failed
 
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in

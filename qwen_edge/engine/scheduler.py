@@ -11,7 +11,7 @@ import collections.abc
 import math
 from dataclasses import dataclass, replace
 
-from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import worth
 from qwen_edge.kv.slice import Slice

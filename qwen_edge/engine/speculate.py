@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.kv.radix import common_prefix
 
 _GRAM = 3  # tokens that must be the same as before for a guess to be made

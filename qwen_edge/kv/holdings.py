@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import xxhash
 
-from qwen_edge.kv.cells import Cells
+from qwen_edge.kv.host_tier import Copy
+from qwen_edge.kv.manager import Cells
 from qwen_edge.kv.radix import Tokens, common_prefix
-from qwen_edge.kv.stash import Copy
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from pathlib import Path
 
-from qwen_edge.kv.stash import Copy
+from qwen_edge.kv.host_tier import Copy
 
 Room = Callable[[int], memoryview]
 ReadFile = Callable[[Path, Room], memoryview]  # raises OSError, and ValueError for what is damaged

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qwen_edge.kv.cells import Cells
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.host_tier import Copy, next_of
+from qwen_edge.kv.manager import Cells
 from qwen_edge.kv.reading import Read
-from qwen_edge.kv.stash import Copy, next_of
 
 _WORTH = 16  # tokens at least that a copy in memory brings: a file is not read instead of it
 

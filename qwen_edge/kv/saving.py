@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from qwen_edge.kv.cache import Cache
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.host_tier import Copy, Prompt, Stash, covers, next_of
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Radix
-from qwen_edge.kv.stash import Copy, Prompt, Stash, covers, next_of
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from qwen_edge.llama.devices import built_for_gpu
 from qwen_edge.llama.handle import NoMemoryError
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.resolve import kv_bytes, on_gpu, settle, stash_tokens
 from qwen_edge.llama.sampler import Sampler
-from qwen_edge.llama.settle import kv_bytes, on_gpu, settle, stash_tokens
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune

@@ -23,12 +23,12 @@ from functools import partial
 from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.kv.slice import Slice
+from qwen_edge.llama.background_growth import Successor
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.handle import SMALL_ROOM, Create, Handle, NoMemoryError, whole_blocks
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import free_bytes, on_gpu
-from qwen_edge.llama.successor import Successor
+from qwen_edge.llama.resolve import free_bytes, on_gpu
 from qwen_edge.protocol.messages import Load
 
 _FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer

@@ -14,8 +14,8 @@ from qwen_edge.kv.layout import Layout
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import gpus, list_devices
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.resolve import kv_bytes, on_gpu
 from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
-from qwen_edge.llama.settle import kv_bytes, on_gpu
 from qwen_edge.protocol.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}

@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.llama.bindings import C, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import kv_bytes, settle, stash_tokens
+from qwen_edge.llama.resolve import kv_bytes, settle, stash_tokens
 from qwen_edge.llama.site import with_measured
 from qwen_edge.protocol.messages import Load
 

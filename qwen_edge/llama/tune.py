@@ -22,7 +22,7 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.handle import SMALL_ROOM, bytes_of
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import settle
+from qwen_edge.llama.resolve import settle
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 512, 2048)

@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama import devices, handle, settle, site
+from qwen_edge.llama import devices, handle, site
+from qwen_edge.llama import resolve as settle
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.devices import Device
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
-from qwen_edge.llama.settle import free_bytes
+from qwen_edge.llama.resolve import free_bytes
 from qwen_edge.llama.site import with_measured
 from qwen_edge.llama.tune import Effort, measure
 from qwen_edge.protocol.messages import Load, Tuning

@@ -11,10 +11,10 @@ from qwen_edge.cli.tune import command
 from qwen_edge.config.paths import Place
 from qwen_edge.core.errors import EngineError, UserError
 from qwen_edge.device.host.cpu import usable_cores
-from qwen_edge.llama import settle as settling
+from qwen_edge.llama import resolve as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.settle import kv_bytes, settle
+from qwen_edge.llama.resolve import kv_bytes, settle
 from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
 from qwen_edge.protocol.messages import Load, Tuning
 from tests.served import ServedModel

@@ -13,7 +13,7 @@ from qwen_edge.engine import main, recall
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.main import Channel, _hear, serve
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
 from qwen_edge.kv.file import read_cells
 from qwen_edge.protocol.framing import encode, outbound_frames
 from qwen_edge.protocol.messages import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
 from qwen_edge.kv.file import read_cells
 from qwen_edge.protocol.messages import Abort, Done, Tokens
 from tests.fakes import FakeBackend

@@ -5,8 +5,8 @@ from itertools import takewhile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.engine.loop import Engine
-from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.speculate import Answers, Lookup, worth
 from qwen_edge.protocol.messages import Done, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend, ticking

@@ -3,11 +3,11 @@
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
 from qwen_edge.protocol.messages import Warm
 from tests.fakes import FakeBackend
 from tests.unit.engine.test_loop import run, submit
-from tests.unit.kv.test_disk import files
+from tests.unit.kv.test_disk_tier import files
 
 SYSTEM = "You are the voice of a house, and answer in a word. The lamp in the kitchen is on. " * 8
 

@@ -10,8 +10,8 @@ from qwen_edge.kv.holdings import forget, holdings
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
-from tests.unit.kv.test_cells import Home
-from tests.unit.kv.test_disk import cells_of, copy_of, disk, files, keep
+from tests.unit.kv.test_disk_tier import cells_of, copy_of, disk, files, keep
+from tests.unit.kv.test_manager import Home
 
 ONE, TWO, BOSS = Caller("one", admin=False), Caller("two", admin=False), Caller("boss", admin=True)
 LONG = list(range(100, 160))

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qwen_edge.kv.folder import Folder
+from qwen_edge.kv.host_tier import Copy, Stash
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.stash import Copy, Stash
-from tests.unit.kv.test_cells import Home
-from tests.unit.kv.test_disk import disk, files, write
+from tests.unit.kv.test_disk_tier import disk, files, write
+from tests.unit.kv.test_manager import Home
 
 FIRST, SECOND, THIRD = list(range(40)), list(range(100, 140)), list(range(200, 240))
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from qwen_edge.kv.budget import Budget
 from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
 from qwen_edge.kv.folder import Folder
+from qwen_edge.kv.host_tier import Copy, Lead, Prompt, Stash, reach
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.reading import Read, ReadFile
-from qwen_edge.kv.stash import Copy, Lead, Prompt, Stash, reach
 from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)

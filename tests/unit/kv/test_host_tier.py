@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwen_edge.kv.host_tier import Copy, Stash, next_of
 from qwen_edge.kv.pins import Pins
-from qwen_edge.kv.stash import Copy, Stash, next_of
-from tests.unit.kv.test_cells import Home
+from tests.unit.kv.test_manager import Home
 
 FIRST, SECOND = list(range(40)), list(range(100, 140))
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
-from qwen_edge.kv.disk import Disk
-from qwen_edge.kv.stash import Copy, next_of
-from tests.unit.kv.test_cells import Home
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.host_tier import Copy, next_of
+from tests.unit.kv.test_manager import Home
 
 LONG = list(range(600))
 DAY = 86400.0
@@ -285,7 +285,7 @@ def test_what_is_just_being_written_is_waited_for(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from qwen_edge.kv.disk import Copy, Disk
+from qwen_edge.kv.disk_tier import Copy, Disk
 one = Disk(Path(sys.argv[1]), "model a", limit=400_000, per_day=1 << 60, cell=4)
 print("go", flush=True)
 for number in range(1_000_000):

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from qwen_edge.kv.cache import Cache
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.eviction_score import worth
+from qwen_edge.kv.host_tier import Copy, Stash
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
 from qwen_edge.kv.saving import PIECE, Saving
-from qwen_edge.kv.stash import Copy, Stash
-from qwen_edge.kv.worth import worth
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 _PIECE = PIECE  # cells that go at once: a full cache is not tidied at every step

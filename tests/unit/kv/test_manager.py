@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.kv.cells import Cells
-from qwen_edge.kv.disk import Disk
+from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.manager import Cells
 from qwen_edge.kv.restore import Restore
 from tests.fakes import FakeCache
 

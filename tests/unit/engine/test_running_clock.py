@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.engine.awake import AwakeClock
+from qwen_edge.engine.running_clock import AwakeClock
 
 _STEPS = st.lists(st.integers(0, 1 << 20).map(lambda number: number / 1024), max_size=50)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.engine.pace import Pace
+from qwen_edge.engine.cost_model import Pace
 
 devices = st.tuples(st.floats(0.001, 0.1), st.floats(0.0002, 0.02), st.floats(0, 0.02))
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from qwen_edge.kv.eviction_score import worth
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
-from qwen_edge.kv.worth import worth
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 _LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on

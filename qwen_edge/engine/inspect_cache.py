@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qwen_edge.engine.backend import Backend
-from qwen_edge.kv.cells import Cells
 from qwen_edge.kv.holdings import Holding, forget, holdings
+from qwen_edge.kv.manager import Cells
 from qwen_edge.protocol.messages import Caller, Conversation, Kept, Look
 
 _PATIENCE = 1.0  # seconds that are waited for the disk

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.cost_model import Pace
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.pace import Pace
 from qwen_edge.engine.room import Room
 from qwen_edge.engine.tokenizing import Tokens
 from qwen_edge.kv.restore import Restore
