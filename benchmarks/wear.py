@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.protocol.messages import Sampling, Segment, Submit
 from tests.fakes import FakeBackend
 
@@ -32,7 +32,7 @@ def told(number: int, text: str) -> Submit:
 def written(count: int) -> tuple[int, int]:
     """How many cells were written while idle, and in how many files."""
     with tempfile.TemporaryDirectory() as folder:
-        disk = Disk(Path(folder), "fake", limit=1 << 40, per_day=1 << 60, cell=4)
+        disk = DiskTier(Path(folder), "fake", limit=1 << 40, per_day=1 << 60, cell=4)
         engine = Engine(FakeBackend(lambda _: "Done."), disk=disk)
         cells, files = 0, 0
         put = disk.put

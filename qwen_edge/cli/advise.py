@@ -24,7 +24,7 @@ from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.host.cpu import cpu_name
 from qwen_edge.device.sources.board import PowerMode
-from qwen_edge.models.json_store import Figures
+from qwen_edge.models.json_store import JsonStore
 
 _FILE = "modes.json"
 _WORK, _TOKENS = "one question", 128  # of its answer
@@ -58,7 +58,7 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     nvpmodel -m ID) and run it again: it never switches them itself.
 
     Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
-    kept = Figures(_FILE, Measured)
+    kept = JsonStore(_FILE, Measured)
     now = asyncio.run(_measure(url, repeat))
     key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"
     kept.keep(key_of_now, now)

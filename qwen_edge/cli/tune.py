@@ -38,7 +38,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     """
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
-    from qwen_edge.llama.resolve import settle
+    from qwen_edge.llama.resolve import resolve
     from qwen_edge.llama.site import site
     from qwen_edge.llama.tune import Effort, tune
 
@@ -59,7 +59,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     send_log_to(lambda _level, _text: None)
     with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
         found = tune(weights, load, effort, tries.append)
-        best = settle(weights, msgspec.structs.replace(load, tuning=found))
+        best = resolve(weights, msgspec.structs.replace(load, tuning=found))
     keep(path, site(load.gpu_layers), found, place.state)
     if as_json:
         click.echo(to_json([msgspec.to_builtins(one) for one in tries]))

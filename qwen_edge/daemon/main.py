@@ -43,7 +43,7 @@ from qwen_edge.supervisor.supervisor import Supervisor
 if TYPE_CHECKING:
     from qwen_edge.device.from_config import Found
     from qwen_edge.server.connections import Connections
-    from qwen_edge.service.thermal import Climate
+    from qwen_edge.service.thermal import ThermalControl
 
 log = logging.getLogger(__name__)
 
@@ -126,15 +126,15 @@ class Daemon:
         from qwen_edge.server.app import make_app
         from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
-        from qwen_edge.service.thermal import Climate
+        from qwen_edge.service.thermal import ThermalControl
 
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         engine = asyncio.create_task(self._engine.run())
-        climate = Climate(self._engine, self._config.device, find=self._find)
-        others = [asyncio.create_task(one) for one in (self._watchdog(), climate.run(), self._tell(climate))]
-        state = State(self._config, self._engine, climate, self._model.stem, self._keys, self._renderer)
+        thermal = ThermalControl(self._engine, self._config.device, find=self._find)
+        others = [asyncio.create_task(one) for one in (self._watchdog(), thermal.run(), self._tell(thermal))]
+        state = State(self._config, self._engine, thermal, self._model.stem, self._keys, self._renderer)
         runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
@@ -264,14 +264,14 @@ class Daemon:
                     self._notifier.alive()
             await asyncio.sleep(min(interval / 4, 10.0) if interval else 10.0)
 
-    async def _tell(self, climate: Climate) -> None:
+    async def _tell(self, thermal: ThermalControl) -> None:
         """Let the service manager know how the device is."""
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             if self._status and not self._stop.is_set():
                 engine = self._engine
                 trouble = "" if engine.takes else f"{engine.condition} ({engine.last_death})  "
-                self._notifier.status(f"{trouble}{self._status}  {climate.words}")
+                self._notifier.status(f"{trouble}{self._status}  {thermal.words}")
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

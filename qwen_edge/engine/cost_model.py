@@ -10,7 +10,7 @@ _TICK = 1e-5  # seconds: less is not measured, as of a clock that stands still
 _OUTLIER = 2.0  # a batch that takes so much longer than expected says something about the machine, not about batches
 
 
-class Pace:
+class CostModel:
     """seconds = drift * (start + each * tokens + row * rows), where rows are those of logits.
 
     The drift is how far the last few batches were off, as each of a long prompt takes longer than the one before. What

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from qwen_edge.protocol.messages import Limits, Ran, Share
+from qwen_edge.protocol.messages import Limits, Share, StepStats
 
 _CREDIT = 0.02  # seconds of computing: what timers that are late owe
 _LEAST = 0.05  # of the time: what a pause pays off is counted as if so much were allowed
@@ -35,12 +35,12 @@ class Duty:
         """From now on, do no more than this."""
         self.limits = limits
 
-    def ran(self, began: float, seconds: float, chosen: int, shares: tuple[Share, ...]) -> Ran:
+    def ran(self, began: float, seconds: float, chosen: int, shares: tuple[Share, ...]) -> StepStats:
         """A step has been computed; what the daemon hears of it. Only the last one is to be rested for: what was
         allowed without rest is no debt when it is allowed no longer."""
         self._unpaid = min(0.0, self._unpaid) + seconds if self.limits.duty < 1.0 else 0.0
         untold, self._untold = self._untold, 0.0
-        return Ran(began, seconds, untold, chosen, shares)
+        return StepStats(began, seconds, untold, chosen, shares)
 
     def rested(self, seconds: float, *, busy: bool) -> None:
         """Nothing was computed for so long, though there was something to do (`busy`) or not. Rest is hardly saved up:

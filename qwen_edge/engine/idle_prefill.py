@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_edge.engine.backend import Backend
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.room import Room
 from qwen_edge.engine.tokenizing import Tokens
@@ -38,7 +38,7 @@ class _Wanted:
     caller: Caller
 
 
-class Ahead:
+class IdlePrefill:
     """Prompts that will be wanted. A piece at a time is computed, with no sequence left open between two: a request
     takes its turn as if there were nothing here. Used by the engine's thread."""
 
@@ -46,7 +46,7 @@ class Ahead:
         self,
         backend: Backend,
         room: Room,
-        pace: Pace,
+        pace: CostModel,
         misses: Misses,
         per_hour: float,
         *,
@@ -94,34 +94,34 @@ class Ahead:
         tokens = wanted.tokens
         opened = self._cells.open(tokens, wanted.caller, asked=False)
         assert opened, "nothing is open while the engine is idle"
-        place, _ = opened
-        computed = self._brought_back(place, tokens)
+        seq_id, _ = opened
+        computed = self._brought_back(seq_id, tokens)
         if computed < wanted.held - _LOST:  # to compute all of a conversation anew is no work for idle times
             self._wanted.pop()
-            self._cells.park(place, tokens[:computed], len(tokens), asked=0)
+            self._cells.park(seq_id, tokens[:computed], len(tokens), asked=0)
             return True
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
         if self._room.reserve(count):
             rest = len(tokens) - computed
             self._backend.expect(self._cells.used, 0, rest, rest)
-            self._decode(Slice(place, computed, tokens[computed : computed + count], 0))
+            self._decode(Slice(seq_id, computed, tokens[computed : computed + count], 0))
             computed += count
-            self._cells.compute(place, computed)
+            self._cells.compute(seq_id, computed)
             self._left -= count
             self._misses.remember_ahead(tokens[:computed], wanted.caller.scope)
         else:
             self._wanted.pop()
         wanted.held = computed
-        self._cells.park(place, tokens[:computed], len(tokens), asked=0)
+        self._cells.park(seq_id, tokens[:computed], len(tokens), asked=0)
         return True
 
     def _is_there(self, wanted: _Wanted) -> bool:
         return self._cells.known(wanted.tokens, wanted.caller.scope) == len(wanted.tokens)
 
-    def _brought_back(self, place: int, tokens: list[int]) -> int:
+    def _brought_back(self, seq_id: int, tokens: list[int]) -> int:
         """What copies in memory hold of it, too; files are read for those who wait. Raises EngineError."""
-        restore = Restore(self._cells, place, tokens, patience=lambda _: 0.0, clock=self._clock, asked=False)
+        restore = Restore(self._cells, seq_id, tokens, patience=lambda _: 0.0, clock=self._clock, asked=False)
         while restore.step():
             pass
         return restore.held

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from qwen_edge.engine.backend import Backend
 from qwen_edge.kv.holdings import Holding, forget, holdings
-from qwen_edge.kv.manager import Cells
-from qwen_edge.protocol.messages import Caller, Conversation, Kept, Look
+from qwen_edge.kv.manager import KvCacheManager
+from qwen_edge.protocol.messages import CacheReport, Caller, Conversation, InspectCache
 
 _PATIENCE = 1.0  # seconds that are waited for the disk
 _NOT_WRITTEN = (
@@ -15,7 +15,7 @@ _NOT_WRITTEN = (
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
-def look(cells: Cells, backend: Backend, message: Look) -> Kept:
+def look(cells: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
     """Do what is asked, and tell what is remembered then. In the engine's thread, between two steps."""
     caller = message.caller
     found = next((one for one in holdings(cells, caller) if one.key == message.key), None)
@@ -27,7 +27,7 @@ def look(cells: Cells, backend: Backend, message: Look) -> Kept:
             warning = _NOT_WRITTEN
     if found and message.forget:
         forget(cells, found, caller)
-    return Kept(
+    return CacheReport(
         message.id,
         found is not None,
         tuple(_described(one, backend, caller) for one in holdings(cells, caller)),

@@ -15,22 +15,33 @@ from typing import Literal
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.engine.backend import Backend
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
-from qwen_edge.engine.idle_prefill import Ahead
+from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.inspect_cache import look
 from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.recall import Recall
 from qwen_edge.engine.room import Room
-from qwen_edge.engine.running_clock import AwakeClock
-from qwen_edge.engine.scheduler import Bounds, Part, cells_ahead, in_order, plan, victim
+from qwen_edge.engine.running_clock import RunningClock
+from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import Answers
 from qwen_edge.engine.tokenizing import Tokenizing, Tokens
-from qwen_edge.kv.disk_tier import Disk
-from qwen_edge.kv.manager import Cells
-from qwen_edge.protocol.messages import Abort, Began, Failed, Kept, Limits, Look, Outbound, Share, Submit, Warm
+from qwen_edge.kv.disk_tier import DiskTier
+from qwen_edge.kv.manager import KvCacheManager
+from qwen_edge.protocol.messages import (
+    Abort,
+    CacheReport,
+    Failed,
+    InspectCache,
+    Limits,
+    Outbound,
+    Share,
+    Started,
+    Submit,
+    Warm,
+)
 
 
 class Engine:
@@ -45,7 +56,7 @@ class Engine:
         longest_step: float = math.inf,
         speculates: bool = True,
         ahead_per_hour: float = 0.0,
-        disk: Disk | None = None,
+        disk: DiskTier | None = None,
     ) -> None:
         """In more than `longest_step` seconds a step has stood still, with all the process: they count for no deadline.
         With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
@@ -53,14 +64,14 @@ class Engine:
         is kept what outlives the engine."""
         self._backend = backend
         self._speculates = speculates
-        self._wall, self.clock = clock, AwakeClock(longest_step, clock)
-        self._cells = Cells(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
+        self._wall, self.clock = clock, RunningClock(longest_step, clock)
+        self._cells = KvCacheManager(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
         self._room = Room(backend, self._cells, self.clock)
         self._tokenizing = Tokenizing(backend, self.clock)
-        self._pace = Pace()
+        self._pace = CostModel()
         self._answers, self._misses = Answers(), Misses()
         self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
-        self._ahead = Ahead(
+        self._ahead = IdlePrefill(
             backend, self._room, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
         self._waiting, self._running = list[Sequence](), list[Sequence]()
@@ -123,7 +134,7 @@ class Engine:
         self.duty.allow(limits)
         self._backend.use_threads(limits.threads)
 
-    def look(self, message: Look) -> Kept:
+    def look(self, message: InspectCache) -> CacheReport:
         """Tell what is remembered, and forget or pin some of it before."""
         return look(self._cells, self._backend, message)
 
@@ -223,10 +234,10 @@ class Engine:
             asked = first and sequence.request.asked > 0
             opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
             assert opened, "there are more sequences in the cache than places"
-            sequence.place, sequence.computed = opened
+            sequence.seq_id, sequence.computed = opened
             if first:
                 sequence.started, sequence.rested = self.clock(), self.duty.slept
-                events.append(Began(sequence.request.id))
+                events.append(Started(sequence.request.id))
             self._waiting.remove(sequence)
             self._running.append(sequence)
             self._recall.begin(sequence, asked=asked)
@@ -234,10 +245,10 @@ class Engine:
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
-        assert sequence.place is not None
+        assert sequence.seq_id is not None
         self._recall.drop(sequence)
-        self._cells.park(sequence.place, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=0)
-        sequence.place, sequence.computed = None, 0
+        self._cells.park(sequence.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=0)
+        sequence.seq_id, sequence.computed = None, 0
         self._running.remove(sequence)
         self._waiting.append(sequence)
 
@@ -249,14 +260,14 @@ class Engine:
         self._backend.expect(self._cells.used - going, going, *cells_ahead(self._running))
         return self.clock() - began
 
-    def _next_batch(self, seconds: float) -> list[Part]:
+    def _next_batch(self, seconds: float) -> list[ScheduledChunk]:
         """What to run now, with the cells for it; if these cannot be had, the last to come gives way. Nothing if not
         even one request can go on, for lack of memory. Raises EngineError."""
         bounds = Bounds(self._backend.batch, self._backend.rows, seconds, self.duty.limits.prompt_seconds)
         while self._running:
             for one in self._running:
-                if one.place is not None and one.remaining > 1:
-                    one.computed = self._cells.adopt(one.place, one.tokens)
+                if one.seq_id is not None and one.remaining > 1:
+                    one.computed = self._cells.adopt(one.seq_id, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
                 parts = plan(self._recall.done_with(self._running), bounds, self._pace, turn=self._turn, guess=guess)
                 if self._room.reserve(sum(part.size for part in parts)):
@@ -266,33 +277,33 @@ class Engine:
         self._crowded = False
         return []
 
-    def _decode(self, parts: list[Part]) -> None:
+    def _decode(self, parts: list[ScheduledChunk]) -> None:
         began = self.clock()
         self._backend.decode([part.slice() for part in parts])
         seconds, rows = self.clock() - began, sum(part.rows for part in parts)
         self._pace.learn(sum(part.size for part in parts), rows, seconds)
         for part in parts:
             sequence = part.sequence
-            assert sequence.place is not None
+            assert sequence.seq_id is not None
             sequence.computed += part.count
             if sequence.first_token_at is None:
                 sequence.ran += part.count
-            self._cells.compute(sequence.place, sequence.computed)
+            self._cells.compute(sequence.seq_id, sequence.computed)
             if part.count > 1 or sequence.computed == sequence.prompt_length:
-                self._cells.publish(sequence.place, sequence.tokens[: sequence.computed])
-            self._cells.compute(sequence.place, sequence.computed + len(part.guesses))
+                self._cells.publish(sequence.seq_id, sequence.tokens[: sequence.computed])
+            self._cells.compute(sequence.seq_id, sequence.computed + len(part.guesses))
 
-    def _sample(self, part: Part, row: int) -> list[Outbound]:
+    def _sample(self, part: ScheduledChunk, row: int) -> list[Outbound]:
         """Choose the next token, and those after it as long as it is what was guessed. The logits begin at `row`."""
         sequence, events = part.sequence, list[Outbound]()
-        assert sequence.place is not None
+        assert sequence.seq_id is not None
         chosen, logprobs = sequence.choose(row, part.guesses, self._backend.is_end)
         sequence.computed += len(chosen) - 1
-        self._cells.shrink(sequence.place, sequence.computed)
+        self._cells.shrink(sequence.seq_id, sequence.computed)
         for number, token in enumerate(chosen):
             sequence.unsaid += logprobs[number : number + 1]
             events += self._extend(sequence, token)
-            if sequence.place is None:
+            if sequence.seq_id is None:
                 break
         return events
 
@@ -329,17 +340,17 @@ class Engine:
 
     def _release(self, sequence: Sequence) -> None:
         sequence.sampler.close()
-        if sequence.place is None:
+        if sequence.seq_id is None:
             self._waiting.remove(sequence)
             return
         # a text may end before the last of the guesses that were right
         sequence.computed = min(sequence.computed, len(sequence.tokens))
-        self._cells.shrink(sequence.place, sequence.computed)
+        self._cells.shrink(sequence.seq_id, sequence.computed)
         request, tokens = sequence.request, sequence.tokens[: sequence.computed]
         if request.pin_seconds:
             self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds, request.caller)
         self._recall.drop(sequence)
-        self._cells.park(sequence.place, tokens, sequence.prompt_length, asked=request.asked)
-        sequence.place = None
+        self._cells.park(sequence.seq_id, tokens, sequence.prompt_length, asked=request.asked)
+        sequence.seq_id = None
         self._running.remove(sequence)
         self._crowded = False

@@ -25,7 +25,7 @@ from qwen_edge.core.logs import start_logging
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.folder import Folder
 from qwen_edge.protocol.framing import encode, inbound_frames
 from qwen_edge.protocol.messages import (
@@ -35,10 +35,10 @@ from qwen_edge.protocol.messages import (
     Failed,
     Files,
     Inbound,
+    InspectCache,
     Limits,
     Load,
     Loading,
-    Look,
     Outbound,
     Ready,
     Stop,
@@ -106,7 +106,7 @@ def serve(
     channel: Channel,
     load_backend: Callable[[Load, Channel], tuple[Backend, Ready]],
     pages: HugePages,
-    disk_of: Callable[[Files, Backend], Disk | None] | None = None,
+    disk_of: Callable[[Files, Backend], DiskTier | None] | None = None,
 ) -> None:
     """Obey the daemon until it says Stop, is gone (EOFError), or something fails, which is told. The daemon hears Ready
     when nothing is left that could keep requests from being answered. `disk_of` opens the folder of conversations."""
@@ -201,13 +201,13 @@ def load_llama(load: Load, channel: Channel) -> tuple[Backend, Ready]:
     return backend, backend.ready()
 
 
-def open_disk(files: Files | None, backend: Backend) -> Disk | None:
+def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
     """Where conversations are kept; None, with a line in the log, if they cannot be. As long as the disk takes."""
     if files is None:
         return None
     try:
         folder = Folder(Path(files.folder).expanduser(), _LOCKED)
-        return Disk(
+        return DiskTier(
             folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
         )
     except (OSError, ValueError) as error:  # ValueError: of a path that cannot be one
@@ -223,8 +223,8 @@ def _opened(
     backend: Backend,
     channel: Channel,
     messages: list[Inbound],
-    disk_of: Callable[[Files, Backend], Disk | None],
-) -> Disk | None:
+    disk_of: Callable[[Files, Backend], DiskTier | None],
+) -> DiskTier | None:
     """What `disk_of` opens, in a thread; beats go out meanwhile, and messages that come are added to `messages`. None
     if the disk hangs."""
     assert load.files
@@ -253,7 +253,7 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.warm(message)
         elif isinstance(message, Limits):
             engine.allow(message)
-        elif isinstance(message, Look):
+        elif isinstance(message, InspectCache):
             channel.send([engine.look(message)])
         elif isinstance(message, Stop):
             return message

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.kv.manager import Cells
+from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.restore import Restore
 
 _LEAST_PATIENCE = 0.25  # seconds: a working disk reads a stretch in less
@@ -21,7 +21,9 @@ _NAP = 0.02  # seconds of waiting for the disk at once: the engine hears no mess
 class Recall:
     """All requests that are in this phase. Used by the engine's thread."""
 
-    def __init__(self, cells: Cells, pace: Pace, misses: Misses, batch: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cells: KvCacheManager, pace: CostModel, misses: Misses, batch: int, clock: Callable[[], float]
+    ) -> None:
         self._cells = cells
         self._pace = pace
         self._misses = misses
@@ -31,10 +33,10 @@ class Recall:
 
     def begin(self, sequence: Sequence, *, asked: bool) -> None:
         """The sequence has just got its place; `asked`: for the first time, and because a client asked."""
-        assert sequence.place is not None
+        assert sequence.seq_id is not None
         self._restores[sequence] = Restore(
             self._cells,
-            sequence.place,
+            sequence.seq_id,
             sequence.tokens,
             patience=self._patience,
             clock=self._clock,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.scheduler import victim
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.kv.manager import Cells
+from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import Failed
 
 _MARGIN = 32  # cells for each running answer to grow, before another request is let in
@@ -21,7 +21,7 @@ _AGAIN = 10.0  # seconds after which a larger cache is asked for again: all stre
 class Room:
     """Used by the engine's thread; sets the size of the cells."""
 
-    def __init__(self, backend: Backend, cells: Cells, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, cells: KvCacheManager, clock: Callable[[], float]) -> None:
         self.cells = cells
         self._backend, self._clock = backend, clock
         self._again = 0.0

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 
-class AwakeClock:
+class RunningClock:
     """Seconds, of which no more than `longest` pass between two calls: it is called so often that whoever needed more
     stood still. Used by one thread."""
 

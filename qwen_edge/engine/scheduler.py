@@ -11,7 +11,7 @@ import collections.abc
 import math
 from dataclasses import dataclass, replace
 
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.sequence import Sequence
 from qwen_edge.engine.speculate import worth
 from qwen_edge.kv.slice import Slice
@@ -29,7 +29,7 @@ Sequences = collections.abc.Iterable[Sequence]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScheduledChunk:
     """So many next tokens of a sequence; where it samples, also guesses of what comes after."""
 
     sequence: Sequence
@@ -54,10 +54,10 @@ class Part:
         return Share(self.sequence.request.id, prompt, decoded)
 
     def slice(self) -> Slice:
-        assert self.sequence.place is not None
+        assert self.sequence.seq_id is not None
         at = self.sequence.computed
         tokens = [*self.sequence.tokens[at : at + self.count], *self.guesses]
-        return Slice(self.sequence.place, at, tokens, self.rows)
+        return Slice(self.sequence.seq_id, at, tokens, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class Bounds:
     alone: float = math.inf
 
 
-def plan(running: list[Sequence], bounds: Bounds, pace: Pace, *, turn: int, guess: bool) -> list[Part]:
+def plan(running: list[Sequence], bounds: Bounds, pace: CostModel, *, turn: int, guess: bool) -> list[ScheduledChunk]:
     """The parts of the next batch; `turn` counts the steps. With `guess`, they get guesses: where nobody waits for a
     first word, which comes before the fifth of others."""
     due, batch, rows = _due(running, turn), bounds.batch, bounds.rows
-    parts = [Part(one, 1, samples=True) for one in due if one.remaining == 1]
+    parts = [ScheduledChunk(one, 1, samples=True) for one in due if one.remaining == 1]
     prompts = [one for one in due if one.remaining > 1]
     streams = len(parts)
     if guess and not prompts:
@@ -97,25 +97,32 @@ def _rounded(tokens: int) -> int:
     return best if best > 0 and tokens - best <= _TOGETHER else tokens - tokens % _TOGETHER
 
 
-def _slices(waiting: list[Sequence], budget: int, pace: Pace) -> list[Part]:
+def _slices(waiting: list[Sequence], budget: int, pace: CostModel) -> list[ScheduledChunk]:
     """So many tokens of the prompts that wait, the first one's first."""
-    parts, ahead = list[Part](), list[Sequence]()
+    parts, ahead = list[ScheduledChunk](), list[Sequence]()
     for one in in_order(waiting, pace):
         if budget > 0 and not any(_follows(one, other) for other in ahead):
             count = min(budget, one.remaining)
-            parts.append(Part(one, count, samples=count == one.remaining))
+            parts.append(ScheduledChunk(one, count, samples=count == one.remaining))
             budget -= count
         ahead.append(one)
     return parts
 
 
 def _with_guesses(
-    parts: list[Part], beside: list[Part], batch: int, rows: int, streams: int, pace: Pace, *, least: bool = False
-) -> list[Part]:
+    parts: list[ScheduledChunk],
+    beside: list[ScheduledChunk],
+    batch: int,
+    rows: int,
+    streams: int,
+    pace: CostModel,
+    *,
+    least: bool = False,
+) -> list[ScheduledChunk]:
     """The parts, in a batch with those beside, with guesses where they save time, `streams` answers being decoded; and
     at least one guess now and then where they do not, as only batches that are run tell the pace."""
     tokens, outputs = (sum(part.size for part in parts + beside), sum(part.rows for part in parts + beside))
-    guessed = list[Part]()
+    guessed = list[ScheduledChunk]()
     for part in parts:
         lookup, most = part.sequence.lookup, min(batch - tokens, rows - outputs)
         possible = lookup.guess(part.sequence.tokens)[:most] if part.samples and most > 0 else []
@@ -135,7 +142,7 @@ def cells_ahead(running: list[Sequence]) -> tuple[int, int]:
     return prompts + soon, prompts + later
 
 
-def in_order(sequences: Sequences, pace: Pace) -> list[Sequence]:
+def in_order(sequences: Sequences, pace: CostModel) -> list[Sequence]:
     """Who gets a place, or a slice, first."""
     return sorted(sequences, key=lambda one: (one.rank, one.arrived + pace.seconds(one.remaining), one.request.id))
 

@@ -16,7 +16,7 @@ from qwen_edge.protocol.messages import PRIORITIES, Done, Logprob, Submit, Token
 
 @dataclass(eq=False)
 class Sequence:
-    """`tokens` are the prompt and what was generated. While it has a `place`, a sequence number of the KV cache, the
+    """`tokens` are the prompt and what was generated. While it has a `seq_id`, a sequence number of the KV cache, the
     first `computed` of them stand there. `ran` counts the tokens of the prompt that it had to compute itself; `missed`
     is why, if they might have been there.
 
@@ -28,7 +28,7 @@ class Sequence:
     output: Output
     lookup: Lookup
     arrived: float
-    place: int | None = None
+    seq_id: int | None = None
     computed: int = 0
     ran: int = 0
     unsaid: list[Logprob] = field(default_factory=list)  # not sent yet

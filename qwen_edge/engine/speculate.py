@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.kv.radix import common_prefix
 
 _GRAM = 3  # tokens that must be the same as before for a guess to be made
@@ -103,7 +103,7 @@ class Lookup:
         self._read = len(tokens)
 
 
-def worth(guesses: int, rate: float, tokens: int, rows: int, streams: int, pace: Pace) -> int:
+def worth(guesses: int, rate: float, tokens: int, rows: int, streams: int, pace: CostModel) -> int:
     """How many of the guesses to compute in a batch of so many tokens and rows of logits, beside which so many answers
     are decoded: as many as save the most time, none if none does. Each guess is right at the rate, if those before it
     were, and saves what a token takes in a plain batch."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from qwen_edge.kv.budget import Budget
 from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
 from qwen_edge.kv.folder import Folder
-from qwen_edge.kv.host_tier import Copy, Lead, Prompt, Stash, reach
+from qwen_edge.kv.host_tier import Copy, HostTier, Lead, Prompt, reach
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.reading import Read, ReadFile
@@ -32,7 +32,7 @@ _SLOW_PAUSE = 60.0  # seconds without another try where one could not be read, o
 _NOT_KEPT = "conversations cannot be kept"
 
 
-class Disk:
+class DiskTier:
     """Files of one folder, which nobody else uses meanwhile. Called by the engine's thread. `__init__` may block as
     long as the disk does; `wait` and `pins.written` block for as long as they are told; nothing else blocks."""
 
@@ -69,7 +69,7 @@ class Disk:
         self._budget = Budget(Note(self._folder, "written.json", self._writer), per_day, clock)
         self.pins = Pins(Note(self._folder, "pins.json", self._writer), clock)
         self._most = limit // cell
-        self._index = Stash(self._most, self.pins)
+        self._index = HostTier(self._most, self.pins)
         self._scan()
 
     @property

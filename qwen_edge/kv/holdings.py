@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import xxhash
 
 from qwen_edge.kv.host_tier import Copy
-from qwen_edge.kv.manager import Cells
+from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.radix import Tokens, common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 
@@ -36,7 +36,7 @@ class Holding:
         return xxhash.xxh3_64_hexdigest(whose + array("i", self.tokens).tobytes())[:10]
 
 
-def holdings(cells: Cells, caller: Caller = EVERYBODY) -> list[Holding]:
+def holdings(cells: KvCacheManager, caller: Caller = EVERYBODY) -> list[Holding]:
     """All prompts that the caller may see, the longest first. Between two steps of the engine."""
     copies, files = cells.stash.copies, cells.disk.copies if cells.disk else []
     known = [*cells.prompts(), *((copy.caller.owner, copy.tokens) for copy in (*copies, *files))]
@@ -48,7 +48,7 @@ def holdings(cells: Cells, caller: Caller = EVERYBODY) -> list[Holding]:
     return [_holding(cells, owner, tokens, copies, files) for owner, tokens in longest]
 
 
-def forget(cells: Cells, holding: Holding, caller: Caller = EVERYBODY) -> None:
+def forget(cells: KvCacheManager, holding: Holding, caller: Caller = EVERYBODY) -> None:
     """Let go of a prompt and what only it needs of its owner's, wherever it is; the caller's pin of it ends."""
     cells.pins.pin(holding.tokens, 0, caller)
     owner = holding.owner
@@ -66,7 +66,7 @@ def forget(cells: Cells, holding: Holding, caller: Caller = EVERYBODY) -> None:
             cells.disk.remove(copy)
 
 
-def _holding(cells: Cells, owner: str, tokens: list[int], copies: list[Copy], files: list[Copy]) -> Holding:
+def _holding(cells: KvCacheManager, owner: str, tokens: list[int], copies: list[Copy], files: list[Copy]) -> Holding:
     def hold(copy: Copy) -> bool:
         return copy.caller.owner == owner and _begins(tokens, copy.tokens)
 

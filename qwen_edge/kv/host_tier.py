@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from qwen_edge.kv.eviction_score import worth
+from qwen_edge.kv.eviction_score import score
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
@@ -28,7 +28,7 @@ class Copy:
     start: int
     cells: Any
     hits: int
-    worth: float = 0.0
+    score: float = 0.0
     asked: int = 1
     caller: Caller = EVERYBODY
 
@@ -47,7 +47,7 @@ class Prompt(NamedTuple):
 Lead = tuple[Copy, int]  # a copy, and how many of some prompt's tokens it leads to
 
 
-class Stash:
+class HostTier:
     """Copies of up to `limit` tokens in all. Pure; used by the engine's thread."""
 
     def __init__(self, limit: int, pins: Pins) -> None:
@@ -79,7 +79,7 @@ class Stash:
         self._copies = [one for one in self._copies if not covers(copy, one)]
         while self.size + copy.size > self._limit and (least := self.give_up(copy)):
             gone.append(least)
-        copy.worth = worth(self._age, copy.hits, copy.start)
+        copy.score = score(self._age, copy.hits, copy.start)
         self._copies.append(copy)
         return gone
 
@@ -91,8 +91,8 @@ class Stash:
         ends = [one for one in others if not any(_leads_on(one, other) for other in led)]
         if not others:
             return None
-        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens, one.caller.owner), one.worth))
-        self._age = max(self._age, least.worth)
+        least = min(ends or others, key=lambda one: (self._pins.holds(one.tokens, one.caller.owner), one.score))
+        self._age = max(self._age, least.score)
         self._copies.remove(least)
         return least
 
@@ -114,7 +114,7 @@ class Stash:
         """A copy has been brought back as far as `until`; because somebody has asked for it, or was expected to."""
         copy.hits += asked
         copy.asked += asked and until == len(copy.tokens)
-        copy.worth = worth(self._age, copy.hits, copy.start)
+        copy.score = score(self._age, copy.hits, copy.start)
 
 
 def reach(leads: list[Lead], held: int) -> int:

@@ -3,7 +3,7 @@
 A sequence is open while a request uses it and parked after; its cells stay for whoever begins with the same tokens.
 What open sequences have computed is published into the tree, so that others who may (`owners`) share it at once, and
 the same tokens that two have computed are in the same cells from then on, whoever they are. What nobody uses goes
-first, the least worth of it (`worth`), and leaves a copy in the stash, from where it comes back.
+first, the least worth of it (`score`), and leaves a copy in the stash, from where it comes back.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_edge.kv.cell_store import Cache
-from qwen_edge.kv.disk_tier import Disk
-from qwen_edge.kv.eviction_score import worth
-from qwen_edge.kv.host_tier import Copy, Stash
+from qwen_edge.kv.disk_tier import DiskTier
+from qwen_edge.kv.eviction_score import score
+from qwen_edge.kv.host_tier import Copy, HostTier
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
@@ -26,18 +26,18 @@ _PIECES = 4  # are copied between two steps, 15 ms each: as long as they stay, e
 _MARKS = 4  # tokens at the end of a prompt that say how to answer, and are shown no more when it has been
 
 
-class Cells:
+class KvCacheManager:
     """Of `size` cells and as many `sequences`. While some are open, parked ones keep no more than `spare` cells for
     themselves. Copies of up to `stash` cells are kept of what has to go, and on `disk` what is wanted again. Used by
     the engine's thread."""
 
     def __init__(
-        self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0, disk: Disk | None = None
+        self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0, disk: DiskTier | None = None
     ) -> None:
         self.size = size
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
-        self.stash = Stash(stash, self.pins)
+        self.stash = HostTier(stash, self.pins)
         self._spare = spare
         self._cache = cache
         self._tree = Radix()
@@ -279,8 +279,8 @@ class Cells:
         """Take cells from the end of the stretch of least worth that only parked sequences hold. True if they had to be
         copied."""
         ends = (n for n in self._tree.nodes() if not n.children and n.sequences.isdisjoint(self._open))
-        node = min(ends, key=lambda node: (self._is_pinned(node), node.worth))
-        self._age = max(self._age, node.worth)
+        node = min(ends, key=lambda node: (self._is_pinned(node), node.score))
+        self._age = max(self._age, node.score)
         length = node.end - min(len(node.tokens), max(short, _PIECE))
         callers = self._owners.of(node)
         if self._keeps(node, length, callers):
@@ -303,12 +303,12 @@ class Cells:
         least worth."""
         ends = ((one, node) for node in self._tree.nodes() for one in self._tree.ends_in(node) if one not in self._open)
         is_alone = self._owners.is_alone
-        least = min(ends, key=lambda end: (is_alone(*end), self._is_pinned(end[1]), end[1].worth), default=None)
+        least = min(ends, key=lambda end: (is_alone(*end), self._is_pinned(end[1]), end[1].score), default=None)
         if least is None:
             return False
         sequence, node = least
         if own := [one for one in self._tree.path(sequence) if is_alone(sequence, one)]:
-            self._age = max(self._age, node.worth)
+            self._age = max(self._age, node.score)
             self._keep(node, own[-1].depth, [self._owners[sequence]])
         self._drop(sequence)
         return True
@@ -327,4 +327,4 @@ class Cells:
         for node in self._tree.path(sequence):
             if node.depth < length:
                 node.hits[caller.scope] = node.hits.get(caller.scope, 0) + hits
-                node.worth = worth(self._age, max(1, sum(node.hits.values())), node.depth)
+                node.score = score(self._age, max(1, sum(node.hits.values())), node.depth)

@@ -13,10 +13,10 @@ Tokens = Sequence[int]
 
 
 class Node:
-    """`depth` tokens lie before this stretch. `worth` and `hits` are for whoever decides what goes first; hits are
+    """`depth` tokens lie before this stretch. `score` and `hits` are for whoever decides what goes first; hits are
     counted for each scope, in which requests share what was computed."""
 
-    __slots__ = ("children", "depth", "hits", "parent", "sequences", "tokens", "worth")
+    __slots__ = ("children", "depth", "hits", "parent", "score", "sequences", "tokens")
 
     def __init__(self, tokens: list[int], parent: Node | None, sequences: set[int]) -> None:
         self.tokens = tokens
@@ -25,7 +25,7 @@ class Node:
         self.children: dict[int, Node] = {}  # by their first token
         self.depth: int = parent.depth + len(parent.tokens) if parent else 0
         self.hits: dict[str | None, int] = {}
-        self.worth = 0.0
+        self.score = 0.0
 
     @property
     def end(self) -> int:
@@ -141,7 +141,7 @@ class Radix:
         """Make two of one node; returns the upper, with its first `count` tokens. Sequences end in the lower."""
         assert node.parent
         upper = Node(node.tokens[:count], node.parent, set(node.sequences))
-        upper.hits, upper.worth = dict(node.hits), node.worth
+        upper.hits, upper.score = dict(node.hits), node.score
         node.parent.children[upper.tokens[0]] = upper
         upper.children[node.tokens[count]] = node
         node.tokens, node.parent, node.depth = node.tokens[count:], upper, upper.end

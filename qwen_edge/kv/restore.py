@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
-from qwen_edge.kv.manager import Cells
+from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.reading import Read
 
 _WORTH = 16  # tokens at least that a copy in memory brings: a file is not read instead of it
@@ -17,14 +17,14 @@ class Restore:
 
     def __init__(
         self,
-        cells: Cells,
+        cells: KvCacheManager,
         sequence: int,
         tokens: Sequence[int],
         *,
         patience: Callable[[int], float],
         clock: Callable[[], float],
         asked: bool = True,
-        disk: Disk | None = None,
+        disk: DiskTier | None = None,
     ) -> None:
         """`tokens` are the prompt, of which the last one is always computed. `patience` tells the seconds that a
         number of tokens takes to compute: no file is waited for longer. `asked`: by a client, not to compute ahead.

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from qwen_edge.kv.cell_store import Cache
-from qwen_edge.kv.disk_tier import Disk
-from qwen_edge.kv.host_tier import Copy, Prompt, Stash, covers, next_of
+from qwen_edge.kv.disk_tier import DiskTier
+from qwen_edge.kv.host_tier import Copy, HostTier, Prompt, covers, next_of
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Radix
@@ -33,9 +33,9 @@ class Saving:
         owners: Owners,
         prompts: Mapping[int, int],
         *,
-        stash: Stash,
+        stash: HostTier,
         pins: Pins,
-        disk: Disk | None,
+        disk: DiskTier | None,
     ) -> None:
         self.disk = disk
         self._cache = cache
@@ -129,9 +129,9 @@ class Saving:
 
     def _by_worth(self) -> list[Prompt]:
         """All prompts that are in the cache or in copies; the pinned first, then what is worth most."""
-        worths = [(self._tree.end(one).worth, Prompt(self.prompt(one), self._owners[one])) for one in self._prompts]
-        worths += [(copy.worth, Prompt(copy.tokens, copy.caller)) for copy in self._stash.copies]
-        pinned = [(self._pins.holds(one.tokens, one.caller.owner), worth, one) for worth, one in worths]
+        worths = [(self._tree.end(one).score, Prompt(self.prompt(one), self._owners[one])) for one in self._prompts]
+        worths += [(copy.score, Prompt(copy.tokens, copy.caller)) for copy in self._stash.copies]
+        pinned = [(self._pins.holds(one.tokens, one.caller.owner), score, one) for score, one in worths]
         pinned.sort(key=lambda one: one[:2], reverse=True)
         return [prompt for _, _, prompt in pinned if len(prompt.tokens) >= FEW]
 

@@ -24,7 +24,7 @@ from qwen_edge.llama.devices import built_for_gpu
 from qwen_edge.llama.handle import NoMemoryError
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import kv_bytes, on_gpu, settle, stash_tokens
+from qwen_edge.llama.resolve import kv_bytes, on_gpu, resolve, stash_tokens
 from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
@@ -50,7 +50,7 @@ class LlamaBackend:
             self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
             load = with_measured(load)
             self._tuning = self._calibrate(load)
-            self._load = settle(self._model, replace(load, tuning=self._tuning or load.tuning))
+            self._load = resolve(self._model, replace(load, tuning=self._tuning or load.tuning))
             self._context = Context(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
@@ -210,7 +210,7 @@ class LlamaBackend:
         """Measure what has not been measured or configured, if that is wanted. Raises EngineError."""
         if load.tuning or not load.calibrate or load.flash_attention != "auto":
             return None
-        if settle(self._model, load).kv_type != "f16":
+        if resolve(self._model, load).kv_type != "f16":
             return None  # the others need flash attention
         return tune(self._model, load, Effort.brief())
 

@@ -19,7 +19,7 @@ from qwen_edge.llama.bindings import C
 _PAGE = 4096
 
 
-class Successor:
+class BackgroundGrowth:
     """Begins to make a context when created. Created, asked and taken by the engine's thread."""
 
     def __init__(

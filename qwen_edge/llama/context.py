@@ -23,7 +23,7 @@ from functools import partial
 from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama.background_growth import Successor
+from qwen_edge.llama.background_growth import BackgroundGrowth
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.handle import SMALL_ROOM, Create, Handle, NoMemoryError, whole_blocks
@@ -65,7 +65,7 @@ class Context(Handle):
         self._batch = Batch(self.batch)
         # seconds: when a larger cache may be made beside the work. One thread gets in the other's way on a GPU
         self._quiet_from = math.inf if on_gpu(load) else 0.0
-        self.growing: Successor | None = None  # a larger cache that is being made
+        self.growing: BackgroundGrowth | None = None  # a larger cache that is being made
         # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
         self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
@@ -117,7 +117,7 @@ class Context(Handle):
         copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self.room))
         if self._is_there(self._bytes(room) + most):
             try:
-                self.growing = Successor(partial(self._make, room), self._is_there, room, copied, most)
+                self.growing = BackgroundGrowth(partial(self._make, room), self._is_there, room, copied, most)
             except (MemoryError, RuntimeError):  # not even for a thread
                 self._quiet_from = self._clock() + _AGAIN
 

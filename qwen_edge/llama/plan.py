@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.llama.bindings import C, send_log_to
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import kv_bytes, settle, stash_tokens
+from qwen_edge.llama.resolve import kv_bytes, resolve, stash_tokens
 from qwen_edge.llama.site import with_measured
 from qwen_edge.protocol.messages import Load
 
@@ -62,7 +62,7 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
-        settled = settle(model, with_measured(load), available - model.weights_bytes)
+        settled = resolve(model, with_measured(load), available - model.weights_bytes)
         context = Context(model, settled, room=settled.context, create=C.llama_init_from_model)  # nothing is allocated
         context.close()
         return MemoryPlan(

@@ -17,7 +17,7 @@ _BATCH, _GPU_BATCH = 128, 512  # tokens: a GPU computes many at once in the time
 _SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and others on the machine
 
 
-def settle(model: Model, load: Load, available: int | None = None) -> Load:
+def resolve(model: Model, load: Load, available: int | None = None) -> Load:
     """The same with nothing left open: threads, batch, kv_type and flash_attention are what the engine will use.
     `available` bytes of memory there are beside the weights; None: what there is now, with the weights loaded."""
     kv_type = load.kv_type if load.kv_type != "auto" else _best_that_fits(model, load, available)

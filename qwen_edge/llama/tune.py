@@ -22,7 +22,7 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.handle import SMALL_ROOM, bytes_of
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import settle
+from qwen_edge.llama.resolve import resolve
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 512, 2048)
@@ -88,7 +88,7 @@ def tune(
     """The best of what `asked` leaves open. `tried` hears of every setting's first try. Raises EngineError if not even
     the first one can be run."""
     began = clock()
-    load = settle(model, asked)
+    load = resolve(model, asked)
     best = measure(model, load, effort, clock)
     small = False
     tried(best)

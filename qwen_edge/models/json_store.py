@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
-class Figures(Generic[_Value]):
+class JsonStore(Generic[_Value]):
     """Of one file. Several processes may use it; the last to write wins."""
 
     def __init__(self, name: str, kind: type[_Value], folder: Path | None = None) -> None:

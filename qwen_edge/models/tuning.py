@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qwen_edge.models.json_store import Figures
+from qwen_edge.models.json_store import JsonStore
 from qwen_edge.protocol.messages import Tuning
 
 _FILE = "tuning.json"
@@ -17,13 +17,13 @@ _FILE = "tuning.json"
 
 def recall(model: Path, folder: Path | None = None) -> dict[str, Tuning]:
     """What is best for this model, by site, as far as it has been measured."""
-    known = Figures(_FILE, Tuning, folder).read()
+    known = JsonStore(_FILE, Tuning, folder).read()
     return {key.removeprefix(_of(model)): tuning for key, tuning in known.items() if key.startswith(_of(model))}
 
 
 def keep(model: Path, site: str, tuning: Tuning, folder: Path | None = None) -> None:
     """Remember it, instead of what was found there before."""
-    Figures(_FILE, Tuning, folder).keep(f"{_of(model)}{site}", tuning)
+    JsonStore(_FILE, Tuning, folder).keep(f"{_of(model)}{site}", tuning)
 
 
 def _of(model: Path) -> str:

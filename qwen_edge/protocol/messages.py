@@ -1,7 +1,7 @@
 """Everything that crosses between the daemon and the engine process (how it crosses: frames.py).
 
-In:  Load | Submit | Abort | Warm | Look | Limits | Stop
-Out: Loading | Ready | Began | Ran | Tokens | Done | Failed | Kept | Beat
+In:  Load | Submit | Abort | Warm | InspectCache | Limits | Stop
+Out: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | Beat
 Frames are lists of messages; the engine sends one a step. Values are frozen; ids are the daemon's and never used again.
 """
 
@@ -175,9 +175,9 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
     caller: Caller = EVERYBODY
 
 
-class Look(msgspec.Struct, frozen=True, tag=True):
+class InspectCache(msgspec.Struct, frozen=True, tag=True):
     """Forget the conversation that has this key, or pin it for `pin_seconds` (0 ends the pin); then list the
-    conversations that the caller may see. The answer is Kept, with the same id."""
+    conversations that the caller may see. The answer is a CacheReport, with the same id."""
 
     id: int
     key: str = ""
@@ -242,7 +242,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     gpu_build: bool = False
 
 
-class Began(msgspec.Struct, frozen=True, tag=True):
+class Started(msgspec.Struct, frozen=True, tag=True):
     """The request has got its place: if the engine dies now, this may be why, and it is not begun again."""
 
     id: int
@@ -264,7 +264,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: str = ""
 
 
-class Kept(msgspec.Struct, frozen=True, tag=True):
+class CacheReport(msgspec.Struct, frozen=True, tag=True):
     """All conversations that the caller may see. `found`: the key was among them. `warning`: what could not be done."""
 
     id: int
@@ -331,7 +331,7 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
     decoded: int
 
 
-class Ran(msgspec.Struct, frozen=True, tag=True):
+class StepStats(msgspec.Struct, frozen=True, tag=True):
     """A step has been computed: it `began` at a time of the monotonic clock, which all processes share, after the
     engine `rested` for the device's sake, and gave `chosen` tokens of answers."""
 
@@ -346,5 +346,5 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """A sign of life when there is nothing else to say."""
 
 
-Inbound = Load | Submit | Abort | Warm | Look | Limits | Stop
-Outbound = Loading | Ready | Began | Kept | Ran | Tokens | Done | Failed | Beat
+Inbound = Load | Submit | Abort | Warm | InspectCache | Limits | Stop
+Outbound = Loading | Ready | Started | CacheReport | StepStats | Tokens | Done | Failed | Beat

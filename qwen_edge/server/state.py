@@ -16,7 +16,7 @@ from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.admin.device_metrics import DeviceMetrics
 from qwen_edge.server.admin.metrics import Metrics
 from qwen_edge.service.pipeline import ChatService
-from qwen_edge.service.thermal import Climate
+from qwen_edge.service.thermal import ThermalControl
 from qwen_edge.supervisor.supervisor import Supervisor
 
 
@@ -27,7 +27,7 @@ class State:
 
     config: Config
     engine: Supervisor
-    climate: Climate
+    thermal: ThermalControl
     model_name: str
     api_keys: Keys = field(default_factory=Keys)
     renderer: Renderer = field(default_factory=Renderer)
@@ -40,13 +40,13 @@ class State:
         limits = self.config.server
         self.service = ChatService(
             self.engine,
-            self.climate,
+            self.thermal,
             self.renderer,
             max_pending=limits.max_waiting + self.config.engine.parallel,
             wait_seconds=limits.wait_seconds,
             answer_seconds=limits.answer_seconds,
         )
-        self.metrics = Metrics(self.engine, DeviceMetrics(self.climate))
+        self.metrics = Metrics(self.engine, DeviceMetrics(self.thermal))
         self.idle.set()
 
     def names_model(self, name: str) -> bool:

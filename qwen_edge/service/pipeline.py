@@ -23,7 +23,7 @@ from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
-from qwen_edge.service.thermal import Climate
+from qwen_edge.service.thermal import ThermalControl
 from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ChatService:
     def __init__(
         self,
         engine: Supervisor,
-        climate: Climate,
+        thermal: ThermalControl,
         renderer: Renderer,
         *,
         max_pending: int,
@@ -56,7 +56,7 @@ class ChatService:
         """`max_pending` requests may be running or waiting. One may wait so many seconds, and then compute for so
         many."""
         self._engine = engine
-        self._climate = climate
+        self._thermal = thermal
         self._renderer = renderer
         self._max_pending = max_pending
         self._wait_seconds = wait_seconds
@@ -83,7 +83,7 @@ class ChatService:
         """Yield the answer as it comes, Finish last. With the `first` of several the conversation is expected to go on;
         the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
         model = self._ready_model()
-        priority = self._climate.admit(request.priority, request.client)
+        priority = self._thermal.admit(request.priority, request.client)
         rendered = await self._render(model, request)
         submit = Submit(
             id=0,
@@ -128,7 +128,7 @@ class ChatService:
                         self._looks.add(look)
                         look.add_done_callback(self._looks.discard)
                     reason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, event, self._climate.joules(event.id), tuple(logprobs))
+                    yield Finish(reason, event, self._thermal.joules(event.id), tuple(logprobs))
 
     async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
         """Its prompt. The request has its place among those that may be pending from here on. Raises RequestError."""
@@ -146,7 +146,7 @@ class ChatService:
                     yield event
         except WaitedTooLongError:
             # a device that has paused meanwhile is not busy, but hot: whoever asks now hears so, and for how long
-            self._climate.admit(request.priority, request.client)
+            self._thermal.admit(request.priority, request.client)
             raise
 
     async def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:

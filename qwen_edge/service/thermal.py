@@ -25,7 +25,7 @@ from qwen_edge.device.governor.decision import Decision, State, govern
 from qwen_edge.device.report import Governed, Report
 from qwen_edge.device.sources.reader import Heard, Power, Reader, Sought
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.protocol.messages import Limits, Priority, Ran
+from qwen_edge.protocol.messages import Limits, Priority, StepStats
 from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _SAFE = Decision("warm", Limits(duty=0.3, idle_work=False), because="no telemetry")  # where we are not to be trusted
 
 
-class Climate:
+class ThermalControl:
     """Create it, `run` it, and ask it: may this request come in, and what has that one taken?"""
 
     def __init__(
@@ -183,7 +183,7 @@ class Climate:
                 warn_of_what_does_nothing(self._settings, None)
         self._words, self._governs, self._trouble = sought.words, sought.found, None
 
-    def _ran(self, step: Ran) -> None:
+    def _ran(self, step: StepStats) -> None:
         self._meter.ran(step)
         self._accounts.ran(step, self._engine.client_of)
         if self._reader:

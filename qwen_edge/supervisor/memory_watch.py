@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 _PART, _BYTES = 1.25, 128 << 20  # beyond what was planned: fragmentation, and what nobody has thought of
 
 
-class Growth:
+class MemoryWatch:
     """Of one engine after the other; used by the daemon. `memory` tells the bytes of a process by its number."""
 
     def __init__(

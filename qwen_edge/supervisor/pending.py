@@ -14,19 +14,19 @@ from qwen_edge.core.errors import (
     stopping,
     unavailable,
 )
-from qwen_edge.protocol.messages import Done, Failed, Kept, Look, Submit, Tokens
+from qwen_edge.protocol.messages import CacheReport, Done, Failed, InspectCache, Submit, Tokens
 
-Answer = Tokens | Done | Kept
+Answer = Tokens | Done | CacheReport
 _LOOK_SECONDS = 100.0  # a little less than `qwen-edge cache` and people wait
 
 
-class Asked:
+class PendingRequest:
     """One request or look. While its client waits, engines may die or leave.
 
     `sent` tells whether the engine that lives now has it, `began` whether that engine has begun it, `again` whether
     another engine has died before. Used on the daemon's event loop."""
 
-    def __init__(self, request: Submit | Look) -> None:
+    def __init__(self, request: Submit | InspectCache) -> None:
         self.request = request
         self.sent = self.began = self.again = self.over = False
         self._late = False  # it has waited for an engine as long as it may
@@ -47,8 +47,8 @@ class Asked:
             self.fail("waited")
 
     async def events(self, context: int) -> AsyncGenerator[Answer, None]:
-        """What is heard of it; Done or Kept is the last. Raises RequestError; `context` tokens are what a prompt had to
-        fit into.
+        """What is heard of it; Done or CacheReport is the last. Raises RequestError; `context` tokens are what a prompt
+        had to fit into.
 
         A request waits for an engine no longer than its wait_seconds; once an engine has it, the engine keeps to the
         request's limits. A look has `_LOOK_SECONDS` in all."""
@@ -57,7 +57,7 @@ class Asked:
         try:
             while not self.over:
                 event = await self._events.get()
-                self.over = isinstance(event, Done | Kept | Failed)
+                self.over = isinstance(event, Done | CacheReport | Failed)
                 if isinstance(event, Failed):
                     raise self._explain(event, context)
                 yield event
@@ -66,7 +66,7 @@ class Asked:
 
     def _run_out(self) -> None:
         self._late = True
-        if not self.sent or isinstance(self.request, Look):
+        if not self.sent or isinstance(self.request, InspectCache):
             self.fail("waited")
 
     def _explain(self, failure: Failed, context: int) -> RequestError:
@@ -74,7 +74,7 @@ class Asked:
             return context_too_long(failure.tokens, context, at_least=failure.detail == "at least")
         if failure.code == "no_memory":
             return unavailable(f"There is no memory for this request now: {failure.detail}.", retry_after=10)
-        if failure.code == "waited" and isinstance(self.request, Look):
+        if failure.code == "waited" and isinstance(self.request, InspectCache):
             return unavailable(f"The engine has not answered within {_LOOK_SECONDS:.0f} s. Try again.", retry_after=10)
         if failure.code == "waited":
             return WaitedTooLongError()

@@ -22,17 +22,17 @@ from qwen_edge.core.errors import stopping
 from qwen_edge.device.host.memory import own_bytes
 from qwen_edge.protocol.messages import (
     Abort,
-    Began,
+    CacheReport,
     Done,
     Failed,
-    Kept,
+    InspectCache,
     Limits,
     Load,
     Loading,
-    Look,
     Outbound,
-    Ran,
     Ready,
+    Started,
+    StepStats,
     Stop,
     Submit,
     Tokens,
@@ -40,8 +40,8 @@ from qwen_edge.protocol.messages import (
 )
 from qwen_edge.supervisor.deaths import Deaths
 from qwen_edge.supervisor.engine_process import EngineProcess, Life, Patience, cannot_start
-from qwen_edge.supervisor.memory_watch import Growth
-from qwen_edge.supervisor.pending import Answer, Asked
+from qwen_edge.supervisor.memory_watch import MemoryWatch
+from qwen_edge.supervisor.pending import Answer, PendingRequest
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,9 @@ class Supervisor:
         """`memory` tells the bytes of a process by its number."""
         self._load, self._patience = load, patience
         self._start, self._clock = start, clock
-        self._growth = Growth(patience.growth, memory, clock, patience.grown)
+        self._growth = MemoryWatch(patience.growth, memory, clock, patience.grown)
         self._deaths = Deaths(clock)
-        self._ids, self._asked = itertools.count(1), dict[int, Asked]()
+        self._ids, self._asked = itertools.count(1), dict[int, PendingRequest]()
         self._spawned: EngineProcess | None = None  # and not taken over by `run` yet
         self._life: Life | None = None
         self._loaded, self._wanted, self._stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -77,7 +77,7 @@ class Supervisor:
         self._last_words: Failed | None = None  # of the engine that ended last
         self.model: Ready | None = None
         self.state: State = "loading"
-        self.on_ran: Callable[[Ran], None] = lambda _: None  # hears of every step
+        self.on_ran: Callable[[StepStats], None] = lambda _: None  # hears of every step
         self._limits, self._clients = Limits(), dict[int, str]()
 
     def spawn(self) -> None:
@@ -149,21 +149,21 @@ class Supervisor:
             del self._clients[old]
         async with aclosing(self._ask(request)) as events:
             async for event in events:
-                assert not isinstance(event, Kept)
+                assert not isinstance(event, CacheReport)
                 yield event
 
-    async def look(self, wanted: Look) -> Kept:
+    async def look(self, wanted: InspectCache) -> CacheReport:
         """What the engine remembers, after it has done what is wanted, whose id is given here. Waits for an engine as a
         request does. Raises RequestError."""
         async with aclosing(self._ask(msgspec.structs.replace(wanted, id=next(self._ids)))) as events:
             kept = await anext(events)
-        assert isinstance(kept, Kept)
+        assert isinstance(kept, CacheReport)
         return kept
 
-    async def _ask(self, request: Submit | Look) -> AsyncGenerator[Answer, None]:
+    async def _ask(self, request: Submit | InspectCache) -> AsyncGenerator[Answer, None]:
         """Hand it over, to this engine or to the next, and yield what is said of it."""
         self._refuse_in_trouble()
-        asked = self._asked[request.id] = Asked(request)
+        asked = self._asked[request.id] = PendingRequest(request)
         try:
             self._hand_over()
             async with aclosing(asked.events(self.model.context if self.model else 0)) as events:
@@ -295,9 +295,9 @@ class Supervisor:
     def _take(self, message: Outbound) -> None:
         if isinstance(message, Ready):
             self._welcome(message)
-        elif isinstance(message, Began | Tokens | Done | Failed | Kept):
+        elif isinstance(message, Started | Tokens | Done | Failed | CacheReport):
             self._hear_of_request(message)
-        elif isinstance(message, Ran):
+        elif isinstance(message, StepStats):
             self.on_ran(message)
         elif isinstance(message, Loading):
             log.info("loading the model: %d %%", round(100 * message.fraction))
@@ -317,14 +317,14 @@ class Supervisor:
         self._loaded.set()
         self._hand_over()
 
-    def _hear_of_request(self, message: Began | Tokens | Done | Failed | Kept) -> None:
+    def _hear_of_request(self, message: Started | Tokens | Done | Failed | CacheReport) -> None:
         if isinstance(message, Done):
             self._longest = message.prompt_tokens + message.completion_tokens
             self._deaths.answered()
         elif isinstance(message, Failed) and message.code == "engine":
             self._deaths.failed()
         if asked := self._asked.get(message.id or 0):
-            if isinstance(message, Began):
+            if isinstance(message, Started):
                 asked.began = True
             else:
                 asked.hear(message)

@@ -8,8 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama import devices, handle, site
-from qwen_edge.llama import resolve as settle
+from qwen_edge.llama import devices, handle, resolve, site
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context
 from qwen_edge.llama.devices import Device
@@ -129,12 +128,12 @@ def test_no_layers_on_a_gpu_means_no_gpu(model, tiny_model, monkeypatch):
 
 def test_a_gpu_computes_large_batches_unless_something_else_is_known(model, monkeypatch):
     open_ = load(model.path, batch=0)
-    assert settle.settle(model, replace(open_, gpu_layers=-1)).batch == 128
+    assert resolve.resolve(model, replace(open_, gpu_layers=-1)).batch == 128
     with_device(monkeypatch, GPU)
-    assert settle.settle(model, replace(open_, gpu_layers=-1)).batch == 512
-    assert settle.settle(model, open_).batch == 128
-    assert settle.settle(model, replace(open_, gpu_layers=-1, tuning=Tuning(batch=64))).batch == 64
-    assert settle.settle(model, replace(open_, gpu_layers=-1, batch=32)).batch == 32
+    assert resolve.resolve(model, replace(open_, gpu_layers=-1)).batch == 512
+    assert resolve.resolve(model, open_).batch == 128
+    assert resolve.resolve(model, replace(open_, gpu_layers=-1, tuning=Tuning(batch=64))).batch == 64
+    assert resolve.resolve(model, replace(open_, gpu_layers=-1, batch=32)).batch == 32
 
 
 def test_the_memory_plan_counts_the_batch_of_a_gpu(tiny_model, monkeypatch):

@@ -18,7 +18,7 @@ from qwen_edge.engine.main import open_disk
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
-from qwen_edge.protocol.messages import Began, Done, Files, Load, Ran, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Files, Load, Sampling, Segment, Started, StepStats, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
 
@@ -171,7 +171,7 @@ def run(engine: Engine, said: dict[int, str] | None = None, cached: dict[int, in
         for event in engine.step():
             if isinstance(event, Tokens):
                 said[event.id] = said.get(event.id, "") + event.text
-            elif not isinstance(event, Began | Ran):
+            elif not isinstance(event, Started | StepStats):
                 assert isinstance(event, Done), event
                 if cached is not None:
                     cached[event.id] = event.cached_tokens

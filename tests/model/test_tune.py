@@ -14,7 +14,7 @@ from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.llama import resolve as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import kv_bytes, settle
+from qwen_edge.llama.resolve import kv_bytes, resolve
 from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
 from qwen_edge.protocol.messages import Load, Tuning
 from tests.served import ServedModel
@@ -116,7 +116,7 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
 def test_a_brief_measurement_says_nothing_about_what_it_does_not_measure(model, cores, monkeypatch):
     quickest(monkeypatch, Tuning(2, "on", 512))
     assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="on")
-    settled = settle(model, asked(model, tuning=Tuning(flash_attention="on")))
+    settled = resolve(model, asked(model, tuning=Tuning(flash_attention="on")))
     assert (settled.threads, settled.flash_attention, settled.batch) == (4, "on", 128)
 
 
@@ -125,7 +125,7 @@ def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attenti
     seen = []
     real = tuning.Context.decode
     monkeypatch.setattr(tuning.Context, "decode", lambda self, slices: seen.append(slices) or real(self, slices))
-    load = settle(model, asked(model, threads=2, batch=64, flash_attention=attention))
+    load = resolve(model, asked(model, threads=2, batch=64, flash_attention=attention))
     result = measure(model, load, Effort(depths=(0, 512, 2048), prompt=64, answer=3))
     assert [speed.depth for speed in result.speeds] == [0, 512, 2048]
     assert all(speed.prompt > 0 and speed.answer > 0 for speed in result.speeds)
@@ -133,7 +133,7 @@ def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attenti
 
 
 def test_depths_that_the_context_does_not_hold_are_left_out(model):
-    load = settle(model, asked(model, context=700, threads=2))
+    load = resolve(model, asked(model, context=700, threads=2))
     result = measure(model, load, Effort(prompt=32, answer=2))
     assert [speed.depth for speed in result.speeds] == [0, 512]
 
@@ -142,20 +142,20 @@ def test_the_cache_is_as_exact_as_memory_allows(model):
     spare = 256 << 20
     for kv_type in ("f16", "q8_0"):
         enough = kv_bytes(model, kv_type, 4096) + spare
-        assert settle(model, asked(model), enough).kv_type == kv_type
-    assert settle(model, asked(model), enough - 1).kv_type == "q4_0"
-    assert settle(model, asked(model, kv_type="f16"), 0).kv_type == "f16"
-    assert settle(model, asked(model, flash_attention="off"), 0).kv_type == "f16"
-    assert settle(model, asked(model), enough).flash_attention == "on"
+        assert resolve(model, asked(model), enough).kv_type == kv_type
+    assert resolve(model, asked(model), enough - 1).kv_type == "q4_0"
+    assert resolve(model, asked(model, kv_type="f16"), 0).kv_type == "f16"
+    assert resolve(model, asked(model, flash_attention="off"), 0).kv_type == "f16"
+    assert resolve(model, asked(model), enough).flash_attention == "on"
 
 
 def test_what_was_measured_decides_what_is_open(model, cores):
     known = Tuning(3, "on", 256)
-    settled = settle(model, asked(model, tuning=known))
+    settled = resolve(model, asked(model, tuning=known))
     assert (settled.threads, settled.flash_attention, settled.batch) == (3, "on", 256)
-    settled = settle(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
+    settled = resolve(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
     assert (settled.threads, settled.flash_attention, settled.batch) == (1, "off", 32)
-    settled = settle(model, asked(model, tuning=Tuning(64, "off", 16), parallel=32))
+    settled = resolve(model, asked(model, tuning=Tuning(64, "off", 16), parallel=32))
     assert (settled.threads, settled.flash_attention, settled.batch) == (4, "off", 32)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.cli import main
-from qwen_edge.protocol.messages import Look
+from qwen_edge.protocol.messages import InspectCache
 from tests.waiting import until
 
 LONG = "The lamp in the kitchen is on. " * 10
@@ -143,7 +143,7 @@ async def hung(serve, gate, **options):
 
 
 def waiting_looks(served) -> int:
-    return sum(isinstance(one.request, Look) for one in served.supervisor._asked.values())
+    return sum(isinstance(one.request, InspectCache) for one in served.supervisor._asked.values())
 
 
 @pytest.mark.parametrize("how", ["dies", "is silent", "answers"])

@@ -9,7 +9,7 @@ import msgspec
 
 from qwen_edge.device.energy.allowance import Allowances
 from qwen_edge.device.energy.joules import PHASES, Ledger, Phase
-from qwen_edge.protocol.messages import Ran
+from qwen_edge.protocol.messages import StepStats
 
 
 class Energy(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Accounts:
         self._sampled = False
         self._tokens = 0
 
-    def ran(self, step: Ran, whose: Callable[[int], str]) -> None:
+    def ran(self, step: StepStats, whose: Callable[[int], str]) -> None:
         """A step has run, of requests of these clients."""
         if self._ledger.ran(step, whose):
             self._tokens += step.chosen

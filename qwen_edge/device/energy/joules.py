@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from qwen_edge.protocol.messages import Ran
+from qwen_edge.protocol.messages import StepStats
 
 # ahead is what is computed for turns to come; idle is the floor, also while steps run
 Phase = Literal["prefill", "decode", "ahead", "idle"]
@@ -72,7 +72,7 @@ class Ledger:
         """Watts that are drawn when nothing is computed; None if it has never been so."""
         return self._idle.value
 
-    def ran(self, step: Ran, whose: Callable[[int], str]) -> bool:
+    def ran(self, step: StepStats, whose: Callable[[int], str]) -> bool:
         """A step has run; `whose` tells the client of a request. False if nothing is measured at the time."""
         ended = step.began + step.seconds
         self._told = max(self._told, ended)

@@ -6,14 +6,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from qwen_edge.device.governor.decision import Work
-from qwen_edge.protocol.messages import Ran
+from qwen_edge.protocol.messages import StepStats
 
 _WINDOW = 30.0  # seconds of steps that are looked at
 _NOW = 2.0  # seconds after which a step says nothing of now
 
 
 @dataclass(frozen=True)
-class Pace:
+class CostModel:
     """Over the last half minute, of the time in which there was something to do: the share in which the engine was
     allowed to compute and that in which it did (None if there was nothing), and tokens of answers a second. And the
     requests in the last step."""
@@ -40,7 +40,7 @@ class Meter:
 
     def __init__(self, now: float) -> None:
         self._done = deque[_Done]()
-        self._last: Ran | None = None
+        self._last: StepStats | None = None
         self._allowed = deque([(now, 1.0)])  # since when, how much
         self._untold = 0.0  # seconds computed that no `work` has told of yet
         self._told = now
@@ -52,7 +52,7 @@ class Meter:
         while len(self._allowed) > 1 and self._allowed[1][0] < now - 2 * _WINDOW:
             self._allowed.popleft()
 
-    def ran(self, step: Ran) -> None:
+    def ran(self, step: StepStats) -> None:
         """A step has run."""
         self._untold += step.seconds
         self._last = step
@@ -75,13 +75,13 @@ class Meter:
         """Whether no step can be under way that has not been told: nobody waits, and the last one is some time ago."""
         return self._last is None or self._last.began + self._last.seconds < now - _NOW
 
-    def pace(self, now: float) -> Pace:
+    def pace(self, now: float) -> CostModel:
         """How it goes."""
         done = [one for one in self._done if one.ended > now - _WINDOW]
         if not done or self._last is None:
-            return Pace(None, None, 0.0, 0)
+            return CostModel(None, None, 0.0, 0)
         busy = sum(one.computed + one.rested for one in done)
-        return Pace(
+        return CostModel(
             asked=sum(one.asked for one in done) / busy,
             ran=sum(one.computed for one in done) / busy,
             tokens_per_second=sum(one.chosen for one in done) / busy,

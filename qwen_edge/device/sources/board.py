@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qwen_edge.device.sources.files import Look, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, numbered, word
 
 _MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
 # NVIDIA Jetson Linux Developer Guide, Platform Power and Performance, "Over-current event"
@@ -22,7 +22,7 @@ class Fan:
         speeds = [folder / name for folder in fans for name in ("rpm", "fan1_input")]
         self._speed = next((file for file in speeds if file.exists()), None)
 
-    def read(self, look: Look) -> tuple[float | None, float | None]:
+    def read(self, look: FileSnapshot) -> tuple[float | None, float | None]:
         """Duty (0..1) and turns a minute."""
         duty = look.number("fan", self._duty, 0, 255)
         speed = look.number("fan speed", self._speed, 0, 100_000)

@@ -50,7 +50,7 @@ def numbered(folder: Path, pattern: str) -> list[Path]:
     return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
 
 
-class Look:
+class FileSnapshot:
     """One look at all sensors: which did not answer and why (`missing`), and whether any file was `gone`, so that it is
     time to search again for where they are."""
 
@@ -95,7 +95,7 @@ class Counters:
         self.files = dict(files)
         self._before: dict[str, int] = {}
 
-    def risen(self, look: Look) -> list[str]:
+    def risen(self, look: FileSnapshot) -> list[str]:
         """Those that have risen since the last time."""
         risen = []
         for name, file in self.files.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.device.sources.clocks import ProcessorClock
-from qwen_edge.device.sources.files import Counters, Look, numbered, word
+from qwen_edge.device.sources.files import Counters, FileSnapshot, numbered, word
 from qwen_edge.device.sources.hwmon import find_places, witnesses
 from qwen_edge.device.sources.nvml import Card, Nvidia
 from qwen_edge.device.sources.rapl import Rapl
@@ -49,7 +49,7 @@ class Laptop:
         """All that is there; what does not answer is named. Never raises."""
         if self._gone:
             self._search()
-        look, at = Look(), self._clock()  # a sensor that hangs makes all of it old
+        look, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
         temperatures, processor = celsius(look, self._zones), self._processor.read(look)
         supply = self._supplies.read(look)
         cards = self._nvidia.read(look) if self._nvidia else {}
@@ -83,8 +83,8 @@ class Laptop:
 
     def watts(self) -> float | None:
         """Processor and cards. Not the battery, which counts in its own time and takes long to ask."""
-        package = self._rapl.watts(Look())
-        cards = self._nvidia.watts(Look()) if self._nvidia else 0.0
+        package = self._rapl.watts(FileSnapshot())
+        cards = self._nvidia.watts(FileSnapshot()) if self._nvidia else 0.0
         return None if package is None or cards is None else package + cards
 
     def close(self) -> None:

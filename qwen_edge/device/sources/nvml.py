@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_edge.device.sources.files import Look
+from qwen_edge.device.sources.files import FileSnapshot
 from qwen_edge.device.telemetry import Clock, Trips
 
 # NVML API reference, nvmlClocksEventReasons; what an application or an idle card sets is no slowing down
@@ -38,25 +38,25 @@ class Nvidia:
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
-        count = self._ask(Look(), "graphics cards", "Count") or 0
+        count = self._ask(FileSnapshot(), "graphics cards", "Count") or 0
         names = ["gpu", *(f"gpu {number}" for number in range(2, count + 1))]
-        handles = [self._ask(Look(), name, "HandleByIndex", i) for i, name in enumerate(names[:count])]
+        handles = [self._ask(FileSnapshot(), name, "HandleByIndex", i) for i, name in enumerate(names[:count])]
         self._cards = {name: handle for name, handle in zip(names, handles, strict=False) if handle is not None}
         self.trips = [self._trips(handle) for handle in self._cards.values()]
 
     def __bool__(self) -> bool:
         return bool(self._cards)
 
-    def read(self, look: Look) -> dict[str, Card]:
+    def read(self, look: FileSnapshot) -> dict[str, Card]:
         return {name: self._read(look, name, card) for name, card in self._cards.items()}
 
-    def watts(self, look: Look) -> float | None:
+    def watts(self, look: FileSnapshot) -> float | None:
         """Of all cards together: 0 without any, None if one does not say."""
         powers = [self._power(look, name, card) for name, card in self._cards.items()]
         known = [power for power in powers if power is not None]
         return sum(known) if len(known) == len(powers) else None
 
-    def _read(self, look: Look, name: str, card: Any) -> Card:
+    def _read(self, look: FileSnapshot, name: str, card: Any) -> Card:
         nvml = self._nvml
         megahertz = self._ask(look, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
         most = self._ask(look, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
@@ -72,13 +72,13 @@ class Nvidia:
             tuple(f"{name}: {reason}" for bit, reason in _REASONS.items() if bits & bit),
         )
 
-    def _power(self, look: Look, name: str, card: Any) -> float | None:
+    def _power(self, look: FileSnapshot, name: str, card: Any) -> float | None:
         milliwatts = self._ask(look, f"{name} power", "PowerUsage", card)
         return None if milliwatts is None else milliwatts / 1000
 
     def _trips(self, card: Any) -> Trips:
         slowdown, shutdown = (
-            self._ask(Look(), "limit", "TemperatureThreshold", card, which)
+            self._ask(FileSnapshot(), "limit", "TemperatureThreshold", card, which)
             for which in (
                 self._nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN,
                 self._nvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN,
@@ -86,7 +86,7 @@ class Nvidia:
         )
         return Trips(passive=slowdown or None, critical=shutdown or None)
 
-    def _ask(self, look: Look, what: str, calls: str, *arguments: Any) -> Any:
+    def _ask(self, look: FileSnapshot, what: str, calls: str, *arguments: Any) -> Any:
         """`calls` are names without nvmlDeviceGet, the old one first: releases before 13 do not know the new one, and
         some later one will not know the old one."""
         nvml = self._nvml

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import Look, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, numbered, word
 
 _MOST_MILLIVOLTS = 26_000  # the chip's range
 _MOST_MILLIAMPERES = 200_000  # of its shunt's voltage, with the smallest shunt in use
@@ -42,7 +42,7 @@ def find_rails(root: Path) -> dict[str, Rail]:
     return found
 
 
-def rail_watts(look: Look, rails: Mapping[str, Rail]) -> dict[str, float]:
+def rail_watts(look: FileSnapshot, rails: Mapping[str, Rail]) -> dict[str, float]:
     """Of those that can be read now. A current below zero is noise around nothing."""
     found = {}
     for name, rail in rails.items():
@@ -71,7 +71,7 @@ def parts(rails: Mapping[str, float]) -> dict[str, float]:
     return {name: watts for name, watts in rails.items() if (name,) != total}
 
 
-def over_current(look: Look, rails: Mapping[str, Rail]) -> list[str]:
+def over_current(look: FileSnapshot, rails: Mapping[str, Rail]) -> list[str]:
     """Rails whose current is above a limit, which makes the hardware divide its clocks."""
     alarms = {
         name: [look.number(f"alarm of {name}", file, 0, 1) for file in rail.alarms] for name, rail in rails.items()

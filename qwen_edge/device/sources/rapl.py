@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import Look, numbered, whole_number, word
+from qwen_edge.device.sources.files import FileSnapshot, numbered, whole_number, word
 
 _LEAST_SECONDS = 0.01  # the counter moves in milliseconds: below this, a power is mostly rounding
 _MOST_WATTS = 10_000
@@ -39,18 +39,18 @@ class Rapl:
             for folder in folders
             if word(folder / "name").startswith("package")
         ]
-        self.watts(Look())
+        self.watts(FileSnapshot())
 
     def __bool__(self) -> bool:
         return bool(self._packages)
 
-    def watts(self, look: Look) -> float | None:
+    def watts(self, look: FileSnapshot) -> float | None:
         """None before the counters have moved, and if not all of them can be read."""
         powers = [self._read(look, package) for package in self._packages]
         known = [power for power in powers if power is not None]
         return sum(known) if known and len(known) == len(powers) else None
 
-    def _read(self, look: Look, package: _Package) -> float | None:
+    def _read(self, look: FileSnapshot, package: _Package) -> float | None:
         now, before = self._clock(), package.before
         if before is not None and now - package.at < _LEAST_SECONDS:
             return package.watts

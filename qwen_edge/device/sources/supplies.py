@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import Look, numbered, whole_number, word
+from qwen_edge.device.sources.files import FileSnapshot, numbered, whole_number, word
 from qwen_edge.device.telemetry import Battery
 
 _MOST_MICRO = 500_000_000  # of volts, amperes and watts alike
@@ -32,7 +32,7 @@ class Supplies:
         mains = [folder for kind, folder in kinds if kind == "Mains"]
         self._mains = mains or [folder for kind, folder in kinds if kind == "USB"]
 
-    def read(self, look: Look) -> Supply:
+    def read(self, look: FileSnapshot) -> Supply:
         plugs = [look.number(f"{folder.name} online", folder / "online", 0, 2) for folder in self._mains]
         known = [bool(plug) for plug in plugs if plug is not None]
         mains = any(known) if known else None
@@ -43,7 +43,7 @@ class Supplies:
         battery = None if level is None else Battery(level, bool(giving))
         return Supply(mains, battery, sum(whole) if whole and len(whole) == len(powers) else None)
 
-    def _level(self, look: Look) -> float | None:
+    def _level(self, look: FileSnapshot) -> float | None:
         """0..1 of all batteries together; a large one counts for more than a small one, if they tell how large."""
         levels = [
             (folder, look.number(f"{folder.name} level", folder / "capacity", 0, 100)) for folder in self.batteries
@@ -59,7 +59,7 @@ def _capacity(folder: Path) -> int | None:
     return whole_number(folder / "energy_full") or whole_number(folder / "charge_full")
 
 
-def _watts(look: Look, folder: Path) -> float | None:
+def _watts(look: FileSnapshot, folder: Path) -> float | None:
     """Some drivers have power, some current and voltage, in millionths; some count what is given as below zero."""
     if (folder / "power_now").exists():
         power = look.number(f"{folder.name} power", folder / "power_now", -_MOST_MICRO, _MOST_MICRO)

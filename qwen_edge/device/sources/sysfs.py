@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qwen_edge.device.sources.board import Fan, PowerMode, power_events
 from qwen_edge.device.sources.clocks import JetsonClocks, ProcessorClock
-from qwen_edge.device.sources.files import Counters, Look, word
+from qwen_edge.device.sources.files import Counters, FileSnapshot, word
 from qwen_edge.device.sources.rails import Rail, board_watts, find_rails, over_current, parts, rail_watts, totals
 from qwen_edge.device.sources.thermal_zones import Zone, braking, celsius, chip_trips, find_brakes, find_zones
 from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
@@ -44,7 +44,7 @@ class Sysfs:
         """All of it, in a few milliseconds. Raises TelemetryError if neither a temperature nor a power is to be had."""
         if self._gone:
             self._search()
-        look, at = Look(), self._clock()  # a sensor that hangs makes all of it old
+        look, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
         temperatures, rails = celsius(look, self._zones), rail_watts(look, self._rails)
         processor = self._processor.read(look)
         fan, turns = self._fan.read(look)
@@ -77,7 +77,7 @@ class Sysfs:
 
     def watts(self) -> float | None:
         """The whole board's power: two files on most boards."""
-        return board_watts(rail_watts(Look(), {name: self._rails[name] for name in totals(self._rails)}))
+        return board_watts(rail_watts(FileSnapshot(), {name: self._rails[name] for name in totals(self._rails)}))
 
     def close(self) -> None:
         pass

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwen_edge.device.sources.files import Look, numbered, whole_number, word
+from qwen_edge.device.sources.files import FileSnapshot, numbered, whole_number, word
 from qwen_edge.device.telemetry import Trips
 
 _COLDEST, _HOTTEST = -50_000, 150_000  # in thousandths of a degree, as are all files here
@@ -46,7 +46,7 @@ def find_zones(root: Path) -> dict[str, Zone]:
     return found
 
 
-def celsius(look: Look, zones: Mapping[str, Zone]) -> dict[str, float]:
+def celsius(look: FileSnapshot, zones: Mapping[str, Zone]) -> dict[str, float]:
     """The temperatures that can be read now."""
     values = {name: look.number(name, zone.file, _COLDEST, _HOTTEST) for name, zone in zones.items()}
     return {name: value / 1000 for name, value in values.items() if value is not None}
@@ -89,7 +89,7 @@ def find_brakes(root: Path) -> list[tuple[str, Path]]:
     return [(kind, folder / "cur_state") for folder in folders if (kind := word(folder / "type")) and _slows(kind)]
 
 
-def braking(look: Look, brakes: Iterable[tuple[str, Path]]) -> list[str]:
+def braking(look: FileSnapshot, brakes: Iterable[tuple[str, Path]]) -> list[str]:
     """Which of them do so now, in words. Intel's powerclamp is -1 while it does nothing."""
     states = ((kind, look.number(f"cooling by {kind}", file, -1, 1_000_000)) for kind, file in brakes)
     # PCs have one for each core, all of the same name

@@ -14,7 +14,7 @@ from aiohttp import web
 from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
-from qwen_edge.protocol.messages import Kept, Look
+from qwen_edge.protocol.messages import CacheReport, InspectCache
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.state import STATE, caller_of
 
@@ -26,12 +26,12 @@ class _Pin(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_kept(request: web.Request) -> web.Response:
-    return _as_json(await _look(request, Look(0)))
+    return _as_json(await _look(request, InspectCache(0)))
 
 
 async def forget(request: web.Request) -> web.Response:
     key = request.match_info["key"]
-    return _found(await _look(request, Look(0, key, forget=True)), key)
+    return _found(await _look(request, InspectCache(0, key, forget=True)), key)
 
 
 async def pin(request: web.Request) -> web.Response:
@@ -40,14 +40,14 @@ async def pin(request: web.Request) -> web.Response:
         hours = msgspec.json.decode(body or b"{}", type=_Pin).hours
     except msgspec.DecodeError as error:
         raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
-    return _found(await _look(request, Look(0, key, pin_seconds=3600 * hours)), key)
+    return _found(await _look(request, InspectCache(0, key, pin_seconds=3600 * hours)), key)
 
 
-async def _look(request: web.Request, wanted: Look) -> Kept:
+async def _look(request: web.Request, wanted: InspectCache) -> CacheReport:
     return await request.app[STATE].engine.look(msgspec.structs.replace(wanted, caller=caller_of(request)))
 
 
-def _found(kept: Kept, key: str) -> web.Response:
+def _found(kept: CacheReport, key: str) -> web.Response:
     if not kept.found:
         raise RequestError(
             f"Nothing is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
@@ -58,6 +58,6 @@ def _found(kept: Kept, key: str) -> web.Response:
     return _as_json(kept)
 
 
-def _as_json(kept: Kept) -> web.Response:
+def _as_json(kept: CacheReport) -> web.Response:
     body = {"object": "list", "data": kept.conversations, **({"warning": kept.warning} if kept.warning else {})}
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from qwen_edge.device.governor.decision import LEVELS
 from qwen_edge.device.report import Report
-from qwen_edge.service.thermal import Climate
+from qwen_edge.service.thermal import ThermalControl
 
 _STALE = 30.0  # seconds after which what was read is not told any more
 
@@ -18,11 +18,11 @@ _STALE = 30.0  # seconds after which what was read is not told any more
 class DeviceMetrics(Collector):
     """Asks the climate whenever Prometheus does. What is not known is not there."""
 
-    def __init__(self, climate: Climate) -> None:
-        self._climate = climate
+    def __init__(self, thermal: ThermalControl) -> None:
+        self._thermal = thermal
 
     def collect(self) -> Iterator[Metric]:
-        report = self._climate.report
+        report = self._thermal.report
         yield from _governor(report)
         yield from _sensors(report)
         yield from _energy(report)

@@ -49,7 +49,7 @@ async def device(request: web.Request) -> web.Response:
         "object": "device",
         "model": state.model_name,
         "engine": state.engine.condition,
-        **msgspec.structs.asdict(state.climate.report),
+        **msgspec.structs.asdict(state.thermal.report),
         "cache": state.metrics.cache,
     }
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")

@@ -37,7 +37,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     if state.engine.model is None:
         raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
     caller = caller_of(request)
-    client = state.climate.client(caller.owner or None, body.user)
+    client = state.thermal.client(caller.owner or None, body.user)
     chat = to_request(body, state.engine.model.defaults, state.config.chat, client, caller)
     encoder = openai.Encoder(state.model_name)
     events = state.metrics.watch(state.service.choices(chat), chat.choices)

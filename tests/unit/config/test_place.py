@@ -9,7 +9,7 @@ import pytest
 from qwen_edge.cli.asking import DEFAULT, service_address
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError
-from qwen_edge.models.json_store import Figures
+from qwen_edge.models.json_store import JsonStore
 
 HOME = {"XDG_STATE_HOME": "/home/me/state", "XDG_DATA_HOME": "/home/me/data"}
 OWN = Place(None, Path("/home/me/state/qwen-edge"), Path("/home/me/data/qwen-edge/models"))
@@ -129,7 +129,7 @@ def test_what_root_measures_is_the_services_to_read_and_to_replace(tmp_path):
     os.chown(state, NOBODY, NOBODY)
     before = os.umask(0o077)
     try:
-        Figures("tuning.json", int, state).keep("model", 1)
+        JsonStore("tuning.json", int, state).keep("model", 1)
     finally:
         os.umask(before)
     kept = (state / "tuning.json").stat()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 
 devices = st.tuples(st.floats(0.001, 0.1), st.floats(0.0002, 0.02), st.floats(0, 0.02))
 
@@ -15,7 +15,7 @@ devices = st.tuples(st.floats(0.001, 0.1), st.floats(0.0002, 0.02), st.floats(0,
 @given(devices)
 def test_after_some_batches_the_slices_fit_their_time(device):
     start, each, row = device
-    pace = Pace()
+    pace = CostModel()
     for _ in range(500):
         for tokens, rows in ((1, 1), (8, 8), (64, 1), (64, 3)):
             pace.learn(tokens, rows, start + each * tokens + row * rows)
@@ -25,7 +25,7 @@ def test_after_some_batches_the_slices_fit_their_time(device):
 
 
 def test_one_hiccup_is_not_believed():
-    pace = Pace()
+    pace = CostModel()
     for _ in range(100):
         pace.learn(8, 1, 0.1)
     before = pace.seconds(8)
@@ -41,7 +41,7 @@ def seconds_of(tokens: int, rows: int, depth: int) -> float:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_slices_keep_their_time_whatever_ran_before_and_however_noisy_the_machine(seed):
-    pace, random, slices = Pace(), Random(seed), list[float]()
+    pace, random, slices = CostModel(), Random(seed), list[float]()
 
     def run(tokens: int, rows: int, depth: int) -> float:
         late = random.uniform(1.3, 3) if random.random() < 0.03 else 1.0
@@ -70,14 +70,14 @@ def test_slices_keep_their_time_whatever_ran_before_and_however_noisy_the_machin
 
 @given(st.lists(st.tuples(st.integers(1, 512), st.integers(0, 16), st.floats(0, 100)), max_size=50))
 def test_whatever_was_measured_a_larger_batch_takes_longer(measured):
-    pace = Pace()
+    pace = CostModel()
     for tokens, rows, seconds in measured:
         pace.learn(tokens, rows, seconds)
     assert 0 <= pace.seconds(1) < pace.seconds(2)
 
 
 def test_slices_fit_their_time_though_every_batch_takes_longer_than_the_one_before():
-    pace = Pace()
+    pace = CostModel()
     for number in range(60):
         depth = 1 + number / 40  # as attention reads more and more
         tokens = max(1, pace.tokens_within(0.35, 3))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.loop import Engine
-from qwen_edge.protocol.messages import Done, Limits, Ran, Sampling, Segment, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import Done, Limits, Sampling, Segment, StepStats, Submit, Tokens, Warm
 from tests.fakes import FakeBackend
 
 
@@ -78,7 +78,7 @@ def test_what_was_rested_is_told_with_the_next_step():
     duty = Duty()
     duty.rested(5.0, busy=False)
     duty.rested(0.25, busy=True)
-    assert duty.ran(7.0, 0.1, 3, ()) == Ran(7.0, 0.1, 0.25, 3, ())
+    assert duty.ran(7.0, 0.1, 3, ()) == StepStats(7.0, 0.1, 0.25, 3, ())
     assert duty.ran(8.0, 0.1, 0, ()).rested == 0.0
     assert duty.slept == 0.25
 
@@ -119,7 +119,7 @@ class Home:
 
     @property
     def measured(self) -> float:
-        steps = [event for event in self.events if isinstance(event, Ran)]
+        steps = [event for event in self.events if isinstance(event, StepStats)]
         computed = sum(step.seconds for step in steps)
         return computed / (computed + sum(step.rested for step in steps))
 
@@ -170,7 +170,7 @@ def test_idle_work_waits_until_it_is_allowed():
     home.engine.allow(Limits())
     while home.engine.prepare():
         home.events += home.engine.admit()
-    shares = [share for event in home.events if isinstance(event, Ran) for share in event.shares]
+    shares = [share for event in home.events if isinstance(event, StepStats) for share in event.shares]
     assert {share.id for share in shares} == {0}
     assert sum(share.prompt for share in shares) == len("what comes next")
 
@@ -192,7 +192,7 @@ def test_every_step_tells_whose_tokens_it_computed():
     home.engine.allow(Limits(speculate=False))
     home.ask(1, "x" * 20)
     text = home.answer()
-    steps = [event for event in home.events if isinstance(event, Ran)]
+    steps = [event for event in home.events if isinstance(event, StepStats)]
     shares = [share for step in steps for share in step.shares]
     assert {share.id for share in shares} == {1}
     assert sum(share.prompt for share in shares) == 20

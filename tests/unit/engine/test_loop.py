@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.protocol.messages import PRIORITIES, Abort, Done, Failed, Limits, Ran, Sampling, Segment, Submit, Tokens
+from qwen_edge.protocol.messages import (
+    PRIORITIES,
+    Abort,
+    Done,
+    Failed,
+    Limits,
+    Sampling,
+    Segment,
+    StepStats,
+    Submit,
+    Tokens,
+)
 from tests.fakes import FakeBackend, ticking
 
 
@@ -128,7 +139,7 @@ def test_a_step_in_which_the_machine_stood_still_is_not_rested_for_an_hour():
         decode(slices)
 
     backend.decode = stands_still
-    *_, ran = [event for event in engine.step() if isinstance(event, Ran)]
+    *_, ran = [event for event in engine.step() if isinstance(event, StepStats)]
     assert engine.duty.rest <= 20.0
     assert (ran.began, ran.began + ran.seconds) == (now[0] - 20.0, now[0]), "its end is on the clock of all processes"
 

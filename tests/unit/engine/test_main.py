@@ -13,7 +13,7 @@ from qwen_edge.engine import main, recall
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.main import Channel, _hear, serve
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.file import read_cells
 from qwen_edge.protocol.framing import encode, outbound_frames
 from qwen_edge.protocol.messages import (
@@ -23,10 +23,10 @@ from qwen_edge.protocol.messages import (
     Failed,
     Files,
     Load,
-    Ran,
     Ready,
     Sampling,
     Segment,
+    StepStats,
     Stop,
     Submit,
     Tokens,
@@ -108,7 +108,7 @@ def test_a_long_prompt_gives_signs_of_life_while_it_is_computed(daemon):
     engine.send(request(1, "x" * 1600))
     heard = engine.hear(has(Done))
     answered = next(i for i, message in enumerate(heard) if isinstance(message, Tokens))
-    assert sum(isinstance(message, Beat | Ran) for message in heard[:answered]) >= 1600 // 16 - 1
+    assert sum(isinstance(message, Beat | StepStats) for message in heard[:answered]) >= 1600 // 16 - 1
 
 
 def test_a_machine_that_stood_still_while_the_engine_rested_gives_no_answer_more_time():
@@ -210,13 +210,13 @@ def card(tmp_path):
     """A folder with a conversation in it, and the disk that reads it when `may` is set."""
     may, begun = threading.Event(), threading.Event()
 
-    def disk_of(_files: Files, backend: FakeBackend) -> Disk:
+    def disk_of(_files: Files, backend: FakeBackend) -> DiskTier:
         def read(file: Path, room) -> memoryview:
             begun.set()
             may.wait()
             return read_cells(file, room)
 
-        return Disk(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4, read=read)
+        return DiskTier(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4, read=read)
 
     engine = Engine(FakeBackend(lambda prompt: "ok"), disk=disk_of(None, FakeBackend(None)))
     engine.submit(request(1, "x" * 400))
@@ -245,7 +245,7 @@ def test_while_a_file_is_read_signs_of_life_are_given_and_others_are_answered(da
 def test_a_folder_that_takes_long_to_open_is_waited_for_with_signs_of_life(daemon, card):
     may = threading.Event()
 
-    def slowly(files: Files, backend: FakeBackend) -> Disk:
+    def slowly(files: Files, backend: FakeBackend) -> DiskTier:
         may.wait()
         return card.disk_of(files, backend)
 
@@ -269,8 +269,8 @@ def test_a_folder_that_never_opens_is_done_without(daemon, monkeypatch, caplog):
 
 
 def test_an_engine_whose_daemon_is_killed_writes_down_what_it_knows(daemon, tmp_path):
-    def disk_of(_files: Files, backend: FakeBackend) -> Disk:
-        return Disk(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4)
+    def disk_of(_files: Files, backend: FakeBackend) -> DiskTier:
+        return DiskTier(tmp_path, backend.fingerprint, limit=1 << 20, per_day=1 << 30, cell=4)
 
     engine = daemon(FakeBackend(lambda prompt: "word " * 100), disk_of=disk_of)
     engine.send(request(1, "a" * 100), request(2, "b" * 100))

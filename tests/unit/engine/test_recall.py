@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.file import read_cells
 from qwen_edge.protocol.messages import Abort, Done, Tokens
 from tests.fakes import FakeBackend
@@ -46,12 +46,12 @@ class Clock:
 
 
 @pytest.fixture
-def disk() -> Iterator[Callable[..., Disk]]:
+def disk() -> Iterator[Callable[..., DiskTier]]:
     """Makes disks, and closes them after the test."""
-    disks = list[Disk]()
+    disks = list[DiskTier]()
 
-    def make(folder: Path, card=read_cells, **options) -> Disk:
-        disks.append(Disk(folder, "fake", limit=1 << 24, per_day=1 << 30, cell=4, read=card, **options))
+    def make(folder: Path, card=read_cells, **options) -> DiskTier:
+        disks.append(DiskTier(folder, "fake", limit=1 << 24, per_day=1 << 30, cell=4, read=card, **options))
         return disks[-1]
 
     yield make

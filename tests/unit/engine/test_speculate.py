@@ -5,7 +5,7 @@ from itertools import takewhile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.engine.cost_model import Pace
+from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.speculate import Answers, Lookup, worth
 from qwen_edge.protocol.messages import Done, Sampling, Segment, Submit, Tokens
@@ -45,8 +45,8 @@ def test_a_guess_stood_behind_the_same_tokens_before(tokens):
         assert not guess or any(tokens[at:length][:7] == guess for at in places)
 
 
-def pace_of(start: float, each: float) -> Pace:
-    return Pace(start, each, 0.0)
+def pace_of(start: float, each: float) -> CostModel:
+    return CostModel(start, each, 0.0)
 
 
 def test_guesses_are_computed_only_where_they_pay():

@@ -3,7 +3,7 @@
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.protocol.messages import Warm
 from tests.fakes import FakeBackend
 from tests.unit.engine.test_loop import run, submit
@@ -18,7 +18,7 @@ def house(tmp_path):
 
     class House(Engine):
         def __init__(self, **options) -> None:
-            self.disk = Disk(tmp_path, "fake", limit=1 << 30, per_day=1 << 60, cell=4)
+            self.disk = DiskTier(tmp_path, "fake", limit=1 << 30, per_day=1 << 60, cell=4)
             self.backend = FakeBackend(lambda _: "Done.", **options)
             super().__init__(self.backend, disk=self.disk, ahead_per_hour=1e9)
 

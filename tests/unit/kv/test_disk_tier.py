@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
 from tests.unit.kv.test_manager import Home
 
@@ -34,11 +34,13 @@ def copy_of(tokens: list[int], start: int = 0, hits: int = 1) -> Copy:
     return Copy(list(tokens), start, cells_of(tokens, start), hits)
 
 
-def disk(folder: Path, fingerprint: str = "model a", limit: int = 1 << 20, per_day: int = 1 << 30, **options) -> Disk:
-    return Disk(folder, fingerprint, limit=limit, per_day=per_day, cell=4, **options)
+def disk(
+    folder: Path, fingerprint: str = "model a", limit: int = 1 << 20, per_day: int = 1 << 30, **options
+) -> DiskTier:
+    return DiskTier(folder, fingerprint, limit=limit, per_day=per_day, cell=4, **options)
 
 
-def keep(one: Disk, *copies: Copy) -> None:
+def keep(one: DiskTier, *copies: Copy) -> None:
     for copy in copies:
         one.put(copy)
         one.wait(10)
@@ -46,7 +48,7 @@ def keep(one: Disk, *copies: Copy) -> None:
     one.close()
 
 
-def find(one: Disk, tokens: list[int], held: int = 0) -> tuple[Copy, int] | None:
+def find(one: DiskTier, tokens: list[int], held: int = 0) -> tuple[Copy, int] | None:
     """The file that leads farthest, with its cells, and how far."""
     while found := next_of(one.leads(tokens), held):
         copy, until = found
@@ -285,8 +287,8 @@ def test_what_is_just_being_written_is_waited_for(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from pathlib import Path
-from qwen_edge.kv.disk_tier import Copy, Disk
-one = Disk(Path(sys.argv[1]), "model a", limit=400_000, per_day=1 << 60, cell=4)
+from qwen_edge.kv.disk_tier import Copy, DiskTier
+one = DiskTier(Path(sys.argv[1]), "model a", limit=400_000, per_day=1 << 60, cell=4)
 print("go", flush=True)
 for number in range(1_000_000):
     tokens, start = [number % 7, *range(number % 50, 9_000)], 1000 * (number % 3)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
-from qwen_edge.kv.disk_tier import Disk
+from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.llama.identity import model_sha256
 from tests.unit.kv.test_disk_tier import LONG, copy_of, disk, files, find, keep, write
 from tests.unit.kv.test_manager import Home
@@ -25,7 +25,7 @@ from tests.unit.kv.test_manager import Home
 REFUSALS = [errno.EROFS, errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOENT]
 
 
-def wait(one: Disk) -> None:
+def wait(one: DiskTier) -> None:
     """Until all that was to be done has been done."""
     one.wait(10)
     one.pins.written(10)

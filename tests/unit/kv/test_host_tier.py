@@ -3,19 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.kv.host_tier import Copy, Stash, next_of
+from qwen_edge.kv.host_tier import Copy, HostTier, next_of
 from qwen_edge.kv.pins import Pins
 from tests.unit.kv.test_manager import Home
 
 FIRST, SECOND = list(range(40)), list(range(100, 140))
 
 
-def put(stash: Stash, tokens: list[int], start: int = 0, hits: int = 1) -> None:
+def put(stash: HostTier, tokens: list[int], start: int = 0, hits: int = 1) -> None:
     if count := stash.wanted(tokens, start):
         stash.put(Copy(tokens[: start + count], start, tokens[start : start + count], hits))
 
 
-def find(stash: Stash, tokens: list[int], held: int = 0) -> int:
+def find(stash: HostTier, tokens: list[int], held: int = 0) -> int:
     """How far the copy leads that is brought back next; `held` if there is none."""
     found = next_of(stash.leads(tokens), held)
     if found:
@@ -171,7 +171,7 @@ def test_answers_are_not_copied():
 
 
 def test_of_what_leads_on_from_another_the_end_goes_first():
-    stash = Stash(40, Pins())
+    stash = HostTier(40, Pins())
     put(stash, FIRST[:20])
     put(stash, FIRST, start=20)
     put(stash, SECOND[:20])
@@ -180,7 +180,7 @@ def test_of_what_leads_on_from_another_the_end_goes_first():
 
 
 def test_what_is_wanted_least_makes_room():
-    stash = Stash(100, Pins())
+    stash = HostTier(100, Pins())
     put(stash, FIRST)
     put(stash, SECOND)
     assert find(stash, FIRST) == 40
@@ -191,7 +191,7 @@ def test_what_is_wanted_least_makes_room():
 
 
 def test_what_is_there_already_is_not_copied_again():
-    stash = Stash(1000, Pins())
+    stash = HostTier(1000, Pins())
     put(stash, FIRST)
     assert stash.wanted(FIRST, 0) == 0
     assert stash.wanted(FIRST, 10) == 0
@@ -199,8 +199,8 @@ def test_what_is_there_already_is_not_copied_again():
     put(stash, [*FIRST, *SECOND])
     assert stash.size == 80, "the shorter copy is part of the longer one"
     assert stash.wanted([1] * 15, 0) == 0, "as quickly computed"
-    assert Stash(0, Pins()).wanted(FIRST, 0) == 0
-    assert Stash(30, Pins()).wanted(FIRST, 0) == 30
+    assert HostTier(0, Pins()).wanted(FIRST, 0) == 0
+    assert HostTier(30, Pins()).wanted(FIRST, 0) == 30
 
 
 runs = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=5)

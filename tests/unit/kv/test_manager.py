@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.kv.disk_tier import Disk
-from qwen_edge.kv.manager import Cells
+from qwen_edge.kv.disk_tier import DiskTier
+from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.restore import Restore
 from tests.fakes import FakeCache
 
@@ -17,11 +17,11 @@ class Home:
     """Cells over a cache that checks every call, and the open sequences with their tokens."""
 
     def __init__(
-        self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0, disk: Disk | None = None
+        self, size: int = 30, sequences: int = 4, spare: int = 1000, stash: int = 0, disk: DiskTier | None = None
     ) -> None:
         self.cache = FakeCache()
         self.disk = disk
-        self.cells = Cells(self.cache, size, sequences, spare, stash, disk)
+        self.cells = KvCacheManager(self.cache, size, sequences, spare, stash, disk)
         self.prompts: int | None = None  # how much of every sequence is prompt; None: all of it
         self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from qwen_edge.kv.folder import Folder
-from qwen_edge.kv.host_tier import Copy, Stash
+from qwen_edge.kv.host_tier import Copy, HostTier
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from tests.unit.kv.test_disk_tier import disk, files, write
@@ -69,7 +69,7 @@ def test_of_too_many_pins_those_that_end_first_go():
 def test_a_pinned_copy_is_the_last_to_go():
     pins = Pins(None, lambda: 0.0)
     pins.pin(FIRST, 10)
-    stash = Stash(80, pins)
+    stash = HostTier(80, pins)
     for tokens in (FIRST, SECOND, THIRD):
         stash.put(Copy(tokens, 0, tokens, hits=1 + len(stash.copies)))
     assert [copy.tokens for copy in stash.copies] == [FIRST, THIRD]

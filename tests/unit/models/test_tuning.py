@@ -1,6 +1,6 @@
 """What was measured is remembered for this model and for where it was measured, and for nothing else."""
 
-from qwen_edge.models.json_store import Figures
+from qwen_edge.models.json_store import JsonStore
 from qwen_edge.models.tuning import keep, recall
 from qwen_edge.protocol.messages import Tuning
 
@@ -30,7 +30,7 @@ def test_another_model_is_measured_anew_and_every_place_has_its_own(tmp_path):
 
 def test_what_was_measured_by_a_version_that_did_not_name_the_device_is_ignored(tmp_path):
     old = f"AMD EPYC, 2 cores; no GPU; x86_64; llama-cpp-python 0.3.36; {model(tmp_path).name}, 7 bytes"
-    Figures("tuning.json", Tuning, tmp_path).keep(old, SLOW)
+    JsonStore("tuning.json", Tuning, tmp_path).keep(old, SLOW)
     assert recall(model(tmp_path), tmp_path) == {}
     keep(model(tmp_path), HERE, QUICK, tmp_path)
     assert recall(model(tmp_path), tmp_path) == {HERE: QUICK}

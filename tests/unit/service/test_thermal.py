@@ -5,23 +5,23 @@ from types import SimpleNamespace
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.device.sources.reader import Sought
 from qwen_edge.device.telemetry import Telemetry
-from qwen_edge.service.thermal import Climate
+from qwen_edge.service.thermal import ThermalControl
 
 
-def climate(**settings) -> Climate:
+def thermal(**settings) -> ThermalControl:
     engine = SimpleNamespace(on_ran=None, pending=0, limit=lambda limits: None, client_of=lambda request: "")
-    return Climate(engine, DeviceConfig(**settings))
+    return ThermalControl(engine, DeviceConfig(**settings))
 
 
 def test_what_cannot_be_kept_to_is_said_once_however_often_a_source_is_looked_for(caplog):
-    one = climate(watts=15.0)
+    one = thermal(watts=15.0)
     for _ in range(3):
         one._hear(Sought("none: nothing is there", False))
     assert sum("device.watts does nothing" in line for line in caplog.messages) == 1
 
 
 def test_a_sensor_that_does_not_answer_is_said_once(caplog):
-    one = climate()
+    one = thermal()
     one._hear(Sought("test", True))
     for at in range(4):
         missing = ("VDD_IN: no such device",) if at != 2 else ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.protocol.framing import encode
-from qwen_edge.protocol.messages import Abort, Began, Failed, Load
+from qwen_edge.protocol.messages import Abort, Failed, Load, Started
 from qwen_edge.supervisor.engine_process import EngineProcess, Life, Link
 
 
@@ -20,7 +20,7 @@ async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_m
     heard: list = []
     loop = asyncio.get_running_loop()
     _, link = await loop.create_unix_connection(lambda: Link(ours, heard.append), sock=ours)
-    said = [Began(1), Failed(1, "engine", "the GPU has fallen off the bus")]
+    said = [Started(1), Failed(1, "engine", "the GPU has fallen off the bus")]
     with theirs:
         theirs.sendall(encode(said))
     link.send([Abort(2)])  # fails, before anything has been read
@@ -93,7 +93,7 @@ async def test_an_engine_that_closes_its_socket_and_stays_is_killed(monkeypatch)
     assert engine.process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("nonsense", [b"\x03\0\0\0abc", encode([Began(1)])[:4] + b"\xc1" * 20])
+@pytest.mark.parametrize("nonsense", [b"\x03\0\0\0abc", encode([Started(1)])[:4] + b"\xc1" * 20])
 async def test_what_is_no_message_ends_the_engine_and_is_told(monkeypatch, caplog, nonsense):
     one, heard = life(Program(monkeypatch, f"theirs.sendall({nonsense!r}); time.sleep(60)"))
     assert (await one.live(LOAD, nothing)).startswith("it sent what is no message: ")

@@ -1,11 +1,11 @@
-from qwen_edge.supervisor.memory_watch import Growth
+from qwen_edge.supervisor.memory_watch import MemoryWatch
 
 _PLANNED, _TOO_MUCH = 1_000_000_000, 2_000_000_000
 
 
 def test_what_an_engine_has_for_a_moment_is_no_leak_and_what_stays_is():
     size, now = [_PLANNED], [0.0]
-    growth = Growth(None, lambda pid: size[0], lambda: now[0], 60.0)
+    growth = MemoryWatch(None, lambda pid: size[0], lambda: now[0], 60.0)
     growth.plan(7, 0)
 
     def seen_after(seconds: float, bytes_: int) -> bool:

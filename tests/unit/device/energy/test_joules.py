@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from qwen_edge.device.energy.accounts import Accounts
 from qwen_edge.device.energy.joules import Ledger
-from qwen_edge.protocol.messages import Ran, Share
+from qwen_edge.protocol.messages import Share, StepStats
 from scripts.heat.plant import PLANTS, Body
 
 
-def ran(began: float, seconds: float, *shares: tuple[int, int, int], chosen: int = 0) -> Ran:
-    return Ran(began, seconds, 0.0, chosen, tuple(Share(*share) for share in shares))
+def ran(began: float, seconds: float, *shares: tuple[int, int, int], chosen: int = 0) -> StepStats:
+    return StepStats(began, seconds, 0.0, chosen, tuple(Share(*share) for share in shares))
 
 
 def whose(request: int) -> str:

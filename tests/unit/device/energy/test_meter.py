@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.device.energy.meter import Meter
-from qwen_edge.protocol.messages import Ran, Share
+from qwen_edge.protocol.messages import Share, StepStats
 
 
-def step(began: float, seconds: float, rested: float = 0.0, chosen: int = 1, *requests: int) -> Ran:
-    return Ran(began, seconds, rested, chosen, tuple(Share(request, 0, 1) for request in requests or (1,)))
+def step(began: float, seconds: float, rested: float = 0.0, chosen: int = 1, *requests: int) -> StepStats:
+    return StepStats(began, seconds, rested, chosen, tuple(Share(request, 0, 1) for request in requests or (1,)))
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 3.0), st.floats(0.0, 3.0)), min_size=1, max_size=50))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.device.sources.files import Look
+from qwen_edge.device.sources.files import FileSnapshot
 from qwen_edge.device.sources.rails import board_watts, parts
 from qwen_edge.device.sources.sysfs import Sysfs
 from qwen_edge.device.sources.thermal_zones import zone_name
@@ -106,7 +106,7 @@ def test_what_cannot_be_true_is_left_out_and_named(root, said, missing):
 def test_whatever_a_file_holds_a_look_gives_a_possible_value_or_names_it(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("any") / "temp"
     file.write_bytes(content)
-    look = Look()
+    look = FileSnapshot()
     value = look.number("tj", file, -50, 150)
     assert (value is None) == bool(look.missing)
     assert value is None or -50 <= value <= 150
