@@ -69,7 +69,7 @@ def test_libraries_stay_in_their_places(file):
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_and_functions_stay_small(file):
     tree = ast.parse(file.read_text())
-    assert len(file.read_text().splitlines()) <= 350
+    assert len(file.read_text().splitlines()) <= 400
     assert ast.get_docstring(tree), "every module says what it is"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
