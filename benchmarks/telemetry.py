@@ -24,7 +24,7 @@ import psutil
 
 from qwen_edge.device.sources.jtop import Jtop
 from qwen_edge.device.sources.jtop import side_process as start_side
-from qwen_edge.device.sources.jtop_lines import SideProcess
+from qwen_edge.device.sources.jtop_connection import SideProcess
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs

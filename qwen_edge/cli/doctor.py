@@ -20,9 +20,9 @@ import click
 from qwen_edge.cli.showing import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config, load_config
+from qwen_edge.convert.load_check import ordinary_ends
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean

@@ -27,7 +27,7 @@ from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest,
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes
-from qwen_edge.convert.template_trial import check_chat_template
+from qwen_edge.convert.template_check import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker

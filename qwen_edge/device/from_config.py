@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import Aims
 from qwen_edge.device.sources.choice import choose
 from qwen_edge.device.telemetry import Source, Telemetry
 

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import Aims
 from scripts.heat.draw import Line, Panel, draw
 from scripts.heat.loop import Constant, Controller, Governor, OnOff, Point, Scene, bursts, close_loop, course
 from scripts.heat.plant import PLANTS, Plant, read_plants

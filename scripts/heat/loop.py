@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from qwen_edge.device.governor.decision import Decision, State, Work, govern
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import Aims
 from qwen_edge.device.telemetry import Telemetry, Trips
 from scripts.heat.plant import Body, Plant
 

@@ -21,7 +21,7 @@ import pytest
 
 from qwen_edge.core.python_process import python_command
 from qwen_edge.device.sources.jtop import Jtop, side_process
-from qwen_edge.device.sources.jtop_lines import Side, SideProcess, SideService
+from qwen_edge.device.sources.jtop_connection import Side, SideProcess, SideService
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
 from tests.shared.board import RAILS, TJ
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
@@ -207,7 +207,7 @@ def test_a_user_outside_the_group_is_told_how_to_get_in(board):
         pytest.skip("needs root to be another user")
     board.start()
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    command = python_command("qwen_edge.device.sources.jtop_side", "--socket", str(board.socket))
+    command = python_command("qwen_edge.device.sources.jtop_helper", "--socket", str(board.socket))
     (board.folder / "run").chmod(0o755)
     source = Jtop(partial(SideProcess, [*drop, *command]))
     said = failure(source)
@@ -227,7 +227,7 @@ def manager(board) -> Iterator[Manager]:
     (folder / "run").mkdir(parents=True)
     shutil.copytree(SYSTEMD_TOOL / "units", folder / "units")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    start = f"{PYTHON} -m qwen_edge.device.sources.jtop_side --socket {board.socket} --interval {INTERVAL}"
+    start = f"{PYTHON} -m qwen_edge.device.sources.jtop_helper --socket {board.socket} --interval {INTERVAL}"
     for name in ("qwen-edge-jtop.socket", "qwen-edge-jtop@.service"):
         unit = re.sub(
             rf"^({SYSTEM_ONLY}|Supplementary).*\n", "", (ROOT / "systemd" / name).read_text(), flags=re.MULTILINE

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import Aims
 from scripts.heat.loop import Governor, OnOff, Scene, bursts, close_loop, course
 from scripts.heat.plant import Plant, read_plants
 from tests.shared.conftest import SHARED

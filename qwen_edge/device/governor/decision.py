@@ -3,9 +3,10 @@
 The duty is the share of the time in which the engine may compute, the least of what heat, watts and battery allow:
 
 - heat: a PI controller on the temperature (Astrom and Murray, Feedback Systems, 2nd edition, chapter 11), which falls
-  at once, rises slowly and does not wind up, below a ceiling that knows what work does to the temperature (`heat.py`):
-  so a sudden load does not overshoot, and a wrong gain does no harm. Near the board's own trips nothing is computed.
-- watts: what was learned of the board's draw (`draw.py`) tells the duty beforehand.
+  at once, rises slowly and does not wind up, below a ceiling that knows what work does to the temperature
+  (`thermal_model.py`): so a sudden load does not overshoot, and a wrong gain does no harm. Near the board's own trips
+  nothing is computed.
+- watts: what was learned of the board's draw (`power_model.py`) tells the duty beforehand.
 - a sensor that is silent leaves the last duty that was safe, and less and less of it.
 
 Levels, with hysteresis, decide on what cannot be had by halves: idle work, guesses, threads, and who is let in.
@@ -17,9 +18,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from qwen_edge.device.governor.draw import Draw
-from qwen_edge.device.governor.heat import Heat
-from qwen_edge.device.governor.points import HOT, Aims, Points, points_of
+from qwen_edge.device.governor.power_model import Draw
+from qwen_edge.device.governor.thermal_model import Heat
+from qwen_edge.device.governor.thresholds import HOT, Aims, Points, points_of
 from qwen_edge.device.telemetry import Battery, Telemetry
 from qwen_edge.protocol.messages import Limits
 

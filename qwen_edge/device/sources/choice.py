@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwen_edge.device.sources.jtop import Jtop, side_process
-from qwen_edge.device.sources.jtop_lines import SERVICE_SOCKET, SideService
+from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, SideService
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs

@@ -1,4 +1,4 @@
-"""A Jetson by jtop, without importing it: a side process does, and this reads its lines (`jtop_side.py`).
+"""A Jetson by jtop, without importing it: a side process does, and this reads its lines (`jtop_helper.py`).
 
 Whatever goes wrong there, a hang included, ends the side process at once; the next one is started after a pause, which
 grows while nothing comes.
@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from qwen_edge.core.python_process import python_command
-from qwen_edge.device.sources.jtop_lines import Side, SideProcess
+from qwen_edge.device.sources.jtop_connection import Side, SideProcess
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
@@ -33,7 +33,7 @@ class _Failure(msgspec.Struct, frozen=True):
 def side_process(interval: float = 1.0, socket: Path | None = None, root: Path = Path("/")) -> Callable[[], Side]:
     """What starts one as a child: `socket` is jtop's, where it is not the usual one; trip points are below `root`."""
     arguments = ["--interval", str(interval), "--root", str(root), *(["--socket", str(socket)] if socket else [])]
-    return functools.partial(SideProcess, python_command("qwen_edge.device.sources.jtop_side", *arguments))
+    return functools.partial(SideProcess, python_command("qwen_edge.device.sources.jtop_helper", *arguments))
 
 
 class Jtop:

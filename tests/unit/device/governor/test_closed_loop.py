@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import Aims
 from scripts.heat.loop import Constant, Governor, OnOff, Scene, bursts, close_loop, course
 from scripts.heat.plant import PLANTS, read_plants
 

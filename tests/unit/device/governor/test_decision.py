@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_edge.device.governor.decision import LEVELS, Decision, State, Work, govern
-from qwen_edge.device.governor.points import Aims, points_of
+from qwen_edge.device.governor.thresholds import Aims, points_of
 from qwen_edge.device.telemetry import Battery, Telemetry, Trips
 
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from qwen_edge.core.python_process import python_command
 from qwen_edge.device.sources.jtop import Jtop
-from qwen_edge.device.sources.jtop_lines import SideProcess, SideService
+from qwen_edge.device.sources.jtop_connection import SideProcess, SideService
+from qwen_edge.device.sources.jtop_errors import sentence
 from qwen_edge.device.sources.jtop_values import telemetry
-from qwen_edge.device.sources.jtop_words import sentence
 from qwen_edge.device.telemetry import Clock as Hertz
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
 from tests.unit.device.sources.trees import Clock, orin_nano
@@ -366,7 +366,7 @@ def side(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
     (tmp_path / "jtop/__init__.py").write_text(text)
     (tmp_path / "jtop/service.py").write_text("JTOP_PIPE = None\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    command = python_command("qwen_edge.device.sources.jtop_side", *arguments)
+    command = python_command("qwen_edge.device.sources.jtop_helper", *arguments)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -413,7 +413,7 @@ def test_the_side_process_ends_when_nobody_reads_it(tmp_path):
 def test_without_jetson_stats_the_remedy_is_said():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     hide = "import sys; sys.modules['jtop'] = None; "
-    command = python_command("qwen_edge.device.sources.jtop_side")
+    command = python_command("qwen_edge.device.sources.jtop_helper")
     command[2] = hide + command[2]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")

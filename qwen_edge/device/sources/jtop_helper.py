@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from qwen_edge.device.sources.jtop_errors import sentence
 from qwen_edge.device.sources.jtop_values import telemetry
-from qwen_edge.device.sources.jtop_words import sentence
 from qwen_edge.device.sources.thermal_zones import chip_trips, find_zones
 from qwen_edge.device.telemetry import TelemetryError
 
@@ -90,7 +90,7 @@ def follow(interval: float, socket: str | None, listener: _Listener) -> NoReturn
 
 def main(arguments: list[str]) -> None:
     """Exit code 1 comes with a last line that says why. Ends by itself when nobody reads its lines."""
-    parser = argparse.ArgumentParser(prog="jtop_side", description=__doc__)
+    parser = argparse.ArgumentParser(prog="jtop_helper", description=__doc__)
     parser.add_argument("--interval", type=float, default=1.0, help="seconds")
     parser.add_argument("--socket", help="of jtop's service, where it is not /run/jtop.sock")
     parser.add_argument("--root", type=Path, default=Path("/"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from qwen_edge.device.governor.response import Response, towards
+from qwen_edge.device.governor.gain import Response, towards
 
 _SMOOTH = 2.0  # seconds: readings are moments, and noisy
 _LEAST_SPAN = 0.1  # watts

@@ -2,7 +2,7 @@
 
 A chip is a small mass on a large one: while it works it becomes so many degrees warmer than its heat sink, within
 seconds, and the sink follows within minutes. So the temperature is base + rise * work, where `work` is the share of the
-time in which the engine computed, as slow as the chip follows, and the rise is learned (`response.py`). Whoever knows
+time in which the engine computed, as slow as the chip follows, and the rise is learned (`gain.py`). Whoever knows
 both knows beforehand what any duty comes to. Pure; every value is frozen.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from qwen_edge.device.governor.response import Response, towards
+from qwen_edge.device.governor.gain import Response, towards
 
 _CHIP = 8.0  # seconds: a chip on its sink, of boards from a Nano to a laptop (7 to 8 in all that were fitted)
 _SMOOTH = 2.0  # seconds, of the sensor: it is coarse, and late
