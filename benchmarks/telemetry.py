@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 
 from qwen_edge.device.sources.jtop import Jtop
-from qwen_edge.device.sources.jtop import side_process as start_side
-from qwen_edge.device.sources.jtop_connection import SideProcess
+from qwen_edge.device.sources.jtop import helper_process as start_side
+from qwen_edge.device.sources.jtop_connection import HelperProcess
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs
@@ -84,9 +84,9 @@ def used(*processes: psutil.Process) -> float:
 
 
 def measure_jtop(root: Path, service: psutil.Process, seconds: float) -> None:
-    lives: list[SideProcess] = []
+    lives: list[HelperProcess] = []
 
-    def start() -> SideProcess:
+    def start() -> HelperProcess:
         lives.append(start_side(1.0, root / "run/jtop.sock", root)())
         return lives[-1]
 

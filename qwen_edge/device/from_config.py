@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.device.governor.thresholds import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from qwen_edge.device.sources.choice import choose
 from qwen_edge.device.telemetry import Source, Telemetry
 
@@ -36,12 +36,12 @@ def find_source(settings: DeviceConfig) -> Found:
     return choose(settings.source, trace=trace, speed=settings.trace_speed, interval=settings.interval_seconds)
 
 
-def aims_of(settings: DeviceConfig) -> Aims:
+def governor_settings(settings: DeviceConfig) -> GovernorSettings:
     """What the governor is to keep to. Raises ConfigError for what does not go together."""
     target, pause = settings.target_celsius, settings.pause_celsius
     if target is not None and pause is not None and pause < target + 4:
         raise ConfigError(f"device.pause_celsius {pause:g} must be at least 4 above device.target_celsius {target:g}.")
-    return Aims(
+    return GovernorSettings(
         target=target,
         pause=pause,
         watts=settings.watts,

@@ -39,20 +39,20 @@ class Accounts:
         self._sampled = False
         self._tokens = 0
 
-    def ran(self, step: StepStats, whose: Callable[[int], str]) -> None:
+    def add_step(self, step: StepStats, client_of: Callable[[int], str]) -> None:
         """A step has run, of requests of these clients."""
-        if self._ledger.ran(step, whose):
+        if self._ledger.add_step(step, client_of):
             self._tokens += step.chosen
 
-    def power(self, at: float, watts: float, *, mean: bool = False) -> None:
+    def add_power(self, at: float, watts: float, *, mean: bool = False) -> None:
         """A sample of the board's power, in watts, at a time of the monotonic clock, or the mean since the last."""
-        self._ledger.power(at, watts, mean=mean)
+        self._ledger.add_power(at, watts, mean=mean)
         self._sampled = True
 
-    def look(self, now: float, *, idle: bool) -> None:
+    def update(self, now: float, *, idle: bool) -> None:
         """Once every interval: who has spent how much by now. `idle` tells that nothing runs."""
         if idle:
-            self._ledger.rested(now)
+            self._ledger.idle_until(now)
         for client, joules in self._ledger.clients.items():
             if spent := joules - self._charged.get(client, 0.0):
                 self._charged[client] = joules
@@ -61,9 +61,9 @@ class Accounts:
             self._day, self._at_midnight = day, dict(self._ledger.joules)
             self._clients_at_midnight = dict(self._ledger.clients)
 
-    def close(self, request: int) -> float | None:
+    def finish_request(self, request: int) -> float | None:
         """The joules of a request that has ended; None if they are not known."""
-        return self._ledger.close(request)
+        return self._ledger.finish_request(request)
 
     def is_over(self, client: str, now: float) -> bool:
         """Whether the client has spent more than it may, and should wait behind others."""

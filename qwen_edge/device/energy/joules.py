@@ -72,7 +72,7 @@ class Ledger:
         """Watts that are drawn when nothing is computed; None if it has never been so."""
         return self._idle.value
 
-    def ran(self, step: StepStats, whose: Callable[[int], str]) -> bool:
+    def add_step(self, step: StepStats, client_of: Callable[[int], str]) -> bool:
         """A step has run; `whose` tells the client of a request. False if nothing is measured at the time."""
         ended = step.began + step.seconds
         self._told = max(self._told, ended)
@@ -85,18 +85,18 @@ class Ledger:
             read: Phase = "prefill" if share.id else "ahead"
             for phase, tokens in ((read, share.prompt), ("decode", share.decoded)):
                 if tokens:
-                    parts.append(_Part(share.id, whose(share.id) if share.id else "", phase, tokens / total))
+                    parts.append(_Part(share.id, client_of(share.id) if share.id else "", phase, tokens / total))
         self._steps.append(_Step(step.began, ended, tuple(parts)))
         self._remember({share.id: self._requests.get(share.id, 0.0) for share in step.shares})
         self._settle()
         return True
 
-    def rested(self, until: float) -> None:
+    def idle_until(self, until: float) -> None:
         """Until then nothing ran but what has been told."""
         self._told = max(self._told, until)
         self._settle()
 
-    def power(self, at: float, watts: float, *, mean: bool = False) -> None:
+    def add_power(self, at: float, watts: float, *, mean: bool = False) -> None:
         """A sample: the power of this moment, or the mean since the last one. One that is no later tells nothing."""
         last = self._last
         if last is not None and at <= last[0]:
@@ -107,7 +107,7 @@ class Ledger:
             self._stretches.append(_Stretch(last[0], at, held * (at - last[0])))
         self._settle()
 
-    def close(self, request: int) -> float | None:
+    def finish_request(self, request: int) -> float | None:
         """The joules of a request that has ended; what has not been sampled yet is estimated. None if they are not
         known: there are no samples of its time."""
         settled = self._requests.pop(request, None)

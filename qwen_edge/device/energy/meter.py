@@ -13,7 +13,7 @@ _NOW = 2.0  # seconds after which a step says nothing of now
 
 
 @dataclass(frozen=True)
-class CostModel:
+class Activity:
     """Over the last half minute, of the time in which there was something to do: the share in which the engine was
     allowed to compute and that in which it did (None if there was nothing), and tokens of answers a second. And the
     requests in the last step."""
@@ -45,14 +45,14 @@ class Meter:
         self._untold = 0.0  # seconds computed that no `work` has told of yet
         self._told = now
 
-    def allow(self, duty: float, now: float) -> None:
+    def set_duty(self, duty: float, now: float) -> None:
         """From now on, the engine may compute for so much of the time."""
         if duty != self._allowed[-1][1]:
             self._allowed.append((now, duty))
         while len(self._allowed) > 1 and self._allowed[1][0] < now - 2 * _WINDOW:
             self._allowed.popleft()
 
-    def ran(self, step: StepStats) -> None:
+    def add_step(self, step: StepStats) -> None:
         """A step has run."""
         self._untold += step.seconds
         self._last = step
@@ -62,7 +62,7 @@ class Meter:
         while self._done[0].ended < ended - _WINDOW:
             self._done.popleft()
 
-    def work(self, now: float, *, wanted: bool) -> Work:
+    def take_work(self, now: float, *, wanted: bool) -> Work:
         """Since it was last asked for; `wanted` tells whether anybody waits for an answer. A step is told of when it
         has ended: what does not fit is told the next time."""
         seconds = max(1e-9, now - self._told)
@@ -71,17 +71,17 @@ class Meter:
         ran = told / seconds
         return Work(ran, 1.0 if wanted else ran)
 
-    def quiet(self, now: float) -> bool:
+    def is_quiet(self, now: float) -> bool:
         """Whether no step can be under way that has not been told: nobody waits, and the last one is some time ago."""
         return self._last is None or self._last.began + self._last.seconds < now - _NOW
 
-    def pace(self, now: float) -> CostModel:
+    def activity(self, now: float) -> Activity:
         """How it goes."""
         done = [one for one in self._done if one.ended > now - _WINDOW]
         if not done or self._last is None:
-            return CostModel(None, None, 0.0, 0)
+            return Activity(None, None, 0.0, 0)
         busy = sum(one.computed + one.rested for one in done)
-        return CostModel(
+        return Activity(
             asked=sum(one.asked for one in done) / busy,
             ran=sum(one.computed for one in done) / busy,
             tokens_per_second=sum(one.chosen for one in done) / busy,

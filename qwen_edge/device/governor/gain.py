@@ -18,7 +18,7 @@ _ENOUGH = 0.5  # of the sum of squares, from which on something is known that wa
 
 
 @dataclass(frozen=True)
-class Response:
+class GainEstimator:
     """`least` is the smallest gain that is believed. Begin with a guess, or with none."""
 
     least: float
@@ -28,16 +28,16 @@ class Response:
     _mean: float | None = None
 
     @staticmethod
-    def guessed(gain: float, least: float) -> Response:
+    def guessed(gain: float, least: float) -> GainEstimator:
         """Nothing is known yet, but what is usual."""
-        return Response(least, gain, 1.0)
+        return GainEstimator(least, gain, 1.0)
 
     @property
     def gain(self) -> float | None:
         """The rise from no work to all of it; None if that is not known."""
         return self._product / self._square if self._square >= _ENOUGH else None
 
-    def after(self, work: float, value: float, seconds: float) -> Response:
+    def after(self, work: float, value: float, seconds: float) -> GainEstimator:
         """So much later the value is this, under so much work; both as slow as each other."""
         mean = value if self._mean is None else towards(self._mean, value, seconds / _SLOW)
         mean_work = towards(self._mean_work, work, seconds / _SLOW)

@@ -5,33 +5,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from qwen_edge.device.governor.gain import Response, towards
+from qwen_edge.device.governor.gain import GainEstimator, towards
 
 _SMOOTH = 2.0  # seconds: readings are moments, and noisy
 _LEAST_SPAN = 0.1  # watts
 
 
 @dataclass(frozen=True)
-class Draw:
+class PowerModel:
     """`watts` and the share of work they were drawn under, both filtered. `begin` with the first reading."""
 
     watts: float
     work: float
-    _response: Response = field(default_factory=lambda: Response(_LEAST_SPAN))
+    _estimator: GainEstimator = field(default_factory=lambda: GainEstimator(_LEAST_SPAN))
 
     @staticmethod
-    def begin(watts: float, work: float) -> Draw:
-        return Draw(watts, work)
+    def begin(watts: float, work: float) -> PowerModel:
+        return PowerModel(watts, work)
 
     @property
     def span(self) -> float | None:
         """Watts between idle and full work; None as long as the engine has not both rested and worked."""
-        return self._response.gain
+        return self._estimator.gain
 
-    def after(self, watts: float, work: float, seconds: float) -> Draw:
+    def after(self, watts: float, work: float, seconds: float) -> PowerModel:
         """So much later so much was drawn, while the engine computed for so much of the time."""
         now, share = towards(self.watts, watts, seconds / _SMOOTH), towards(self.work, work, seconds / _SMOOTH)
-        return replace(self, watts=now, work=share, _response=self._response.after(share, now, seconds))
+        return replace(self, watts=now, work=share, _estimator=self._estimator.after(share, now, seconds))
 
     def duty_within(self, limit: float) -> float:
         """The share of work with which no more than `limit` watts are drawn; may be none or more than all. Before the

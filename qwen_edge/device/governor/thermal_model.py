@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from qwen_edge.device.governor.gain import Response, towards
+from qwen_edge.device.governor.gain import GainEstimator, towards
 
 _CHIP = 8.0  # seconds: a chip on its sink, of boards from a Nano to a laptop (7 to 8 in all that were fitted)
 _SMOOTH = 2.0  # seconds, of the sensor: it is coarse, and late
@@ -23,7 +23,7 @@ _RISE, _LEAST_RISE = 15.0, 3.0  # kelvin from idle to full work: before anything
 
 
 @dataclass(frozen=True)
-class Heat:
+class ThermalModel:
     """`temperature` is the sensor's, filtered; `slope` its trend in kelvin a second. `begin` with the first reading,
     then `after` each, or `unread`."""
 
@@ -33,17 +33,17 @@ class Heat:
     _reading: float = 0.0  # the last that was believed
     _doubts: int = 0  # readings since
     _followed: float = 0.0  # work, as slow as the chip alone
-    _response: Response = field(default_factory=lambda: Response.guessed(_RISE, _LEAST_RISE))
+    _estimator: GainEstimator = field(default_factory=lambda: GainEstimator.guessed(_RISE, _LEAST_RISE))
 
     @staticmethod
-    def begin(reading: float) -> Heat:
+    def begin(reading: float) -> ThermalModel:
         """Nothing was computed before, as far as is known."""
-        return Heat(reading, _reading=reading)
+        return ThermalModel(reading, _reading=reading)
 
     @property
     def rise(self) -> float:
         """Kelvin between idle and full work, when the sink has not followed yet."""
-        return self._response.gain or _RISE
+        return self._estimator.gain or _RISE
 
     @property
     def base(self) -> float:
@@ -63,7 +63,7 @@ class Heat:
             return -_CHIP * math.log(soon)
         return (self.temperature - temperature) / -self.slope if self.slope < 0 else math.inf
 
-    def after(self, reading: float, work: float, seconds: float) -> Heat:
+    def after(self, reading: float, work: float, seconds: float) -> ThermalModel:
         """So much later the sensor says this, and for so much of the time the engine has computed. A reading that
         cannot be is not believed until others say the same."""
         believed = abs(reading - self._reading) <= _STEEPEST * seconds + _SLACK
@@ -71,13 +71,13 @@ class Heat:
             return replace(self.unread(work, seconds), _doubts=self._doubts + 1)
         return replace(self.unread(work, seconds), _reading=reading, _doubts=0)._felt(reading, seconds)
 
-    def unread(self, work: float, seconds: float) -> Heat:
+    def unread(self, work: float, seconds: float) -> ThermalModel:
         """So much later the sensor has said nothing, and for so much of the time the engine has computed."""
         followed = towards(self._followed, work, seconds / _CHIP)
         return replace(self, _followed=followed, work=towards(self.work, followed, seconds / _SMOOTH))
 
-    def _felt(self, reading: float, seconds: float) -> Heat:
+    def _felt(self, reading: float, seconds: float) -> ThermalModel:
         now = towards(self.temperature, reading, seconds / _SMOOTH)
         slope = towards(self.slope, (now - self.temperature) / seconds, seconds / _COOLING)
-        response = self._response.after(self.work, now, seconds)
-        return replace(self, temperature=now, slope=slope, _response=response)
+        response = self._estimator.after(self.work, now, seconds)
+        return replace(self, temperature=now, slope=slope, _estimator=response)

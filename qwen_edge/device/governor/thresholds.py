@@ -14,7 +14,7 @@ _LEAST_TRIP, _LEAST_TARGET = 65.0, 60.0  # Celsius: what is lower is some other 
 
 
 @dataclass(frozen=True)
-class Aims:
+class GovernorSettings:
     """What the user wants. Celsius and watts; None is what the board's own trip points suggest, and no limit. On
     battery the duty is no more than `battery_duty`, and below a level of `battery_reserve` only people are answered.
     `patience` is how long a sensor may be silent. `kp` (1/K) and `ki` (1/(K s)) are the controller's."""
@@ -30,22 +30,22 @@ class Aims:
 
 
 @dataclass(frozen=True)
-class Points:
+class Thresholds:
     """Of this board, in Celsius: where it is kept, and from where on nothing is computed."""
 
     target: float = _TARGET
     pause: float = _PAUSE
 
 
-def points_of(trips: Trips, aims: Aims) -> Points:
+def thresholds_of(trips: Trips, settings: GovernorSettings) -> Thresholds:
     """Well below the first temperature at which the board does something itself, so that its own, harder measures are
     never needed."""
     known = [trip for trip in (trips.passive, trips.hot, trips.critical) if trip is not None and trip >= _LEAST_TRIP]
     first = min(known, default=math.inf)
     target = max(_LEAST_TARGET, min(_TARGET, first - _TARGET_BELOW))
-    if aims.target is not None:
-        target = min(aims.target, first - _ANY_BELOW)
-    pause = min(_PAUSE, first - _PAUSE_BELOW) if aims.pause is None else min(aims.pause, first - 1.0)
-    if aims.target is None and aims.pause is not None:
+    if settings.target is not None:
+        target = min(settings.target, first - _ANY_BELOW)
+    pause = min(_PAUSE, first - _PAUSE_BELOW) if settings.pause is None else min(settings.pause, first - 1.0)
+    if settings.target is None and settings.pause is not None:
         target = min(target, pause - HOT - 1.0)  # the user's pause stays what it is
-    return Points(target, max(pause, target + HOT + 1.0))
+    return Thresholds(target, max(pause, target + HOT + 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_word
 
 _MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
 # NVIDIA Jetson Linux Developer Guide, Platform Power and Performance, "Over-current event"
@@ -16,16 +16,16 @@ class Fan:
     """Duty and speed; two devices of different drivers on some boards (Documentation/hwmon/sysfs-interface.rst)."""
 
     def __init__(self, root: Path) -> None:
-        folders = numbered(root / "sys/class/hwmon", "hwmon*")
-        fans = [folder for folder in folders if re.search("fan|tach", word(folder / "name"))]
+        folders = glob_numbered(root / "sys/class/hwmon", "hwmon*")
+        fans = [folder for folder in folders if re.search("fan|tach", read_word(folder / "name"))]
         self._duty = next((folder / "pwm1" for folder in fans if (folder / "pwm1").exists()), None)
         speeds = [folder / name for folder in fans for name in ("rpm", "fan1_input")]
         self._speed = next((file for file in speeds if file.exists()), None)
 
-    def read(self, look: FileSnapshot) -> tuple[float | None, float | None]:
+    def read(self, snapshot: FileSnapshot) -> tuple[float | None, float | None]:
         """Duty (0..1) and turns a minute."""
-        duty = look.number("fan", self._duty, 0, 255)
-        speed = look.number("fan speed", self._speed, 0, 100_000)
+        duty = snapshot.read_number("fan", self._duty, 0, 255)
+        speed = snapshot.read_number("fan speed", self._speed, 0, 100_000)
         return None if duty is None else duty / 255, None if speed is None else float(speed)
 
 
@@ -42,7 +42,7 @@ class PowerMode:
         self.modes = {int(number): name for number, name in _MODE.findall(text)}
 
     def read(self) -> str | None:
-        number = re.search(r"pmode:(\d+)", word(self._status))
+        number = re.search(r"pmode:(\d+)", read_word(self._status))
         return self.modes.get(int(number[1])) if number else None
 
 
@@ -50,7 +50,7 @@ def power_events(root: Path) -> dict[str, Path]:
     """Counters of what made the hardware divide its clocks for a moment, shorter than any rail's value shows."""
     return {
         reason: file
-        for folder in numbered(root / "sys/class/hwmon", "hwmon*")
+        for folder in glob_numbered(root / "sys/class/hwmon", "hwmon*")
         for name, reason in _EVENTS.items()
         if (file := folder / f"{name}_event_cnt").exists()
     }

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen_edge.device.sources.jtop import Jtop, side_process
-from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, SideService
+from qwen_edge.device.sources.jtop import Jtop, helper_process
+from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, HelperService
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs
@@ -61,9 +61,9 @@ def _jtop(interval: float, root: Path, clock: Callable[[], float]) -> tuple[Sour
     if path.is_socket():
         # it speaks once a second, whatever we would like
         return Jtop(
-            lambda: SideService(path), max(1.0, interval), clock=clock
+            lambda: HelperService(path), max(1.0, interval), clock=clock
         ), f"jtop: by qwen-edge-jtop.socket ({path})"
-    return Jtop(side_process(interval, root=root), interval, clock=clock), "jtop: by a process of our own"
+    return Jtop(helper_process(interval, root=root), interval, clock=clock), "jtop: by a process of our own"
 
 
 def _trace(path: Path | None, speed: float, clock: Callable[[], float]) -> tuple[Source, str]:

@@ -29,7 +29,7 @@ def read_text(file: Path) -> str:
         os.close(descriptor)
 
 
-def word(file: Path) -> str:
+def read_word(file: Path) -> str:
     """A name or a label; "" where there is none to be read."""
     try:
         return read_text(file)
@@ -37,15 +37,15 @@ def word(file: Path) -> str:
         return ""
 
 
-def whole_number(file: Path) -> int | None:
+def read_int(file: Path) -> int | None:
     """A setting that is there or is not, and is nobody's loss if it is not."""
     try:
-        return int(word(file))
+        return int(read_word(file))
     except ValueError:
         return None
 
 
-def numbered(folder: Path, pattern: str) -> list[Path]:
+def glob_numbered(folder: Path, pattern: str) -> list[Path]:
     """What matches, in the order of its numbers: hwmon2 before hwmon10."""
     return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
 
@@ -58,7 +58,7 @@ class FileSnapshot:
         self.missing: list[str] = []
         self.gone = False
 
-    def number(self, name: str, file: Path | None, low: int, high: int, denied: str = "") -> int | None:
+    def read_number(self, name: str, file: Path | None, low: int, high: int, denied: str = "") -> int | None:
         """What the file says, if that can be true: from `low` to `high`. `denied` says more than "Permission denied".
         None for a file is what this machine does not have.
 
@@ -70,19 +70,19 @@ class FileSnapshot:
         except OSError as error:
             self.gone |= error.errno in _GONE
             if error.errno not in _OFF:
-                self.miss(name, denied if denied and isinstance(error, PermissionError) else error.strerror)
+                self.add_missing(name, denied if denied and isinstance(error, PermissionError) else error.strerror)
             return None
         try:
             value = int(text)
         except ValueError:
-            self.miss(name, f"it says {text[:20]!r}" if text else "it says nothing")
+            self.add_missing(name, f"it says {text[:20]!r}" if text else "it says nothing")
             return None
         if low <= value <= high:
             return value
-        self.miss(name, f"it says {text[:20]}, which cannot be")
+        self.add_missing(name, f"it says {text[:20]}, which cannot be")
         return None
 
-    def miss(self, name: str, reason: str | None) -> None:
+    def add_missing(self, name: str, reason: str | None) -> None:
         """Say that a sensor gave no value. Several files of one sensor have one reason."""
         if (sentence := f"{name}: {reason}") not in self.missing:
             self.missing.append(sentence)
@@ -95,11 +95,11 @@ class Counters:
         self.files = dict(files)
         self._before: dict[str, int] = {}
 
-    def risen(self, look: FileSnapshot) -> list[str]:
+    def increased(self, snapshot: FileSnapshot) -> list[str]:
         """Those that have risen since the last time."""
         risen = []
         for name, file in self.files.items():
-            count = look.number(f"counter of {name}", file, 0, 2**63)
+            count = snapshot.read_number(f"counter of {name}", file, 0, 2**63)
             if count is not None:
                 if count > self._before.get(name, count):
                     risen.append(name)

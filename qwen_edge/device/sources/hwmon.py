@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from qwen_edge.device.sources.files import numbered, word
-from qwen_edge.device.sources.thermal_zones import Zone, find_zones, trip
+from qwen_edge.device.sources.files import glob_numbered, read_word
+from qwen_edge.device.sources.thermal_zones import Zone, find_zones, read_trip
 from qwen_edge.device.telemetry import Trips
 
 _CHIPS = re.compile(r"coretemp|k10temp|zenpower")
@@ -16,7 +16,7 @@ _CHIPS = re.compile(r"coretemp|k10temp|zenpower")
 _LABELS = re.compile(r"package id \d+|tctl|tdie|", re.IGNORECASE)
 
 # The best witness of how hot the processor is comes first; Tctl may have an offset, which Tdie has not.
-_WITNESSES = (
+_PROCESSOR_SENSORS = (
     r"package id \d+",
     r"tdie",
     r"tctl|k10temp|zenpower",
@@ -29,24 +29,24 @@ _WITNESSES = (
 _ELSEWHERE = re.compile(r"wifi|ath\d|int3400|pch|bat|charge|nvme|ambient|skin")
 
 
-def find_places(root: Path) -> dict[str, Zone]:
+def find_sensors(root: Path) -> dict[str, Zone]:
     """Zones by their type; the processor's own temperatures by label or, without one, by the chip's name."""
     found = {name: zone for name, zone in find_zones(root).items() if not _ELSEWHERE.search(name)}
-    for folder in numbered(root / "sys/class/hwmon", "hwmon*"):
-        chip = word(folder / "name")
-        for file in numbered(folder, "temp*_input") if _CHIPS.fullmatch(chip) else []:
+    for folder in glob_numbered(root / "sys/class/hwmon", "hwmon*"):
+        chip = read_word(folder / "name")
+        for file in glob_numbered(folder, "temp*_input") if _CHIPS.fullmatch(chip) else []:
             place = file.name.removesuffix("_input")
-            label = word(folder / f"{place}_label")
+            label = read_word(folder / f"{place}_label")
             if _LABELS.fullmatch(label):
-                limits = Trips(passive=trip(folder / f"{place}_max"), critical=trip(folder / f"{place}_crit"))
+                limits = Trips(passive=read_trip(folder / f"{place}_max"), critical=read_trip(folder / f"{place}_crit"))
                 found[(label or chip).lower()] = Zone(file, limits)
     return found
 
 
-def witnesses(names: Iterable[str]) -> list[str]:
+def processor_sensors(names: Iterable[str]) -> list[str]:
     """Those of these places that tell how hot the processor is; where none is known to, all of them."""
     known = list(names)
-    for witness in _WITNESSES:
+    for witness in _PROCESSOR_SENSORS:
         if chosen := [name for name in known if re.fullmatch(witness, name)]:
             return chosen
     return known

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from qwen_edge.core.python_process import python_command
-from qwen_edge.device.sources.jtop_connection import Side, SideProcess
+from qwen_edge.device.sources.jtop_connection import Helper, HelperProcess
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
@@ -30,10 +30,10 @@ class _Failure(msgspec.Struct, frozen=True):
     error: str
 
 
-def side_process(interval: float = 1.0, socket: Path | None = None, root: Path = Path("/")) -> Callable[[], Side]:
+def helper_process(interval: float = 1.0, socket: Path | None = None, root: Path = Path("/")) -> Callable[[], Helper]:
     """What starts one as a child: `socket` is jtop's, where it is not the usual one; trip points are below `root`."""
     arguments = ["--interval", str(interval), "--root", str(root), *(["--socket", str(socket)] if socket else [])]
-    return functools.partial(SideProcess, python_command("qwen_edge.device.sources.jtop_helper", *arguments))
+    return functools.partial(HelperProcess, python_command("qwen_edge.device.sources.jtop_helper", *arguments))
 
 
 class Jtop:
@@ -46,7 +46,7 @@ class Jtop:
 
     def __init__(
         self,
-        start: Callable[[], Side],
+        start: Callable[[], Helper],
         interval: float = 1.0,
         grace: float = 8.0,
         clock: Callable[[], float] = time.monotonic,
@@ -54,7 +54,7 @@ class Jtop:
         self._start, self._interval, self._grace, self._clock = start, interval, grace, clock
         self._reading = threading.Lock()
         self._closed = False
-        self._side: Side | None = None
+        self._helper: Helper | None = None
         self._rest = b""
         self._deadline = 0.0
         self._pause, self._not_before, self._reason = _FIRST_PAUSE, float("-inf"), ""
@@ -67,7 +67,7 @@ class Jtop:
             if left > 0:
                 raise TelemetryError(self._reason, left)
             try:
-                sample = self._newest(self._side or self._begin())
+                sample = self._newest(self._helper or self._begin())
             except TelemetryError as error:
                 self._drop()
                 self._reason, self._not_before = str(error), self._clock() + self._pause
@@ -81,42 +81,42 @@ class Jtop:
 
     def close(self) -> None:
         self._closed = True
-        if side := self._side:
-            side.kill()
+        if helper := self._helper:
+            helper.kill()
         if self._reading.acquire(timeout=0.5):  # else the thread that reads lets go of it, as its lines have ended
             try:
                 self._drop()
             finally:
                 self._reading.release()
 
-    def _begin(self) -> Side:
+    def _begin(self) -> Helper:
         if self._closed:
             raise TelemetryError("jtop is not asked any more: qwen-edge is stopping.")
         try:
-            side = self._side = self._start()
+            helper = self._helper = self._start()
         except OSError as error:
             raise TelemetryError(f"jtop's side process cannot be started: {error.strerror or error}.") from None
         if self._closed:  # meanwhile, and whoever closed has not seen it
-            side.kill()
+            helper.kill()
         self._rest = b""
         self._deadline = self._clock() + self._grace + 2 * self._interval
-        return side
+        return helper
 
-    def _newest(self, side: Side) -> Telemetry:
+    def _newest(self, helper: Helper) -> Telemetry:
         """Wait for a line, and take the last of those that are there."""
         poll = select.poll()
-        poll.register(side.fileno(), select.POLLIN)
+        poll.register(helper.fileno(), select.POLLIN)
         sample: Telemetry | None = None
         while True:
             left = 0.0 if sample else max(0.0, self._deadline - self._clock())
             if not poll.poll(1000 * left):
                 if sample:
                     return sample
-                side.kill()
+                helper.kill()
                 raise TelemetryError(
                     "jtop's side process is silent: it hangs, or its machine has no time for it. It is started anew."
                 )
-            data = _read(side)
+            data = _read(helper)
             if not data and sample:
                 return sample  # the next time, it has ended
             if not data or len(self._rest) > _MOST_BYTES:
@@ -128,13 +128,13 @@ class Jtop:
 
     def _drop(self) -> str:
         """Let go of the side process, and tell how it ended."""
-        side, self._side = self._side, None
-        return side.close() if side else ""
+        helper, self._helper = self._helper, None
+        return helper.close() if helper else ""
 
 
-def _read(side: Side) -> bytes:
+def _read(helper: Helper) -> bytes:
     try:
-        return os.read(side.fileno(), _MOST_BYTES)
+        return os.read(helper.fileno(), _MOST_BYTES)
     except ConnectionError:
         return b""
 

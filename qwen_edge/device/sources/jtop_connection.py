@@ -18,7 +18,7 @@ _REAP_SECONDS = 1.0
 _CONNECT_SECONDS = 1.0
 
 
-class Side(Protocol):
+class Helper(Protocol):
     """One life of a side process."""
 
     def fileno(self) -> int:
@@ -31,7 +31,7 @@ class Side(Protocol):
         """End it if need be, let go of it, and tell how it ended. By the thread that reads."""
 
 
-class SideProcess:
+class HelperProcess:
     """A process of ours. SIGKILL: it may hang in a way that no other signal ends."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class SideProcess:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-class SideService:
+class HelperService:
     """A process of systemd's, at the other end of a socket; it ends when nobody listens any more."""
 
     def __init__(self, path: Path = SERVICE_SOCKET) -> None:

@@ -47,33 +47,34 @@ class Nvidia:
     def __bool__(self) -> bool:
         return bool(self._cards)
 
-    def read(self, look: FileSnapshot) -> dict[str, Card]:
-        return {name: self._read(look, name, card) for name, card in self._cards.items()}
+    def read(self, snapshot: FileSnapshot) -> dict[str, Card]:
+        return {name: self._read(snapshot, name, card) for name, card in self._cards.items()}
 
-    def watts(self, look: FileSnapshot) -> float | None:
+    def watts(self, snapshot: FileSnapshot) -> float | None:
         """Of all cards together: 0 without any, None if one does not say."""
-        powers = [self._power(look, name, card) for name, card in self._cards.items()]
+        powers = [self._power(snapshot, name, card) for name, card in self._cards.items()]
         known = [power for power in powers if power is not None]
         return sum(known) if len(known) == len(powers) else None
 
-    def _read(self, look: FileSnapshot, name: str, card: Any) -> Card:
+    def _read(self, snapshot: FileSnapshot, name: str, card: Any) -> Card:
         nvml = self._nvml
-        megahertz = self._ask(look, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
-        most = self._ask(look, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
-        use = self._ask(look, f"{name} load", "UtilizationRates", card)
+        megahertz = self._ask(snapshot, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
+        most = self._ask(snapshot, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
+        use = self._ask(snapshot, f"{name} load", "UtilizationRates", card)
         bits = (
-            self._ask(look, f"{name} throttling", "CurrentClocksThrottleReasons CurrentClocksEventReasons", card) or 0
+            self._ask(snapshot, f"{name} throttling", "CurrentClocksThrottleReasons CurrentClocksEventReasons", card)
+            or 0
         )
         return Card(
-            self._ask(look, f"{name} temperature", "Temperature TemperatureV", card, nvml.NVML_TEMPERATURE_GPU),
-            self._power(look, name, card),
+            self._ask(snapshot, f"{name} temperature", "Temperature TemperatureV", card, nvml.NVML_TEMPERATURE_GPU),
+            self._power(snapshot, name, card),
             None if megahertz is None else Clock(1e6 * megahertz, None if most is None else 1e6 * most),
             None if use is None else use.gpu / 100,
             tuple(f"{name}: {reason}" for bit, reason in _REASONS.items() if bits & bit),
         )
 
-    def _power(self, look: FileSnapshot, name: str, card: Any) -> float | None:
-        milliwatts = self._ask(look, f"{name} power", "PowerUsage", card)
+    def _power(self, snapshot: FileSnapshot, name: str, card: Any) -> float | None:
+        milliwatts = self._ask(snapshot, f"{name} power", "PowerUsage", card)
         return None if milliwatts is None else milliwatts / 1000
 
     def _trips(self, card: Any) -> Trips:
@@ -86,7 +87,7 @@ class Nvidia:
         )
         return Trips(passive=slowdown or None, critical=shutdown or None)
 
-    def _ask(self, look: FileSnapshot, what: str, calls: str, *arguments: Any) -> Any:
+    def _ask(self, snapshot: FileSnapshot, what: str, calls: str, *arguments: Any) -> Any:
         """`calls` are names without nvmlDeviceGet, the old one first: releases before 13 do not know the new one, and
         some later one will not know the old one."""
         nvml = self._nvml
@@ -96,7 +97,7 @@ class Nvidia:
                     return call(*arguments)
             except nvml.NVMLError as error:
                 if error.value not in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                    look.miss(what, str(error))
+                    snapshot.add_missing(what, str(error))
                 if error.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
                     return None
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_word
 
 _MOST_MILLIVOLTS = 26_000  # the chip's range
 _MOST_MILLIAMPERES = 200_000  # of its shunt's voltage, with the smallest shunt in use
@@ -29,11 +29,11 @@ class Rail:
 def find_rails(root: Path) -> dict[str, Rail]:
     """By label. Channels that nothing is connected to have "NC" for one, and channel 7 is the sum of others."""
     found: dict[str, Rail] = {}
-    for folder in (hwmon for base in _FOLDERS for hwmon in numbered(root / base, "*/hwmon/hwmon*")):
-        if word(folder / "name") != "ina3221":
+    for folder in (hwmon for base in _FOLDERS for hwmon in glob_numbered(root / base, "*/hwmon/hwmon*")):
+        if read_word(folder / "name") != "ina3221":
             continue
-        for file in numbered(folder, "in*_label"):
-            channel, label = file.name[2:].removesuffix("_label"), word(file)
+        for file in glob_numbered(folder, "in*_label"):
+            channel, label = file.name[2:].removesuffix("_label"), read_word(file)
             if channel == "7" or not label or label.upper() == "NC" or label.startswith("sum of"):
                 continue
             alarms = tuple(folder / f"curr{channel}_{kind}_alarm" for kind in ("crit", "max"))
@@ -42,18 +42,18 @@ def find_rails(root: Path) -> dict[str, Rail]:
     return found
 
 
-def rail_watts(look: FileSnapshot, rails: Mapping[str, Rail]) -> dict[str, float]:
+def rail_watts(snapshot: FileSnapshot, rails: Mapping[str, Rail]) -> dict[str, float]:
     """Of those that can be read now. A current below zero is noise around nothing."""
     found = {}
     for name, rail in rails.items():
-        millivolts = look.number(f"voltage of {name}", rail.voltage, 0, _MOST_MILLIVOLTS)
-        milliamperes = look.number(f"current of {name}", rail.current, -1000, _MOST_MILLIAMPERES)
+        millivolts = snapshot.read_number(f"voltage of {name}", rail.voltage, 0, _MOST_MILLIVOLTS)
+        milliamperes = snapshot.read_number(f"current of {name}", rail.current, -1000, _MOST_MILLIAMPERES)
         if millivolts is not None and milliamperes is not None:
             found[name] = max(0, millivolts * milliamperes) / 1_000_000
     return found
 
 
-def totals(names: Iterable[str]) -> tuple[str, ...]:
+def total_rails(names: Iterable[str]) -> tuple[str, ...]:
     """Which of these rails are the whole board's power; none of them on a board that does not measure it."""
     known = set(names)
     return next((total for total in _TOTALS if known.issuperset(total)), ())
@@ -61,19 +61,20 @@ def totals(names: Iterable[str]) -> tuple[str, ...]:
 
 def board_watts(rails: Mapping[str, float]) -> float | None:
     """The whole board's power, if all rails that make it up are there: without one, the rest looks like a saving."""
-    total = totals(rails)
+    total = total_rails(rails)
     return sum(rails[name] for name in total) if total else None
 
 
-def parts(rails: Mapping[str, float]) -> dict[str, float]:
+def partial_rails(rails: Mapping[str, float]) -> dict[str, float]:
     """The rails that are only a part of the board's power."""
-    total = totals(rails)
+    total = total_rails(rails)
     return {name: watts for name, watts in rails.items() if (name,) != total}
 
 
-def over_current(look: FileSnapshot, rails: Mapping[str, Rail]) -> list[str]:
+def over_current(snapshot: FileSnapshot, rails: Mapping[str, Rail]) -> list[str]:
     """Rails whose current is above a limit, which makes the hardware divide its clocks."""
     alarms = {
-        name: [look.number(f"alarm of {name}", file, 0, 1) for file in rail.alarms] for name, rail in rails.items()
+        name: [snapshot.read_number(f"alarm of {name}", file, 0, 1) for file in rail.alarms]
+        for name, rail in rails.items()
     }
     return [f"over-current on {name}" for name, raised in alarms.items() if any(raised)]

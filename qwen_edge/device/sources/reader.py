@@ -14,13 +14,13 @@ from qwen_edge.device.telemetry import Source, Telemetry, TelemetryError
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 0.5
-_LOOK_AGAIN = 30.0  # seconds: a driver may come late
+_SEARCH_INTERVAL = 30.0  # seconds: a driver may come late
 
 
-class Sought(NamedTuple):
+class SourceSearch(NamedTuple):
     """A source was looked for: `words` tell which there is, or why there is none."""
 
-    words: str
+    description: str
     found: bool
 
 
@@ -32,7 +32,7 @@ class Power(NamedTuple):
     mean: bool = False
 
 
-Heard = Sought | Telemetry | TelemetryError | Power
+ReaderEvent = SourceSearch | Telemetry | TelemetryError | Power
 
 
 class Reader:
@@ -45,15 +45,15 @@ class Reader:
     def __init__(
         self,
         find: Callable[[], tuple[Source | None, str]],
-        hear: Callable[[Heard], None],
+        deliver: Callable[[ReaderEvent], None],
         *,
         interval: float = 1.0,
         power_interval: float = 0.2,
-        look_again: float = _LOOK_AGAIN,
+        search_interval: float = _SEARCH_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._find, self._hear = find, hear
-        self._interval, self._power_interval, self._look_again = interval, power_interval, look_again
+        self._find, self._deliver = find, deliver
+        self._interval, self._power_interval, self._search_interval = interval, power_interval, search_interval
         self._clock = clock
         self._source: Source | None = None
         self._wake = threading.Event()
@@ -86,7 +86,7 @@ class Reader:
     def _run(self) -> None:
         while not self._stopped and self._source is None:
             self._tell(self._look())
-            self._rest_until(self._clock() + (0.0 if self._source else self._look_again))
+            self._rest_until(self._clock() + (0.0 if self._source else self._search_interval))
         while not self._stopped and self._source:
             due = self._clock() + self._interval
             self._tell(self._sample(self._source))
@@ -100,14 +100,14 @@ class Reader:
             if source and self._busy and self._clock() < due:
                 self._tell_power(source)
 
-    def _look(self) -> Sought | TelemetryError:
+    def _look(self) -> SourceSearch | TelemetryError:
         try:
-            self._source, words = self._find()
+            self._source, description = self._find()
         except TelemetryError as error:
             return error
         except Exception as error:
             return self._bug(error)
-        return Sought(words, self._source is not None)
+        return SourceSearch(description, self._source is not None)
 
     def _sample(self, source: Source) -> Telemetry | TelemetryError:
         try:
@@ -131,9 +131,9 @@ class Reader:
         if watts is not None:
             self._tell(Power(at, watts, self._mean))
 
-    def _tell(self, heard: Heard) -> None:
+    def _tell(self, event: ReaderEvent) -> None:
         if not self._stopped:
-            self._hear(heard)
+            self._deliver(event)
 
     def _bug(self, error: Exception) -> TelemetryError:
         """Log it whole, once of each kind: it may come back every second."""

@@ -12,9 +12,24 @@ from pathlib import Path
 
 from qwen_edge.device.sources.board import Fan, PowerMode, power_events
 from qwen_edge.device.sources.clocks import JetsonClocks, ProcessorClock
-from qwen_edge.device.sources.files import Counters, FileSnapshot, word
-from qwen_edge.device.sources.rails import Rail, board_watts, find_rails, over_current, parts, rail_watts, totals
-from qwen_edge.device.sources.thermal_zones import Zone, braking, celsius, chip_trips, find_brakes, find_zones
+from qwen_edge.device.sources.files import Counters, FileSnapshot, read_word
+from qwen_edge.device.sources.rails import (
+    Rail,
+    board_watts,
+    find_rails,
+    over_current,
+    partial_rails,
+    rail_watts,
+    total_rails,
+)
+from qwen_edge.device.sources.thermal_zones import (
+    Zone,
+    active_cooling,
+    chip_trips,
+    find_cooling_devices,
+    find_zones,
+    read_celsius,
+)
 from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
@@ -44,24 +59,30 @@ class Sysfs:
         """All of it, in a few milliseconds. Raises TelemetryError if neither a temperature nor a power is to be had."""
         if self._gone:
             self._search()
-        look, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
-        temperatures, rails = celsius(look, self._zones), rail_watts(look, self._rails)
-        processor = self._processor.read(look)
-        fan, turns = self._fan.read(look)
+        snapshot, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
+        temperatures, rails = read_celsius(snapshot, self._zones), rail_watts(snapshot, self._rails)
+        processor = self._processor.read(snapshot)
+        fan, turns = self._fan.read(snapshot)
         used, total = memory_bytes(self._root)
-        throttled = [*braking(look, self._brakes), *over_current(look, self._rails), *self._events.risen(look)]
-        clocks = self._clocks.read(look) | ({"cpu": processor} if processor else {})
-        load = self._clocks.gpu_load(look)
-        self._gone = look.gone
+        throttled = [
+            *active_cooling(snapshot, self._cooling_devices),
+            *over_current(snapshot, self._rails),
+            *self._events.increased(snapshot),
+        ]
+        clocks = self._clocks.read(snapshot) | ({"cpu": processor} if processor else {})
+        load = self._clocks.gpu_load(snapshot)
+        self._gone = snapshot.gone
         if not temperatures and not rails:
-            raise TelemetryError(f"No sensor of this board answers ({'; '.join(look.missing[:3]) or 'all are off'}).")
+            raise TelemetryError(
+                f"No sensor of this board answers ({'; '.join(snapshot.missing[:3]) or 'all are off'})."
+            )
         return Telemetry(
             source=self.name,
             at=at,
             temperatures=temperatures,
             tj=temperatures.get("tj", max(temperatures.values(), default=None)),
             trips=self._trips,
-            rails=parts(rails),
+            rails=partial_rails(rails),
             watts=board_watts(rails),
             clocks=clocks,
             gpu_load=load,
@@ -72,12 +93,12 @@ class Sysfs:
             fan_rpm=turns,
             mode=self._mode.read(),
             throttled=tuple(throttled),
-            missing=tuple(look.missing),
+            missing=tuple(snapshot.missing),
         )
 
     def watts(self) -> float | None:
         """The whole board's power: two files on most boards."""
-        return board_watts(rail_watts(FileSnapshot(), {name: self._rails[name] for name in totals(self._rails)}))
+        return board_watts(rail_watts(FileSnapshot(), {name: self._rails[name] for name in total_rails(self._rails)}))
 
     def close(self) -> None:
         pass
@@ -87,7 +108,7 @@ class Sysfs:
         self._zones |= find_zones(self._root)
         self._rails |= find_rails(self._root)
         self._events.files |= power_events(self._root)
-        self._brakes = find_brakes(self._root)
+        self._cooling_devices = find_cooling_devices(self._root)
         self._processor = ProcessorClock(self._root)
         self._clocks = JetsonClocks(self._root)
         self._fan = Fan(self._root)
@@ -95,5 +116,5 @@ class Sysfs:
 
 
 def _is_tegra(root: Path) -> bool:
-    compatible = word(root / "proc/device-tree/compatible")
+    compatible = read_word(root / "proc/device-tree/compatible")
     return "nvidia,tegra" in compatible or (root / "etc/nv_tegra_release").exists()

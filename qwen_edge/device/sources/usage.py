@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_edge.device.sources.files import word
+from qwen_edge.device.sources.files import read_word
 
 _IDLE = (3, 4)  # of the columns: idle, and waiting for a disk
 _GUEST = 8  # from here on, columns are in earlier ones already
@@ -22,17 +22,17 @@ class ProcessorLoad:
     def read(self) -> float | None:
         """0..1 since the last time; None where the system does not tell, or no time has passed."""
         before, self._before = self._before, self._ticks()
-        return busy(before, self._before)
+        return busy_share(before, self._before)
 
     def _ticks(self) -> list[int]:
-        label, *columns = word(self._file).partition("\n")[0].split() or [""]
+        label, *columns = read_word(self._file).partition("\n")[0].split() or [""]
         try:
             return [int(column) for column in columns] if label == "cpu" else []
         except ValueError:
             return []
 
 
-def busy(before: Sequence[int], after: Sequence[int]) -> float | None:
+def busy_share(before: Sequence[int], after: Sequence[int]) -> float | None:
     """The share of time spent working between two lines of /proc/stat. Its counters may go back a little, when a core
     is switched off (proc(5), iowait)."""
     spent = [max(0, late - early) for early, late in zip(before, after, strict=False)][:_GUEST]
@@ -44,7 +44,7 @@ def busy(before: Sequence[int], after: Sequence[int]) -> float | None:
 def memory_bytes(root: Path) -> tuple[int, int] | tuple[None, None]:
     """In use and in all; what the kernel only caches counts as free."""
     sizes = {}
-    for line in word(root / "proc/meminfo").splitlines():
+    for line in read_word(root / "proc/meminfo").splitlines():
         name, _, size = line.partition(":")
         if (number := size.split()[:1]) and number[0].isdecimal():
             sizes[name] = 1024 * int(number[0])

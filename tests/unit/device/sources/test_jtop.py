@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.core.python_process import python_command
 from qwen_edge.device.sources.jtop import Jtop
-from qwen_edge.device.sources.jtop_connection import SideProcess, SideService
+from qwen_edge.device.sources.jtop_connection import HelperProcess, HelperService
 from qwen_edge.device.sources.jtop_errors import sentence
 from qwen_edge.device.sources.jtop_values import telemetry
 from qwen_edge.device.telemetry import Clock as Hertz
@@ -39,14 +39,14 @@ HANG = "time.sleep(100)"
 
 
 class Lives:
-    """Side processes that do what their scripts say, one script a life; the last for all that follow."""
+    """Helper processes that do what their scripts say, one script a life; the last for all that follow."""
 
     def __init__(self, *scripts: str) -> None:
         self.scripts, self.begun = list(scripts), []
 
-    def __call__(self) -> SideProcess:
+    def __call__(self) -> HelperProcess:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-        self.begun.append(SideProcess([sys.executable, "-c", SAY + script]))
+        self.begun.append(HelperProcess([sys.executable, "-c", SAY + script]))
         return self.begun[-1]
 
     def alive(self) -> int:
@@ -165,7 +165,7 @@ def test_closing_ends_the_process_and_whoever_reads_at_once(jtop):
 
 
 def test_a_process_that_cannot_be_started_is_said_to(tmp_path):
-    source = Jtop(partial(SideProcess, [str(tmp_path / "python")]))
+    source = Jtop(partial(HelperProcess, [str(tmp_path / "python")]))
     with pytest.raises(TelemetryError, match="cannot be started: No such file"):
         source.read()
 
@@ -181,7 +181,7 @@ def listener(tmp_path):
 
 
 def test_a_process_of_systemds_is_read_through_its_socket(listener):
-    source = Jtop(lambda: SideService(Path(listener.getsockname())))
+    source = Jtop(lambda: HelperService(Path(listener.getsockname())))
 
     def serve() -> None:
         with listener.accept()[0] as connection:
@@ -197,7 +197,7 @@ def test_a_process_of_systemds_is_read_through_its_socket(listener):
 
 
 def test_a_connection_that_ends_without_a_word_points_to_the_log(listener):
-    source = Jtop(lambda: SideService(Path(listener.getsockname())))
+    source = Jtop(lambda: HelperService(Path(listener.getsockname())))
 
     def serve() -> None:
         listener.accept()[0].close()
@@ -211,10 +211,10 @@ def test_a_connection_that_ends_without_a_word_points_to_the_log(listener):
 
 def test_nobody_at_the_socket_is_said_with_the_remedy(tmp_path, listener):
     with pytest.raises(TelemetryError, match=r"No such file.*systemctl enable --now qwen-edge-jtop\.socket"):
-        SideService(tmp_path / "none.sock")
+        HelperService(tmp_path / "none.sock")
     listener.close()
     with pytest.raises(TelemetryError, match="Connection refused"):
-        SideService(tmp_path / "side.sock")
+        HelperService(tmp_path / "side.sock")
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ class jtop(threading.Thread):
 """
 
 
-def side(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
+def helper(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
     """Our side process with that library."""
     (tmp_path / "jtop").mkdir()
     values = vars(client(nvpmodel=None))
@@ -373,7 +373,7 @@ def side(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
 def test_the_side_process_writes_a_line_a_new_value_but_not_the_first_which_may_be_old(tmp_path):
     orin_nano(tmp_path / "board")
     script = "for uptime in (1, 2, 2, 3): self.update(uptime)\nraise JtopException('Lost connection with jtop server')"
-    lines, log = side(tmp_path, script, "--root", str(tmp_path / "board")).communicate(timeout=30)
+    lines, log = helper(tmp_path, script, "--root", str(tmp_path / "board")).communicate(timeout=30)
     *samples, last = lines.splitlines()
     found = [msgspec.json.decode(line, type=Telemetry) for line in samples]
     assert [(one.source, one.tj, one.trips.passive) for one in found] == 2 * [("jtop", 48.5, 99.0)]
@@ -383,26 +383,26 @@ def test_the_side_process_writes_a_line_a_new_value_but_not_the_first_which_may_
 
 def test_the_side_process_says_that_the_service_hangs_when_its_values_are_always_the_same(tmp_path):
     script = "self.update(1); self.update(2)\nwhile True: self.update(2); time.sleep(0.01)"
-    process = side(tmp_path, script, "--interval", "0.1")
+    process = helper(tmp_path, script, "--interval", "0.1")
     lines, _ = process.communicate(timeout=30)
     assert json.loads(lines.splitlines()[-1])["error"].startswith("jtop's service hangs")
     assert process.returncode == 1
 
 
 def test_the_side_process_says_that_somebody_else_made_the_service_slow(tmp_path):
-    lines, _ = side(tmp_path, "self.interval = 5\ntime.sleep(9)", "--interval", "1").communicate(timeout=30)
+    lines, _ = helper(tmp_path, "self.interval = 5\ntime.sleep(9)", "--interval", "1").communicate(timeout=30)
     assert "asked jtop for a value every 5 s" in json.loads(lines)["error"]
 
 
 def test_values_of_another_shape_are_an_error_with_the_whole_story_in_the_log(tmp_path):
-    lines, log = side(tmp_path, "del self.memory\nself.update(1); self.update(2)").communicate(timeout=30)
+    lines, log = helper(tmp_path, "del self.memory\nself.update(1); self.update(2)").communicate(timeout=30)
     assert "does not understand (AttributeError" in json.loads(lines)["error"]
     assert "Traceback" in log
 
 
 def test_the_side_process_ends_when_nobody_reads_it(tmp_path):
     script = "up = 0\nwhile True:\n    up += 1\n    self.update(up)\n    time.sleep(0.01)"
-    process = side(tmp_path, script)
+    process = helper(tmp_path, script)
     assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(30) == 0
