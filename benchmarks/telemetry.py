@@ -99,9 +99,9 @@ def measure_jtop(root: Path, service: psutil.Process, seconds: float) -> None:
         source.read()
         samples += 1
     show("jtop: our side, a line", (time.process_time() - ours) / samples)
-    show("jtop: the side process", (used(side) - theirs) / samples)
+    show("jtop: the helper process", (used(side) - theirs) / samples)
     show("jtop: its service, without nvpmodel", (used(*family) - its) / samples)
-    print(f"memory: side process {side.memory_info().rss / 1e6:.0f} MB")
+    print(f"memory: helper process {side.memory_info().rss / 1e6:.0f} MB")
     source.close()
 
 

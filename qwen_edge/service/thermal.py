@@ -20,7 +20,7 @@ from qwen_edge.core.errors import over_budget, too_hot
 from qwen_edge.core.printable import printable
 from qwen_edge.device.energy.accounts import Accounts
 from qwen_edge.device.energy.meter import Meter
-from qwen_edge.device.from_config import Found, find_source, governor_settings, warn_of_what_does_nothing
+from qwen_edge.device.from_config import Found, find_source, governor_settings, warn_of_ineffective_settings
 from qwen_edge.device.governor.decision import Decision, State, govern
 from qwen_edge.device.report import Governed, Report
 from qwen_edge.device.sources.reader import Power, Reader, ReaderEvent, SourceSearch
@@ -167,7 +167,7 @@ class ThermalControl:
             if self._trouble:
                 log.info("telemetry is there again")
             if self._sample is None:
-                warn_of_what_does_nothing(self._settings, heard)
+                warn_of_ineffective_settings(self._settings, heard)
             for words in set(heard.missing) - self._missed:
                 log.warning("telemetry: a sensor does not answer: %s", words)
             self._missed |= set(heard.missing)
@@ -180,7 +180,7 @@ class ThermalControl:
         if sought.description != self._words:
             log.info("telemetry: %s", sought.description)
             if not sought.found:
-                warn_of_what_does_nothing(self._settings, None)
+                warn_of_ineffective_settings(self._settings, None)
         self._words, self._governs, self._trouble = sought.description, sought.found, None
 
     def _ran(self, step: StepStats) -> None:

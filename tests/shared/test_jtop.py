@@ -38,7 +38,7 @@ bounded = pytest.mark.timeout(90)  # none of them takes a third of it
 
 @pytest.fixture(autouse=True)
 def this_checkout(monkeypatch) -> None:
-    """Is what side processes find."""
+    """Is what helper processes find."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 

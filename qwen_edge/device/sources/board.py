@@ -1,4 +1,4 @@
-"""What a Jetson tells besides its sensors: the fan, the power mode, and how often too much current was drawn."""
+"""A Jetson's fan, power mode, and counters of over-current events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVENTS = {"oc1": "under-voltage", "oc2": "over-current on average", "oc3": "ove
 
 
 class Fan:
-    """Duty and speed; two devices of different drivers on some boards (Documentation/hwmon/sysfs-interface.rst)."""
+    """The fan. On some boards two drivers show its duty and its speed (Documentation/hwmon/sysfs-interface.rst)."""
 
     def __init__(self, root: Path) -> None:
         folders = glob_numbered(root / "sys/class/hwmon", "hwmon*")
@@ -23,15 +23,15 @@ class Fan:
         self._speed = next((file for file in speeds if file.exists()), None)
 
     def read(self, snapshot: FileSnapshot) -> tuple[float | None, float | None]:
-        """Duty (0..1) and turns a minute."""
+        """Duty (0..1) and speed in revolutions per minute."""
         duty = snapshot.read_number("fan", self._duty, 0, 255)
         speed = snapshot.read_number("fan speed", self._speed, 0, 100_000)
         return None if duty is None else duty / 255, None if speed is None else float(speed)
 
 
 class PowerMode:
-    """nvpmodel's name of the mode, from files that anybody may read. `modes` are all there are, by number; the same
-    number is another mode on another board."""
+    """The power mode, by its nvpmodel name, from files that every user may read. `modes`: the names of all modes by
+    number; numbers differ between boards."""
 
     def __init__(self, root: Path) -> None:
         self._status = root / "var/lib/nvpmodel/status"
@@ -47,7 +47,7 @@ class PowerMode:
 
 
 def power_events(root: Path) -> dict[str, Path]:
-    """Counters of what made the hardware divide its clocks for a moment, shorter than any rail's value shows."""
+    """The counters of events at which the hardware divided its clocks, too briefly to show in the value of a rail."""
     return {
         reason: file
         for folder in glob_numbered(root / "sys/class/hwmon", "hwmon*")

@@ -1,4 +1,4 @@
-"""How fast the units of this machine run (Documentation/admin-guide/pm/cpufreq.rst and
+"""The clocks of processor, GPU and memory (Documentation/admin-guide/pm/cpufreq.rst and
 Documentation/ABI/testing/sysfs-class-devfreq in the kernel's sources)."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LOADS = ("bus@0/17000000.gpu/load", "gpu.0/load")  # below sys/devices and sys/
 
 
 class ProcessorClock:
-    """The quickest of all cores. Cores of a cluster share a clock, and it is read once."""
+    """The clock of the fastest core. Cores of a cluster share a clock, which is read once."""
 
     def __init__(self, root: Path) -> None:
         cpus = root / "sys/devices/system/cpu"
@@ -25,7 +25,7 @@ class ProcessorClock:
         self._policies = [folder for folder in folders if read_word(folder.parent / "online") != "0"]
 
     def read(self, snapshot: FileSnapshot) -> Clock | None:
-        """`cap` is what a power mode, a governor or the heat allows, which is no more than the processor can."""
+        """`cap` is the lower of the limit set now (by power mode, governor or heat) and the limit of the processor."""
         fastest = [self._kilohertz(snapshot, folder, "scaling_cur_freq") for folder in self._policies]
         caps = [self._cap(snapshot, folder) for folder in self._policies]
         now, cap = max((one for one in fastest if one), default=None), max((one for one in caps if one), default=None)
@@ -41,8 +41,8 @@ class ProcessorClock:
 
 
 class JetsonClocks:
-    """GPU and memory (EMC) of a Jetson, by devfreq; the memory's, except on the newest boards, in debugfs, which is for
-    root only."""
+    """The clocks of GPU and memory (EMC) of a Jetson, from devfreq. Except on the newest boards, the memory's is in
+    debugfs, which only root may read."""
 
     def __init__(self, root: Path) -> None:
         devfreq = [path for path in glob_numbered(root / "sys/class/devfreq", "*") if _GPU.search(path.name)]
@@ -61,7 +61,7 @@ class JetsonClocks:
         return {name: clock for name, clock in (("gpu", gpu), ("memory", memory)) if clock}
 
     def gpu_load(self, snapshot: FileSnapshot) -> float | None:
-        """0..1; the file counts thousandths."""
+        """The load of the GPU, 0..1; the file has thousandths."""
         load = snapshot.read_number("GPU load", self._load, 0, 1000)
         return None if load is None else load / 1000
 

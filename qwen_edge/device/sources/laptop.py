@@ -1,7 +1,7 @@
-"""A laptop, a PC or a small board that is no Jetson: the processor's own sensors, what it runs on, and a graphics card.
+"""Telemetry of a laptop, a PC or a board other than a Jetson: processor sensors, power supplies and a graphics card.
 
-Power is what the processor (and a card by NVIDIA) say they use, where one may read that, or else what the battery
-gives while the machine runs on it: that is the whole machine, screen and all.
+Power is that of the processor plus that of NVIDIA cards, where it may be read; otherwise the power that the battery
+delivers, which includes the whole machine with its screen.
 """
 
 from __future__ import annotations
@@ -49,16 +49,19 @@ class Laptop:
 
     @staticmethod
     def found(root: Path = Path("/"), nvml: Any | None = None) -> bool:
-        """Does this machine tell anything of its heat or power? A virtual one mostly does not."""
+        """Whether this machine has any sensor of heat or power. Most virtual machines have none."""
         return bool(
             nvml or processor_sensors(find_sensors(root)) or Rapl(root, time.monotonic) or Supplies(root).batteries
         )
 
     def read(self) -> Telemetry:
-        """All that is there; what does not answer is named. Never raises."""
+        """Read all sensors; those that do not answer are listed as missing. Never raises."""
         if self._gone:
             self._search()
-        snapshot, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
+        snapshot, at = (
+            FileSnapshot(),
+            self._clock(),
+        )  # before reading: a hanging sensor makes all of it old
         temperatures, processor = read_celsius(snapshot, self._zones), self._processor.read(snapshot)
         supply = self._supplies.read(snapshot)
         cards = self._nvidia.read(snapshot) if self._nvidia else {}
@@ -91,7 +94,7 @@ class Laptop:
         )
 
     def watts(self) -> float | None:
-        """Processor and cards. Not the battery, which counts in its own time and takes long to ask."""
+        """Processor and cards. Not the battery, which updates slowly and takes long to read."""
         package = self._rapl.watts(FileSnapshot())
         cards = self._nvidia.watts(FileSnapshot()) if self._nvidia else 0.0
         return None if package is None or cards is None else package + cards
@@ -100,16 +103,16 @@ class Laptop:
         pass
 
     def _search(self) -> None:
-        """Find the files. What was here once and is gone stays on the list, but for batteries, which are taken out."""
+        """Find the files. A sensor that has gone stays on the list and counts as missing, except a removed battery."""
         self._zones |= find_sensors(self._root)
         self._supplies = Supplies(self._root)
         self._cooling_devices = find_cooling_devices(self._root)
         self._processor = ProcessorClock(self._root)
-        # the same ones for good: another place may stay cool, whatever is computed
+        # chosen once: another sensor might stay cool under load
         self._processor_sensors = self._processor_sensors or processor_sensors(self._zones)
         cards = self._nvidia.trips if self._nvidia else []
         own = [self._zones[name].trips for name in self._processor_sensors]
-        # what is not set for the places that count is as the other zones have it
+        # trip points missing at the relevant sensors are taken from the other zones
         self._trips = fill_in(lowest_trips([*own, *cards]), lowest_trips(zone.trips for zone in self._zones.values()))
 
 
@@ -120,7 +123,7 @@ def _sum(package: float, cards: dict[str, Card]) -> float | None:
 
 
 def _find_throttles(root: Path) -> dict[str, Path]:
-    """One counter a package: all its cores show the same (Documentation/ABI/testing/sysfs-devices-system-cpu)."""
+    """One counter a package, as all its cores show the same (Documentation/ABI/testing/sysfs-devices-system-cpu)."""
     found: dict[str, Path] = {}
     for folder in glob_numbered(root / "sys/devices/system/cpu", "cpu[0-9]*"):
         file = folder / "thermal_throttle/package_throttle_count"

@@ -1,4 +1,4 @@
-"""What the processor of a PC says it has used: joules since some time, in a counter that begins again
+"""The power of a PC's processor, from RAPL's energy counters, which wrap around
 (Documentation/power/powercap/powercap.rst in the kernel's sources)."""
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from pathlib import Path
 
 from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_int, read_word
 
-_LEAST_SECONDS = 0.01  # the counter moves in milliseconds: below this, a power is mostly rounding
+_LEAST_SECONDS = 0.01  # the counter advances every millisecond: over a shorter time the power is mostly rounding
 _MOST_WATTS = 10_000
 _DENIED = (
-    "energy_uj is for root only, because it tells more than power (CVE-2020-8694); "
-    "to let everybody read it until the next start: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    "only root may read energy_uj, as it reveals more than power (CVE-2020-8694); "
+    "to let every user read it until the next reboot: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 )
 
 
 @dataclass
 class _Package:
-    """One socket: its counter of microjoules, where that begins again, and what it said when (seconds)."""
+    """One socket: its counter in microjoules, the value at which it wraps (`range`), and the last reading, at `at`
+    (seconds)."""
 
     file: Path
     range: int
@@ -29,7 +30,7 @@ class _Package:
 
 
 class Rapl:
-    """The mean power of all sockets from one time it is asked to the next."""
+    """The mean power of all sockets between two calls of `watts`."""
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,7 +46,7 @@ class Rapl:
         return bool(self._packages)
 
     def watts(self, snapshot: FileSnapshot) -> float | None:
-        """None before the counters have moved, and if not all of them can be read."""
+        """Watts; None on the first call, and if a counter cannot be read."""
         powers = [self._read(snapshot, package) for package in self._packages]
         known = [power for power in powers if power is not None]
         return sum(known) if known and len(known) == len(powers) else None
@@ -64,5 +65,5 @@ class Rapl:
 
 
 def counter_difference(before: int, after: int, most: int) -> int:
-    """Between two readings of a counter that goes from 0 to `most` and begins again, at most once."""
+    """The increase between two readings of a counter that goes from 0 to `most` and has wrapped at most once."""
     return after - before if after >= before else after + most - before

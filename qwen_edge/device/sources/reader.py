@@ -1,5 +1,5 @@
-"""Reads a source in a thread of its own, so that a sensor that hangs stalls nobody: who waits for a sample only sees
-the last one grow old. The source is looked for there, too, as that touches sensors."""
+"""Reads a telemetry source in a thread of its own, so that a hanging sensor blocks nothing else: the last sample just
+gets older. The thread also searches for the source, as the search touches sensors."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from qwen_edge.device.telemetry import Source, Telemetry, TelemetryError
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 0.5
-_SEARCH_INTERVAL = 30.0  # seconds: a driver may come late
+_SEARCH_INTERVAL = 30.0  # seconds: a driver may be loaded late
 
 
 class SourceSearch(NamedTuple):
-    """A source was looked for: `words` tell which there is, or why there is none."""
+    """The result of a search for a source: `description` says which was found, or why there is none."""
 
     description: str
     found: bool
 
 
 class Power(NamedTuple):
-    """The board's power (watts) between two samples; `at` by the monotonic clock. `mean` as in Telemetry."""
+    """The board's power (watts), read between two samples; `at` by the monotonic clock; `mean` as in Telemetry."""
 
     at: float
     watts: float
@@ -36,11 +36,12 @@ ReaderEvent = SourceSearch | Telemetry | TelemetryError | Power
 
 
 class Reader:
-    """`find` gives the source, and words on it; where there is none it is asked again after a while. `hear` gets what
-    it found, every sample, or why there is none, and every power, in this thread: it must not block.
+    """`find` returns a source and its description; while it finds none it is called again after `search_interval`
+    seconds. `deliver` receives every event (the result of a search, a sample, an error, a power) in the reader's
+    thread: it must not block.
 
-    The others may be called by any thread. A thread that is stuck in a sensor when it is stopped stays behind, as a
-    daemon, and says nothing any more."""
+    The methods may be called by any thread. If the reader's thread is stuck in a sensor when it is stopped, it stays
+    behind as a daemon thread and delivers nothing more."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Reader:
         self._wake = threading.Event()
         self._stopped = False
         self._busy = False
-        self._mean = False  # as the last sample had it
+        self._mean = False  # of the last sample
         self._logged: set[type[Exception]] = set()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
@@ -67,7 +68,7 @@ class Reader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the source. Returns within half a second, whatever the source does."""
+        """Close the source. Returns within 0.5 s, whatever the source does."""
         self._stopped = True
         self._wake.set()
         if source := self._source:
@@ -78,7 +79,7 @@ class Reader:
             self._thread.join(_STOP_SECONDS / 2)
 
     def set_busy(self, busy: bool) -> None:
-        """While something is computed, the power between two samples is heard, too, beginning at once."""
+        """While the engine is busy, the power is also read between two samples, beginning at once."""
         if busy != self._busy:
             self._busy = busy
             self._wake.set()
@@ -93,7 +94,7 @@ class Reader:
             self._rest_until(due, self._source)
 
     def _rest_until(self, due: float, source: Source | None = None) -> None:
-        """Until then, or until it is stopped; the power of a source meanwhile, if that is wanted."""
+        """Wait until `due` or until stopped; meanwhile deliver the power of `source` while the engine is busy."""
         while not self._stopped and (left := due - self._clock()) > 0:
             self._wake.wait(min(left, self._power_interval) if self._busy and source else left)
             self._wake.clear()
@@ -124,7 +125,7 @@ class Reader:
         try:
             watts = source.watts()
         except TelemetryError:
-            return  # the next sample says why
+            return  # the next sample reports the reason
         except Exception as error:
             self._bug(error)
             return
@@ -136,7 +137,7 @@ class Reader:
             self._deliver(event)
 
     def _bug(self, error: Exception) -> TelemetryError:
-        """Log it whole, once of each kind: it may come back every second."""
+        """Log the traceback, once for each type of exception: it may recur every second."""
         if type(error) not in self._logged:
             self._logged.add(type(error))
             log.error("telemetry failed: this is a bug in qwen-edge", exc_info=error)

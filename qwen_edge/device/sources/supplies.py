@@ -1,4 +1,5 @@
-"""What a PC runs on: mains, batteries (Documentation/ABI/testing/sysfs-class-power in the kernel's sources)."""
+"""The power supplies of a PC: mains and batteries (Documentation/ABI/testing/sysfs-class-power in the kernel's
+sources)."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from pathlib import Path
 from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_int, read_word
 from qwen_edge.device.telemetry import Battery
 
-_MOST_MICRO = 500_000_000  # of volts, amperes and watts alike
+_MOST_MICRO = 500_000_000  # microvolts, microamperes, microwatts
 
 
 @dataclass(frozen=True)
 class Supply:
-    """Whether there is mains, how full the batteries are, and the watts they give while they give any. None is what
-    nobody tells."""
+    """Whether mains is connected, the charge of the batteries, and the watts they deliver while discharging. None: not
+    reported."""
 
     mains: bool | None = None
     battery: Battery | None = None
@@ -22,13 +23,13 @@ class Supply:
 
 
 class Supplies:
-    """Those that feed the machine, not its mouse. A battery may be taken out and put in again."""
+    """The supplies of the machine, not of its mouse. A battery may be removed and inserted again."""
 
     def __init__(self, root: Path) -> None:
         folders = glob_numbered(root / "sys/class/power_supply", "*")
         kinds = [(read_word(folder / "type"), folder) for folder in folders if read_word(folder / "scope") != "Device"]
         self.batteries = [folder for kind, folder in kinds if kind == "Battery"]
-        # a laptop that is fed by USB-C may have no other plug
+        # a laptop charged by USB-C may have no other supply
         mains = [folder for kind, folder in kinds if kind == "Mains"]
         self._mains = mains or [folder for kind, folder in kinds if kind == "USB"]
 
@@ -44,7 +45,7 @@ class Supplies:
         return Supply(mains, battery, sum(whole) if whole and len(whole) == len(powers) else None)
 
     def _level(self, snapshot: FileSnapshot) -> float | None:
-        """0..1 of all batteries together; a large one counts for more than a small one, if they tell how large."""
+        """The charge of all batteries together, 0..1, weighted by capacity where every battery reports it."""
         levels = [
             (folder, snapshot.read_number(f"{folder.name} level", folder / "capacity", 0, 100))
             for folder in self.batteries
@@ -61,7 +62,7 @@ def _capacity(folder: Path) -> int | None:
 
 
 def _watts(snapshot: FileSnapshot, folder: Path) -> float | None:
-    """Some drivers have power, some current and voltage, in millionths; some count what is given as below zero."""
+    """Some drivers report power, others current and voltage, in millionths; some have a negative sign."""
     if (folder / "power_now").exists():
         power = snapshot.read_number(f"{folder.name} power", folder / "power_now", -_MOST_MICRO, _MOST_MICRO)
         return abs(power) / 1_000_000 if power else None

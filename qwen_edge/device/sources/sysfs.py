@@ -1,7 +1,7 @@
-"""A Jetson by what its kernel shows to everybody: no root, no group, no other program.
+"""A Jetson's telemetry from /sys and /proc: needs no root, no group and no other program.
 
-Zones, rails, clocks and fan are where NVIDIA's Linux for Tegra 35 and later have them. Where the files lie is found out
-once, and again when some are gone; then a reading is fifty small files.
+Thermal zones, rails, clocks and fan are where NVIDIA's Linux for Tegra 35 and later has them. The files are searched
+for once, and again when some have gone; a reading is then fifty small files.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ class Sysfs:
 
     @staticmethod
     def found(root: Path = Path("/")) -> bool:
-        """Is this a Jetson whose sensors can be read?"""
+        """Whether this is a Jetson whose sensors can be read."""
         zones = find_zones(root)
         return bool("tj" in zones or find_rails(root) or (zones and _is_tegra(root)))
 
     def read(self) -> Telemetry:
-        """All of it, in a few milliseconds. Raises TelemetryError if neither a temperature nor a power is to be had."""
+        """Read all sensors, in a few milliseconds. Raises TelemetryError without any temperature and power."""
         if self._gone:
             self._search()
-        snapshot, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
+        snapshot, at = (
+            FileSnapshot(),
+            self._clock(),
+        )  # before reading: a hanging sensor makes all of it old
         temperatures, rails = read_celsius(snapshot, self._zones), rail_watts(snapshot, self._rails)
         processor = self._processor.read(snapshot)
         fan, turns = self._fan.read(snapshot)
@@ -97,14 +100,14 @@ class Sysfs:
         )
 
     def watts(self) -> float | None:
-        """The whole board's power: two files on most boards."""
+        """The power of the whole board: two files on most boards."""
         return board_watts(rail_watts(FileSnapshot(), {name: self._rails[name] for name in total_rails(self._rails)}))
 
     def close(self) -> None:
         pass
 
     def _search(self) -> None:
-        """Find the files. What was here once and is gone stays on the list, and so among what is missing."""
+        """Find the files. A sensor that has gone stays on the list and counts as missing."""
         self._zones |= find_zones(self._root)
         self._rails |= find_rails(self._root)
         self._events.files |= power_events(self._root)

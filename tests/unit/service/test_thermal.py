@@ -17,7 +17,7 @@ def test_what_cannot_be_kept_to_is_said_once_however_often_a_source_is_looked_fo
     one = thermal(watts=15.0)
     for _ in range(3):
         one._hear(SourceSearch("none: nothing is there", False))
-    assert sum("device.watts does nothing" in line for line in caplog.messages) == 1
+    assert sum("device.watts has no effect" in line for line in caplog.messages) == 1
 
 
 def test_a_sensor_that_does_not_answer_is_said_once(caplog):

@@ -29,7 +29,7 @@ def test_a_request_alone_gets_what_is_drawn_beyond_the_floor():
     ledger.add_step(step(4.0, 1.0, (1, 100, 0)), client_of)
     ledger.add_power(4.001, 15.0)
     ledger.add_power(5.0, 15.0)
-    assert ledger.floor == 5.0
+    assert ledger.idle_watts == 5.0
     assert ledger.finish_request(1) == pytest.approx(10.0, rel=0.01)
     assert ledger.joules["prefill"] == pytest.approx(10.0, rel=0.01)
     assert ledger.clients["client 1"] == ledger.joules["prefill"]
@@ -240,7 +240,7 @@ def test_a_step_that_is_told_after_samples_of_its_time_is_charged_all_the_same()
     for tenth in range(1, 31):
         ledger.add_power(10.0 + tenth / 10, 25.0)
     ledger.add_step(step(10.0, 3.0, (1, 128, 0)), client_of)
-    assert ledger.floor == 5.0
+    assert ledger.idle_watts == 5.0
     assert ledger.finish_request(1) == pytest.approx(59.0, rel=0.01), "the first tenth rises"
 
 

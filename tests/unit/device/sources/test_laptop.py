@@ -151,7 +151,7 @@ def test_energy_for_root_only_is_no_power_and_no_error_but_a_hint():
             sample = Laptop(root).read()
         assert (sample.watts, sample.tj) == (None, 61.0)
         (said,) = sample.missing
-        assert "for root only" in said
+        assert "only root may read" in said
         assert "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" in said
         for package in root.glob("sys/class/powercap/*/energy_uj"):
             package.chmod(0o600)
