@@ -20,9 +20,9 @@ import click
 from qwen_edge.cli.showing import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config, load_config
+from qwen_edge.convert.load_check import ordinary_ends
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
@@ -30,7 +30,7 @@ from qwen_edge.device.from_config import find_source
 from qwen_edge.device.host.gpu import find_gpu, rebuild_command
 from qwen_edge.device.host.llama_cpp_build import install_bindings, rebuild_bindings
 from qwen_edge.device.host.memory import available_bytes
-from qwen_edge.device.sources.reader import Heard, Reader
+from qwen_edge.device.sources.reader import Reader, ReaderEvent
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.models.tuning import recall
 from qwen_edge.protocol.messages import Tuning
@@ -207,7 +207,7 @@ def _device(config: Config) -> Iterator[Finding]:
         remedy = "" if config.device.source in ("auto", "none") else "see device.source in docs/settings.md"
         yield Finding("note", f"telemetry: {words}: heat and power are left to the hardware", remedy)
         return
-    heard = queue.Queue[Heard]()
+    heard = queue.Queue[ReaderEvent]()
     reader = Reader(lambda: (source, words), heard.put)
     reader.start()
     try:

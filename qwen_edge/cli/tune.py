@@ -13,7 +13,7 @@ from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import other_program, terminal
 from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.config.schema import load_config
-from qwen_edge.convert.trial import ordinary_ends
+from qwen_edge.convert.load_check import ordinary_ends
 from qwen_edge.core.printable import clean
 from qwen_edge.models.tuning import keep
 from qwen_edge.supervisor.engine_settings import load_message

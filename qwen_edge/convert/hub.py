@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_edge.convert.diagnose import explain_file
 from qwen_edge.convert.progress import LINE_EVERY, Progress
-from qwen_edge.convert.recognise import explain_file
 from qwen_edge.core.errors import ConversionError
 
 if TYPE_CHECKING:
