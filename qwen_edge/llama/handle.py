@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qwen_edge.core.errors import EngineError
+from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.device.host.memory import is_granted, own_pages
 from qwen_edge.kv.layout import Layout
 from qwen_edge.llama.bindings import C
@@ -43,7 +43,7 @@ class Handle:
     """Owns a context of llama.cpp, and exchanges it for one of another size. Used by one thread."""
 
     def __init__(self, model: Model, load: Load, create: Create | None = None) -> None:
-        self._model, self._kv_type = model, load.kv_type
+        self._model, self._kv_type, self._gpu_layers = model, load.kv_type, load.gpu_layers
         self._create, self._asks_first = create or C.llama_init_from_model, create is None
         self.size = min(load.context, model.trained_context)  # cells, when it has grown as large as it may
         self._attention, self._params = load.flash_attention, _parameters(load)
@@ -129,11 +129,36 @@ class Handle:
     def _open(self, room: int) -> None:
         context = self._make(room)
         if not context:
-            raise EngineError(
-                f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type}): there is not enough "
-                "memory. Lower engine.context or engine.batch, or choose a smaller engine.kv_type."
-            )
+            raise self._why_none(room)
         self._take(context)
+        if not self._memory:
+            self.close()
+            raise UnservableError(
+                f"qwen-edge cannot serve this model: llama.cpp makes no KV cache for {self._model.path.name}, as for "
+                "models that read texts and write none. Choose a text model with plain attention, such as Qwen3."
+            )
+
+    def _why_none(self, room: int) -> EngineError:
+        """Why llama.cpp has made no context, which it does not say. What it cannot make on paper either, where it takes
+        no memory, it will never make of this model and these settings."""
+        what = f"llama.cpp could not make a context of {room} tokens (KV cache {self._kv_type})"
+        if self._model.simulated or not self._is_possible(room):
+            return UnservableError(
+                f"{what} for {self._model.path.name}, however much memory there is. Leave engine.kv_type, "
+                "engine.flash_attention and engine.batch to their defaults, or choose another model."
+            )
+        return EngineError(
+            f"{what}: there is not enough memory. Lower engine.context or engine.batch, or choose a smaller "
+            "engine.kv_type."
+        )
+
+    def _is_possible(self, room: int) -> bool:
+        """Whether llama.cpp makes such a context on paper."""
+        with Model(self._model.path, gpu_layers=self._gpu_layers, simulate=True) as model:
+            context = C.llama_init_from_model(model.handle, self._with_room(room))
+            if context:
+                C.llama_free(context)
+        return bool(context)
 
     def _make(self, room: int, *, again: bool = False) -> Any:
         """A context of llama.cpp with so many cells; None where memory is short. llama.cpp aborts the process if it
