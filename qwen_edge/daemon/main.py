@@ -113,6 +113,17 @@ def check_gpu(config: EngineConfig, model: Ready, gpu: Gpu | None) -> None:
     log.warning("%s", trap)
 
 
+def tell_of_shorter_context(config: EngineConfig, model: Ready) -> None:
+    """One line where the context is not what the settings say."""
+    if model.context < config.context:
+        log.info(
+            "engine.context is %d tokens, but the model was trained for %d: the context has %d",
+            config.context,
+            model.context,
+            model.context,
+        )
+
+
 class Daemon:
     """One life, on one event loop."""
 
@@ -223,6 +234,7 @@ class Daemon:
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
         check_gpu(self._config.engine, model, find_gpu())
+        tell_of_shorter_context(self._config.engine, model)
         for word in model.ordinary_ends:
             log.warning(
                 "answers end where the model writes token %s, an ordinary word: the file names no end token, or a "
