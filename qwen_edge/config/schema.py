@@ -191,7 +191,13 @@ def parse_config(text: str, where: str) -> Config:
         _read_switch(values.get("engine"), "flash_attention")
         _read_switch(values.get("remember"), "where")
     try:
-        return msgspec.convert({} if values is None else values, Config)
+        config = msgspec.convert({} if values is None else values, Config)
+        msgspec.json.encode(config)
+        return config
+    except UnicodeEncodeError:  # of an escape: the file is UTF-8
+        raise ConfigError(
+            f"{where}: an escape such as \\ud83d is half a character. Write the character itself."
+        ) from None
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         raise ConfigError(_explain(what, path, where, lines)) from None
