@@ -28,7 +28,12 @@ def memory_of(model: Any) -> Memory:
     """Of a model that llama.cpp has loaded."""
     if C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model):
         return "state"
-    return "window" if C.llama_model_n_swa(model) > 0 else "full"
+    return "window" if _window(model) else "full"
+
+
+def _window(model: Any) -> int:
+    """Tokens, 0 for none. llama.cpp hands the file's unsigned number over as a signed one."""
+    return int(C.llama_model_n_swa(model)) & 0xFFFF_FFFF
 
 
 def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> None:
@@ -45,8 +50,7 @@ def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> Non
         )
     if memory == "window":
         raise UnservableError(
-            f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {C.llama_model_n_swa(model)} tokens. "
-            f"{_REMEDY}."
+            f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {_window(model)} tokens. {_REMEDY}."
         )
 
 

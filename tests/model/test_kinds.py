@@ -116,6 +116,10 @@ def window(path: Path) -> None:
     attention(path, "gemma3", more=lambda writer: writer.add_sliding_window(64))
 
 
+def wide_window(path: Path) -> None:
+    attention(path, "gemma3", more=lambda writer: writer.add_sliding_window(0xFFFFFFFF))
+
+
 def embedding(path: Path) -> None:
     attention(path, "qwen3", more=lambda writer: writer.add_pooling_type(gguf.PoolingType.LAST))
 
@@ -137,6 +141,7 @@ def part(path: Path, arch: str, kind: str) -> None:
 REFUSED = [
     (mamba, r"m\.gguf \(mamba\) is recurrent"),
     (window, r"m\.gguf \(gemma3\) has a sliding window of 64 tokens"),
+    (wide_window, r"m\.gguf \(gemma3\) has a sliding window of 4294967295 tokens"),
     (embedding, r"m\.gguf \(qwen3\) makes vectors of texts"),
     (reader, r"m\.gguf \(qwen3\) reads texts and writes none"),
     (speechless, r"m\.gguf \(qwen3\) has no vocabulary"),
