@@ -125,6 +125,11 @@ class Context:
         self._memory = C.llama_get_memory(handle)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(settings.model.handle)))
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether llama.cpp keeps anything of the tokens it has read; of some kinds of models it does not."""
+        return bool(self._memory)
+
     def run(self, batch: Any) -> int:
         """llama_decode, without the interpreter lock: its status, 0 if all is well. Returns when the device has done
         it."""

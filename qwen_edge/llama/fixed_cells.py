@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qwen_edge.core.errors import EngineError
+from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
+from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import Context, ContextSettings, Create
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Load
@@ -109,13 +110,43 @@ class FixedCells:
         return self._context.run(batch)
 
     def _first(self, room: int) -> Context:
-        """Raises EngineError if there is no memory for it."""
-        if context := self._open(room):
-            return context
-        raise EngineError(
-            f"llama.cpp could not make a context of {room} tokens (KV cache {self._load.kv_type}): there is not enough "
-            "memory. Lower engine.context or engine.batch, or choose a smaller engine.kv_type."
+        """Raises EngineError where there is no memory for it, and UnservableError where there will never be one."""
+        context = self._open(room)
+        if context is None:
+            raise self._why_none(room)
+        if not context.has_memory:
+            context.close()
+            raise UnservableError(
+                f"qwen-edge cannot serve this model: llama.cpp makes no KV cache for {self._name}, as for models that "
+                "read texts and write none. Choose a text model with plain attention, such as Qwen3."
+            )
+        return context
+
+    def _why_none(self, room: int) -> EngineError:
+        """Why llama.cpp has made no context, which it does not say. What it cannot make on paper either, where it takes
+        no memory, it will never make of this model and these settings."""
+        what = f"llama.cpp could not make a context of {room} tokens (KV cache {self._load.kv_type})"
+        if self.settings.model.simulated or not self._is_possible(room):
+            return UnservableError(
+                f"{what} for {self._name}, however much memory there is. Leave engine.kv_type, engine.flash_attention "
+                "and engine.batch to their defaults, or choose another model."
+            )
+        return EngineError(
+            f"{what}: there is not enough memory. Lower engine.context or engine.batch, or choose a smaller "
+            "engine.kv_type."
         )
+
+    def _is_possible(self, room: int) -> bool:
+        """Whether llama.cpp makes such a context on paper."""
+        with Model(self.settings.model.path, gpu_layers=self._load.gpu_layers, simulate=True) as model:
+            context = ContextSettings.of(model, self._load, C.llama_init_from_model).open(room, self._threads)
+            if context:
+                context.close()
+        return context is not None
+
+    @property
+    def _name(self) -> str:
+        return self.settings.model.path.name
 
     def _open(self, room: int, *, again: bool = False) -> Context | None:
         return self.settings.open(room, self._threads, again=again)
