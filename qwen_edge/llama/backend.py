@@ -82,7 +82,8 @@ class LlamaBackend:
 
     @property
     def spare(self) -> int:
-        return _SPARE_CELLS if self._load.flash_attention in ("off", "small") else self._cells.size
+        has_price = self._load.flash_attention in ("off", "small")
+        return _SPARE_CELLS if has_price and self.stash else self._cells.size  # without copies, cells are all there is
 
     @property
     def fingerprint(self) -> str:
