@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.core.errors import NotNowError, UserError
+from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 
 DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
 
@@ -119,7 +119,7 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen)
     if state := environment.get("STATE_DIRECTORY"):  # set by systemd
         return Path(state) / "models"
-    data = environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = environment.get("XDG_DATA_HOME") or _home("XDG_DATA_HOME") / ".local" / "share"
     return Path(data) / "qwen-edge" / "models"
 
 
@@ -127,8 +127,15 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """What the daemon has found out: the service's state folder, else the user's."""
     if state := environment.get("STATE_DIRECTORY"):  # set by systemd
         return Path(state)
-    data = environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    data = environment.get("XDG_STATE_HOME") or _home("XDG_STATE_HOME") / ".local" / "state"
     return Path(data) / "qwen-edge"
+
+
+def _home(instead: str) -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a container's user without a name, and no $HOME
+        raise ConfigError(f"This user has no home folder to keep anything in: set HOME or {instead}.") from None
 
 
 def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -138,14 +145,31 @@ def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path("/dev/shm") / f"qwen-edge-{os.getuid()}"  # noqa: S108 - used only if nobody else may write there
 
 
+def expand_path(text: str, what: str) -> Path:
+    """The path that a person has written, with the home folder in place of a ~ at its start.
+
+    Raises ConfigError for the home of an unknown user and for a text that no path can be (a NUL character, half of a
+    surrogate pair); `what` names the setting."""
+    try:
+        if "\0" in os.fsdecode(os.fsencode(text)):
+            raise ConfigError(f"{what}: {text!r} is no path: it holds a NUL character. Write the path without it.")
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what}: {text!r} is no path: it holds half a character. Write the path anew.") from None
+    except RuntimeError:  # of expanduser
+        raise ConfigError(
+            f"{what}: {text} begins with the home folder of a user that is not known here. Write the whole path."
+        ) from None
+
+
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
 
-    Raises NotNowError if there is none, UserError if there are several."""
+    Raises NotNowError if there is none, UserError if there are several, ConfigError if `chosen` is no path."""
     folder = folder or models_folder()
     try:
         if chosen is not None:
-            path = Path(chosen).expanduser()
+            path = expand_path(chosen, "model")
             if not path.is_file():
                 raise NotNowError(f"There is no model at {path}. Make one: qwen-edge convert -o {path}")
             return path
