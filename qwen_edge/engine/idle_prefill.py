@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.cell_budget import CellBudget
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.room import Room
 from qwen_edge.engine.tokenizing import Tokens
 from qwen_edge.kv.restore import Restore
 from qwen_edge.kv.slice import Slice
@@ -45,7 +45,7 @@ class IdlePrefill:
     def __init__(
         self,
         backend: Backend,
-        room: Room,
+        budget: CellBudget,
         pace: CostModel,
         misses: Misses,
         per_hour: float,
@@ -56,7 +56,7 @@ class IdlePrefill:
         """No more than so many tokens are computed in an hour. `note` hears of every step when it has ended: how long
         it took, and of what."""
         self._backend = backend
-        self._room, self._cells = room, room.cells
+        self._cell_budget, self._cells = budget, budget.cells
         self._pace = pace
         self._misses = misses
         self._clock = clock
@@ -102,7 +102,7 @@ class IdlePrefill:
             return True
         count = min(len(tokens) - computed, budget, self._backend.batch)
         count = min(count, max(_LEAST, self._pace.tokens_within(_SECONDS, 0)))
-        if self._room.reserve(count):
+        if self._cell_budget.reserve(count):
             rest = len(tokens) - computed
             self._backend.expect(self._cells.used, 0, rest, rest)
             self._decode(Slice(seq_id, computed, tokens[computed : computed + count], 0))

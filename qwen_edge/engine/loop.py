@@ -15,14 +15,14 @@ from typing import Literal
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.cell_budget import CellBudget
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.inspect_cache import look
 from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.recall import Recall
-from qwen_edge.engine.room import Room
+from qwen_edge.engine.restoring import Restoring
 from qwen_edge.engine.running_clock import RunningClock
 from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, cells_ahead, in_order, plan, victim
 from qwen_edge.engine.sequence import Sequence
@@ -66,13 +66,13 @@ class Engine:
         self._speculates = speculates
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
         self._cells = KvCacheManager(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
-        self._room = Room(backend, self._cells, self.clock)
+        self._cell_budget = CellBudget(backend, self._cells, self.clock)
         self._tokenizing = Tokenizing(backend, self.clock)
         self._pace = CostModel()
         self._answers, self._misses = Answers(), Misses()
-        self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
+        self._restoring = Restoring(self._cells, self._pace, self._misses, backend.batch, self.clock)
         self._ahead = IdlePrefill(
-            backend, self._room, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
+            backend, self._cell_budget, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
         )
         self._waiting, self._running = list[Sequence](), list[Sequence]()
         self._news: list[Outbound] = []  # what has happened and has not been told
@@ -162,7 +162,7 @@ class Engine:
         """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
         happened: the daemon should hear of a request that begins before anything is computed of it."""
         self._tokenizing.collect()
-        self._room.look()
+        self._cell_budget.look()
         begun = self._let_in() if self.duty.limits.duty > 0 else []  # what is begun is lost if the engine dies
         return [*self._told(), *self._expire(), *begun]
 
@@ -173,10 +173,10 @@ class Engine:
             return events
         self._turn, began = self._turn + 1, self.clock()
         try:
-            self._recall.step(self._running)
+            self._restoring.step(self._running)
             parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
             if not parts:
-                self.duty.rested(self._recall.wait(), busy=True)
+                self.duty.rested(self._restoring.wait(), busy=True)
                 return [*events, *self._told()]
             self._decode(parts)
         except EngineError as error:
@@ -222,10 +222,10 @@ class Engine:
         """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
         events = list[Outbound]()
         for sequence in in_order(self._waiting, self._pace):
-            if refusal := self._room.refusal(sequence):
+            if refusal := self._cell_budget.refusal(sequence):
                 events += self._give_up(sequence, refusal)
                 continue
-            lower = self._room.in_its_way(sequence, self._running, crowded=self._crowded)
+            lower = self._cell_budget.in_its_way(sequence, self._running, crowded=self._crowded)
             if lower is None:
                 break
             for one in lower:
@@ -240,13 +240,13 @@ class Engine:
                 events.append(Started(sequence.request.id))
             self._waiting.remove(sequence)
             self._running.append(sequence)
-            self._recall.begin(sequence, asked=asked)
+            self._restoring.begin(sequence, asked=asked)
         return events
 
     def _put_back(self, sequence: Sequence) -> None:
         """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
         assert sequence.seq_id is not None
-        self._recall.drop(sequence)
+        self._restoring.drop(sequence)
         self._cells.park(sequence.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=0)
         sequence.seq_id, sequence.computed = None, 0
         self._running.remove(sequence)
@@ -269,8 +269,8 @@ class Engine:
                 if one.seq_id is not None and one.remaining > 1:
                     one.computed = self._cells.adopt(one.seq_id, one.tokens)
             for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
-                parts = plan(self._recall.done_with(self._running), bounds, self._pace, turn=self._turn, guess=guess)
-                if self._room.reserve(sum(part.size for part in parts)):
+                parts = plan(self._restoring.done_with(self._running), bounds, self._pace, turn=self._turn, guess=guess)
+                if self._cell_budget.reserve(sum(part.size for part in parts)):
                     return parts
             self._put_back(victim(self._running))
             self._crowded = True
@@ -349,7 +349,7 @@ class Engine:
         request, tokens = sequence.request, sequence.tokens[: sequence.computed]
         if request.pin_seconds:
             self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds, request.caller)
-        self._recall.drop(sequence)
+        self._restoring.drop(sequence)
         self._cells.park(sequence.seq_id, tokens, sequence.prompt_length, asked=request.asked)
         sequence.seq_id = None
         self._running.remove(sequence)

@@ -18,7 +18,7 @@ _MARGIN = 32  # cells for each running answer to grow, before another request is
 _AGAIN = 10.0  # seconds after which a larger cache is asked for again: all streams stand still for a try
 
 
-class Room:
+class CellBudget:
     """Used by the engine's thread; sets the size of the cells."""
 
     def __init__(self, backend: Backend, cells: KvCacheManager, clock: Callable[[], float]) -> None:

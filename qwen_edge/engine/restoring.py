@@ -18,7 +18,7 @@ _LEAST_PATIENCE = 0.25  # seconds: a working disk reads a stretch in less
 _NAP = 0.02  # seconds of waiting for the disk at once: the engine hears no message meanwhile
 
 
-class Recall:
+class Restoring:
     """All requests that are in this phase. Used by the engine's thread."""
 
     def __init__(

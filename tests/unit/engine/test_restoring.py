@@ -102,8 +102,8 @@ def test_admission_reads_nothing_and_others_decode_between_two_stretches(written
         for _ in range(1000):
             if engine._running[1].computed > held:
                 break
-            engine._recall.wait()
-            engine._recall.step(engine._running)
+            engine._restoring.wait()
+            engine._restoring.step(engine._running)
         assert 0 < engine._running[1].computed - held <= 256
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
 
@@ -213,6 +213,6 @@ def test_who_waits_for_anothers_read_does_not_spin(written, disk):
     engine.abort(Abort(1))
     engine.submit(submit(2, LONG))
     engine.step()
-    assert not engine._recall._restores[engine._running[0]].waiting.done
+    assert not engine._restoring._restores[engine._running[0]].waiting.done
     card.may_read.release(100)
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
