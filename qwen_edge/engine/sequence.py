@@ -45,7 +45,7 @@ class Sequence:
         self.rank = PRIORITIES.index(self.request.priority)
         self.prompt_length = len(self.tokens)
         head = first_message(self.request.prompt, self.tokens)
-        self.prompt = prompt_of(self.tokens, self.request.conversation, self.request.layout, head, self.scope)
+        self.prompt = prompt_of(self.tokens, self.request.conversation, head, self.scope)
 
     @property
     def scope(self) -> str | None:
