@@ -29,7 +29,7 @@ def madvise(address: int, length: int, advice: int) -> int:
 
 
 class HugePages:
-    """`look` for allocations that are new, then `step` until it returns False. Used by the engine's thread."""
+    """`scan` for allocations that are new, then `step` until it returns False. Used by the engine's thread."""
 
     def __init__(self, root: Path = Path("/"), advise: Callable[[int, int, int], int] = madvise) -> None:
         self._maps = root / "proc/self/maps"
@@ -38,7 +38,7 @@ class HugePages:
         self._seen: set[tuple[int, int]] = set()
         self._pieces: deque[tuple[int, int]] = deque()
 
-    def look(self) -> None:
+    def scan(self) -> None:
         """Take note of the large anonymous mappings that were not there before."""
         try:
             if "[never]" in self._setting.read_text():

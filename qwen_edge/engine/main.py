@@ -126,10 +126,12 @@ def serve(
             disk=disk,
         )
         channel.send([ready])
-        pages.look()
+        pages.scan()
         try:
-            while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
-                messages = _turn(engine, channel, pages, load.beat_seconds)
+            stop: Stop | None = None
+            heard: list[Inbound] | None = messages
+            while heard is not None and not (stop := _dispatch(engine, channel, heard)):
+                heard = _turn(engine, channel, pages, load.beat_seconds)
         except (EOFError, ConnectionError):  # the daemon was killed: what people have said is not to be lost for it
             engine.leave(_ORPHANED)
             raise
@@ -145,29 +147,41 @@ def serve(
         channel.send([Failed(None, "engine", f"this is a bug in qwen-edge: {error!r}")])
 
 
-def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
-    """One step and what it leads to; returns the messages that have come meanwhile. Raises EngineError."""
-    if events := engine.admit():
-        channel.send(events)
+def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound] | None:
+    """One step and what it leads to; returns the messages that have come meanwhile, None if the engine is broken.
+    Raises EngineError."""
+    if admitted := engine.admit():
+        channel.send(admitted)
     if engine.duty.rest:
         return _rest(engine, channel, beat_seconds)
-    events = engine.step()
-    if events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
-        channel.send(events or [Beat()])
-    if engine.broken:
-        return []
-    if any(isinstance(event, Done) for event in events):
-        pages.look()  # the KV cache may have grown
+    result = engine.step(admit=False)
+    if result.events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
+        channel.send([*result] or [Beat()])
+    if result.broken:
+        return None
+    if any(isinstance(event, Done) for event in result):
+        pages.scan()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
-    if engine.waits or (engine.busy and engine.first_word):
-        return _hear(engine, channel, _READING if engine.waits else _FIRST_WORD)
-    if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
+    if engine.waits:
+        return _hear(engine, channel, _READING)
+    if engine.busy:
+        return _hear(engine, channel, _FIRST_WORD) if result.first_word else channel.receive(0.0)
+    return _idle(engine, channel, pages, beat_seconds)
+
+
+def _idle(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
+    """There are no requests: a piece of idle work, or else wait for messages. Raises EngineError."""
+    if prepared := engine.prepare():
+        if prepared.events:
+            channel.send([*prepared])
+        return channel.receive(0.0)
+    if engine.duty.limits.idle_work and pages.step():
         return channel.receive(0.0)
     pause = engine.pause
     messages = _hear(engine, channel, min(_WRITING if engine.writing else beat_seconds, pause or beat_seconds))
     if not messages and not pause:
         engine.tidy()
-        pages.look()
+        pages.scan()
     return messages
 
 
@@ -254,7 +268,7 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
         elif isinstance(message, Limits):
             engine.allow(message)
         elif isinstance(message, InspectCache):
-            channel.send([engine.look(message)])
+            channel.send([engine.inspect(message)])
         elif isinstance(message, Stop):
             return message
     return None

@@ -10,7 +10,8 @@ The sampler decides about every token as ever: what comes out is what would have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import takewhile
 
 from qwen_edge.engine.cost_model import CostModel
@@ -20,6 +21,14 @@ _GRAM = 3  # tokens that must be the same as before for a guess to be made
 _LONGEST = 7
 _MEMORY = 0.1  # weight of the newest guess in the rate
 _KEPT = 4096  # places in earlier answers: a megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Guesses of the next tokens of a sequence, and the rate at which such guesses come true."""
+
+    tokens: tuple[int, ...]
+    rate: float
 
 
 class Rate:
@@ -45,13 +54,13 @@ class Answers:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def after(self, tokens: Sequence[int], scope: str | None = "") -> tuple[list[int], Rate]:
+    def after(self, tokens: list[int], scope: str | None = "") -> tuple[list[int], Rate]:
         """What followed when the last of these tokens stood in an answer: so far as the last two that had them agree,
         or else in the last one; empty if there was none. And the rate of such guesses."""
         latest, same = self._seen.get((scope, tuple(tokens[-_GRAM:])), ((), 0))
         return (list(latest[:same]), self._agreed) if same else (list(latest), self._once)
 
-    def learn(self, tokens: Sequence[int], prompt: int, scope: str | None = "") -> None:
+    def learn(self, tokens: list[int], prompt: int, scope: str | None = "") -> None:
         """Take note of an answer, which stands in these tokens behind a prompt of so many."""
         for at in range(max(prompt, _GRAM), len(tokens)):
             latest, key = tuple(tokens[at : at + _LONGEST]), (scope, tuple(tokens[at - _GRAM : at]))
@@ -79,7 +88,11 @@ class Lookup:
         """Of guesses like the last one that come true."""
         return self._asked.value
 
-    def guess(self, tokens: Sequence[int]) -> list[int]:
+    def draft(self, tokens: list[int]) -> Draft:
+        """As `guess`, with the rate."""
+        return Draft(tuple(self.guess(tokens)), self.rate)
+
+    def guess(self, tokens: list[int]) -> list[int]:
         """What followed when the last tokens stood here before, or else in other answers; empty if they never did.
 
         An answer begins like other answers, and not like those in its prompt: templates leave out how they began. The
@@ -94,7 +107,7 @@ class Lookup:
         self._expected = guess[0] if guess else None
         return guess
 
-    def _learn(self, tokens: Sequence[int]) -> None:
+    def _learn(self, tokens: list[int]) -> None:
         """Take note of the tokens that are new. The last ones are not: nothing has followed them yet."""
         if self._expected is not None and self._read < len(tokens):
             self._asked.learn(tokens[self._read] == self._expected)
@@ -103,16 +116,16 @@ class Lookup:
         self._read = len(tokens)
 
 
-def worth(guesses: int, rate: float, tokens: int, rows: int, streams: int, pace: CostModel) -> int:
-    """How many of the guesses to compute in a batch of so many tokens and rows of logits, beside which so many answers
-    are decoded: as many as save the most time, none if none does. Each guess is right at the rate, if those before it
-    were, and saves what a token takes in a plain batch."""
-    plain, each = pace.seconds(tokens, rows), pace.seconds(streams, streams) / streams
+def guesses_that_pay(guesses: int, rate: float, tokens: int, rows: int, streams: int, cost: CostModel) -> int:
+    """How many of the guesses to compute in a batch that has `tokens` tokens and `rows` rows of logits without them,
+    and decodes `streams` answers: as many as save the most time, 0 if none saves any. Each guess comes true at the
+    rate, if those before it did, and saves the time that a token takes in a plain batch."""
+    plain, each = cost.seconds(tokens, rows), cost.seconds(streams, streams) / streams
     best, most, saved, chance = 0, 0.0, 0.0, 1.0
     for count in range(1, guesses + 1):
         chance *= rate
         saved += chance * each
-        gain = saved - (pace.seconds(tokens + count, rows + count) - plain)
+        gain = saved - (cost.seconds(tokens + count, rows + count) - plain)
         if gain > most:
             best, most = count, gain
     return best

@@ -172,7 +172,7 @@ def test_an_error_of_ours_while_the_engine_is_made_is_told_and_it_never_says_tha
 
 
 def test_an_error_of_ours_while_the_engine_works_is_told(daemon, monkeypatch):
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("a mistake of ours")
 
     monkeypatch.setattr(Engine, "step", broken)
