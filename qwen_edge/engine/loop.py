@@ -330,11 +330,11 @@ class Engine:
     def _commit(self, chunk: ScheduledChunk) -> None:
         """The tokens of a chunk have been computed."""
         sequence, seq_id = chunk.sequence, chunk.sequence.seq_id
-        sequence.computed = chunk.start + chunk.count
+        sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
-            sequence.prompt_computed += chunk.count
+            sequence.prompt_computed += chunk.length
         self._cells.compute(seq_id, sequence.computed)
-        if chunk.count > 1 or sequence.computed == sequence.prompt_length:
+        if chunk.length > 1 or sequence.computed == sequence.prompt_length:
             self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
         self._cells.compute(seq_id, sequence.computed + len(chunk.guesses))
 

@@ -31,19 +31,19 @@ _BEST = 16  # tokens: those of x86-64 compute so many with one look at the weigh
 
 
 class ScheduledChunk(NamedTuple):
-    """The `count` tokens of a sequence from `start` on. A chunk that ends where the sequence does `samples` the next
+    """The `length` tokens of a sequence from `start` on. A chunk that ends where the sequence does `samples` the next
     token, and may have guesses of the tokens after its own."""
 
     sequence: Sequence
     start: int
-    count: int
+    length: int
     samples: bool
     guesses: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
         """Tokens in the batch."""
-        return self.count + len(self.guesses)
+        return self.length + len(self.guesses)
 
     @property
     def rows(self) -> int:
@@ -53,11 +53,11 @@ class ScheduledChunk(NamedTuple):
     @property
     def share(self) -> Share:
         """What the request has of the step; asked before the step's tokens are chosen."""
-        prompt, decoded = (0, self.size) if self.sequence.answering else (self.count, len(self.guesses))
+        prompt, decoded = (0, self.size) if self.sequence.answering else (self.length, len(self.guesses))
         return Share(self.sequence.request.id, prompt, decoded)
 
     def slice(self) -> Slice:
-        tokens = [*self.sequence.tokens[self.start : self.start + self.count], *self.guesses]
+        tokens = [*self.sequence.tokens[self.start : self.start + self.length], *self.guesses]
         return Slice(self.sequence.seq_id, self.start, tokens, self.rows)
 
 

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
+from qwen_edge.engine.sequence import Finished, Restoring, Running, Waiting
+from qwen_edge.engine.step_result import StepResult
 from qwen_edge.protocol.messages import (
     PRIORITIES,
     Abort,
@@ -13,6 +15,7 @@ from qwen_edge.protocol.messages import (
     Limits,
     Sampling,
     Segment,
+    Started,
     StepStats,
     Submit,
     Tokens,
@@ -298,3 +301,54 @@ def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():
             first.append(said)
     assert (said, first) == ("\n\nyes, it is", ["\n\ny"])
     assert not engine.step().first_word
+
+
+def test_tokens_that_are_put_behind_an_answer_are_computed_with_the_next_step():
+    """Forced tokens, as the closing words of a thinking block, are tokens that the sequence lacks, as any others."""
+    said = "first, then forced words, and the end"
+    backend = FakeBackend(lambda prompt: said, batch=64)
+    engine = Engine(backend, speculates=False)
+    engine.submit(submit(1, "hello"))
+    events = [event for _ in range(5) for event in engine.step()]
+    (sequence,) = engine._sequences
+    forced = b", then forced words"
+    sequence.tokens += forced
+    backend.decodes.clear()
+    events += run(engine)
+    assert backend.decodes[0] == [(9, 1 + len(forced))]
+    assert text_of(events, 1) == "first, and the end"
+    assert end_of(events, 1).completion_tokens == len(said) + 1
+
+
+def test_a_result_tells_what_the_step_did():
+    engine = Engine(FakeBackend(echo), ticking(0.01))
+    assert engine.step() == StepResult()
+    engine.submit(submit(1, "hello"))
+    result = engine.step()
+    assert (result.computed, result.chosen, result.first_word, result.broken) == (5, 1, True, False)
+    assert [type(event) for event in result] == [Started, StepStats, Tokens]
+    (stats,) = [event for event in result if isinstance(event, StepStats)]
+    assert (stats.seconds, stats.chosen) == (result.seconds, 1) and stats.seconds > 0
+    result = engine.step()
+    assert (result.computed, result.chosen, result.first_word) == (1, 1, False)
+
+
+def test_a_sequence_goes_through_its_phases_and_through_no_others():
+    engine = Engine(FakeBackend(echo, parallel=1))
+    engine.submit(submit(1, "hello", priority="idle"))
+    engine.admit()
+    (one,) = engine._sequences
+    assert isinstance(one.phase, Restoring)
+    engine.step()
+    assert isinstance(one.phase, Running)
+    engine.submit(submit(2, "now"))
+    engine.step()
+    assert (one.phase, one.computed) == (Waiting(), 0)
+    for illegal in (lambda: one.seq_id, one.restored, one.give_way):
+        with pytest.raises(AssertionError):
+            illegal()
+    run(engine)
+    assert one.phase == Finished()
+    for illegal in (lambda: one.seq_id, one.restored, one.give_way, one.finish):
+        with pytest.raises(AssertionError):
+            illegal()
