@@ -44,7 +44,7 @@ async def pin(request: web.Request) -> web.Response:
 
 
 async def _look(request: web.Request, wanted: InspectCache) -> CacheReport:
-    return await request.app[STATE].engine.look(msgspec.structs.replace(wanted, caller=caller_of(request)))
+    return await request.app[STATE].engine.inspect_cache(msgspec.structs.replace(wanted, caller=caller_of(request)))
 
 
 def _found(kept: CacheReport, key: str) -> web.Response:
