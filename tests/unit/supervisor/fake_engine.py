@@ -1,4 +1,4 @@
-"""An engine process of a few lines on the test's own event loop. It does what its plan says, and notes what it hears."""
+"""An engine process of a few lines on the test's own event loop. It does what its plan says and notes what it hears."""
 
 from __future__ import annotations
 

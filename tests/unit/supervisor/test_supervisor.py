@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_edge.core.errors import EngineError, RequestError, UnservableError
+from qwen_edge.core.errors import EngineError, RequestError, UnservableError, WaitedTooLongError
 from qwen_edge.protocol.messages import (
     Abort,
     Done,
@@ -33,7 +33,7 @@ from tests.unit.supervisor.fake_engine import FakeEngine, Plan, Record
 from tests.unit.supervisor.virtual_time import run
 
 LOAD = Load("fake.gguf", 512, 16, 1, 0, "f16", "off", 1.0)
-_PATIENCE = Patience(loading=20.0, hanging=8.0, idle=30.0, growth=1000, grown=2.0)
+_PATIENCE = Patience(loading=20.0, hanging=8.0, idle=5.0, growth=1000, grown=2.0)
 # Two engines may have a request, and each may load, hang, and be reaped: 20 + 8 + 15 s; a pause lasts up to 30 s. What
 # comes while others are computed waits for them, a second each.
 _BOUND = 300.0
@@ -316,6 +316,57 @@ def test_a_request_over_which_the_daemon_has_failed_is_aborted_in_the_engine():
         assert not world.engine.running
 
     play(program, Plan(answer_seconds=60.0))
+
+
+@pytest.mark.parametrize("begin_seconds", [0.1, 60.0], ids=["begun", "not begun"])
+def test_a_request_whose_client_has_gone_is_aborted(begin_seconds):
+    async def program(world: World) -> None:
+        asking = asyncio.create_task(world.ask())
+        await asyncio.sleep(1.0)
+        asking.cancel()
+        await asyncio.sleep(0.5)
+        (request,) = world.record.submitted
+        assert Abort(request) in world.engine.heard
+
+    play(program, Plan(begin_seconds=begin_seconds, answer_seconds=60.0))
+
+
+def test_a_request_that_two_engines_have_had_is_given_to_no_third():
+    async def program(world: World) -> None:
+        asking = asyncio.create_task(world.ask())
+        for _ in range(2):
+            await world.ready()
+            await asyncio.sleep(70.0)  # an engine that lives for long is no row of deaths
+            world.engine.die("killed by SIGSEGV")
+            await world.until(lambda: world.supervisor.state is not State.READY)
+        with pytest.raises(RequestError, match="SIGSEGV"):
+            await asking
+        assert list(world.record.submitted.values()) == [[0, 1]]
+
+    play(program, Plan(begin_seconds=200.0), Plan(begin_seconds=200.0))
+
+
+def test_a_request_that_has_waited_too_long_when_its_engine_dies_is_given_to_no_other():
+    async def program(world: World) -> None:
+        asking = asyncio.create_task(world.ask(wait_seconds=5.0))
+        await asyncio.sleep(1.0)
+        world.engine.hang()
+        with pytest.raises(WaitedTooLongError):
+            await asking
+        await world.ready()
+        assert list(world.record.submitted.values()) == [[0]]
+
+    play(program, Plan(begin_seconds=60.0))
+
+
+def test_no_engine_is_let_go_over_a_long_answer():
+    async def program(world: World) -> None:
+        world.bytes = 2000
+        assert await world.ask() == "hi!"
+        assert not world.engine.told_to_stop or world.engine.heard[-1] == Stop(seconds=5.0)
+        assert len(world.record.engines) == 1
+
+    play(program, Plan(answer_seconds=100.0))
 
 
 @pytest.mark.parametrize("answer_seconds", [0.5, 60.0])

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only while nothing else is to be done: a minute takes no time, and order is certain."""
+"""An event loop whose time passes only while nothing else is to be done: a minute of it takes no time."""
 
 from __future__ import annotations
 
