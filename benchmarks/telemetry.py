@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 
 from qwen_edge.device.sources.jtop import Jtop
-from qwen_edge.device.sources.jtop import side_process as start_side
-from qwen_edge.device.sources.jtop_lines import SideProcess
+from qwen_edge.device.sources.jtop import helper_process as start_side
+from qwen_edge.device.sources.jtop_connection import HelperProcess
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs
@@ -84,9 +84,9 @@ def used(*processes: psutil.Process) -> float:
 
 
 def measure_jtop(root: Path, service: psutil.Process, seconds: float) -> None:
-    lives: list[SideProcess] = []
+    lives: list[HelperProcess] = []
 
-    def start() -> SideProcess:
+    def start() -> HelperProcess:
         lives.append(start_side(1.0, root / "run/jtop.sock", root)())
         return lives[-1]
 
@@ -99,9 +99,9 @@ def measure_jtop(root: Path, service: psutil.Process, seconds: float) -> None:
         source.read()
         samples += 1
     show("jtop: our side, a line", (time.process_time() - ours) / samples)
-    show("jtop: the side process", (used(side) - theirs) / samples)
+    show("jtop: the helper process", (used(side) - theirs) / samples)
     show("jtop: its service, without nvpmodel", (used(*family) - its) / samples)
-    print(f"memory: side process {side.memory_info().rss / 1e6:.0f} MB")
+    print(f"memory: helper process {side.memory_info().rss / 1e6:.0f} MB")
     source.close()
 
 

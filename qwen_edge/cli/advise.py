@@ -14,13 +14,14 @@ import click
 import msgspec
 from rich.table import Table
 
-from qwen_edge.bench.client import servers_at
+from qwen_edge.bench.client import UnreachableError, servers_at
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.asking import ask_device, path_at, service_address, url_option
 from qwen_edge.cli.flags import MOST_TIMES
 from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import plain, terminal
-from qwen_edge.core.errors import UserError
+from qwen_edge.config.paths import find_place, state_folder
+from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.host.cpu import cpu_name
 from qwen_edge.device.sources.board import PowerMode
@@ -57,9 +58,13 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     It asks the running daemon questions of 200 words with answers of 128 tokens. To compare modes, switch (sudo
     nvpmodel -m ID) and run it again: it never switches them itself.
 
-    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
-    kept = JsonStore(_FILE, Measured)
-    now = asyncio.run(_measure(url, repeat))
+    What was measured is kept for the service where there is one and --url names no other daemon, else for a daemon that
+    you run yourself. Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    kept = JsonStore(_FILE, Measured, state_of(url))
+    try:
+        now = asyncio.run(_measure(url, repeat))
+    except UnreachableError as error:  # it has gone meanwhile
+        raise NotNowError(str(error)) from None
     key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"
     kept.keep(key_of_now, now)
     modes = [
@@ -74,8 +79,23 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     click.echo(clean(f"What was measured is kept in {kept.file}."))
 
 
+def state_of(url: str, root: Path = _ROOT) -> Path:
+    """The state folder of the daemon at this address. Raises UserError if nothing can be kept there."""
+    place = find_place(None, root=root)
+    try:
+        is_service = place.service and path_at(url, "") == service_address(root)
+    except ConfigError:  # the service cannot run, so this is another
+        is_service = False
+    if not is_service:
+        return state_folder()
+    place.check("advise", writing=True)
+    return place.state
+
+
 async def _measure(url: str, repeat: int) -> Measured:
-    """Raises UserError if the daemon cannot be asked, or was slowed down meanwhile: that says nothing of a mode."""
+    """Raises NotNowError if there is no daemon, UserError if it refuses, or was slowed down meanwhile, which says
+    nothing of a mode."""
+    await asyncio.to_thread(ask_device, url)
     figures, looks = [], []
     async with servers_at([url]) as (server,):
         await server.ask("Hello", max_tokens=4)  # an engine that sleeps wakes

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.showing import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
-from qwen_edge.config.schema import Config, load_config
+from qwen_edge.config.schema import Config
+from qwen_edge.convert.load_check import ordinary_ends
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
-from qwen_edge.convert.trial import ordinary_ends
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
@@ -30,7 +31,7 @@ from qwen_edge.device.from_config import find_source
 from qwen_edge.device.host.gpu import find_gpu, rebuild_command
 from qwen_edge.device.host.llama_cpp_build import install_bindings, rebuild_bindings
 from qwen_edge.device.host.memory import available_bytes
-from qwen_edge.device.sources.reader import Heard, Reader
+from qwen_edge.device.sources.reader import Reader, ReaderEvent
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.models.tuning import recall
 from qwen_edge.protocol.messages import Tuning
@@ -68,7 +69,7 @@ def command(file: Path | None, model: str | None, verify: bool) -> None:
     run yourself."""
     place = find_place(file)
     place.check("doctor")
-    config = load_config(place.settings)
+    config = config_of(place)
     worst = "ok"
     for finding in diagnose(config, model or config.model, place, verify=verify):
         mark, colour = _MARKS[finding.mark]
@@ -187,6 +188,9 @@ def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running:
 
     available = available_bytes()
     plan = plan_memory(load_message(config.engine, path, measured), available)
+    if plan.tokens < config.engine.context:
+        what = f"engine.context is {config.engine.context}, more than the {plan.tokens} tokens of the training"
+        yield Finding("note", f"{what}: the context has {plan.tokens}", f"set engine.context: {plan.tokens}")
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)
@@ -207,7 +211,7 @@ def _device(config: Config) -> Iterator[Finding]:
         remedy = "" if config.device.source in ("auto", "none") else "see device.source in docs/settings.md"
         yield Finding("note", f"telemetry: {words}: heat and power are left to the hardware", remedy)
         return
-    heard = queue.Queue[Heard]()
+    heard = queue.Queue[ReaderEvent]()
     reader = Reader(lambda: (source, words), heard.put)
     reader.start()
     try:

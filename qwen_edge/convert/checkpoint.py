@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from qwen_edge.convert.recognise import explain_adapter, has_adapter, read_bytes, refuse_quantized, refuse_wrapped
+from qwen_edge.convert.diagnose import explain_adapter, has_adapter, read_bytes, refuse_quantized, refuse_wrapped
 from qwen_edge.convert.safetensors import Tensor
 from qwen_edge.convert.weights import has_weights, read_weights
 from qwen_edge.core.errors import ConversionError

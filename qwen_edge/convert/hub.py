@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_edge.convert.diagnose import explain_file
 from qwen_edge.convert.progress import LINE_EVERY, Progress
-from qwen_edge.convert.recognise import explain_file
 from qwen_edge.core.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def fetch(source: str, revision: str | None, progress: Progress) -> Source:
         is_here = folder.is_dir()
         other = None if is_here or not folder.exists() else explain_file(folder)
     except (OSError, RuntimeError) as error:  # no permission, a name too long, the home of nobody
-        raise ConversionError(f"{source} cannot be looked at: {error}. Give another folder, or a Hub name.") from None
+        raise ConversionError(
+            f"{source} cannot be looked at: {str(error).rstrip('.')}. Give another folder, or a Hub name."
+        ) from None
     if other:
         raise ConversionError(other)
     if is_here:

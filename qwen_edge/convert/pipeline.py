@@ -27,11 +27,12 @@ from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest,
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes
-from qwen_edge.convert.template_trial import check_chat_template
+from qwen_edge.convert.template_check import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
 from qwen_edge.convert.worker import run_worker
-from qwen_edge.convert.workspace import Journal, check_room, sync, work_folder
+from qwen_edge.convert.workspace import Journal, check_room, work_folder
+from qwen_edge.core import atomic_file
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import ConversionError
 
@@ -174,12 +175,10 @@ def _intact(output: Path, manifest: Manifest) -> bool:
 
 def _publish(model: Path, output: Path, manifest: Manifest) -> None:
     """Manifest first, model last: whoever sees the model sees a finished one. Survives a power cut."""
-    described = model.with_name("manifest.json")
-    described.write_bytes(encode_manifest(msgspec.structs.replace(manifest, file=output.name)))
-    sync(described)
-    described.replace(manifest_path(output))
+    described = encode_manifest(msgspec.structs.replace(manifest, file=output.name))
+    atomic_file.replace(manifest_path(output), described, durable=True)
     model.replace(output)
-    sync(output.parent)
+    atomic_file.sync(output.parent)
 
 
 def _report(output: Path, manifest: Manifest, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from qwen_edge.convert.recognise import refuse_other_content
+from qwen_edge.convert.diagnose import refuse_other_content
 from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import TELLING
 

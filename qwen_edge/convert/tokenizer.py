@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.convert.checkpoint import Checkpoint, read_json, shown
-from qwen_edge.convert.ends import CONTROL, NORMAL, UNUSED, USER_DEFINED, find_ends, ordinary
+from qwen_edge.convert.end_tokens import CONTROL, NORMAL, UNUSED, USER_DEFINED, find_ends, ordinary
 from qwen_edge.convert.templates import read_templates
 from qwen_edge.convert.vocabulary import ROLES, AddedToken, Vocabulary, named_token, read_vocabulary
 from qwen_edge.core.errors import ConversionError

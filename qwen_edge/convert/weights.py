@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_edge.convert.recognise import explain_no_weights
+from qwen_edge.convert.diagnose import explain_no_weights
 from qwen_edge.convert.safetensors import Tensor, read_header
 from qwen_edge.core.errors import ConversionError
 

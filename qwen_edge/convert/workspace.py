@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qwen_edge.core import atomic_file
 from qwen_edge.core.errors import ConversionError
 
 _ROOM_TO_SPARE = 64 << 20  # a file system is never quite as empty as it says
@@ -93,17 +93,7 @@ class Journal:
         """A stage that makes `file`: noted as done only when the file is safely on disk."""
         started = time.monotonic()
         yield
-        sync(file)
+        atomic_file.sync(file)
         self.seconds[stage] = time.monotonic() - started
-        noted = self._file.with_suffix(".new")
-        noted.write_text(json.dumps({"fingerprint": self._fingerprint, "seconds": self.seconds}))
-        sync(noted)
-        noted.replace(self._file)
-
-
-def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        noted = json.dumps({"fingerprint": self._fingerprint, "seconds": self.seconds}).encode()
+        atomic_file.replace(self._file, noted, durable=True)

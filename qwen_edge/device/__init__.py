@@ -1,1 +1,1 @@
-"""What the daemon knows about the machine it lives on."""
+"""The machine the daemon runs on: its sensors, its power budget and how much the engine may compute."""

@@ -1,47 +1,48 @@
-"""What the settings say of the device: where it is read, what is aimed at, and what of it does nothing here."""
+"""From the settings under `device` to the telemetry source and the governor's settings; warns of ineffective ones."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
+from qwen_edge.config.paths import expand_path
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from qwen_edge.device.sources.choice import choose
 from qwen_edge.device.telemetry import Source, Telemetry
 
 log = logging.getLogger(__name__)
 
-_SILENT = 3  # intervals without a sample that need not mean anything
+_SILENT = 3  # intervals without a sample that are still normal
 
 Found = tuple[Source | None, str]
 
 
-def warn_of_what_does_nothing(settings: DeviceConfig, sample: Telemetry | None) -> None:
-    """Settings that ask for what this device cannot do."""
+def warn_of_ineffective_settings(settings: DeviceConfig, sample: Telemetry | None) -> None:
+    """Log each setting that has no effect on this device. `sample` is None where there is no telemetry."""
     if sample is None or sample.watts is None:
         for name in ("watts", "joules_per_hour"):
             if getattr(settings, name):
-                log.warning("device.%s does nothing: power is not measured here", name)
+                log.warning("device.%s has no effect: power is not measured here", name)
     if (sample is None or sample.tj is None) and (settings.target_celsius or settings.pause_celsius):
-        log.warning("device.target_celsius and pause_celsius do nothing: no temperature is measured here")
+        log.warning("device.target_celsius and pause_celsius have no effect: no temperature is measured here")
     if settings.trace and settings.source != "trace":
-        log.warning("device.trace does nothing: device.source is %s", settings.source)
+        log.warning("device.trace has no effect: device.source is %s, not trace", settings.source)
 
 
 def find_source(settings: DeviceConfig) -> Found:
-    """What the settings ask for. Raises TelemetryError for a trace that cannot be used."""
-    trace = Path(settings.trace).expanduser() if settings.trace else None
+    """The telemetry source that the settings ask for. Raises TelemetryError for a trace that cannot be used,
+    ConfigError if its path cannot be one (`load_config` has refused such a path before a daemon begins)."""
+    trace = expand_path(settings.trace, "device.trace") if settings.trace else None
     return choose(settings.source, trace=trace, speed=settings.trace_speed, interval=settings.interval_seconds)
 
 
-def aims_of(settings: DeviceConfig) -> Aims:
-    """What the governor is to keep to. Raises ConfigError for what does not go together."""
+def governor_settings(settings: DeviceConfig) -> GovernorSettings:
+    """The settings of the governor. Raises ConfigError if two of them contradict each other."""
     target, pause = settings.target_celsius, settings.pause_celsius
     if target is not None and pause is not None and pause < target + 4:
         raise ConfigError(f"device.pause_celsius {pause:g} must be at least 4 above device.target_celsius {target:g}.")
-    return Aims(
+    return GovernorSettings(
         target=target,
         pause=pause,
         watts=settings.watts,

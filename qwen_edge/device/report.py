@@ -1,4 +1,4 @@
-"""The device as it is told to people and programs: /v1/device, /metrics, `qwen-edge status`."""
+"""The state of the device as reported by /v1/device, /metrics and `qwen-edge status`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from qwen_edge.device.telemetry import Telemetry
 
 
 class Governed(msgspec.Struct, frozen=True):
-    """What the governor has decided: `duty` is allowed now. Over the last half minute `duty_asked` was, and `duty_ran`
-    was measured (None where there was nothing to do). `level` is unknown without sensors. Celsius, seconds."""
+    """The governor's decision. `duty` is allowed now; over the last 30 s `duty_asked` was allowed and `duty_ran` was
+    measured (both None if there was no work). `level` is "unknown" without sensors. `target` and `pause` are in
+    Celsius, `retry_after` in seconds."""
 
     level: str
     duty: float
@@ -24,7 +25,7 @@ class Governed(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The device as it is now. `age` are seconds since it was read, `trouble` is why not more lately."""
+    """The device now. `age`: seconds since the telemetry was read. `trouble`: why no newer telemetry could be read."""
 
     source: str
     trouble: str | None

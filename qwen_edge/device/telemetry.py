@@ -1,7 +1,7 @@
-"""What a board says of itself at one moment: one value, whatever it was read from.
+"""Telemetry: the readings of a device at one moment, in one form for every source.
 
-Celsius, watts, hertz, bytes, seconds; loads, levels and fans are 0..1. None, or a key that is not there, is what the
-source does not know. Read in a thread (`reader.py`), decided on by `governor.py`, accounted for by `energy.py`.
+Units: Celsius, watts, hertz, bytes, seconds; loads, levels and fans are 0..1. None, or a missing key: the source does
+not know. Read in a thread (`sources/reader.py`); the governor and the energy accounts use it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from qwen_edge.core.errors import UserError
 
 
 class TelemetryError(UserError):
-    """A source that cannot be read now; one sentence that says what to do. Reading it again later may go well: it is
-    tried again in so many seconds, 0 if it has been tried just now."""
+    """A source cannot be read now; the text says what to do. It may work later: the source itself tries again in
+    `again` seconds; 0 if it has just tried."""
 
     def __init__(self, reason: str, again: float = 0.0) -> None:
         super().__init__(reason)
@@ -23,22 +23,22 @@ class TelemetryError(UserError):
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """How fast a unit runs, and the most it may at the moment: a power mode or the heat may have lowered that."""
+    """The clock of a unit, and the highest clock allowed now (`cap`), which a power mode or heat may have lowered."""
 
     hertz: float
     cap: float | None = None
 
 
 class Battery(msgspec.Struct, frozen=True):
-    """How full it is, and whether it is what the device runs on now."""
+    """The charge of the battery, and whether the device runs on it now."""
 
     level: float
     discharging: bool
 
 
 class Trips(msgspec.Struct, frozen=True):
-    """From which temperatures on the system does something about it: slows clocks down, slows them down hard, and
-    switches off."""
+    """The temperatures (Celsius) at which the system protects itself: it lowers clocks (`passive`), lowers them further
+    (`hot`), and switches off (`critical`)."""
 
     passive: float | None = None
     hot: float | None = None
@@ -46,10 +46,10 @@ class Trips(msgspec.Struct, frozen=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """`at` is when it was read, by the monotonic clock; `tj` is the hottest place that counts; `watts` is the whole
-    board's power, of which `rails` are parts, with `mean` not that of the moment but the mean since it was asked for
-    before; `mode` is nvpmodel's name; `throttled` are the reasons why hardware or kernel slow something down now, in a
-    few words each; `missing` are the sensors that should be there and did not answer, with the reason."""
+    """`at`: time of the reading (monotonic clock). `tj`: the hottest relevant temperature. `watts`: the power of the
+    whole board; with `mean`, the mean since the last reading instead of the value of the moment. `rails`: parts of it.
+    `mode`: nvpmodel's name. `throttled`: why hardware or kernel limit a clock now, a few words each. `missing`: sensors
+    that should be there and did not answer, each with the reason."""
 
     source: str
     at: float
@@ -74,18 +74,18 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(Protocol):
-    """Something that can be asked. Used by one thread, which it may hold up for as long as a sensor hangs."""
+    """A source of telemetry. Used by one thread, which it blocks for as long as a sensor hangs."""
 
     @property
     def name(self) -> str:
-        """As in the settings: sysfs, jtop, laptop, trace."""
+        """The name as in the settings: sysfs, jtop, laptop, trace."""
 
     def read(self) -> Telemetry:
-        """All of it, now. Raises TelemetryError."""
+        """Read all sensors now. Raises TelemetryError."""
 
     def watts(self) -> float | None:
-        """Only the board's power, of the kind that samples have, where that is quickly read between two of them; None
-        where it is not."""
+        """Only the board's power, as `Telemetry.watts`, for reading between two samples; None where that would take
+        too long."""
 
     def close(self) -> None:
-        """Let go of files and processes; from any thread, also while it is being read."""
+        """Release files and processes. May be called by any thread, also while another one reads."""

@@ -206,7 +206,7 @@ def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
     if files is None:
         return None
     try:
-        folder = Folder(Path(files.folder).expanduser(), _LOCKED)
+        folder = Folder(Path(files.folder), _LOCKED)
         return DiskTier(
             folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
         )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import struct
 from collections.abc import Callable
-from io import BufferedWriter, FileIO
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import xxhash
 
-from qwen_edge.kv.folder import create_private, open_ours, sync_folder
+from qwen_edge.core import atomic_file
+from qwen_edge.kv.folder import open_ours
 
 _NAME = re.compile(r"[0-9a-f]{32}\.kv(\.new)?")  # of a file, and of its draft
 _MARK = b"qwen-kv\1"  # the last byte is the version of the format
@@ -59,19 +59,12 @@ def write(file: Path, head: Head, cells: Any) -> None:
     encoded = msgspec.msgpack.encode(head)
     if os.path.lexists(file) and not is_ours(file):
         raise OSError(f"{file} is in the way, and not a file of qwen-edge: move it to another folder")
-    draft = file.with_name(f"{secrets.token_hex(16)}.kv.new")  # a name that nobody has
-    with open(draft, "xb", opener=create_private) as out:
-        try:
-            out.write(_LENGTH.pack(_MARK, len(encoded)) + encoded + xxhash.xxh3_128_digest(encoded))
-            _sync(out)  # a power cut leaves a draft that begins with our mark: the next start knows it and deletes it
-            out.write(body)
-            _sync(out)
-            draft.replace(file)
-            sync_folder(file.parent)
-        except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
+    draft = f"{secrets.token_hex(16)}.kv.new"  # a name that no other file has, and that `is_ours` knows
+    with atomic_file.replacing(file, private=True, durable=True, draft=draft) as out:
+        out.write(_LENGTH.pack(_MARK, len(encoded)) + encoded + xxhash.xxh3_128_digest(encoded))
+        # after a power cut the draft begins with the mark, so that the next start recognises and deletes it
+        atomic_file.sync_written(out)
+        out.write(body)
 
 
 def is_ours(file: Path) -> bool:
@@ -125,8 +118,3 @@ def _head(source: FileIO) -> Head:
     if not 0 <= head.start < len(head.tokens) // 4 or len(head.tokens) % 4 or head.size < 0:
         raise ValueError("it is damaged")
     return head
-
-
-def _sync(out: BufferedWriter) -> None:
-    out.flush()
-    os.fsync(out.fileno())

@@ -124,35 +124,6 @@ def open_ours(path: Path) -> FileIO:
         raise
 
 
-def create_private(path: str, flags: int) -> int:
-    """Opener for a file that nobody else may read, however it was before. Raises OSError."""
-    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(handle, 0o600)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def replace_private(file: Path, data: bytes) -> None:
-    """Replace a file by one with these bytes, which nobody else may read. It is not synced: a power cut may leave an
-    empty file, which readers must expect. Raises OSError."""
-    draft = file.with_name(f".qwen-edge.{file.name}.new")
-    with open(draft, "wb", opener=create_private) as out:
-        out.write(data)
-    draft.replace(file)
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is kept over a power cut once the folder is written. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _make_private(folder: Path) -> None:
     """Conversations are nobody else's to read, and what others may write is nothing to load. Raises OSError."""
     for parent in [*reversed(folder.parents), folder]:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
-from qwen_edge.kv.folder import Folder, open_ours, replace_private
+from qwen_edge.core import atomic_file
+from qwen_edge.kv.folder import Folder, open_ours
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class Note:
             self._folder.renew()
             if self._strange and not self._set_aside():
                 return False
-            replace_private(self._file, data)
+            # not durable: an empty file, after a power cut, is set aside at the next start
+            atomic_file.replace(self._file, data, private=True)
         except OSError as error:
             self._folder.tell(what, error)
             return False

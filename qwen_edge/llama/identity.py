@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from qwen_edge.core import atomic_file
 from qwen_edge.core.checksum import sha256
-from qwen_edge.kv.folder import open_ours, replace_private
+from qwen_edge.kv.folder import open_ours
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ def _write(notes: Path, known: dict[str, _Note]) -> None:
     """Where the disk refuses, nothing is kept: the checksums can be computed again."""
     with contextlib.suppress(OSError):
         notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private(notes, msgspec.json.encode(known))
+        atomic_file.replace(notes, msgspec.json.encode(known), private=True)
 
 
 def _read(notes: Path) -> dict[str, _Note] | None:

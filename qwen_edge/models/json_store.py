@@ -5,15 +5,14 @@ They hold nothing that cannot be measured again: a file that cannot be read is a
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
 from qwen_edge.config.paths import hand_over, state_folder
+from qwen_edge.core import atomic_file
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +39,10 @@ class JsonStore(Generic[_Value]):
     def keep(self, name: str, value: _Value) -> None:
         """In place of what had this name. Where nothing can be written, the log says so."""
         known = self.read() | {name: value}
-        draft = self.file.with_name(f"{self.file.name}.{os.getpid()}.new")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1))
-            hand_over(draft)
-            draft.replace(self.file)
+            with atomic_file.replacing(self.file) as out:
+                out.write(msgspec.json.format(msgspec.json.encode(known), indent=1))
+                hand_over(Path(out.name))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
             log.warning("what was measured cannot be kept in %s: %s", self.file, error.strerror or error)

@@ -20,10 +20,10 @@ from qwen_edge.core.errors import over_budget, too_hot
 from qwen_edge.core.printable import printable
 from qwen_edge.device.energy.accounts import Accounts
 from qwen_edge.device.energy.meter import Meter
-from qwen_edge.device.from_config import Found, aims_of, find_source, warn_of_what_does_nothing
+from qwen_edge.device.from_config import Found, find_source, governor_settings, warn_of_ineffective_settings
 from qwen_edge.device.governor.decision import Decision, State, govern
 from qwen_edge.device.report import Governed, Report
-from qwen_edge.device.sources.reader import Heard, Power, Reader, Sought
+from qwen_edge.device.sources.reader import Power, Reader, ReaderEvent, SourceSearch
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.protocol.messages import Limits, Priority, StepStats
 from qwen_edge.supervisor.supervisor import Supervisor
@@ -50,7 +50,7 @@ class ThermalControl:
         self._settings = settings
         self._find = find or (lambda: find_source(settings))
         self._clock = clock
-        self._aims = aims_of(settings)
+        self._governor_settings = governor_settings(settings)
         self._state = State()
         self._decision = Decision()
         self._decided = clock()
@@ -69,7 +69,7 @@ class ThermalControl:
         """Until it is cancelled."""
         loop = asyncio.get_running_loop()
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: ReaderEvent) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._hear, heard)
 
@@ -110,7 +110,7 @@ class ThermalControl:
 
     def joules(self, request: int) -> float | None:
         """What a request that has ended has taken; None if that is not known."""
-        return self._accounts.close(request)
+        return self._accounts.finish_request(request)
 
     @property
     def words(self) -> str:
@@ -130,7 +130,7 @@ class ThermalControl:
     def report(self) -> Report:
         """The device as it is now."""
         now, decision = self._clock(), self._decision
-        pace = self._meter.pace(now)
+        activity = self._meter.activity(now)
         return Report(
             source=self._words,
             trouble=self._trouble,
@@ -139,26 +139,26 @@ class ThermalControl:
             governor=Governed(
                 level=decision.level if self._governs else "unknown",
                 duty=decision.limits.duty,
-                duty_asked=pace.asked,
-                duty_ran=pace.ran,
+                duty_asked=activity.asked,
+                duty_ran=activity.ran,
                 because=decision.because,
-                target=decision.points.target,
-                pause=decision.points.pause,
+                target=decision.thresholds.target,
+                pause=decision.thresholds.pause,
                 refused=decision.refused,
                 retry_after=decision.retry_after if decision.refused else 0.0,
             ),
             energy=self._accounts.energy,
-            tokens_per_second=pace.tokens_per_second,
-            sequences=pace.sequences,
+            tokens_per_second=activity.tokens_per_second,
+            sequences=activity.sequences,
             pending=self._engine.pending,
         )
 
-    def _hear(self, heard: Heard) -> None:
+    def _hear(self, heard: ReaderEvent) -> None:
         """What the reader has read, in the order in which it was."""
-        if isinstance(heard, Sought):
+        if isinstance(heard, SourceSearch):
             self._sought(heard)
         elif isinstance(heard, Power):
-            self._accounts.power(heard.at, heard.watts, mean=heard.mean)
+            self._accounts.add_power(heard.at, heard.watts, mean=heard.mean)
         elif isinstance(heard, TelemetryError):
             if self._trouble != str(heard):
                 log.warning("telemetry: %s", heard)
@@ -167,38 +167,38 @@ class ThermalControl:
             if self._trouble:
                 log.info("telemetry is there again")
             if self._sample is None:
-                warn_of_what_does_nothing(self._settings, heard)
+                warn_of_ineffective_settings(self._settings, heard)
             for words in set(heard.missing) - self._missed:
                 log.warning("telemetry: a sensor does not answer: %s", words)
             self._missed |= set(heard.missing)
             self._sample, self._trouble = heard, None
             if heard.watts is not None:
-                self._accounts.power(heard.at, heard.watts, mean=heard.mean)
+                self._accounts.add_power(heard.at, heard.watts, mean=heard.mean)
             self._decide()
 
-    def _sought(self, sought: Sought) -> None:
-        if sought.words != self._words:
-            log.info("telemetry: %s", sought.words)
+    def _sought(self, sought: SourceSearch) -> None:
+        if sought.description != self._words:
+            log.info("telemetry: %s", sought.description)
             if not sought.found:
-                warn_of_what_does_nothing(self._settings, None)
-        self._words, self._governs, self._trouble = sought.words, sought.found, None
+                warn_of_ineffective_settings(self._settings, None)
+        self._words, self._governs, self._trouble = sought.description, sought.found, None
 
     def _ran(self, step: StepStats) -> None:
-        self._meter.ran(step)
-        self._accounts.ran(step, self._engine.client_of)
+        self._meter.add_step(step)
+        self._accounts.add_step(step, self._engine.client_of)
         if self._reader:
             self._reader.set_busy(True)
 
     def _decide(self) -> None:
         """Let the governor decide. A bug of ours must not leave the device without: then it does little."""
         now, level = self._clock(), self._decision.level
-        idle = self._engine.pending == 0 and self._meter.quiet(now)
-        work = self._meter.work(now, wanted=self._engine.pending > 0)
+        idle = self._engine.pending == 0 and self._meter.is_quiet(now)
+        work = self._meter.take_work(now, wanted=self._engine.pending > 0)
         seconds, self._decided = now - self._decided, now
-        self._accounts.look(now, idle=idle)
+        self._accounts.update(now, idle=idle)
         try:
             if self._governs:
-                self._decision, self._state = govern(self._sample, work, self._state, self._aims, seconds)
+                self._decision, self._state = govern(self._sample, work, self._state, self._governor_settings, seconds)
             else:
                 self._decision, self._state = Decision(), State()
         except Exception as error:
@@ -208,6 +208,6 @@ class ThermalControl:
                 log.exception("the governor failed: this is a bug in qwen-edge")
             self._failed = True
         self._engine.limit(self._decision.limits)
-        self._meter.allow(self._decision.limits.duty, now)
+        self._meter.set_duty(self._decision.limits.duty, now)
         if self._decision.level != level:
             log.warning("device: %s", self.words)

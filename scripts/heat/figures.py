@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from scripts.heat.draw import Line, Panel, draw
 from scripts.heat.loop import Constant, Controller, Governor, OnOff, Point, Scene, bursts, close_loop, course
 from scripts.heat.plant import PLANTS, Plant, read_plants
@@ -52,7 +52,10 @@ def _table(plants: Mapping[str, Plant]) -> None:
 def _controllers(best: float) -> list[tuple[str, Controller]]:
     if best >= 1.0:
         return [("none needed", Governor())]
-    wrong = [(f"gain x{gain:g}", Governor(Aims(kp=gain * Aims.kp, ki=gain * Aims.ki))) for gain in (0.25, 4.0)]
+    wrong = [
+        (f"gain x{gain:g}", Governor(GovernorSettings(kp=gain * GovernorSettings.kp, ki=gain * GovernorSettings.ki)))
+        for gain in (0.25, 4.0)
+    ]
     return [("governor", Governor()), *wrong, ("on/off", OnOff()), ("best duty", Constant(best)), ("none", Constant())]
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from qwen_edge.device.governor.decision import Decision, State, Work, govern
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from qwen_edge.device.telemetry import Telemetry, Trips
 from scripts.heat.plant import Body, Plant
 
@@ -32,7 +32,7 @@ class Controller(Protocol):
 class Governor:
     """The real one."""
 
-    aims: Aims = field(default_factory=Aims)
+    settings: GovernorSettings = field(default_factory=GovernorSettings)
     state: State = field(default_factory=State)
     decision: Decision = field(default_factory=Decision)
     decisions: list[Decision] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Governor:
     def duty(self, now: float, celsius: float | None, watts: float | None, work: Work) -> float:
         sample = Telemetry(source="simulated", at=now, tj=celsius, trips=_ORIN, watts=watts)
         heard = sample if celsius is not None or watts is not None else None
-        self.decision, self.state = govern(heard, work, self.state, self.aims, 1.0)
+        self.decision, self.state = govern(heard, work, self.state, self.settings, 1.0)
         self.decisions.append(self.decision)
         return self.decision.limits.duty
 

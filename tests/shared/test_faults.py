@@ -87,7 +87,7 @@ def test_the_daemon_answers_through_all_that_befalls_jtop_and_says_what_it_is(bo
         board.start()
         is_well()
         for process in psutil.Process(daemon.process.pid).children():
-            if any("jtop_side" in part for part in process.cmdline()):
+            if any("jtop_helper" in part for part in process.cmdline()):
                 process.kill()
         becomes(lambda found: found["trouble"])
         is_well()

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from qwen_edge.core.python_process import python_command
-from qwen_edge.device.sources.jtop import Jtop, side_process
-from qwen_edge.device.sources.jtop_lines import Side, SideProcess, SideService
+from qwen_edge.device.sources.jtop import Jtop, helper_process
+from qwen_edge.device.sources.jtop_connection import Helper, HelperProcess, HelperService
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
 from tests.shared.board import RAILS, TJ
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
@@ -38,17 +38,17 @@ bounded = pytest.mark.timeout(90)  # none of them takes a third of it
 
 @pytest.fixture(autouse=True)
 def this_checkout(monkeypatch) -> None:
-    """Is what side processes find."""
+    """Is what helper processes find."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture
 def source(board) -> Iterator[Jtop]:
     """A source that leaves no process behind."""
-    lives: list[SideProcess] = []
+    lives: list[HelperProcess] = []
 
-    def start() -> Side:
-        lives.append(side_process(INTERVAL, board.socket, board.folder)())
+    def start() -> Helper:
+        lives.append(helper_process(INTERVAL, board.socket, board.folder)())
         return lives[-1]
 
     source = Jtop(start, INTERVAL)
@@ -207,9 +207,9 @@ def test_a_user_outside_the_group_is_told_how_to_get_in(board):
         pytest.skip("needs root to be another user")
     board.start()
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    command = python_command("qwen_edge.device.sources.jtop_side", "--socket", str(board.socket))
+    command = python_command("qwen_edge.device.sources.jtop_helper", "--socket", str(board.socket))
     (board.folder / "run").chmod(0o755)
-    source = Jtop(partial(SideProcess, [*drop, *command]))
+    source = Jtop(partial(HelperProcess, [*drop, *command]))
     said = failure(source)
     source.close()
     assert "is not in group jtop" in said
@@ -227,7 +227,7 @@ def manager(board) -> Iterator[Manager]:
     (folder / "run").mkdir(parents=True)
     shutil.copytree(SYSTEMD_TOOL / "units", folder / "units")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    start = f"{PYTHON} -m qwen_edge.device.sources.jtop_side --socket {board.socket} --interval {INTERVAL}"
+    start = f"{PYTHON} -m qwen_edge.device.sources.jtop_helper --socket {board.socket} --interval {INTERVAL}"
     for name in ("qwen-edge-jtop.socket", "qwen-edge-jtop@.service"):
         unit = re.sub(
             rf"^({SYSTEM_ONLY}|Supplementary).*\n", "", (ROOT / "systemd" / name).read_text(), flags=re.MULTILINE
@@ -247,7 +247,7 @@ def manager(board) -> Iterator[Manager]:
 def test_a_connection_to_systemds_socket_starts_a_process_that_ends_with_it(board, manager):
     started = manager.systemctl("start", "qwen-edge-jtop.socket")
     assert started.returncode == 0, started.stderr
-    source = Jtop(lambda: SideService(manager.folder / "run" / "qwen-edge-jtop.sock"), INTERVAL)
+    source = Jtop(lambda: HelperService(manager.folder / "run" / "qwen-edge-jtop.sock"), INTERVAL)
     assert sample(source).tj == 48.5
 
     def running() -> list[str]:
@@ -259,6 +259,6 @@ def test_a_connection_to_systemds_socket_starts_a_process_that_ends_with_it(boar
     while running():  # it finds out when it has the next sample to write
         threading.Event().wait(0.05)
     board.end()
-    source = Jtop(lambda: SideService(manager.folder / "run" / "qwen-edge-jtop.sock"), INTERVAL)
+    source = Jtop(lambda: HelperService(manager.folder / "run" / "qwen-edge-jtop.sock"), INTERVAL)
     assert failure(source).startswith("jtop's service does not run"), "in the words of the process"
     source.close()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from scripts.heat.loop import Governor, OnOff, Scene, bursts, close_loop, course
 from scripts.heat.plant import Plant, read_plants
 from tests.shared.conftest import SHARED
@@ -24,7 +24,9 @@ def test_every_plant_is_held_at_its_target_and_better_than_by_hysteresis(plants,
     assert plants
     for name, plant in plants.items():
         scene, best = Scene(plant, ambient), plant.best_duty(TARGET, ambient)
-        ours = course(close_loop(scene, Governor(Aims(kp=gain * Aims.kp, ki=gain * Aims.ki))))
+        ours = course(
+            close_loop(scene, Governor(GovernorSettings(kp=gain * GovernorSettings.kp, ki=gain * GovernorSettings.ki)))
+        )
         assert ours.peak < TARGET + 4.0, name
         assert ours.work > 0.95 * best, name
         if best < 1.0:

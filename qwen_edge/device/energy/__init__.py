@@ -1,1 +1,1 @@
-"""Joules: measured, shared out among requests and clients, and limited."""
+"""Energy: measured in joules, attributed to requests and clients, and limited per client."""

@@ -1,12 +1,12 @@
 """Joules by step, request, client and phase, from samples of the board's power.
 
-Between two samples power is taken to follow a straight line (the trapezoidal rule), unless they are means, as of a
-processor that counts its own joules: these are exact. What the board draws anyway, the idle floor, is kept apart; what
-it draws beyond that belongs to the steps that ran, by their time, and in a step to the requests in it, by their tokens.
-So all parts together are the whole integral.
+Between two samples, power is assumed to change linearly (the trapezoidal rule). Samples that are means, as of a
+processor that counts its own joules, are exact. The energy of an interval is divided in three steps: the idle power of
+the board is kept apart; the rest goes to the steps that ran in the interval, by their time; the energy of a step goes
+to its requests, by their tokens. So the parts always add up to the integral.
 
-A step is told when it has ended, which may be seconds after samples of its time: so what was drawn is settled only when
-it is known what ran. Pure; used on the daemon's event loop.
+The engine reports a step when it has ended, which may be seconds after the samples of its time. Energy is therefore
+attributed only when it is known what ran. Pure; used on the daemon's event loop.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Literal, get_args
 
 from qwen_edge.protocol.messages import StepStats
 
-# ahead is what is computed for turns to come; idle is the floor, also while steps run
+# ahead: prefill of an expected next turn; idle: the idle power of the board, also while steps run
 Phase = Literal["prefill", "decode", "ahead", "idle"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-_GAP = 10.0  # seconds between two samples, beyond which nothing is known of what was drawn
-_MEMORY = 20.0  # seconds over which the floor is averaged, and what computing takes
-_MOST = 512  # requests that are remembered: those that were broken off are never asked for
+_GAP = 10.0  # seconds: over a longer gap between two samples, the energy is not known
+_MEMORY = 20.0  # seconds: time constant of the mean idle power and of the mean power of computing
+_MOST = 512  # requests to remember: aborted ones are never asked for
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a request had of a step."""
+    """The part of a step that one request caused: `share` is 0..1 of the step's energy."""
 
     request: int
     client: str
@@ -46,8 +46,8 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """Between two samples."""
+class _Interval:
+    """The time between two samples, and the energy drawn in it."""
 
     began: float
     ended: float
@@ -55,29 +55,29 @@ class _Stretch:
 
 
 class Ledger:
-    """Steps come in the order of their times (the monotonic clock), and so do samples. `joules` are by phase; those of
-    `clients` are without the floor, which nobody has asked for."""
+    """Takes steps in the order of their times (monotonic clock), and samples likewise. `joules` is by phase; `clients`
+    does not contain the idle power, which no client caused."""
 
     def __init__(self) -> None:
         self.joules: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self.clients = defaultdict[str, float](float)
-        self._idle, self._computing = _Mean(), _Mean()  # watts without work, and above these while a step runs
+        self._idle, self._computing = _Mean(), _Mean()  # watts: without work; and what a running step adds
         self._last: tuple[float, float] | None = None
-        self._told = -math.inf  # until then it is known what ran
-        self._stretches, self._steps = deque[_Stretch](), deque[_Step]()  # not settled yet
+        self._known_until = -math.inf  # the time up to which it is known what ran
+        self._intervals, self._steps = deque[_Interval](), deque[_Step]()  # not attributed yet
         self._requests: dict[int, float] = {}
 
     @property
-    def floor(self) -> float | None:
-        """Watts that are drawn when nothing is computed; None if it has never been so."""
+    def idle_watts(self) -> float | None:
+        """The board's power in watts when nothing is computed; None until it has been measured."""
         return self._idle.value
 
-    def ran(self, step: StepStats, whose: Callable[[int], str]) -> bool:
-        """A step has run; `whose` tells the client of a request. False if nothing is measured at the time."""
+    def add_step(self, step: StepStats, client_of: Callable[[int], str]) -> bool:
+        """The engine has run `step`; `client_of` returns the client of a request id. False if power is not measured."""
         ended = step.began + step.seconds
-        self._told = max(self._told, ended)
+        self._known_until = max(self._known_until, ended)
         if self._last is None or step.began > self._last[0] + _GAP:
-            self._remember({share.id: math.nan for share in step.shares})  # of these, all will never be known
+            self._remember({share.id: math.nan for share in step.shares})  # their energy will never be known in full
             return False
         total = sum(share.prompt + share.decoded for share in step.shares)
         parts = list[_Part]()
@@ -85,35 +85,35 @@ class Ledger:
             read: Phase = "prefill" if share.id else "ahead"
             for phase, tokens in ((read, share.prompt), ("decode", share.decoded)):
                 if tokens:
-                    parts.append(_Part(share.id, whose(share.id) if share.id else "", phase, tokens / total))
+                    parts.append(_Part(share.id, client_of(share.id) if share.id else "", phase, tokens / total))
         self._steps.append(_Step(step.began, ended, tuple(parts)))
         self._remember({share.id: self._requests.get(share.id, 0.0) for share in step.shares})
         self._settle()
         return True
 
-    def rested(self, until: float) -> None:
-        """Until then nothing ran but what has been told."""
-        self._told = max(self._told, until)
+    def idle_until(self, until: float) -> None:
+        """Up to the time `until`, nothing ran but the steps added so far."""
+        self._known_until = max(self._known_until, until)
         self._settle()
 
-    def power(self, at: float, watts: float, *, mean: bool = False) -> None:
-        """A sample: the power of this moment, or the mean since the last one. One that is no later tells nothing."""
+    def add_power(self, at: float, watts: float, *, mean: bool = False) -> None:
+        """A sample in watts: at the time `at`, or the mean since the last one. One that is not newer is ignored."""
         last = self._last
         if last is not None and at <= last[0]:
             return
         self._last = (at, watts)
         if last is not None and at - last[0] <= _GAP:
             held = watts if mean else (last[1] + watts) / 2
-            self._stretches.append(_Stretch(last[0], at, held * (at - last[0])))
+            self._intervals.append(_Interval(last[0], at, held * (at - last[0])))
         self._settle()
 
-    def close(self, request: int) -> float | None:
-        """The joules of a request that has ended; what has not been sampled yet is estimated. None if they are not
-        known: there are no samples of its time."""
+    def finish_request(self, request: int) -> float | None:
+        """The joules of a finished request; energy not sampled yet is estimated. None if there are no samples of its
+        time."""
         settled = self._requests.pop(request, None)
-        if settled is None or math.isnan(settled) or self._last is None or self._told > self._last[0] + _GAP:
+        if settled is None or math.isnan(settled) or self._last is None or self._known_until > self._last[0] + _GAP:
             return None
-        since = self._stretches[0].began if self._stretches else self._last[0]
+        since = self._intervals[0].began if self._intervals else self._last[0]
         ahead = sum(
             (step.ended - max(step.began, since)) * part.share
             for step in self._steps
@@ -131,31 +131,31 @@ class Ledger:
             del self._requests[request]
 
     def _settle(self) -> None:
-        """What was drawn while it is known what ran."""
-        while self._stretches and self._stretches[0].ended <= self._told:
-            one = self._stretches.popleft()
+        """Attribute the energy of every interval for which it is known what ran."""
+        while self._intervals and self._intervals[0].ended <= self._known_until:
+            one = self._intervals.popleft()
             while self._steps and self._steps[0].ended <= one.began:
                 self._steps.popleft()
-            self._share_out(one)
+            self._attribute(one)
         while self._steps and self._last and self._steps[0].ended < self._last[0] - _GAP:
             self._steps.popleft()
 
-    def _share_out(self, stretch: _Stretch) -> None:
+    def _attribute(self, interval: _Interval) -> None:
         overlaps = list[tuple[_Step, float]]()
         for step in self._steps:
-            if step.began >= stretch.ended:
+            if step.began >= interval.ended:
                 break
-            overlaps.append((step, min(step.ended, stretch.ended) - max(step.began, stretch.began)))
-        seconds, computed = stretch.ended - stretch.began, sum(overlap for _, overlap in overlaps)
+            overlaps.append((step, min(step.ended, interval.ended) - max(step.began, interval.began)))
+        seconds, computed = interval.ended - interval.began, sum(overlap for _, overlap in overlaps)
         if not computed:
-            self._idle.add(stretch.joules, seconds)
-            self.joules["idle"] += stretch.joules
+            self._idle.add(interval.joules, seconds)
+            self.joules["idle"] += interval.joules
             return
-        idle = min(stretch.joules, (self.floor or 0.0) * seconds)
+        idle = min(interval.joules, (self.idle_watts or 0.0) * seconds)
         self.joules["idle"] += idle
-        self._computing.add(stretch.joules - idle, computed)
+        self._computing.add(interval.joules - idle, computed)
         for step, overlap in overlaps:
-            self._charge(step, (stretch.joules - idle) * overlap / computed)
+            self._charge(step, (interval.joules - idle) * overlap / computed)
 
     def _charge(self, step: _Step, joules: float) -> None:
         for part in step.parts:
@@ -167,7 +167,7 @@ class Ledger:
 
 
 class _Mean:
-    """Of watts, over time; what is long ago counts less."""
+    """Mean power in watts; the weight of a value decays exponentially with time."""
 
     def __init__(self) -> None:
         self._joules = self._seconds = 0.0

@@ -1,4 +1,4 @@
-"""How much the engine really did: measured from the steps it tells of, not from what it was asked for. Pure."""
+"""How much the engine really computed, measured from the steps it reports, not from the duty it was given. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from qwen_edge.device.governor.decision import Work
 from qwen_edge.protocol.messages import StepStats
 
-_WINDOW = 30.0  # seconds of steps that are looked at
-_NOW = 2.0  # seconds after which a step says nothing of now
+_WINDOW = 30.0  # seconds of steps that the figures are taken from
+_NOW = 2.0  # seconds: a step that ended earlier does not count as running now
 
 
 @dataclass(frozen=True)
-class CostModel:
-    """Over the last half minute, of the time in which there was something to do: the share in which the engine was
-    allowed to compute and that in which it did (None if there was nothing), and tokens of answers a second. And the
-    requests in the last step."""
+class Activity:
+    """The engine's activity over the last 30 s, counting only time in which there was work. `asked` is the share of
+    that time (0..1) in which the engine was allowed to compute, `ran` the share in which it did; both are None if there
+    was no work. `tokens_per_second` counts answers only; `sequences` are the requests in the current step."""
 
     asked: float | None
     ran: float | None
@@ -26,7 +26,8 @@ class CostModel:
 
 @dataclass(frozen=True)
 class _Done:
-    """A step and the rest before it, as far as that lies in the window; `asked` seconds of them were allowed."""
+    """A step and the pause before it, as far as both lie in the window, in seconds. In `asked` seconds of that time the
+    engine was allowed to compute."""
 
     ended: float
     computed: float
@@ -36,25 +37,25 @@ class _Done:
 
 
 class Meter:
-    """Steps come in their order, on the monotonic clock. Used on the daemon's event loop."""
+    """Takes steps in the order of their times (monotonic clock). Used on the daemon's event loop."""
 
     def __init__(self, now: float) -> None:
         self._done = deque[_Done]()
         self._last: StepStats | None = None
-        self._allowed = deque([(now, 1.0)])  # since when, how much
-        self._untold = 0.0  # seconds computed that no `work` has told of yet
-        self._told = now
+        self._allowed = deque([(now, 1.0)])  # pairs: time from which it holds, duty
+        self._unreported = 0.0  # seconds computed that `take_work` has not returned yet
+        self._reported_until = now
 
-    def allow(self, duty: float, now: float) -> None:
-        """From now on, the engine may compute for so much of the time."""
+    def set_duty(self, duty: float, now: float) -> None:
+        """From now on, the engine may compute for the share `duty` (0..1) of the time."""
         if duty != self._allowed[-1][1]:
             self._allowed.append((now, duty))
         while len(self._allowed) > 1 and self._allowed[1][0] < now - 2 * _WINDOW:
             self._allowed.popleft()
 
-    def ran(self, step: StepStats) -> None:
-        """A step has run."""
-        self._untold += step.seconds
+    def add_step(self, step: StepStats) -> None:
+        """The engine has run `step`."""
+        self._unreported += step.seconds
         self._last = step
         ended, rested = step.began + step.seconds, min(step.rested, _WINDOW)
         asked = self._asked(step.began - rested, ended)
@@ -62,26 +63,26 @@ class Meter:
         while self._done[0].ended < ended - _WINDOW:
             self._done.popleft()
 
-    def work(self, now: float, *, wanted: bool) -> Work:
-        """Since it was last asked for; `wanted` tells whether anybody waits for an answer. A step is told of when it
-        has ended: what does not fit is told the next time."""
-        seconds = max(1e-9, now - self._told)
-        told = min(self._untold, seconds)
-        self._untold, self._told = self._untold - told, now
-        ran = told / seconds
+    def take_work(self, now: float, *, wanted: bool) -> Work:
+        """The work since the last call. `wanted`: a request is waiting for its answer. The engine reports a step when
+        it has ended, so a step may be longer than the time since the last call: the rest is returned next time."""
+        seconds = max(1e-9, now - self._reported_until)
+        taken = min(self._unreported, seconds)
+        self._unreported, self._reported_until = self._unreported - taken, now
+        ran = taken / seconds
         return Work(ran, 1.0 if wanted else ran)
 
-    def quiet(self, now: float) -> bool:
-        """Whether no step can be under way that has not been told: nobody waits, and the last one is some time ago."""
+    def is_quiet(self, now: float) -> bool:
+        """Whether the last step ended so long ago that, if no request is pending, no further step can be running."""
         return self._last is None or self._last.began + self._last.seconds < now - _NOW
 
-    def pace(self, now: float) -> CostModel:
-        """How it goes."""
+    def activity(self, now: float) -> Activity:
+        """The figures of the last 30 s."""
         done = [one for one in self._done if one.ended > now - _WINDOW]
         if not done or self._last is None:
-            return CostModel(None, None, 0.0, 0)
+            return Activity(None, None, 0.0, 0)
         busy = sum(one.computed + one.rested for one in done)
-        return CostModel(
+        return Activity(
             asked=sum(one.asked for one in done) / busy,
             ran=sum(one.computed for one in done) / busy,
             tokens_per_second=sum(one.chosen for one in done) / busy,
@@ -89,7 +90,7 @@ class Meter:
         )
 
     def _asked(self, begin: float, end: float) -> float:
-        """Seconds that were allowed between two times."""
+        """Seconds between two times in which the engine was allowed to compute."""
         total, until = 0.0, end
         for since, duty in reversed(self._allowed):
             if begin < until and since < until:

@@ -1,1 +1,1 @@
-"""How much the engine may compute, decided from telemetry. Pure."""
+"""The governor: decides from telemetry how much the engine may compute. Pure."""

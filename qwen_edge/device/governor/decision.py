@@ -1,14 +1,18 @@
-"""Decides how much the engine may do: (telemetry, work, state, aims) -> (decision, state). Pure: no clock, no threads.
+"""Decides how much the engine may do: (sample, work, state, settings) -> (decision, state). Pure: no clock, no threads.
 
-The duty is the share of the time in which the engine may compute, the least of what heat, watts and battery allow:
+The duty is the share of the time in which the engine may compute. It is the lowest of three limits:
 
-- heat: a PI controller on the temperature (Astrom and Murray, Feedback Systems, 2nd edition, chapter 11), which falls
-  at once, rises slowly and does not wind up, below a ceiling that knows what work does to the temperature (`heat.py`):
-  so a sudden load does not overshoot, and a wrong gain does no harm. Near the board's own trips nothing is computed.
-- watts: what was learned of the board's draw (`draw.py`) tells the duty beforehand.
-- a sensor that is silent leaves the last duty that was safe, and less and less of it.
+- heat: a PI controller on the temperature (Astrom and Murray, Feedback Systems, 2nd edition, chapter 11), with
+  anti-windup; its output falls at once and rises slowly. A ceiling lies above it, predicted from the learned effect of
+  work on the temperature (`thermal_model.py`): so a sudden load does not overshoot, and a wrong gain does no harm. Near
+  the board's own trip points the duty is 0.
+- watts: the learned power of the board (`power_model.py`) gives the duty that keeps the limit in watts.
+- battery: a fixed duty while the device runs on its battery.
 
-Levels, with hysteresis, decide on what cannot be had by halves: idle work, guesses, threads, and who is let in.
+If a sensor is silent, the last safe duty stays for a moment and then decreases.
+
+Four levels, with hysteresis, decide on what is either on or off: idle work, guesses, threads, and which priorities are
+admitted.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from qwen_edge.device.governor.draw import Draw
-from qwen_edge.device.governor.heat import Heat
-from qwen_edge.device.governor.points import HOT, Aims, Points, points_of
+from qwen_edge.device.governor.power_model import PowerModel
+from qwen_edge.device.governor.thermal_model import ThermalModel
+from qwen_edge.device.governor.thresholds import HOT, GovernorSettings, Thresholds, thresholds_of
 from qwen_edge.device.telemetry import Battery, Telemetry
 from qwen_edge.protocol.messages import Limits
 
@@ -27,24 +31,24 @@ Level = Literal["nominal", "warm", "hot", "critical"]
 Cause = Literal["", "heat", "watts", "battery", "no telemetry"]
 LEVELS: tuple[Level, ...] = ("nominal", "warm", "hot", "critical")
 
-_REARM = 5.0  # kelvin below the pause, from which on the engine computes again
-_ENTER = {"warm": -5.0, "hot": HOT}  # kelvin from the target
+_REARM = 5.0  # kelvin below the pause at which the engine computes again
+_ENTER = {"warm": -5.0, "hot": HOT}  # kelvin relative to the target
 _LEAVE = {"warm": -8.0, "hot": 1.0}
-_ABOVE = 0.7  # kelvin above the target that the ceiling leaves to the controller
-_FLOOR = 0.05  # of duty, below the pause: answers go on
-_RISE = 0.15  # of duty a second
-_WANTED = 0.05  # of the time: with less to do, the temperature says nothing about the duty
-_BLIND_DUTY, _BLIND_SECONDS = 0.3, 60.0  # where the duty goes without readings, and how soon
-_LONGEST_WAIT = 600.0  # seconds after which anybody is told to come back
-_STEP = {"nominal": 0.32, "warm": 0.2, "hot": 0.1, "critical": 0.1}  # seconds, of a step beside streams
-_PROMPT = {"nominal": math.inf, "warm": 0.5, "hot": 0.2, "critical": 0.2}  # seconds, of a step of prompts alone
-_EVERYBODY, _NO_PERSON = ("interactive", "background", "idle"), ("background", "idle")
+_ABOVE = 0.7  # kelvin above the target at which the ceiling lies, so that the controller decides below it
+_FLOOR = 0.05  # lowest duty below the pause temperature, so that answers go on
+_RISE = 0.15  # largest increase of the duty a second
+_WANTED = 0.05  # share of the time with work; below it the temperature does not depend on the duty
+_BLIND_DUTY, _BLIND_SECONDS = 0.3, 60.0  # without readings: final duty, time constant
+_LONGEST_WAIT = 600.0  # seconds: the longest Retry-After
+_STEP = {"nominal": 0.32, "warm": 0.2, "hot": 0.1, "critical": 0.1}  # seconds of a step that also decodes answers
+_PROMPT = {"nominal": math.inf, "warm": 0.5, "hot": 0.2, "critical": 0.2}  # seconds of a step with prompts only
+_ALL_PRIORITIES, _ALL_BUT_INTERACTIVE = ("interactive", "background", "idle"), ("background", "idle")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of the time since the last decision, the share in which the engine computed, and that in which there was
-    something to compute."""
+    """Shares (0..1) of the time since the last decision: `ran`, in which the engine computed; `wanted`, in which there
+    was something to compute."""
 
     ran: float = 0.0
     wanted: float = 0.0
@@ -52,12 +56,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Decision:
-    """`because` is what the duty follows, if it is below 1. The priorities of `refused` are let in no more; in
-    `retry_after` seconds they may be."""
+    """`because` names the cause of a duty below 1. Requests with a priority in `refused` are not admitted; clients
+    should try again in `retry_after` seconds."""
 
     level: Level = "nominal"
     limits: Limits = field(default_factory=Limits)
-    points: Points = field(default_factory=Points)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     because: Cause = ""
     refused: tuple[str, ...] = ()
     retry_after: float = 0.0
@@ -65,14 +69,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """A duty that follows a sensor; for `silent` seconds that has said nothing."""
+    """The highest duty that one sensor allows; `silent` are the seconds since its last reading."""
 
     duty: float = 1.0
     silent: float = 0.0
 
     def unread(self, seconds: float, patience: float, allowed: float) -> Ceiling:
-        """For a moment what was `allowed` stays; then less and less is, but never nothing: the board still protects
-        itself."""
+        """After `seconds` more without a reading. For `patience` seconds the duty that was `allowed` stays; then it
+        decreases, but never to 0, as the board protects itself in any case."""
         silent, duty = self.silent + seconds, self.duty if self.silent else min(self.duty, allowed)
         duty = max(_FLOOR, duty)
         if silent > patience:
@@ -82,104 +86,115 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class State:
-    """What is kept from one decision to the next. The first is made with none of it."""
+    """What is kept from one decision to the next. The first decision starts from the defaults."""
 
-    heat: Heat | None = None
-    draw: Draw | None = None
+    heat: ThermalModel | None = None
+    draw: PowerModel | None = None
     by_heat: Ceiling = Ceiling()
     by_watts: Ceiling = Ceiling()
-    battery: Battery | None = None  # if it is what the device runs on
+    battery: Battery | None = None  # only while the device runs on it
     duty: float = 1.0
     integral: float = 1.0
     because: Cause = ""
     level: Level = "nominal"
-    points: Points = field(default_factory=Points)
+    thresholds: Thresholds = field(default_factory=Thresholds)
     read_at: float = -math.inf
 
 
-def govern(sample: Telemetry | None, work: Work, state: State, aims: Aims, seconds: float) -> tuple[Decision, State]:
-    """The next decision, so many seconds after the last. `sample` is the latest telemetry; the one that was there
-    before, or none, means that nothing has been read since."""
+def govern(
+    sample: Telemetry | None, work: Work, state: State, settings: GovernorSettings, seconds: float
+) -> tuple[Decision, State]:
+    """The next decision, `seconds` after the last one. `sample` is the latest telemetry; None, or the same sample as
+    last time, means that nothing has been read since."""
     fresh = sample if sample is not None and sample.at > state.read_at else None
     if fresh is not None:
         battery = fresh.battery if fresh.battery and fresh.battery.discharging else None
         state = replace(state, read_at=fresh.at, battery=battery)
-    state = _after_heat(fresh, work, state, aims, seconds)
-    state = _after_watts(fresh, work, state, aims, seconds)
+    state = _after_heat(fresh, work, state, settings, seconds)
+    state = _after_watts(fresh, work, state, settings, seconds)
     ceilings: dict[Cause, float] = {
         "": 1.0,
         "heat": state.by_heat.duty,
         "watts": state.by_watts.duty,
-        "battery": aims.battery_duty if state.battery else 1.0,
+        "battery": settings.battery_duty if state.battery else 1.0,
     }
     cause = min(ceilings, key=lambda cause: ceilings[cause])
     duty = min(ceilings[cause], state.duty + _RISE * seconds)  # falls at once, rises slowly
     silent = {"heat": state.by_heat.silent, "watts": state.by_watts.silent}.get(cause, 0.0)
-    if silent > aims.patience:
+    if silent > settings.patience:
         cause = "no telemetry"
-    # while it rises, it follows yet what it fell for
-    return _decide(state := replace(state, duty=duty, because=cause or state.because), aims), state
+    # while the duty rises again, the cause of its fall still holds
+    return _decide(state := replace(state, duty=duty, because=cause or state.because), settings), state
 
 
-def _after_heat(sample: Telemetry | None, work: Work, state: State, aims: Aims, seconds: float) -> State:
-    """What the temperature says, or that it says nothing. A source without any temperature at all is no silence."""
+def _after_heat(
+    sample: Telemetry | None, work: Work, state: State, settings: GovernorSettings, seconds: float
+) -> State:
+    """The state after a temperature or its absence. A source that never had a temperature does not count as silent."""
     if sample is not None and sample.tj is not None:
-        heat = state.heat.after(sample.tj, work.ran, seconds) if state.heat else Heat.begin(sample.tj)
-        state = replace(state, heat=heat, points=points_of(sample.trips, aims))
-        state = replace(state, level=_next_level(state.level, heat.temperature, state.points))
-        return _controlled(heat, work, state, aims, seconds)
+        heat = state.heat.after(sample.tj, work.ran, seconds) if state.heat else ThermalModel.begin(sample.tj)
+        state = replace(state, heat=heat, thresholds=thresholds_of(sample.trips, settings))
+        state = replace(state, level=_next_level(state.level, heat.temperature, state.thresholds))
+        return _controlled(heat, work, state, settings, seconds)
     if state.heat is None and state.read_at > -math.inf:
         return replace(state, by_heat=Ceiling(), level="nominal")
-    by_heat, level = state.by_heat.unread(seconds, aims.patience, state.duty), state.level
-    if by_heat.silent > aims.patience:
+    by_heat, level = state.by_heat.unread(seconds, settings.patience, state.duty), state.level
+    if by_heat.silent > settings.patience:
         level = max(level, "warm", key=LEVELS.index)
-        if level == "critical" and by_heat.silent > aims.patience + _BLIND_SECONDS:
+        if level == "critical" and by_heat.silent > settings.patience + _BLIND_SECONDS:
             level = "hot"
     if level == "critical":
         by_heat = replace(by_heat, duty=0.0)
     return replace(state, heat=state.heat and state.heat.unread(work.ran, seconds), by_heat=by_heat, level=level)
 
 
-def _after_watts(sample: Telemetry | None, work: Work, state: State, aims: Aims, seconds: float) -> State:
-    """What the power says. Without a limit, or before there ever was a reading, that is nothing."""
+def _after_watts(
+    sample: Telemetry | None, work: Work, state: State, settings: GovernorSettings, seconds: float
+) -> State:
+    """The state after a power reading or its absence. Without a limit, or before the first reading, it stays."""
     if sample is not None and sample.watts is not None:
         watts = sample.watts
-        draw = state.draw.after(watts, work.ran, seconds) if state.draw else Draw.begin(watts, work.ran)
-        duty = 1.0 if aims.watts is None else min(1.0, max(_FLOOR, draw.duty_within(aims.watts)))
+        draw = state.draw.after(watts, work.ran, seconds) if state.draw else PowerModel.begin(watts, work.ran)
+        duty = 1.0 if settings.watts is None else min(1.0, max(_FLOOR, draw.duty_within(settings.watts)))
         return replace(state, draw=draw, by_watts=Ceiling(duty))
     if sample is not None and sample.mains and not sample.missing:
-        return replace(state, draw=None, by_watts=Ceiling())  # only the battery told watts, and it is not in use
-    if aims.watts is None or state.draw is None:
+        return replace(
+            state, draw=None, by_watts=Ceiling()
+        )  # only the battery measures watts, and the device runs on mains
+    if settings.watts is None or state.draw is None:
         return state
-    return replace(state, by_watts=state.by_watts.unread(seconds, aims.patience, state.duty))
+    return replace(state, by_watts=state.by_watts.unread(seconds, settings.patience, state.duty))
 
 
-def _next_level(level: Level, now: float, points: Points) -> Level:
-    """Hysteresis: a level is entered at one temperature and left at a lower one."""
-    enter = {"critical": points.pause, **{name: points.target + above for name, above in _ENTER.items()}}
-    leave = {"critical": points.pause - _REARM, **{name: points.target + above for name, above in _LEAVE.items()}}
+def _next_level(level: Level, now: float, thresholds: Thresholds) -> Level:
+    """The level at the temperature `now`. A level is entered at one temperature and left at a lower one."""
+    enter = {"critical": thresholds.pause, **{name: thresholds.target + above for name, above in _ENTER.items()}}
+    leave = {
+        "critical": thresholds.pause - _REARM,
+        **{name: thresholds.target + above for name, above in _LEAVE.items()},
+    }
     for name in LEVELS[:0:-1]:
         if now >= (leave if LEVELS.index(name) <= LEVELS.index(level) else enter)[name]:
             return name
     return "nominal"
 
 
-def _controlled(heat: Heat, work: Work, state: State, aims: Aims, seconds: float) -> State:
-    """The duty that holds the target, and the controller's memory. It learns nothing where something else decides."""
+def _controlled(heat: ThermalModel, work: Work, state: State, settings: GovernorSettings, seconds: float) -> State:
+    """One step of the PI controller. The integral does not change while another limit decides (anti-windup)."""
     if state.level == "critical":
         return replace(state, by_heat=Ceiling(0.0))
-    error, integral = state.points.target - heat.temperature, state.integral
-    wish, ceiling = aims.kp * error + integral, heat.duty_for(state.points.target + _ABOVE)
+    error, integral = state.thresholds.target - heat.temperature, state.integral
+    wish, ceiling = settings.kp * error + integral, heat.duty_for(state.thresholds.target + _ABOVE)
     duty = min(1.0, max(_FLOOR, min(wish, ceiling)))
     stuck = min(wish, ceiling) >= 1.0 or ceiling < wish if error > 0 else wish <= _FLOOR
     if not stuck and (error < 0 or work.wanted > _WANTED):
-        integral = min(1.0, max(0.0, integral + aims.ki * error * seconds))
+        integral = min(1.0, max(0.0, integral + settings.ki * error * seconds))
     return replace(state, by_heat=Ceiling(duty), integral=integral)
 
 
-def _decide(state: State, aims: Aims) -> Decision:
+def _decide(state: State, settings: GovernorSettings) -> Decision:
     level, careful = state.level, state.level in ("hot", "critical")
-    low = state.battery is not None and state.battery.level < aims.battery_reserve
+    low = state.battery is not None and state.battery.level < settings.battery_reserve
     limits = Limits(
         duty=round(state.duty, 4),
         step_seconds=_STEP[level],
@@ -188,13 +203,15 @@ def _decide(state: State, aims: Aims) -> Decision:
         speculate=not careful,
         idle_work=level == "nominal" and state.battery is None,
     )
-    refused = _EVERYBODY if level == "critical" else _NO_PERSON if level == "hot" or low else ()
-    return Decision(level, limits, state.points, state.because if state.duty < 1 else "", refused, _retry_after(state))
+    refused = _ALL_PRIORITIES if level == "critical" else _ALL_BUT_INTERACTIVE if level == "hot" or low else ()
+    return Decision(
+        level, limits, state.thresholds, state.because if state.duty < 1 else "", refused, _retry_after(state)
+    )
 
 
 def _retry_after(state: State) -> float:
-    """Seconds until it has cooled down to where more are let in."""
+    """Seconds until the device will have cooled down enough to leave the level."""
     if state.heat is None or state.level not in ("hot", "critical"):
-        return 60.0  # a battery, or a sensor: nobody knows
-    aim = state.points.pause - _REARM if state.level == "critical" else state.points.target + _LEAVE["hot"]
+        return 60.0  # a battery or a silent sensor: no forecast
+    aim = state.thresholds.pause - _REARM if state.level == "critical" else state.thresholds.target + _LEAVE["hot"]
     return min(_LONGEST_WAIT, max(1.0, state.heat.seconds_to(aim)))

@@ -1,1 +1,1 @@
-"""The machine itself: its processor, its GPU, its memory, and how llama.cpp is built for it."""
+"""The machine itself: processor, GPU and memory, and the commands that build llama.cpp for it."""

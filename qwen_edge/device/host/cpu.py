@@ -1,4 +1,4 @@
-"""What this machine computes with, and how many cores of it this process may use."""
+"""The processor: its name, its model, and how many cores this process may use."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from pathlib import Path
 
 import psutil
 
-_NUMBERS = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")  # of /proc/cpuinfo
-_NICE = 10  # steps of priority: a tenth of the weight of threads without
+_NUMBERS = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "CPU implementer",
+    "CPU part",
+)  # fields of /proc/cpuinfo that identify a model
+_NICE = 10  # nice levels to add: a tenth of the scheduler's weight
 _COMPUTES = re.compile("amx|avx|asimd|bf16|bmi|f16c|fma|i8mm|sme|sse4|sve")
 
 
 def usable_cores() -> int:
-    """Physical cores, as far as this process is allowed on them: hyperthreads share the units that inference needs."""
+    """Physical cores that this process may use. Hyperthreads do not count: they share the units inference needs."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def preempted() -> float:
-    """How often so far others have taken a core away from this process, for each core that it may use."""
+    """How often other processes have preempted this one so far, divided by the cores that it may use."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw / len(os.sched_getaffinity(0))
 
 
@@ -39,8 +45,8 @@ def lower_priority() -> None:
 
 
 def cpu_model(root: Path = Path("/")) -> str:
-    """The processor's numbers, and a digest of the instructions it computes with: two generations may bear one name, as
-    AMD's EPYC does in virtual machines. Where cores differ, of all of them."""
+    """The processor's model numbers, and a digest of its vector instructions, over all cores. Two generations may have
+    one name, as AMD's EPYC does in virtual machines."""
     try:
         lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -54,7 +60,7 @@ def cpu_model(root: Path = Path("/")) -> str:
 
 
 def cpu_name(root: Path = Path("/")) -> str:
-    """The processor, or the board it sits on, in its maker's words."""
+    """The name of the board or, where there is none, of the processor, as its maker writes it."""
     for file, sign in ((root / "proc/device-tree/model", ""), (root / "proc/cpuinfo", "model name")):
         try:
             lines = file.read_text(errors="replace").splitlines()

@@ -1,7 +1,7 @@
 """Is there an NVIDIA GPU here, and how is llama.cpp built for it?
 
-A build without CUDA runs on the CPU and says nothing: the best-known trap on a Jetson. So what the machine has is
-compared with what the engine really uses.
+A build of llama.cpp without CUDA runs on the CPU, slowly and without a message: the best-known trap on a Jetson. So
+the GPU of the machine is compared with the devices the engine really uses.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _TEGRA_GPUS = ("dev/nvgpu", "dev/nvhost-gpu", "dev/nvhost-as-gpu")
 
 @dataclass(frozen=True)
 class Gpu:
-    """`compute` is the architecture number nvcc wants (87 on every Orin); "native" lets it look for itself."""
+    """`compute` is the architecture number for nvcc (87 on every Orin); "native" lets nvcc detect it."""
 
     name: str
     compute: str
 
 
 def find_gpu(root: Path = Path("/")) -> Gpu | None:
-    """The NVIDIA GPU by what the kernel shows under `root`: a Jetson's own, or a card with the driver loaded."""
+    """The NVIDIA GPU that the kernel shows below `root`: a Jetson's own, or a card whose driver is loaded."""
     if (root / "etc/nv_tegra_release").exists() or any((root / path).exists() for path in _TEGRA_GPUS):
         try:
             board = (root / "proc/device-tree/model").read_text(errors="replace").strip("\0 \n")
@@ -36,6 +36,6 @@ def find_gpu(root: Path = Path("/")) -> Gpu | None:
 
 
 def rebuild_command(gpu: Gpu) -> str:
-    """What to type to build llama.cpp with CUDA. Without CUDACXX the build may quietly leave CUDA out."""
+    """The command that builds llama.cpp with CUDA. Without CUDACXX the build may leave CUDA out without an error."""
     flags = f"-DGGML_CUDA=on -DCMAKE_CUDA_ARCHITECTURES={gpu.compute}"
     return rebuild_bindings(CUDACXX="/usr/local/cuda/bin/nvcc", CMAKE_ARGS=flags)

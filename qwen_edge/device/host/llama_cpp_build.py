@@ -1,4 +1,4 @@
-"""What to type to get llama.cpp's bindings: with the Python that runs us, and in the release that we are built for."""
+"""The commands that install llama.cpp's Python bindings: for this Python, and in the release qwen-edge is pinned to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from importlib.metadata import requires
 
 
 def install_bindings(*options: str) -> str:
-    """The command, with pip's `options`. A bare `pip` could belong to another Python, and a bare name could bring a
-    release whose C structures are not those we know."""
+    """The pip command, with `options`. Plain `pip` could belong to another Python, and an unpinned name could install a
+    release whose C structures differ from those that qwen-edge uses."""
     command = [sys.executable or "python3", "-m", "pip", "install", *options, pinned_bindings()]
     return shlex.join(command)
 
 
 def rebuild_bindings(**environment: str) -> str:
-    """The command that compiles them anew with these environment variables: pip keeps what it has built, and with it
-    the flags."""
+    """The command that compiles the bindings again with these environment variables. It bypasses pip's cache, which
+    would return a build with the old flags."""
     again = install_bindings("--force-reinstall", "--no-cache-dir", "--no-deps", "--no-binary", "llama-cpp-python")
     return " ".join([*(f"{name}={_quoted(value)}" for name, value in environment.items()), again])
 
@@ -27,5 +27,5 @@ def _quoted(value: str) -> str:
 
 
 def pinned_bindings() -> str:
-    """`llama-cpp-python==1.2.3`, as this installation of qwen-edge asks for it."""
+    """The requirement of this installation of qwen-edge, e.g. `llama-cpp-python==1.2.3`."""
     return next(line for line in requires("qwen-edge") or () if re.match(r"llama-cpp-python\b", line))

@@ -1,8 +1,7 @@
-"""How much memory this process may still take: what the system has, and what its control group is allowed. And how to
-give some back.
+"""How much memory this process may still allocate, by the system and by its control group, and how to return some.
 
-A container or a service with a limit sees all of the machine's memory in /proc/meminfo, and is killed when it believes
-it (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
+A container or a service with a memory limit still sees the memory of the whole machine in /proc/meminfo. A process that
+relies on it is killed (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in the kernel's sources).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import psutil
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """Without swapping, and with what the kernel only caches counted as free."""
+    """Bytes that can be allocated without swapping; the kernel's page cache counts as free."""
     free = int(psutil.virtual_memory().available)
     for group in _groups(root):
         free = min(free, _left(group, free))
@@ -23,8 +22,8 @@ def available_bytes(root: Path = Path("/")) -> int:
 
 
 def own_bytes(pid: int, root: Path = Path("/")) -> int:
-    """What a process has for itself, in memory and in swap; 0 where the system does not tell, or it is gone. Files that
-    are only mapped are not in it (proc_pid_status(5): RssAnon, VmSwap)."""
+    """Bytes of anonymous memory of a process, resident and swapped; 0 if the process is gone or the system does not
+    say. Mapped files do not count (proc_pid_status(5): RssAnon, VmSwap)."""
     try:
         lines = (root / f"proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -34,14 +33,14 @@ def own_bytes(pid: int, root: Path = Path("/")) -> int:
 
 
 def own_pages(size: int) -> mmap.mmap:
-    """So many bytes, or one, that go back to the system when nobody has them any more: glibc keeps up to 64 MB of what
-    is freed (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
+    """A buffer of `size` bytes (at least 1) whose memory returns to the system as soon as it is freed. glibc would keep
+    up to 64 MB of freed memory (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
     return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def is_granted(size: int) -> bool:
-    """Whether the system promises this process so many bytes more. Nothing is taken, and no promise is kept for sure:
-    it may give more than it has (proc_sys_vm(5): overcommit_memory)."""
+    """Whether the system would let this process map `size` more bytes. Nothing is allocated, and the answer is no
+    guarantee: Linux may overcommit (proc_sys_vm(5): overcommit_memory)."""
     try:
         own_pages(size).close()
     except (OSError, MemoryError):
@@ -50,14 +49,14 @@ def is_granted(size: int) -> bool:
 
 
 def give_back() -> None:
-    """Hand the free pages of the heap back to the system, which glibc does of its own accord only at its end."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+    """Return the free pages of the heap to the system; glibc by itself only returns those at the end of the heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
     if trim:
         trim(0)
 
 
 def _groups(root: Path) -> list[Path]:
-    """The folders of our control group and of those around it; none where there are no control groups."""
+    """The folders of this process' control group and of its parents; none where there are no control groups."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,1 +1,1 @@
-"""Where telemetry is read from: sysfs, jtop, a PC's own sensors, NVML, a recorded trace."""
+"""The sources of telemetry: sysfs, jtop, the sensors of a PC, NVML, a recorded trace."""

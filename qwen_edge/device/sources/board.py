@@ -1,11 +1,11 @@
-"""What a Jetson tells besides its sensors: the fan, the power mode, and how often too much current was drawn."""
+"""A Jetson's fan, power mode, and counters of over-current events."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_word
 
 _MODE = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
 # NVIDIA Jetson Linux Developer Guide, Platform Power and Performance, "Over-current event"
@@ -13,25 +13,25 @@ _EVENTS = {"oc1": "under-voltage", "oc2": "over-current on average", "oc3": "ove
 
 
 class Fan:
-    """Duty and speed; two devices of different drivers on some boards (Documentation/hwmon/sysfs-interface.rst)."""
+    """The fan. On some boards two drivers show its duty and its speed (Documentation/hwmon/sysfs-interface.rst)."""
 
     def __init__(self, root: Path) -> None:
-        folders = numbered(root / "sys/class/hwmon", "hwmon*")
-        fans = [folder for folder in folders if re.search("fan|tach", word(folder / "name"))]
+        folders = glob_numbered(root / "sys/class/hwmon", "hwmon*")
+        fans = [folder for folder in folders if re.search("fan|tach", read_word(folder / "name"))]
         self._duty = next((folder / "pwm1" for folder in fans if (folder / "pwm1").exists()), None)
         speeds = [folder / name for folder in fans for name in ("rpm", "fan1_input")]
         self._speed = next((file for file in speeds if file.exists()), None)
 
-    def read(self, look: FileSnapshot) -> tuple[float | None, float | None]:
-        """Duty (0..1) and turns a minute."""
-        duty = look.number("fan", self._duty, 0, 255)
-        speed = look.number("fan speed", self._speed, 0, 100_000)
+    def read(self, snapshot: FileSnapshot) -> tuple[float | None, float | None]:
+        """Duty (0..1) and speed in revolutions per minute."""
+        duty = snapshot.read_number("fan", self._duty, 0, 255)
+        speed = snapshot.read_number("fan speed", self._speed, 0, 100_000)
         return None if duty is None else duty / 255, None if speed is None else float(speed)
 
 
 class PowerMode:
-    """nvpmodel's name of the mode, from files that anybody may read. `modes` are all there are, by number; the same
-    number is another mode on another board."""
+    """The power mode, by its nvpmodel name, from files that every user may read. `modes`: the names of all modes by
+    number; numbers differ between boards."""
 
     def __init__(self, root: Path) -> None:
         self._status = root / "var/lib/nvpmodel/status"
@@ -42,15 +42,15 @@ class PowerMode:
         self.modes = {int(number): name for number, name in _MODE.findall(text)}
 
     def read(self) -> str | None:
-        number = re.search(r"pmode:(\d+)", word(self._status))
+        number = re.search(r"pmode:(\d+)", read_word(self._status))
         return self.modes.get(int(number[1])) if number else None
 
 
 def power_events(root: Path) -> dict[str, Path]:
-    """Counters of what made the hardware divide its clocks for a moment, shorter than any rail's value shows."""
+    """The counters of events at which the hardware divided its clocks, too briefly to show in the value of a rail."""
     return {
         reason: file
-        for folder in numbered(root / "sys/class/hwmon", "hwmon*")
+        for folder in glob_numbered(root / "sys/class/hwmon", "hwmon*")
         for name, reason in _EVENTS.items()
         if (file := folder / f"{name}_event_cnt").exists()
     }

@@ -1,4 +1,4 @@
-"""Which source of telemetry to use on this machine."""
+"""Chooses the source of telemetry for this machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from qwen_edge.device.sources.jtop import Jtop, side_process
-from qwen_edge.device.sources.jtop_lines import SERVICE_SOCKET, SideService
+from qwen_edge.device.sources.jtop import Jtop, helper_process
+from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, HelperService
 from qwen_edge.device.sources.laptop import Laptop
 from qwen_edge.device.sources.nvml import open_nvml
 from qwen_edge.device.sources.sysfs import Sysfs
@@ -17,8 +17,8 @@ from qwen_edge.device.telemetry import Source, TelemetryError
 
 Kind = Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"]
 
-_NO_JETSON = "there is no Jetson's temperature zone or power rail in /sys"
-_NO_SENSORS = "there is no temperature, battery or power of a processor in /sys, as in most virtual machines"
+_NO_JETSON = "/sys shows no temperature zone and no power rail of a Jetson"
+_NO_SENSORS = "/sys shows no processor temperature, no processor power and no battery, as in most virtual machines"
 
 
 def choose(
@@ -31,10 +31,10 @@ def choose(
     clock: Callable[[], float] = time.monotonic,
     nvml: Callable[[], Any] = open_nvml,
 ) -> tuple[Source | None, str]:
-    """A source and a few words on it; or None and why there is none.
+    """A source and its description; or None and the reason why there is none.
 
-    `auto` is a Jetson's /sys, else a PC's sensors. `trace` and `speed` are for a trace, `interval` (seconds) for jtop,
-    `nvml` loads NVIDIA's library. Raises TelemetryError for a trace that cannot be used."""
+    `auto` is a Jetson's /sys or, elsewhere, the sensors of a PC. `trace` and `speed` are for a trace, `interval`
+    (seconds) is for jtop; `nvml` loads NVIDIA's library. Raises TelemetryError for a trace that cannot be used."""
     if kind == "trace":
         return _trace(trace, speed, clock)
     if kind == "jtop":
@@ -44,8 +44,8 @@ def choose(
     if kind in ("auto", "laptop"):
         library = nvml()
         if Laptop.found(root, library):
-            words = " and its graphics card" if library else ""
-            return Laptop(root, clock, library), f"laptop: the sensors of this machine{words}"
+            card = " and its graphics card" if library else ""
+            return Laptop(root, clock, library), f"laptop: the sensors of this machine{card}"
     reasons = {
         "none": "none: telemetry is switched off",
         "sysfs": f"none: {_NO_JETSON}",
@@ -56,18 +56,18 @@ def choose(
 
 
 def _jtop(interval: float, root: Path, clock: Callable[[], float]) -> tuple[Source, str]:
-    """systemd's side process where its socket is, so that this one need not be in group jtop."""
+    """By systemd's helper process where its socket exists: then the daemon need not be in group jtop."""
     path = root / SERVICE_SOCKET.relative_to("/")
     if path.is_socket():
-        # it speaks once a second, whatever we would like
+        # it writes one line a second; the interval cannot be chosen
         return Jtop(
-            lambda: SideService(path), max(1.0, interval), clock=clock
+            lambda: HelperService(path), max(1.0, interval), clock=clock
         ), f"jtop: by qwen-edge-jtop.socket ({path})"
-    return Jtop(side_process(interval, root=root), interval, clock=clock), "jtop: by a process of our own"
+    return Jtop(helper_process(interval, root=root), interval, clock=clock), "jtop: by a process of qwen-edge"
 
 
 def _trace(path: Path | None, speed: float, clock: Callable[[], float]) -> tuple[Source, str]:
     if path is None:
-        raise TelemetryError("A trace needs the file that was recorded: say which.")
+        raise TelemetryError("device.source is trace: set device.trace to the recorded file.")
     times = "" if speed == 1 else f", {speed:g} times as fast"
     return Trace(path, speed, clock), f"trace: {path}{times}"

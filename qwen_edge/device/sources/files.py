@@ -1,8 +1,8 @@
-"""Reading what the kernel shows in /sys and /proc: small files, most of them one value each
-(Documentation/filesystems/sysfs.rst in its sources).
+"""Reads files of /sys and /proc, most of which hold one value (Documentation/filesystems/sysfs.rst in the kernel's
+sources).
 
-Every sensor may be off, broken, gone or talk nonsense, each by itself and at any time: one that does not answer is a
-value that is missing, never the end of the reading.
+Any sensor may be off, broken, gone or return nonsense, at any time. A sensor without a valid value is reported as
+missing; it never ends the reading.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-_MOST_BYTES = 4096  # a page, which is the most that a file of sysfs holds
+_MOST_BYTES = 4096  # a page: files of sysfs are not larger
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR)
-_OFF = (errno.EAGAIN, errno.EBUSY)  # a unit without power; the clock of cores that are switched off
+_OFF = (errno.EAGAIN, errno.EBUSY)  # a unit without power; the clock of a core that is offline
 
 
 def read_text(file: Path) -> str:
-    """The file's content, or the first 4 KB of it. Raises OSError.
+    """The first 4 KB of the file, without surrounding white space. Raises OSError.
 
-    Python's own files do not take EAGAIN for an error, which is what the sensor of a unit without power answers: they
-    read on, or fail with a TypeError."""
+    Python's own file objects do not raise EAGAIN, which the sensor of a unit without power returns: they read on, or
+    fail with a TypeError."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(descriptor, _MOST_BYTES).decode(errors="replace").strip("\0 \t\n")
@@ -29,40 +29,40 @@ def read_text(file: Path) -> str:
         os.close(descriptor)
 
 
-def word(file: Path) -> str:
-    """A name or a label; "" where there is none to be read."""
+def read_word(file: Path) -> str:
+    """The content of a file with a name or a label; "" if it cannot be read."""
     try:
         return read_text(file)
     except OSError:
         return ""
 
 
-def whole_number(file: Path) -> int | None:
-    """A setting that is there or is not, and is nobody's loss if it is not."""
+def read_int(file: Path) -> int | None:
+    """The whole number in a file; None if it cannot be read or holds none."""
     try:
-        return int(word(file))
+        return int(read_word(file))
     except ValueError:
         return None
 
 
-def numbered(folder: Path, pattern: str) -> list[Path]:
-    """What matches, in the order of its numbers: hwmon2 before hwmon10."""
+def glob_numbered(folder: Path, pattern: str) -> list[Path]:
+    """The matching paths, ordered by their numbers: hwmon2 before hwmon10."""
     return sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
 
 
 class FileSnapshot:
-    """One look at all sensors: which did not answer and why (`missing`), and whether any file was `gone`, so that it is
-    time to search again for where they are."""
+    """One reading of all sensors. `missing`: those without a valid value, with the reason. `gone`: a file does not
+    exist any more, so the caller should search for the sensors again."""
 
     def __init__(self) -> None:
         self.missing: list[str] = []
         self.gone = False
 
-    def number(self, name: str, file: Path | None, low: int, high: int, denied: str = "") -> int | None:
-        """What the file says, if that can be true: from `low` to `high`. `denied` says more than "Permission denied".
-        None for a file is what this machine does not have.
+    def read_number(self, name: str, file: Path | None, low: int, high: int, denied: str = "") -> int | None:
+        """The number in the file, if it lies between `low` and `high`, else None. `file` None: this machine does not
+        have the sensor. `denied`: the reason to give in place of "Permission denied".
 
-        What is switched off has no value, and nothing is missing."""
+        A unit that is switched off has no value, but does not count as missing."""
         if file is None:
             return None
         try:
@@ -70,36 +70,36 @@ class FileSnapshot:
         except OSError as error:
             self.gone |= error.errno in _GONE
             if error.errno not in _OFF:
-                self.miss(name, denied if denied and isinstance(error, PermissionError) else error.strerror)
+                self.add_missing(name, denied if denied and isinstance(error, PermissionError) else error.strerror)
             return None
         try:
             value = int(text)
         except ValueError:
-            self.miss(name, f"it says {text[:20]!r}" if text else "it says nothing")
+            self.add_missing(name, f"{text[:20]!r} is not a number" if text else "the file is empty")
             return None
         if low <= value <= high:
             return value
-        self.miss(name, f"it says {text[:20]}, which cannot be")
+        self.add_missing(name, f"{text[:20]} is out of range")
         return None
 
-    def miss(self, name: str, reason: str | None) -> None:
-        """Say that a sensor gave no value. Several files of one sensor have one reason."""
+    def add_missing(self, name: str, reason: str | None) -> None:
+        """Note that a sensor gave no value. The same reason for several files of a sensor is noted once."""
         if (sentence := f"{name}: {reason}") not in self.missing:
             self.missing.append(sentence)
 
 
 class Counters:
-    """Counters of what should not happen, each with its file: `files` may be found anew. Used by one thread."""
+    """Counters of events, by name, each with its file; `files` may be extended. Used by one thread."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self.files = dict(files)
         self._before: dict[str, int] = {}
 
-    def risen(self, look: FileSnapshot) -> list[str]:
-        """Those that have risen since the last time."""
+    def increased(self, snapshot: FileSnapshot) -> list[str]:
+        """The names of the counters that have increased since the last call."""
         risen = []
         for name, file in self.files.items():
-            count = look.number(f"counter of {name}", file, 0, 2**63)
+            count = snapshot.read_number(f"counter of {name}", file, 0, 2**63)
             if count is not None:
                 if count > self._before.get(name, count):
                     risen.append(name)

@@ -1,7 +1,8 @@
-"""jtop's values in our units: it has milliwatts, kilohertz, kilobytes and percent (jetson-stats 7.2, jtop/jtop.py).
+"""Converts jtop's values, in milliwatts, kilohertz, kilobytes and percent (jetson-stats 7.2, jtop/jtop.py), to
+`Telemetry`.
 
-Pure; runs in the side process. What is not there or cannot be true is left out. Errors of any kind mean that the values
-have another shape than they should.
+Pure; runs in the helper process. Missing and implausible values are left out. An exception of any kind
+means that jtop's values have an unknown structure.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any
 from qwen_edge.device.sources.rails import board_watts
 from qwen_edge.device.telemetry import Clock, Telemetry, Trips
 
-# on most boards without power, and then without a temperature: graphics and vision units
+# graphics and vision units are mostly powered off, and then have no temperature
 _MAY_BE_OFF = ("gpu", "cv")
-_LEAST_KILOHERTZ = 10_000  # a clock that is not known is 0
+_LEAST_KILOHERTZ = 10_000  # jtop reports an unknown clock as 0
 
 
 def telemetry(client: Any, at: float, trips: Trips) -> Telemetry:
-    """What a connected `jtop.jtop` says now; `trips` it does not know."""
+    """The current values of a connected `jtop.jtop`; jtop does not know `trips`."""
     heat = client.temperature
     temperatures = {name.lower(): degrees for name, zone in heat.items() if (degrees := _celsius(zone)) is not None}
     off = [name for name in heat if name.lower() not in temperatures and not name.lower().startswith(_MAY_BE_OFF)]
@@ -54,14 +55,15 @@ def telemetry(client: Any, at: float, trips: Trips) -> Telemetry:
 
 
 def _celsius(zone: Mapping[str, Any]) -> float | None:
-    """What cannot be read is -256."""
+    """jtop reports -256 for a sensor that cannot be read."""
     return _number(zone["temp"], -50, 150) if zone["online"] else None
 
 
 def _power(power: Mapping[str, Any]) -> tuple[dict[str, float], float | None, list[str]]:
-    """Rails and the whole board in watts, and the rails whose current is above what their hardware allows.
+    """The rails in watts, the whole board in watts, and the rails whose current is above the limit of their hardware.
 
-    jtop's total has a name where it was measured. Else it is the sum of what could be read, whatever that was."""
+    jtop's total has a name only if it was measured. Otherwise it is the sum of whichever rails could be read, and is
+    not used."""
     rails, whole = power.get("rail", {}), power.get("tot", {})
     read = {name: rail for name, rail in rails.items() if rail.get("online", True)}
     watts = {name: value for name, rail in read.items() if (value := _watts(rail)) is not None}
@@ -72,7 +74,7 @@ def _power(power: Mapping[str, Any]) -> tuple[dict[str, float], float | None, li
 
 
 def _lost(rails: Mapping[str, float], watts: float | None) -> list[str]:
-    return ["the whole board's power: not all rails that make it up were read"] if rails and watts is None else []
+    return ["board power: not all rails it is the sum of were read"] if rails and watts is None else []
 
 
 def _watts(rail: Mapping[str, Any]) -> float | None:
@@ -86,14 +88,14 @@ def _clock(frequency: Mapping[str, Any]) -> Clock | None:
 
 
 def _cpu_clock(cpu: Mapping[str, Any]) -> Clock | None:
-    """The quickest core's."""
+    """The clock of the fastest core."""
     clocks = [clock for core in cpu["cpu"] if core["online"] and (clock := _clock(core.get("freq", {})))]
     caps = [clock.cap for clock in clocks if clock.cap is not None]
     return Clock(max(clock.hertz for clock in clocks), max(caps, default=None)) if clocks else None
 
 
 def _cpu_load(cpu: Mapping[str, Any]) -> float | None:
-    """The mean of the cores: jtop's own total compares each time with the wrong one before."""
+    """The mean load of the cores. jtop's own total is wrong: it compares with the wrong earlier value."""
     idle = [core["idle"] for core in cpu["cpu"] if core["online"] and "idle" in core]
     return _share(100 - sum(idle) / len(idle)) if idle else None
 

@@ -1,7 +1,7 @@
-"""A laptop, a PC or a small board that is no Jetson: the processor's own sensors, what it runs on, and a graphics card.
+"""Telemetry of a laptop, a PC or a board other than a Jetson: processor sensors, power supplies and a graphics card.
 
-Power is what the processor (and a card by NVIDIA) say they use, where one may read that, or else what the battery
-gives while the machine runs on it: that is the whole machine, screen and all.
+Power is that of the processor plus that of NVIDIA cards, where it may be read; otherwise the power that the battery
+delivers, which includes the whole machine with its screen.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from qwen_edge.device.sources.clocks import ProcessorClock
-from qwen_edge.device.sources.files import Counters, FileSnapshot, numbered, word
-from qwen_edge.device.sources.hwmon import find_places, witnesses
+from qwen_edge.device.sources.files import Counters, FileSnapshot, glob_numbered, read_word
+from qwen_edge.device.sources.hwmon import find_sensors, processor_sensors
 from qwen_edge.device.sources.nvml import Card, Nvidia
 from qwen_edge.device.sources.rapl import Rapl
 from qwen_edge.device.sources.supplies import Supplies
-from qwen_edge.device.sources.thermal_zones import Zone, braking, celsius, find_brakes, first_known, lowest
+from qwen_edge.device.sources.thermal_zones import (
+    Zone,
+    active_cooling,
+    fill_in,
+    find_cooling_devices,
+    lowest_trips,
+    read_celsius,
+)
 from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
 from qwen_edge.device.telemetry import Telemetry
 
@@ -32,7 +39,7 @@ class Laptop:
     ) -> None:
         self._root, self._clock = root, clock
         self._zones: dict[str, Zone] = {}
-        self._witnesses: list[str] = []
+        self._processor_sensors: list[str] = []
         self._load = ProcessorLoad(root)
         self._rapl = Rapl(root, clock)
         self._nvidia = Nvidia(nvml) if nvml else None
@@ -42,23 +49,28 @@ class Laptop:
 
     @staticmethod
     def found(root: Path = Path("/"), nvml: Any | None = None) -> bool:
-        """Does this machine tell anything of its heat or power? A virtual one mostly does not."""
-        return bool(nvml or witnesses(find_places(root)) or Rapl(root, time.monotonic) or Supplies(root).batteries)
+        """Whether this machine has any sensor of heat or power. Most virtual machines have none."""
+        return bool(
+            nvml or processor_sensors(find_sensors(root)) or Rapl(root, time.monotonic) or Supplies(root).batteries
+        )
 
     def read(self) -> Telemetry:
-        """All that is there; what does not answer is named. Never raises."""
+        """Read all sensors; those that do not answer are listed as missing. Never raises."""
         if self._gone:
             self._search()
-        look, at = FileSnapshot(), self._clock()  # a sensor that hangs makes all of it old
-        temperatures, processor = celsius(look, self._zones), self._processor.read(look)
-        supply = self._supplies.read(look)
-        cards = self._nvidia.read(look) if self._nvidia else {}
-        package = self._rapl.watts(look)
+        snapshot, at = (
+            FileSnapshot(),
+            self._clock(),
+        )  # before reading: a hanging sensor makes all of it old
+        temperatures, processor = read_celsius(snapshot, self._zones), self._processor.read(snapshot)
+        supply = self._supplies.read(snapshot)
+        cards = self._nvidia.read(snapshot) if self._nvidia else {}
+        package = self._rapl.watts(snapshot)
         rails = {"processor": package} | {name: card.watts for name, card in cards.items()}
-        throttled = [*braking(look, self._brakes), *self._throttles.risen(look)]
+        throttled = [*active_cooling(snapshot, self._cooling_devices), *self._throttles.increased(snapshot)]
         used, total = memory_bytes(self._root)
-        self._gone = look.gone
-        hottest = [temperatures[name] for name in self._witnesses if name in temperatures]
+        self._gone = snapshot.gone
+        hottest = [temperatures[name] for name in self._processor_sensors if name in temperatures]
         heat = {name: float(card.celsius) for name, card in cards.items() if card.celsius is not None}
         return Telemetry(
             source=self.name,
@@ -78,11 +90,11 @@ class Laptop:
             throttled=(*throttled, *(reason for card in cards.values() for reason in card.throttled)),
             battery=supply.battery,
             mains=supply.mains,
-            missing=tuple(look.missing),
+            missing=tuple(snapshot.missing),
         )
 
     def watts(self) -> float | None:
-        """Processor and cards. Not the battery, which counts in its own time and takes long to ask."""
+        """Processor and cards. Not the battery, which updates slowly and takes long to read."""
         package = self._rapl.watts(FileSnapshot())
         cards = self._nvidia.watts(FileSnapshot()) if self._nvidia else 0.0
         return None if package is None or cards is None else package + cards
@@ -91,17 +103,17 @@ class Laptop:
         pass
 
     def _search(self) -> None:
-        """Find the files. What was here once and is gone stays on the list, but for batteries, which are taken out."""
-        self._zones |= find_places(self._root)
+        """Find the files. A sensor that has gone stays on the list and counts as missing, except a removed battery."""
+        self._zones |= find_sensors(self._root)
         self._supplies = Supplies(self._root)
-        self._brakes = find_brakes(self._root)
+        self._cooling_devices = find_cooling_devices(self._root)
         self._processor = ProcessorClock(self._root)
-        # the same ones for good: another place may stay cool, whatever is computed
-        self._witnesses = self._witnesses or witnesses(self._zones)
+        # chosen once: another sensor might stay cool under load
+        self._processor_sensors = self._processor_sensors or processor_sensors(self._zones)
         cards = self._nvidia.trips if self._nvidia else []
-        own = [self._zones[name].trips for name in self._witnesses]
-        # what is not set for the places that count is as the other zones have it
-        self._trips = first_known(lowest([*own, *cards]), lowest(zone.trips for zone in self._zones.values()))
+        own = [self._zones[name].trips for name in self._processor_sensors]
+        # trip points missing at the relevant sensors are taken from the other zones
+        self._trips = fill_in(lowest_trips([*own, *cards]), lowest_trips(zone.trips for zone in self._zones.values()))
 
 
 def _sum(package: float, cards: dict[str, Card]) -> float | None:
@@ -111,10 +123,10 @@ def _sum(package: float, cards: dict[str, Card]) -> float | None:
 
 
 def _find_throttles(root: Path) -> dict[str, Path]:
-    """One counter a package: all its cores show the same (Documentation/ABI/testing/sysfs-devices-system-cpu)."""
+    """One counter a package, as all its cores show the same (Documentation/ABI/testing/sysfs-devices-system-cpu)."""
     found: dict[str, Path] = {}
-    for folder in numbered(root / "sys/devices/system/cpu", "cpu[0-9]*"):
+    for folder in glob_numbered(root / "sys/devices/system/cpu", "cpu[0-9]*"):
         file = folder / "thermal_throttle/package_throttle_count"
         if file.exists():
-            found.setdefault(f"heat slows down package {word(folder / 'topology/physical_package_id') or 0}", file)
+            found.setdefault(f"heat slows down package {read_word(folder / 'topology/physical_package_id') or 0}", file)
     return found

@@ -1,7 +1,7 @@
-"""A graphics card by NVIDIA's management library, if its Python package nvidia-ml-py and the driver are there.
+"""NVIDIA graphics cards, by NVIDIA's management library, where the package nvidia-ml-py and the driver are installed.
 
-Every call may fail by itself: a card that does not know something answers NotSupported, one that has fallen off the bus
-answers nothing any more.
+Each call may fail on its own: a card raises NotSupported for a value it does not have, and GPU is lost after it has
+fallen off the bus.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from qwen_edge.device.sources.files import FileSnapshot
 from qwen_edge.device.telemetry import Clock, Trips
 
-# NVML API reference, nvmlClocksEventReasons; what an application or an idle card sets is no slowing down
+# NVML API reference, nvmlClocksEventReasons; limits set by an application or by an idle card do not count
 _REASONS = {
     0x04: "power limit",
     0x08: "hardware slowdown",
@@ -24,7 +24,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says now; None is what it does not know."""
+    """The current values of a card; None: the card does not have the value."""
 
     celsius: float | None
     watts: float | None
@@ -34,7 +34,7 @@ class Card:
 
 
 class Nvidia:
-    """All cards. `nvml` is the module pynvml after nvmlInit; by the thread that reads."""
+    """All cards. `nvml` is the module pynvml after nvmlInit. Used by the reading thread."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
@@ -47,33 +47,34 @@ class Nvidia:
     def __bool__(self) -> bool:
         return bool(self._cards)
 
-    def read(self, look: FileSnapshot) -> dict[str, Card]:
-        return {name: self._read(look, name, card) for name, card in self._cards.items()}
+    def read(self, snapshot: FileSnapshot) -> dict[str, Card]:
+        return {name: self._read(snapshot, name, card) for name, card in self._cards.items()}
 
-    def watts(self, look: FileSnapshot) -> float | None:
-        """Of all cards together: 0 without any, None if one does not say."""
-        powers = [self._power(look, name, card) for name, card in self._cards.items()]
+    def watts(self, snapshot: FileSnapshot) -> float | None:
+        """The power of all cards together: 0 without cards, None if one of them does not report it."""
+        powers = [self._power(snapshot, name, card) for name, card in self._cards.items()]
         known = [power for power in powers if power is not None]
         return sum(known) if len(known) == len(powers) else None
 
-    def _read(self, look: FileSnapshot, name: str, card: Any) -> Card:
+    def _read(self, snapshot: FileSnapshot, name: str, card: Any) -> Card:
         nvml = self._nvml
-        megahertz = self._ask(look, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
-        most = self._ask(look, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
-        use = self._ask(look, f"{name} load", "UtilizationRates", card)
+        megahertz = self._ask(snapshot, f"{name} clock", "ClockInfo", card, nvml.NVML_CLOCK_SM)
+        most = self._ask(snapshot, f"{name} clock", "MaxClockInfo", card, nvml.NVML_CLOCK_SM)
+        use = self._ask(snapshot, f"{name} load", "UtilizationRates", card)
         bits = (
-            self._ask(look, f"{name} throttling", "CurrentClocksThrottleReasons CurrentClocksEventReasons", card) or 0
+            self._ask(snapshot, f"{name} throttling", "CurrentClocksThrottleReasons CurrentClocksEventReasons", card)
+            or 0
         )
         return Card(
-            self._ask(look, f"{name} temperature", "Temperature TemperatureV", card, nvml.NVML_TEMPERATURE_GPU),
-            self._power(look, name, card),
+            self._ask(snapshot, f"{name} temperature", "Temperature TemperatureV", card, nvml.NVML_TEMPERATURE_GPU),
+            self._power(snapshot, name, card),
             None if megahertz is None else Clock(1e6 * megahertz, None if most is None else 1e6 * most),
             None if use is None else use.gpu / 100,
             tuple(f"{name}: {reason}" for bit, reason in _REASONS.items() if bits & bit),
         )
 
-    def _power(self, look: FileSnapshot, name: str, card: Any) -> float | None:
-        milliwatts = self._ask(look, f"{name} power", "PowerUsage", card)
+    def _power(self, snapshot: FileSnapshot, name: str, card: Any) -> float | None:
+        milliwatts = self._ask(snapshot, f"{name} power", "PowerUsage", card)
         return None if milliwatts is None else milliwatts / 1000
 
     def _trips(self, card: Any) -> Trips:
@@ -86,9 +87,9 @@ class Nvidia:
         )
         return Trips(passive=slowdown or None, critical=shutdown or None)
 
-    def _ask(self, look: FileSnapshot, what: str, calls: str, *arguments: Any) -> Any:
-        """`calls` are names without nvmlDeviceGet, the old one first: releases before 13 do not know the new one, and
-        some later one will not know the old one."""
+    def _ask(self, snapshot: FileSnapshot, what: str, calls: str, *arguments: Any) -> Any:
+        """Call the first available of `calls`, names without nvmlDeviceGet, the old one first: releases before 13 do
+        not have the new one, and a later release may drop the old one."""
         nvml = self._nvml
         for call in (getattr(nvml, f"nvmlDeviceGet{name}", None) for name in calls.split()):
             try:
@@ -96,16 +97,16 @@ class Nvidia:
                     return call(*arguments)
             except nvml.NVMLError as error:
                 if error.value not in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                    look.miss(what, str(error))
+                    snapshot.add_missing(what, str(error))
                 if error.value != nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
                     return None
         return None
 
 
 def open_nvml() -> Any:
-    """The library, ready to be asked; None where there is no package, no driver or no card."""
+    """The initialised library; None where there is no package, no driver or no card."""
     try:
-        import pynvml  # only where there may be a card
+        import pynvml  # an optional package
     except ImportError:
         return None
     try:

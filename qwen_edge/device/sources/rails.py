@@ -1,5 +1,5 @@
-"""What a Jetson's INA3221 chips measure: voltage and current of up to three rails each (Documentation/hwmon/ina3221.rst
-in the kernel's sources)."""
+"""A Jetson's power rails: its INA3221 chips measure voltage and current of up to three rails each
+(Documentation/hwmon/ina3221.rst in the kernel's sources)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_word
 
 _MOST_MILLIVOLTS = 26_000  # the chip's range
 _MOST_MILLIAMPERES = 200_000  # of its shunt's voltage, with the smallest shunt in use
-# Rails that are the whole board's power together: Orin Nano, Orin NX and Xavier NX; Nano; AGX Orin, whose other rails
-# are fed by these (NVIDIA Jetson Linux Developer Guide, Platform Power and Performance)
+# Sets of rails that add up to the power of the whole board: Orin Nano, Orin NX and Xavier NX; Nano; AGX Orin, whose
+# other rails are fed by these (NVIDIA Jetson Linux Developer Guide, Platform Power and Performance)
 _TOTALS = (("VDD_IN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
 _FOLDERS = ("sys/bus/i2c/drivers/ina3221", "sys/bus/i2c/devices")
 
@@ -27,13 +27,13 @@ class Rail:
 
 
 def find_rails(root: Path) -> dict[str, Rail]:
-    """By label. Channels that nothing is connected to have "NC" for one, and channel 7 is the sum of others."""
+    """Rails by label. Unconnected channels (labelled "NC") and channel 7, a sum of others, are left out."""
     found: dict[str, Rail] = {}
-    for folder in (hwmon for base in _FOLDERS for hwmon in numbered(root / base, "*/hwmon/hwmon*")):
-        if word(folder / "name") != "ina3221":
+    for folder in (hwmon for base in _FOLDERS for hwmon in glob_numbered(root / base, "*/hwmon/hwmon*")):
+        if read_word(folder / "name") != "ina3221":
             continue
-        for file in numbered(folder, "in*_label"):
-            channel, label = file.name[2:].removesuffix("_label"), word(file)
+        for file in glob_numbered(folder, "in*_label"):
+            channel, label = file.name[2:].removesuffix("_label"), read_word(file)
             if channel == "7" or not label or label.upper() == "NC" or label.startswith("sum of"):
                 continue
             alarms = tuple(folder / f"curr{channel}_{kind}_alarm" for kind in ("crit", "max"))
@@ -42,38 +42,39 @@ def find_rails(root: Path) -> dict[str, Rail]:
     return found
 
 
-def rail_watts(look: FileSnapshot, rails: Mapping[str, Rail]) -> dict[str, float]:
-    """Of those that can be read now. A current below zero is noise around nothing."""
+def rail_watts(snapshot: FileSnapshot, rails: Mapping[str, Rail]) -> dict[str, float]:
+    """Watts of the rails that can be read now. A negative current is noise around 0 and counts as 0."""
     found = {}
     for name, rail in rails.items():
-        millivolts = look.number(f"voltage of {name}", rail.voltage, 0, _MOST_MILLIVOLTS)
-        milliamperes = look.number(f"current of {name}", rail.current, -1000, _MOST_MILLIAMPERES)
+        millivolts = snapshot.read_number(f"voltage of {name}", rail.voltage, 0, _MOST_MILLIVOLTS)
+        milliamperes = snapshot.read_number(f"current of {name}", rail.current, -1000, _MOST_MILLIAMPERES)
         if millivolts is not None and milliamperes is not None:
             found[name] = max(0, millivolts * milliamperes) / 1_000_000
     return found
 
 
-def totals(names: Iterable[str]) -> tuple[str, ...]:
-    """Which of these rails are the whole board's power; none of them on a board that does not measure it."""
+def total_rails(names: Iterable[str]) -> tuple[str, ...]:
+    """The rails that add up to the power of the whole board; () on a board that does not measure it."""
     known = set(names)
     return next((total for total in _TOTALS if known.issuperset(total)), ())
 
 
 def board_watts(rails: Mapping[str, float]) -> float | None:
-    """The whole board's power, if all rails that make it up are there: without one, the rest looks like a saving."""
-    total = totals(rails)
+    """The power of the whole board in watts; None if a rail of the sum is missing, as the rest would be too low."""
+    total = total_rails(rails)
     return sum(rails[name] for name in total) if total else None
 
 
-def parts(rails: Mapping[str, float]) -> dict[str, float]:
-    """The rails that are only a part of the board's power."""
-    total = totals(rails)
+def partial_rails(rails: Mapping[str, float]) -> dict[str, float]:
+    """The rails without the one that measures the whole board."""
+    total = total_rails(rails)
     return {name: watts for name, watts in rails.items() if (name,) != total}
 
 
-def over_current(look: FileSnapshot, rails: Mapping[str, Rail]) -> list[str]:
-    """Rails whose current is above a limit, which makes the hardware divide its clocks."""
+def over_current(snapshot: FileSnapshot, rails: Mapping[str, Rail]) -> list[str]:
+    """Rails whose current is above a limit, at which the hardware divides its clocks."""
     alarms = {
-        name: [look.number(f"alarm of {name}", file, 0, 1) for file in rail.alarms] for name, rail in rails.items()
+        name: [snapshot.read_number(f"alarm of {name}", file, 0, 1) for file in rail.alarms]
+        for name, rail in rails.items()
     }
     return [f"over-current on {name}" for name, raised in alarms.items() if any(raised)]

@@ -1,4 +1,4 @@
-"""What the processor of a PC says it has used: joules since some time, in a counter that begins again
+"""The power of a PC's processor, from RAPL's energy counters, which wrap around
 (Documentation/power/powercap/powercap.rst in the kernel's sources)."""
 
 from __future__ import annotations
@@ -7,19 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, whole_number, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_int, read_word
 
-_LEAST_SECONDS = 0.01  # the counter moves in milliseconds: below this, a power is mostly rounding
+_LEAST_SECONDS = 0.01  # the counter advances every millisecond: over a shorter time the power is mostly rounding
 _MOST_WATTS = 10_000
 _DENIED = (
-    "energy_uj is for root only, because it tells more than power (CVE-2020-8694); "
-    "to let everybody read it until the next start: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    "only root may read energy_uj, as it reveals more than power (CVE-2020-8694); "
+    "to let every user read it until the next reboot: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 )
 
 
 @dataclass
 class _Package:
-    """One socket: its counter of microjoules, where that begins again, and what it said when (seconds)."""
+    """One socket: its counter in microjoules, the value at which it wraps (`range`), and the last reading, at `at`
+    (seconds)."""
 
     file: Path
     range: int
@@ -29,40 +30,40 @@ class _Package:
 
 
 class Rapl:
-    """The mean power of all sockets from one time it is asked to the next."""
+    """The mean power of all sockets between two calls of `watts`."""
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
-        folders = numbered(root / "sys/class/powercap", "intel-rapl:*")
+        folders = glob_numbered(root / "sys/class/powercap", "intel-rapl:*")
         self._packages = [
-            _Package(folder / "energy_uj", whole_number(folder / "max_energy_range_uj") or 0)
+            _Package(folder / "energy_uj", read_int(folder / "max_energy_range_uj") or 0)
             for folder in folders
-            if word(folder / "name").startswith("package")
+            if read_word(folder / "name").startswith("package")
         ]
         self.watts(FileSnapshot())
 
     def __bool__(self) -> bool:
         return bool(self._packages)
 
-    def watts(self, look: FileSnapshot) -> float | None:
-        """None before the counters have moved, and if not all of them can be read."""
-        powers = [self._read(look, package) for package in self._packages]
+    def watts(self, snapshot: FileSnapshot) -> float | None:
+        """Watts; None on the first call, and if a counter cannot be read."""
+        powers = [self._read(snapshot, package) for package in self._packages]
         known = [power for power in powers if power is not None]
         return sum(known) if known and len(known) == len(powers) else None
 
-    def _read(self, look: FileSnapshot, package: _Package) -> float | None:
+    def _read(self, snapshot: FileSnapshot, package: _Package) -> float | None:
         now, before = self._clock(), package.before
         if before is not None and now - package.at < _LEAST_SECONDS:
             return package.watts
         most = package.range or 2**63
-        package.before = look.number("processor power", package.file, 0, most, _DENIED)
+        package.before = snapshot.read_number("processor power", package.file, 0, most, _DENIED)
         seconds, package.at, package.watts = now - package.at, now, None
         if before is not None and package.before is not None:
-            watts = spent(before, package.before, package.range) / 1_000_000 / seconds
+            watts = counter_difference(before, package.before, package.range) / 1_000_000 / seconds
             package.watts = watts if watts <= _MOST_WATTS else None
         return package.watts
 
 
-def spent(before: int, after: int, most: int) -> int:
-    """Between two readings of a counter that goes from 0 to `most` and begins again, at most once."""
+def counter_difference(before: int, after: int, most: int) -> int:
+    """The increase between two readings of a counter that goes from 0 to `most` and has wrapped at most once."""
     return after - before if after >= before else after + most - before

@@ -1,20 +1,21 @@
-"""What a PC runs on: mains, batteries (Documentation/ABI/testing/sysfs-class-power in the kernel's sources)."""
+"""The power supplies of a PC: mains and batteries (Documentation/ABI/testing/sysfs-class-power in the kernel's
+sources)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_edge.device.sources.files import FileSnapshot, numbered, whole_number, word
+from qwen_edge.device.sources.files import FileSnapshot, glob_numbered, read_int, read_word
 from qwen_edge.device.telemetry import Battery
 
-_MOST_MICRO = 500_000_000  # of volts, amperes and watts alike
+_MOST_MICRO = 500_000_000  # microvolts, microamperes, microwatts
 
 
 @dataclass(frozen=True)
 class Supply:
-    """Whether there is mains, how full the batteries are, and the watts they give while they give any. None is what
-    nobody tells."""
+    """Whether mains is connected, the charge of the batteries, and the watts they deliver while discharging. None: not
+    reported."""
 
     mains: bool | None = None
     battery: Battery | None = None
@@ -22,31 +23,32 @@ class Supply:
 
 
 class Supplies:
-    """Those that feed the machine, not its mouse. A battery may be taken out and put in again."""
+    """The supplies of the machine, not of its mouse. A battery may be removed and inserted again."""
 
     def __init__(self, root: Path) -> None:
-        folders = numbered(root / "sys/class/power_supply", "*")
-        kinds = [(word(folder / "type"), folder) for folder in folders if word(folder / "scope") != "Device"]
+        folders = glob_numbered(root / "sys/class/power_supply", "*")
+        kinds = [(read_word(folder / "type"), folder) for folder in folders if read_word(folder / "scope") != "Device"]
         self.batteries = [folder for kind, folder in kinds if kind == "Battery"]
-        # a laptop that is fed by USB-C may have no other plug
+        # a laptop charged by USB-C may have no other supply
         mains = [folder for kind, folder in kinds if kind == "Mains"]
         self._mains = mains or [folder for kind, folder in kinds if kind == "USB"]
 
-    def read(self, look: FileSnapshot) -> Supply:
-        plugs = [look.number(f"{folder.name} online", folder / "online", 0, 2) for folder in self._mains]
+    def read(self, snapshot: FileSnapshot) -> Supply:
+        plugs = [snapshot.read_number(f"{folder.name} online", folder / "online", 0, 2) for folder in self._mains]
         known = [bool(plug) for plug in plugs if plug is not None]
         mains = any(known) if known else None
-        giving = [folder for folder in self.batteries if word(folder / "status") == "Discharging"]
-        powers = [_watts(look, folder) for folder in giving]
+        giving = [folder for folder in self.batteries if read_word(folder / "status") == "Discharging"]
+        powers = [_watts(snapshot, folder) for folder in giving]
         whole = [power for power in powers if power is not None]
-        level = self._level(look)
+        level = self._level(snapshot)
         battery = None if level is None else Battery(level, bool(giving))
         return Supply(mains, battery, sum(whole) if whole and len(whole) == len(powers) else None)
 
-    def _level(self, look: FileSnapshot) -> float | None:
-        """0..1 of all batteries together; a large one counts for more than a small one, if they tell how large."""
+    def _level(self, snapshot: FileSnapshot) -> float | None:
+        """The charge of all batteries together, 0..1, weighted by capacity where every battery reports it."""
         levels = [
-            (folder, look.number(f"{folder.name} level", folder / "capacity", 0, 100)) for folder in self.batteries
+            (folder, snapshot.read_number(f"{folder.name} level", folder / "capacity", 0, 100))
+            for folder in self.batteries
         ]
         known = [(level, _capacity(folder)) for folder, level in levels if level is not None]
         if not known:
@@ -56,14 +58,14 @@ class Supplies:
 
 
 def _capacity(folder: Path) -> int | None:
-    return whole_number(folder / "energy_full") or whole_number(folder / "charge_full")
+    return read_int(folder / "energy_full") or read_int(folder / "charge_full")
 
 
-def _watts(look: FileSnapshot, folder: Path) -> float | None:
-    """Some drivers have power, some current and voltage, in millionths; some count what is given as below zero."""
+def _watts(snapshot: FileSnapshot, folder: Path) -> float | None:
+    """Some drivers report power, others current and voltage, in millionths; some have a negative sign."""
     if (folder / "power_now").exists():
-        power = look.number(f"{folder.name} power", folder / "power_now", -_MOST_MICRO, _MOST_MICRO)
+        power = snapshot.read_number(f"{folder.name} power", folder / "power_now", -_MOST_MICRO, _MOST_MICRO)
         return abs(power) / 1_000_000 if power else None
-    current = look.number(f"{folder.name} current", folder / "current_now", -_MOST_MICRO, _MOST_MICRO)
-    voltage = look.number(f"{folder.name} voltage", folder / "voltage_now", 1, _MOST_MICRO)
+    current = snapshot.read_number(f"{folder.name} current", folder / "current_now", -_MOST_MICRO, _MOST_MICRO)
+    voltage = snapshot.read_number(f"{folder.name} voltage", folder / "voltage_now", 1, _MOST_MICRO)
     return abs(current) * voltage / 1e12 if current and voltage else None

@@ -1,4 +1,4 @@
-"""Recorded samples, played again: a file with one line of JSON each, as `record` writes it."""
+"""Plays recorded samples: a file with one line of JSON a sample, as `record` writes it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 
 class Trace:
-    """A source. Time runs `speed` times as fast as it did; `at` is when a sample would have been read now.
+    """A source. Plays the trace at `speed` times its own speed; `at` of a sample is set to the time now.
 
-    At its end it begins again, like a device that is switched on once more. To hold the last sample would show a board
-    whose temperature and power no load moves, which nothing real does. Used by one thread; has nothing to close."""
+    At its end the trace starts again. Repeating the last sample instead would show a board whose temperature and power
+    do not react to load, which no real board does. Used by one thread; has nothing to close."""
 
     name = "trace"
 
     def __init__(self, path: Path, speed: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         """Reads the whole file. Raises TelemetryError with the file and the number of the line."""
         if not speed > 0:
-            raise TelemetryError(f"A trace cannot run at {speed:g} times its speed: give a number above 0.")
+            raise TelemetryError(
+                f"A trace cannot be played at {speed:g} times its speed: set device.trace_speed above 0."
+            )
         self._samples = _load(path)
         self._times = [sample.at - self._samples[0].at for sample in self._samples]
-        # the last one lasts as long as the others on average
+        # the last sample lasts as long as the others on average
         self._length = self._times[-1] * len(self._times) / max(1, len(self._times) - 1)
         self._speed, self._clock = speed, clock
         self._began = clock()
@@ -37,13 +39,13 @@ class Trace:
         return msgspec.structs.replace(sample, source=self.name, at=at)
 
     def watts(self) -> None:
-        """Between two samples nothing was recorded."""
+        """None: nothing was recorded between two samples."""
 
     def close(self) -> None:
         pass
 
     def _now(self) -> tuple[Telemetry, float]:
-        """The sample that holds now, and when it began to, by our clock."""
+        """The current sample, and the time (this clock) from which on it is current."""
         now = self._clock()
         played = (now - self._began) * self._speed
         if self._length:
@@ -53,7 +55,7 @@ class Trace:
 
 
 def record(samples: Iterable[Telemetry], file: BinaryIO) -> None:
-    """Append samples, each at once, so that a recording that is interrupted is a shorter one."""
+    """Append samples, flushing each, so that an interrupted recording is only shorter."""
     for sample in samples:
         file.write(msgspec.json.encode(sample) + b"\n")
         file.flush()
@@ -67,11 +69,11 @@ def _load(path: Path) -> list[Telemetry]:
             for number, line in enumerate(file, 1):
                 samples.append(_decode(decoder, line, f"{path}, line {number}"))
                 if len(samples) > 1 and samples[-1].at < samples[-2].at:
-                    raise TelemetryError(f"{path}, line {number}: it is older than the line before.")
+                    raise TelemetryError(f"{path}, line {number}: the sample is older than the one before it.")
     except OSError as error:
         raise TelemetryError(f"The trace {path} cannot be read: {error.strerror or error}.") from None
     if not samples:
-        raise TelemetryError(f"The trace {path} is empty: record one, a line of JSON a sample.")
+        raise TelemetryError(f"The trace {path} is empty. Record one: qwen-edge status --record FILE")
     return samples
 
 
@@ -79,4 +81,6 @@ def _decode(decoder: msgspec.json.Decoder[Telemetry], line: bytes, where: str) -
     try:
         return decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise TelemetryError(f"{where}: this is no sample: {error}. Take the line out, or record anew.") from None
+        raise TelemetryError(
+            f"{where}: not a valid sample: {error}. Delete the line, or record the trace again."
+        ) from None

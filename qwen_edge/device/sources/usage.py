@@ -1,40 +1,40 @@
-"""How busy the processor is and how much memory is in use: /proc/stat and /proc/meminfo (Documentation/filesystems/
-proc.rst in the kernel's sources)."""
+"""Processor load and memory in use: /proc/stat and /proc/meminfo (Documentation/filesystems/proc.rst in the kernel's
+sources)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen_edge.device.sources.files import word
+from qwen_edge.device.sources.files import read_word
 
-_IDLE = (3, 4)  # of the columns: idle, and waiting for a disk
-_GUEST = 8  # from here on, columns are in earlier ones already
+_IDLE = (3, 4)  # columns: idle, and waiting for a disk
+_GUEST = 8  # from this column on, the times are contained in earlier columns
 
 
 class ProcessorLoad:
-    """Of all cores together, from one time it is asked to the next."""
+    """The load of all cores together, between two calls of `read`."""
 
     def __init__(self, root: Path) -> None:
         self._file = root / "proc/stat"
         self._before = self._ticks()
 
     def read(self) -> float | None:
-        """0..1 since the last time; None where the system does not tell, or no time has passed."""
+        """The load (0..1) since the last call; None if it cannot be read, or no time has passed."""
         before, self._before = self._before, self._ticks()
-        return busy(before, self._before)
+        return busy_share(before, self._before)
 
     def _ticks(self) -> list[int]:
-        label, *columns = word(self._file).partition("\n")[0].split() or [""]
+        label, *columns = read_word(self._file).partition("\n")[0].split() or [""]
         try:
             return [int(column) for column in columns] if label == "cpu" else []
         except ValueError:
             return []
 
 
-def busy(before: Sequence[int], after: Sequence[int]) -> float | None:
-    """The share of time spent working between two lines of /proc/stat. Its counters may go back a little, when a core
-    is switched off (proc(5), iowait)."""
+def busy_share(before: Sequence[int], after: Sequence[int]) -> float | None:
+    """The share of busy time between two lines of /proc/stat. A counter may decrease a little when a core goes offline
+    (proc(5), iowait)."""
     spent = [max(0, late - early) for early, late in zip(before, after, strict=False)][:_GUEST]
     if len(spent) <= max(_IDLE) or not sum(spent):
         return None
@@ -42,9 +42,9 @@ def busy(before: Sequence[int], after: Sequence[int]) -> float | None:
 
 
 def memory_bytes(root: Path) -> tuple[int, int] | tuple[None, None]:
-    """In use and in all; what the kernel only caches counts as free."""
+    """Bytes in use, and in total; the page cache counts as free."""
     sizes = {}
-    for line in word(root / "proc/meminfo").splitlines():
+    for line in read_word(root / "proc/meminfo").splitlines():
         name, _, size = line.partition(":")
         if (number := size.split()[:1]) and number[0].isdecimal():
             sizes[name] = 1024 * int(number[0])

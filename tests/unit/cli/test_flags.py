@@ -1,6 +1,7 @@
 """Every number on the command line has limits: those of the setting it stands for, where it stands for one."""
 
 import math
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -9,10 +10,12 @@ import msgspec
 import pytest
 
 from qwen_edge.cli import _cli, main
-from qwen_edge.cli.serve import _apply
-from qwen_edge.config.schema import MOST_PIN_HOURS, Config, parse_config
-from qwen_edge.core.errors import ConfigError
+from qwen_edge.cli.flags import apply_options
+from qwen_edge.config.schema import MOST_PIN_HOURS, Config, RememberConfig, parse_config
+from qwen_edge.core.errors import ConfigError, UserError
+from qwen_edge.supervisor.engine_settings import files
 
+ODD = os.fsdecode(b"odd\xff")
 SETTINGS = {"--port": "server.port", "--context": "engine.context", "--threads": "engine.threads"}
 
 
@@ -88,8 +91,10 @@ def test_a_pin_is_no_longer_than_the_daemon_takes():
 def test_options_win_over_the_file():
     file = parse_config("model: a\nserver: {port: 1, model_aliases: [old]}\nengine: {threads: 1, batch: 64}", "f")
     nothing = dict.fromkeys(("host", "port", "context", "threads"))
-    assert _apply(file, None, {**nothing, "alias": ()}) == file
-    given = _apply(file, "b", {"host": "::1", "port": 0, "context": 64, "threads": 2, "alias": ("gpt-4o-mini", "x")})
+    assert apply_options(file, None, {**nothing, "alias": ()}) == file
+    given = apply_options(
+        file, "b", {"host": "::1", "port": 0, "context": 64, "threads": 2, "alias": ("gpt-4o-mini", "x")}
+    )
     expected = msgspec.convert(
         {
             "model": "b",
@@ -112,3 +117,31 @@ def test_the_list_of_verbs_is_whole_sentences_that_fit_a_terminal(capsys):
 def test_the_version_is_told(capsys):
     main("--version")
     assert capsys.readouterr().out == f"qwen-edge, version {version('qwen-edge')}\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("serve", "--model", ODD),
+        ("serve", "--alias", ODD, "--alias", "b"),
+        ("serve", "--host", ODD),
+        ("doctor", "-c", ODD),
+        ("tune", "--model", ODD),
+        ("convert", ODD),
+        ("convert", "-o", ODD),
+    ],
+)
+def test_what_is_not_utf_8_on_the_command_line_is_one_sentence(options, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_EDGE_MODELS", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(*options)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, said.startswith("qwen-edge: "), r"\udcff" in said) == (2, True, True)
+
+
+def test_conversations_are_kept_in_no_folder_that_the_engine_cannot_be_told_of(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", f"/tmp/{ODD}")
+    with pytest.raises(UserError, match=r"The folder of conversations .* its path is not UTF-8 text"):
+        files(RememberConfig())
+    assert files(RememberConfig(where="off")) is None

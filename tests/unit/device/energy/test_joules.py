@@ -14,63 +14,63 @@ from qwen_edge.protocol.messages import Share, StepStats
 from scripts.heat.plant import PLANTS, Body
 
 
-def ran(began: float, seconds: float, *shares: tuple[int, int, int], chosen: int = 0) -> StepStats:
+def step(began: float, seconds: float, *shares: tuple[int, int, int], chosen: int = 0) -> StepStats:
     return StepStats(began, seconds, 0.0, chosen, tuple(Share(*share) for share in shares))
 
 
-def whose(request: int) -> str:
+def client_of(request: int) -> str:
     return f"client {request}"
 
 
 def test_a_request_alone_gets_what_is_drawn_beyond_the_floor():
     ledger = Ledger()
     for second in range(5):
-        ledger.power(float(second), 5.0)
-    ledger.ran(ran(4.0, 1.0, (1, 100, 0)), whose)
-    ledger.power(4.001, 15.0)
-    ledger.power(5.0, 15.0)
-    assert ledger.floor == 5.0
-    assert ledger.close(1) == pytest.approx(10.0, rel=0.01)
+        ledger.add_power(float(second), 5.0)
+    ledger.add_step(step(4.0, 1.0, (1, 100, 0)), client_of)
+    ledger.add_power(4.001, 15.0)
+    ledger.add_power(5.0, 15.0)
+    assert ledger.idle_watts == 5.0
+    assert ledger.finish_request(1) == pytest.approx(10.0, rel=0.01)
     assert ledger.joules["prefill"] == pytest.approx(10.0, rel=0.01)
     assert ledger.clients["client 1"] == ledger.joules["prefill"]
 
 
 def test_a_step_is_shared_by_tokens_and_told_by_phase():
     ledger = Ledger()
-    ledger.power(0.0, 0.0)
-    ledger.power(1.0, 0.0)
-    ledger.ran(ran(1.0, 1.0, (1, 30, 0), (2, 0, 1), (0, 9, 0)), whose)
-    ledger.power(1.0001, 40.0)
-    ledger.power(2.0, 40.0)
+    ledger.add_power(0.0, 0.0)
+    ledger.add_power(1.0, 0.0)
+    ledger.add_step(step(1.0, 1.0, (1, 30, 0), (2, 0, 1), (0, 9, 0)), client_of)
+    ledger.add_power(1.0001, 40.0)
+    ledger.add_power(2.0, 40.0)
     assert ledger.joules["prefill"] == pytest.approx(30.0, rel=0.01)
     assert ledger.joules["decode"] == pytest.approx(1.0, rel=0.01)
     assert ledger.joules["ahead"] == pytest.approx(9.0, rel=0.01)
-    assert ledger.close(2) == pytest.approx(1.0, rel=0.01)
+    assert ledger.finish_request(2) == pytest.approx(1.0, rel=0.01)
     assert "" not in ledger.clients
 
 
 def test_what_is_not_sampled_yet_is_estimated_from_what_computing_took_before():
     ledger = Ledger()
     for second in range(3):
-        ledger.power(float(second), 5.0)
-    ledger.ran(ran(2.0, 2.0, (1, 1, 0)), whose)
-    ledger.power(2.001, 15.0)
-    ledger.power(4.0, 15.0)
-    ledger.ran(ran(4.0, 0.5, (2, 1, 0)), whose)
-    assert ledger.close(2) == pytest.approx(5.0, rel=0.02)
-    ledger.power(5.0, 15.0)
-    ledger.rested(5.0)
+        ledger.add_power(float(second), 5.0)
+    ledger.add_step(step(2.0, 2.0, (1, 1, 0)), client_of)
+    ledger.add_power(2.001, 15.0)
+    ledger.add_power(4.0, 15.0)
+    ledger.add_step(step(4.0, 0.5, (2, 1, 0)), client_of)
+    assert ledger.finish_request(2) == pytest.approx(5.0, rel=0.02)
+    ledger.add_power(5.0, 15.0)
+    ledger.idle_until(5.0)
     assert ledger.clients["client 2"] > 0, "it is settled all the same"
 
 
 def test_without_samples_nothing_is_claimed():
     ledger = Ledger()
-    ledger.ran(ran(0.0, 1.0, (1, 1, 0)), whose)
-    assert ledger.close(1) is None
-    assert ledger.close(7) is None
-    ledger.power(2.0, 5.0)
-    ledger.ran(ran(2.0, 0.1, (2, 1, 0)), whose)
-    assert ledger.close(2) is None, "nothing is known of what computing takes"
+    ledger.add_step(step(0.0, 1.0, (1, 1, 0)), client_of)
+    assert ledger.finish_request(1) is None
+    assert ledger.finish_request(7) is None
+    ledger.add_power(2.0, 5.0)
+    ledger.add_step(step(2.0, 0.1, (2, 1, 0)), client_of)
+    assert ledger.finish_request(2) is None, "nothing is known of what computing takes"
 
 
 def test_of_a_request_that_was_not_measured_throughout_nothing_is_claimed():
@@ -79,13 +79,13 @@ def test_of_a_request_that_was_not_measured_throughout_nothing_is_claimed():
         for _ in range(60):
             now += 1.0
             if measured:
-                ledger.power(now, 10.0)
-            counted = ledger.ran(ran(now, 1.0, (1, 0, 1)), whose)
+                ledger.add_power(now, 10.0)
+            counted = ledger.add_step(step(now, 1.0, (1, 0, 1)), client_of)
         assert counted == measured
-    assert ledger.close(1) is None
-    ledger.ran(ran(now + 1.0, 1.0, (2, 0, 1)), whose)
-    ledger.power(now + 2.0, 10.0)
-    assert ledger.close(2) == pytest.approx(10.0, rel=0.1)
+    assert ledger.finish_request(1) is None
+    ledger.add_step(step(now + 1.0, 1.0, (2, 0, 1)), client_of)
+    ledger.add_power(now + 2.0, 10.0)
+    assert ledger.finish_request(2) == pytest.approx(10.0, rel=0.1)
 
 
 def test_tokens_that_were_not_measured_make_none_cheaper():
@@ -93,7 +93,7 @@ def test_tokens_that_were_not_measured_make_none_cheaper():
     spend(to, "one", 10.0, 1.0)
     before = to.energy
     for second in range(100, 700):
-        to.ran(ran(float(second), 1.0, (2, 0, 1), chosen=1), lambda _: "one")
+        to.add_step(step(float(second), 1.0, (2, 0, 1), chosen=1), lambda _: "one")
     assert before is not None
     assert to.energy is not None
     assert to.energy.joules_per_token == before.joules_per_token
@@ -101,16 +101,16 @@ def test_tokens_that_were_not_measured_make_none_cheaper():
 
 def test_a_gap_in_the_samples_is_no_guess():
     ledger = Ledger()
-    ledger.power(0.0, 1000.0)
-    ledger.power(60.0, 1000.0)
+    ledger.add_power(0.0, 1000.0)
+    ledger.add_power(60.0, 1000.0)
     assert sum(ledger.joules.values()) == 0.0
 
 
 def test_requests_that_nobody_asks_about_are_forgotten_in_the_end():
     ledger = Ledger()
     for request in range(1, 3000):
-        ledger.ran(ran(float(request), 0.5, (request, 1, 0)), whose)
-        ledger.power(float(request) + 0.9, 10.0)
+        ledger.add_step(step(float(request), 0.5, (request, 1, 0)), client_of)
+        ledger.add_power(float(request) + 0.9, 10.0)
     assert len(ledger._requests) <= 512
 
 
@@ -123,13 +123,13 @@ def test_all_parts_together_are_the_integral(samples):
     ledger, now, last, integral = Ledger(), 0.0, None, 0.0
     for seconds, watts, busy, requests in samples:
         if busy:
-            ledger.ran(ran(now, seconds, *((number, 3, 1) for number in range(1, requests + 1))), whose)
+            ledger.add_step(step(now, seconds, *((number, 3, 1) for number in range(1, requests + 1))), client_of)
         now += seconds
-        ledger.power(now, watts)
+        ledger.add_power(now, watts)
         if last is not None:
             integral += (last + watts) / 2 * seconds
         last = watts
-    ledger.rested(now)
+    ledger.idle_until(now)
     assert sum(ledger.joules.values()) == pytest.approx(integral, abs=1e-6)
     assert sum(ledger.clients.values()) == pytest.approx(ledger.joules["prefill"] + ledger.joules["decode"], abs=1e-6)
     assert min(ledger.joules.values()) >= 0
@@ -142,11 +142,11 @@ def test_a_short_answers_joules_are_all_there_where_power_is_the_mean_since_the_
     for number in range(1, 200):
         now = number * tick
         if now - tick < began + length <= now:
-            ledger.ran(ran(began, length, (1, 0, 1)), whose)
+            ledger.add_step(step(began, length, (1, 0, 1)), client_of)
         if not began < now < began + length:
-            ledger.rested(now)
+            ledger.idle_until(now)
         overlap = max(0.0, min(now, began + length) - max(now - tick, began))
-        ledger.power(now, idle + (busy - idle) * overlap / tick, mean=True)
+        ledger.add_power(now, idle + (busy - idle) * overlap / tick, mean=True)
     assert ledger.joules["decode"] == pytest.approx((busy - idle) * length, rel=0.02)
 
 
@@ -162,18 +162,18 @@ def test_the_sum_is_the_plants_own_within_three_percent(name, interval, length):
         now = number * tick
         if now >= until - 1e-9:
             if not rests:
-                ledger.ran(ran(began, until - began, (request, 0, 1)), whose)
+                ledger.add_step(step(began, until - began, (request, 0, 1)), client_of)
             busy = now % 50.0 < 30.0
             rests, request = not busy or not rests, int(now // 50.0) + 1
             until, began = now + (rng.choice((0.01, 0.02, 0.03)) if rests else length), now
         if rests and not busy:
-            ledger.rested(now)
+            ledger.idle_until(now)
         before = body.joules
         watts = body.work(float(not rests), tick)
         work += 0.0 if rests else (watts - PLANTS[name].watts(0.0, body.chip)) * tick
         seen.append(body.joules)
         if now >= due:
-            ledger.power(now, (seen[-1] - seen[0]) / (tick * (len(seen) - 1)))
+            ledger.add_power(now, (seen[-1] - seen[0]) / (tick * (len(seen) - 1)))
             due += interval
         assert body.joules > before
     assert sum(ledger.joules.values()) == pytest.approx(body.joules, rel=0.03)
@@ -188,12 +188,12 @@ def accounts(budget: dict[str, float], days: list[datetime.date]) -> Accounts:
 
 def spend(to: Accounts, client: str, joules: float, at: float) -> None:
     """So much in a second from then on, without a floor."""
-    to.power(at, 0.0)
-    to.power(at + 1e-6, joules)
-    to.power(at + 1.0, joules)
-    to.power(at + 1.0 + 1e-6, 0.0)
-    to.ran(ran(at, 1.0, (1, 1, 0), chosen=2), lambda _: client)
-    to.look(at + 1.0, idle=True)
+    to.add_power(at, 0.0)
+    to.add_power(at + 1e-6, joules)
+    to.add_power(at + 1.0, joules)
+    to.add_power(at + 1.0 + 1e-6, 0.0)
+    to.add_step(step(at, 1.0, (1, 1, 0), chosen=2), lambda _: client)
+    to.update(at + 1.0, idle=True)
 
 
 def test_who_is_over_its_hour_waits_behind_others_and_then_is_turned_away_until_it_has_drained():
@@ -227,7 +227,7 @@ def test_today_begins_at_midnight():
     assert to.energy.today["prefill"] == to.energy.clients_today["one"] == pytest.approx(10.0, rel=0.01)
     assert to.energy.joules_per_token == pytest.approx(to.energy.joules["prefill"] / 2)
     days[0] = datetime.date(2026, 1, 2)
-    to.look(3.0, idle=True)
+    to.update(3.0, idle=True)
     assert to.energy.today["prefill"] == to.energy.clients_today["one"] == 0.0
     assert to.energy.joules["prefill"] == pytest.approx(10.0, rel=0.01)
 
@@ -235,30 +235,30 @@ def test_today_begins_at_midnight():
 def test_a_step_that_is_told_after_samples_of_its_time_is_charged_all_the_same():
     ledger = Ledger()
     for second in range(11):
-        ledger.power(float(second), 5.0)
-    ledger.rested(10.0)
+        ledger.add_power(float(second), 5.0)
+    ledger.idle_until(10.0)
     for tenth in range(1, 31):
-        ledger.power(10.0 + tenth / 10, 25.0)
-    ledger.ran(ran(10.0, 3.0, (1, 128, 0)), whose)
-    assert ledger.floor == 5.0
-    assert ledger.close(1) == pytest.approx(59.0, rel=0.01), "the first tenth rises"
+        ledger.add_power(10.0 + tenth / 10, 25.0)
+    ledger.add_step(step(10.0, 3.0, (1, 128, 0)), client_of)
+    assert ledger.idle_watts == 5.0
+    assert ledger.finish_request(1) == pytest.approx(59.0, rel=0.01), "the first tenth rises"
 
 
 def test_nothing_is_kept_where_nothing_is_measured():
     ledger = Ledger()
     for number in range(5000):
-        ledger.ran(ran(number * 0.01, 0.01, (1, 1, 0)), whose)
+        ledger.add_step(step(number * 0.01, 0.01, (1, 1, 0)), client_of)
     assert not ledger._steps
-    ledger.power(50.0, 5.0)  # and then never again
+    ledger.add_power(50.0, 5.0)  # and then never again
     for number in range(5000, 20_000):
-        ledger.ran(ran(number * 0.01, 0.01, (2, 1, 0)), whose)
+        ledger.add_step(step(number * 0.01, 0.01, (2, 1, 0)), client_of)
     assert len(ledger._steps) <= 1001
-    assert ledger.close(2) is None
+    assert ledger.finish_request(2) is None
 
 
 def test_a_sample_that_is_not_later_counts_nothing():
     ledger = Ledger()
     for at in (1.0, 2.0, 1.5, 2.0, 3.0):
-        ledger.power(at, 10.0)
-    ledger.rested(3.0)
+        ledger.add_power(at, 10.0)
+    ledger.idle_until(3.0)
     assert sum(ledger.joules.values()) == pytest.approx(20.0)

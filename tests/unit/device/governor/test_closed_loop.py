@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.device.governor.points import Aims
+from qwen_edge.device.governor.thresholds import GovernorSettings
 from scripts.heat.loop import Constant, Governor, OnOff, Scene, bursts, close_loop, course
 from scripts.heat.plant import PLANTS, read_plants
 
@@ -15,8 +15,8 @@ PLACES = [(name, ambient) for name in PLANTS for ambient in AMBIENTS]
 TOO_WARM = [(name, ambient) for name, ambient in PLACES if PLANTS[name].best_duty(TARGET, ambient) < 1.0]
 
 
-def aims(gain: float = 1.0, **more) -> Aims:
-    return Aims(kp=gain * Aims.kp, ki=gain * Aims.ki, **more)
+def governor_settings(gain: float = 1.0, **more) -> GovernorSettings:
+    return GovernorSettings(kp=gain * GovernorSettings.kp, ki=gain * GovernorSettings.ki, **more)
 
 
 @pytest.mark.parametrize(("name", "ambient"), TOO_WARM)
@@ -48,7 +48,7 @@ def test_bursts_do_not_overshoot_either(name, seconds):
 @pytest.mark.parametrize("gain", [0.25, 4.0])
 @pytest.mark.parametrize("name", ["nano, no fan", "nx, fan", "laptop"])
 def test_a_controller_whose_gain_is_wrong_by_four_holds_the_target_too(name, gain):
-    ours = course(close_loop(Scene(PLANTS[name], 45.0), Governor(aims(gain))))
+    ours = course(close_loop(Scene(PLANTS[name], 45.0), Governor(governor_settings(gain))))
     assert abs(ours.mean - TARGET) < 1.0
     assert ours.peak < TARGET + 4.0
     assert (ours.wobble < 0.1, ours.jumps) == (True, 0)
@@ -121,7 +121,7 @@ def test_a_device_that_cannot_be_held_pauses_and_tells_when_it_is_worth_asking_a
 @pytest.mark.parametrize("limit", [9.0, 12.0])
 def test_a_limit_in_watts_is_kept_however_cool_it_is_and_however_noisy_the_sensor(limit, noise):
     scene = Scene(PLANTS["nano, fan"], 25.0, watts_noise=noise)
-    points = close_loop(scene, Governor(aims(watts=limit)), seconds=3600)
+    points = close_loop(scene, Governor(governor_settings(watts=limit)), seconds=3600)
     tail = [point.watts for point in points if point.at > 300]
     assert 0.9 * limit < math.fsum(tail) / len(tail) < 1.02 * limit
     tens = [math.fsum(tail[at : at + 40]) / 40 for at in range(0, len(tail) - 40, 40)]
@@ -130,7 +130,7 @@ def test_a_limit_in_watts_is_kept_however_cool_it_is_and_however_noisy_the_senso
 
 def test_a_limit_in_watts_stays_when_power_can_be_read_no_more():
     scene = Scene(PLANTS["nano, fan"], 25.0, lost_watts=lambda now: float(now > 600))
-    governor = Governor(aims(watts=9.0))
+    governor = Governor(governor_settings(watts=9.0))
     points = close_loop(scene, governor, seconds=1200)
     assert max(point.watts for point in points if point.at > 620) < 9.9
     assert governor.decision.because == "no telemetry"

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen_edge.device.governor.decision import LEVELS, Decision, State, Work, govern
-from qwen_edge.device.governor.points import Aims, points_of
+from qwen_edge.device.governor.thresholds import GovernorSettings, thresholds_of
 from qwen_edge.device.telemetry import Battery, Telemetry, Trips
 
 
@@ -14,12 +14,12 @@ def sample(at: float, tj: float | None = 50.0, **more) -> Telemetry:
     return Telemetry(source="test", at=at, tj=tj, **more)
 
 
-def told(*temperatures: float | None, aims: Aims | None = None, **more) -> list[Decision]:
+def told(*temperatures: float | None, settings: GovernorSettings | None = None, **more) -> list[Decision]:
     """The decisions over these readings, a second each, under full work."""
     state, decisions = State(), []
     for second, celsius in enumerate(temperatures):
         reading = None if celsius is None else sample(float(second), celsius, **more)
-        decision, state = govern(reading, Work(1.0, 1.0), state, aims or Aims(), 1.0)
+        decision, state = govern(reading, Work(1.0, 1.0), state, settings or GovernorSettings(), 1.0)
         decisions.append(decision)
     return decisions
 
@@ -38,8 +38,8 @@ def told(*temperatures: float | None, aims: Aims | None = None, **more) -> list[
     ],
 )
 def test_set_points_follow_the_boards_own_trip_points(trips, target, pause):
-    points = points_of(trips, Aims())
-    assert (points.target, points.pause) == (target, pause)
+    thresholds = thresholds_of(trips, GovernorSettings())
+    assert (thresholds.target, thresholds.pause) == (target, pause)
 
 
 @given(
@@ -48,16 +48,16 @@ def test_set_points_follow_the_boards_own_trip_points(trips, target, pause):
     *[st.floats(65, 120) | st.none()] * 3,
 )
 def test_no_wish_brings_the_target_near_a_trip_or_the_pause_below_the_target(target, pause, passive, hot, critical):
-    points = points_of(Trips(passive, hot, critical), Aims(target=target, pause=pause))
+    thresholds = thresholds_of(Trips(passive, hot, critical), GovernorSettings(target=target, pause=pause))
     first = min((trip for trip in (passive, hot, critical) if trip is not None), default=200.0)
-    assert points.target <= first - 5.0
-    assert points.pause > points.target
+    assert thresholds.target <= first - 5.0
+    assert thresholds.pause > thresholds.target
 
 
 def test_a_pause_that_a_user_sets_alone_stays_what_it_is_and_the_target_gives_way():
-    points = points_of(Trips(), Aims(pause=70.0))
-    assert (points.target, points.pause) == (66.0, 70.0)
-    assert points_of(Trips(), Aims(pause=95.0)).target == 85.0
+    thresholds = thresholds_of(Trips(), GovernorSettings(pause=70.0))
+    assert (thresholds.target, thresholds.pause) == (66.0, 70.0)
+    assert thresholds_of(Trips(), GovernorSettings(pause=95.0)).target == 85.0
 
 
 READINGS = st.lists(
@@ -79,12 +79,12 @@ READINGS = st.lists(
     1.0,
 )
 def test_whatever_is_read_the_duty_is_a_share_that_rises_slowly_and_a_hot_device_rests(readings, watts):
-    aims, state, now, duty = Aims(watts=watts), State(), 0.0, 1.0
+    settings, state, now, duty = GovernorSettings(watts=watts), State(), 0.0, 1.0
     for celsius, power, ran, discharging, seconds in readings:
         now += seconds
         battery = Battery(0.5, discharging) if discharging else None
         reading = None if celsius is None and power is None else sample(now, celsius, watts=power, battery=battery)
-        decision, state = govern(reading, Work(ran, 1.0), state, aims, seconds)
+        decision, state = govern(reading, Work(ran, 1.0), state, settings, seconds)
         assert 0.0 <= decision.limits.duty <= 1.0
         assert decision.limits.duty <= duty + 0.15 * seconds + 1e-3
         assert decision.level in LEVELS
@@ -142,7 +142,7 @@ def test_a_board_without_temperatures_is_governed_by_its_watts_alone():
     state = State()
     for second in range(30):
         reading = sample(float(second), None, watts=5.0 + 10.0 * state.duty)
-        decision, state = govern(reading, Work(state.duty, 1.0), state, Aims(watts=10.0), 1.0)
+        decision, state = govern(reading, Work(state.duty, 1.0), state, GovernorSettings(watts=10.0), 1.0)
     assert decision.limits.duty == pytest.approx(0.5, abs=0.05)
     assert decision.because == "watts"
 
@@ -159,7 +159,7 @@ def test_on_battery_less_is_computed_and_nothing_ahead_and_at_its_end_only_for_p
 def test_the_same_sample_again_is_no_new_reading():
     one, state = sample(1.0, 60.0), State()
     for _ in range(10):
-        decision, state = govern(one, Work(1.0, 1.0), state, Aims(), 1.0)
+        decision, state = govern(one, Work(1.0, 1.0), state, GovernorSettings(), 1.0)
     assert decision.because == "no telemetry"
 
 
@@ -171,7 +171,7 @@ def test_a_sensor_that_is_lost_among_others_is_silence_too():
     state = State()
     for second in range(200):
         reading = sample(float(second), 84.0 if second < 60 else None, watts=10.0)
-        decision, state = govern(reading, Work(1.0, 1.0), state, Aims(), 1.0)
+        decision, state = govern(reading, Work(1.0, 1.0), state, GovernorSettings(), 1.0)
     assert decision.because == "no telemetry"
     assert decision.limits.duty < 0.5
 
@@ -179,24 +179,24 @@ def test_a_sensor_that_is_lost_among_others_is_silence_too():
 def test_a_low_battery_is_not_forgotten_between_two_readings():
     one, state = sample(1.0, 50.0, battery=Battery(0.05, True)), State()
     for _ in range(2):
-        decision, state = govern(one, Work(), state, Aims(), 1.0)
+        decision, state = govern(one, Work(), state, GovernorSettings(), 1.0)
     assert (decision.refused, decision.limits.idle_work) == (("background", "idle"), False)
 
 
 def test_watts_that_only_the_battery_tells_are_no_silence_on_mains():
     """A laptop without RAPL: the limit holds on battery, and on mains nothing is known that could be kept to."""
-    aims, state, duties = Aims(watts=10.0, battery_duty=1.0), State(), []
+    settings, state, duties = GovernorSettings(watts=10.0, battery_duty=1.0), State(), []
     for second in range(600):
         battery = Battery(0.8, second < 200)
         watts = 20.0 if second < 200 else None
         reading = sample(float(second), 50.0, watts=watts, battery=battery, mains=second >= 200)
-        decision, state = govern(reading, Work(1.0, 1.0), state, aims, 1.0)
+        decision, state = govern(reading, Work(1.0, 1.0), state, settings, 1.0)
         duties.append(decision.limits.duty)
     assert duties[150] < 0.6
     assert duties[-1] == 1.0
     lost = sample(600.0, 50.0, mains=True, missing=("processor: not readable",))
     for at in range(600, 610):
-        state = govern(sample(float(at), 50.0, watts=20.0, mains=True), Work(1.0, 1.0), state, aims, 1.0)[1]
+        state = govern(sample(float(at), 50.0, watts=20.0, mains=True), Work(1.0, 1.0), state, settings, 1.0)[1]
     for at in range(610, 700):
-        decision, state = govern(msgspec.structs.replace(lost, at=float(at)), Work(1.0, 1.0), state, aims, 1.0)
+        decision, state = govern(msgspec.structs.replace(lost, at=float(at)), Work(1.0, 1.0), state, settings, 1.0)
     assert decision.because == "no telemetry", "a sensor that should be there is silent"

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from qwen_edge.core.python_process import python_command
 from qwen_edge.device.sources.jtop import Jtop
-from qwen_edge.device.sources.jtop_lines import SideProcess, SideService
+from qwen_edge.device.sources.jtop_connection import HelperProcess, HelperService
+from qwen_edge.device.sources.jtop_errors import sentence
 from qwen_edge.device.sources.jtop_values import telemetry
-from qwen_edge.device.sources.jtop_words import sentence
 from qwen_edge.device.telemetry import Clock as Hertz
 from qwen_edge.device.telemetry import Telemetry, TelemetryError, Trips
 from tests.unit.device.sources.trees import Clock, orin_nano
@@ -39,14 +39,14 @@ HANG = "time.sleep(100)"
 
 
 class Lives:
-    """Side processes that do what their scripts say, one script a life; the last for all that follow."""
+    """Helper processes that do what their scripts say, one script a life; the last for all that follow."""
 
     def __init__(self, *scripts: str) -> None:
         self.scripts, self.begun = list(scripts), []
 
-    def __call__(self) -> SideProcess:
+    def __call__(self) -> HelperProcess:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-        self.begun.append(SideProcess([sys.executable, "-c", SAY + script]))
+        self.begun.append(HelperProcess([sys.executable, "-c", SAY + script]))
         return self.begun[-1]
 
     def alive(self) -> int:
@@ -96,11 +96,11 @@ def test_what_it_says_at_its_end_is_the_reason(jtop):
 @pytest.mark.parametrize(
     "script, reason",
     [
-        ("sys.exit(7)", "without a word (exit code 7)"),
-        ("os.kill(os.getpid(), signal.SIGABRT)", "without a word (killed by SIGABRT)"),
-        ("say('Traceback')", "wrote what is no sample: b'Traceback'"),
-        ("os.write(1, bytes([0xff, 10]))", "wrote what is no sample"),
-        (f"os.close(1)\n{HANG}", "without a word (killed by SIGKILL)"),
+        ("sys.exit(7)", "without a message (exit code 7)"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", "without a message (killed by SIGABRT)"),
+        ("say('Traceback')", "wrote b'Traceback', which is not a sample"),
+        ("os.write(1, bytes([0xff, 10]))", "which is not a sample"),
+        (f"os.close(1)\n{HANG}", "without a message (killed by SIGKILL)"),
     ],
 )
 def test_any_other_end_is_a_reason_too(jtop, script, reason):
@@ -139,7 +139,7 @@ def test_the_next_one_is_started_after_a_pause_that_grows_while_nothing_comes(jt
     pauses = [late - early for early, late in pairwise(begun)]
     assert pauses[:3] == [1.0, 2.0, 4.0]
     assert pauses[3] <= 1.5, "a sample ends the bad times"
-    assert said[0][0].endswith("without a word (exit code 1).")
+    assert said[0][0].endswith("without a message (exit code 1).")
     assert said[:2] == [(said[0][0], 0.0), (said[0][0], 0.5)]
 
 
@@ -159,13 +159,13 @@ def test_closing_ends_the_process_and_whoever_reads_at_once(jtop):
     reader.join(10)
     assert len(ended) == 1
     assert lives.alive() == 0
-    with pytest.raises(TelemetryError, match=r"is stopping|without a word"):
+    with pytest.raises(TelemetryError, match=r"is stopping|without a message"):
         source.read()
     assert len(lives.begun) == 1
 
 
 def test_a_process_that_cannot_be_started_is_said_to(tmp_path):
-    source = Jtop(partial(SideProcess, [str(tmp_path / "python")]))
+    source = Jtop(partial(HelperProcess, [str(tmp_path / "python")]))
     with pytest.raises(TelemetryError, match="cannot be started: No such file"):
         source.read()
 
@@ -181,7 +181,7 @@ def listener(tmp_path):
 
 
 def test_a_process_of_systemds_is_read_through_its_socket(listener):
-    source = Jtop(lambda: SideService(Path(listener.getsockname())))
+    source = Jtop(lambda: HelperService(Path(listener.getsockname())))
 
     def serve() -> None:
         with listener.accept()[0] as connection:
@@ -196,25 +196,25 @@ def test_a_process_of_systemds_is_read_through_its_socket(listener):
     assert not server.is_alive()
 
 
-def test_a_connection_that_ends_without_a_word_points_to_the_log(listener):
-    source = Jtop(lambda: SideService(Path(listener.getsockname())))
+def test_a_connection_that_ends_without_a_message_points_to_the_log(listener):
+    source = Jtop(lambda: HelperService(Path(listener.getsockname())))
 
     def serve() -> None:
         listener.accept()[0].close()
 
     server = threading.Thread(target=serve)
     server.start()
-    with pytest.raises(TelemetryError, match=r"without a word \(see: journalctl -u 'qwen-edge-jtop@\*'\)"):
+    with pytest.raises(TelemetryError, match=r"without a message \(see: journalctl -u 'qwen-edge-jtop@\*'\)"):
         source.read()
     server.join()
 
 
 def test_nobody_at_the_socket_is_said_with_the_remedy(tmp_path, listener):
     with pytest.raises(TelemetryError, match=r"No such file.*systemctl enable --now qwen-edge-jtop\.socket"):
-        SideService(tmp_path / "none.sock")
+        HelperService(tmp_path / "none.sock")
     listener.close()
     with pytest.raises(TelemetryError, match="Connection refused"):
-        SideService(tmp_path / "side.sock")
+        HelperService(tmp_path / "side.sock")
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_nobody_at_the_socket_is_said_with_the_remedy(tmp_path, listener):
         (PermissionError(13, "Permission denied"), "usermod -aG jtop"),
         (
             Exception("Mismatch version jtop service: [7.1.0] and client: [7.2.2]. Please"),
-            "of release 7.1.0, and .* 7.2.2",
+            "of release 7.1.0, .* 7.2.2",
         ),
-        (Exception("Mismatch of Python versions between library and service"), "with a Python too different"),
-        (Exception("Authentication with jetson-stats server failed"), "does not take the key"),
+        (Exception("Mismatch of Python versions between library and service"), "with an incompatible Python version"),
+        (Exception("Authentication with jetson-stats server failed"), "rejects the key"),
         (Exception("Lost connection with jtop server"), "systemctl status jtop"),
         (Exception("Error connection"), "systemctl status jtop"),
         (BrokenPipeError(32, "Broken pipe"), "systemctl status jtop"),
@@ -296,7 +296,7 @@ def test_a_total_without_a_name_is_a_sum_of_whatever_was_read_and_is_not_taken()
     rails = {"VDD_SOC": {"power": 1320}, "VDD_CPU_GPU_CV": {"power": 1524}}
     sample = telemetry(client(power={"rail": rails, "tot": {"power": 2844}}), 0.0, Trips())
     assert sample.watts is None
-    assert sample.missing == ("the whole board's power: not all rails that make it up were read",)
+    assert sample.missing == ("board power: not all rails it is the sum of were read",)
 
 
 def test_an_agx_is_the_sum_of_its_three_rails_or_nothing():
@@ -356,8 +356,8 @@ class jtop(threading.Thread):
 """
 
 
-def side(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
-    """Our side process with that library."""
+def helper(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
+    """The helper process with that library."""
     (tmp_path / "jtop").mkdir()
     values = vars(client(nvpmodel=None))
     text = f"VALUES = {values!r}\n{LIBRARY}\ndef SCRIPT(self):\n" + "\n".join(
@@ -366,14 +366,14 @@ def side(tmp_path: Path, script: str, *arguments: str) -> subprocess.Popen:
     (tmp_path / "jtop/__init__.py").write_text(text)
     (tmp_path / "jtop/service.py").write_text("JTOP_PIPE = None\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    command = python_command("qwen_edge.device.sources.jtop_side", *arguments)
+    command = python_command("qwen_edge.device.sources.jtop_helper", *arguments)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_side_process_writes_a_line_a_new_value_but_not_the_first_which_may_be_old(tmp_path):
+def test_the_helper_process_writes_a_line_a_new_value_but_not_the_first_which_may_be_old(tmp_path):
     orin_nano(tmp_path / "board")
     script = "for uptime in (1, 2, 2, 3): self.update(uptime)\nraise JtopException('Lost connection with jtop server')"
-    lines, log = side(tmp_path, script, "--root", str(tmp_path / "board")).communicate(timeout=30)
+    lines, log = helper(tmp_path, script, "--root", str(tmp_path / "board")).communicate(timeout=30)
     *samples, last = lines.splitlines()
     found = [msgspec.json.decode(line, type=Telemetry) for line in samples]
     assert [(one.source, one.tj, one.trips.passive) for one in found] == 2 * [("jtop", 48.5, 99.0)]
@@ -381,28 +381,28 @@ def test_the_side_process_writes_a_line_a_new_value_but_not_the_first_which_may_
     assert log == "a library that prints\n", "what libraries print is no line of ours"
 
 
-def test_the_side_process_says_that_the_service_hangs_when_its_values_are_always_the_same(tmp_path):
+def test_the_helper_process_says_that_the_service_hangs_when_its_values_are_always_the_same(tmp_path):
     script = "self.update(1); self.update(2)\nwhile True: self.update(2); time.sleep(0.01)"
-    process = side(tmp_path, script, "--interval", "0.1")
+    process = helper(tmp_path, script, "--interval", "0.1")
     lines, _ = process.communicate(timeout=30)
     assert json.loads(lines.splitlines()[-1])["error"].startswith("jtop's service hangs")
     assert process.returncode == 1
 
 
-def test_the_side_process_says_that_somebody_else_made_the_service_slow(tmp_path):
-    lines, _ = side(tmp_path, "self.interval = 5\ntime.sleep(9)", "--interval", "1").communicate(timeout=30)
-    assert "asked jtop for a value every 5 s" in json.loads(lines)["error"]
+def test_the_helper_process_says_that_somebody_else_made_the_service_slow(tmp_path):
+    lines, _ = helper(tmp_path, "self.interval = 5\ntime.sleep(9)", "--interval", "1").communicate(timeout=30)
+    assert "set jtop's interval to 5 s" in json.loads(lines)["error"]
 
 
 def test_values_of_another_shape_are_an_error_with_the_whole_story_in_the_log(tmp_path):
-    lines, log = side(tmp_path, "del self.memory\nself.update(1); self.update(2)").communicate(timeout=30)
+    lines, log = helper(tmp_path, "del self.memory\nself.update(1); self.update(2)").communicate(timeout=30)
     assert "does not understand (AttributeError" in json.loads(lines)["error"]
     assert "Traceback" in log
 
 
-def test_the_side_process_ends_when_nobody_reads_it(tmp_path):
+def test_the_helper_process_ends_when_nobody_reads_it(tmp_path):
     script = "up = 0\nwhile True:\n    up += 1\n    self.update(up)\n    time.sleep(0.01)"
-    process = side(tmp_path, script)
+    process = helper(tmp_path, script)
     assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(30) == 0
@@ -413,7 +413,7 @@ def test_the_side_process_ends_when_nobody_reads_it(tmp_path):
 def test_without_jetson_stats_the_remedy_is_said():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     hide = "import sys; sys.modules['jtop'] = None; "
-    command = python_command("qwen_edge.device.sources.jtop_side")
+    command = python_command("qwen_edge.device.sources.jtop_helper")
     command[2] = hide + command[2]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")

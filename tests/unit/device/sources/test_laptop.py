@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.device.sources.laptop import Laptop
-from qwen_edge.device.sources.rapl import spent
+from qwen_edge.device.sources.rapl import counter_difference
 from qwen_edge.device.telemetry import Battery, Trips
 from qwen_edge.device.telemetry import Clock as Hertz
 from tests.unit.device.sources.trees import Clock, put, zone
@@ -122,7 +122,7 @@ def test_an_energy_counter_that_begins_again_is_no_huge_power(tmp_path):
 def test_a_counter_gives_back_what_was_added_however_often_it_begins_again(most, data):
     before = data.draw(st.integers(0, most - 1))
     added = data.draw(st.integers(0, most - 1))
-    assert spent(before, (before + added) % most, most) == added
+    assert counter_difference(before, (before + added) % most, most) == added
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def test_energy_for_root_only_is_no_power_and_no_error_but_a_hint():
             sample = Laptop(root).read()
         assert (sample.watts, sample.tj) == (None, 61.0)
         (said,) = sample.missing
-        assert "for root only" in said
+        assert "only root may read" in said
         assert "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" in said
         for package in root.glob("sys/class/powercap/*/energy_uj"):
             package.chmod(0o600)

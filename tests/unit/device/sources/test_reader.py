@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 
-from qwen_edge.device.sources.reader import Power, Reader, Sought
+from qwen_edge.device.sources.reader import Power, Reader, SourceSearch
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 
@@ -49,7 +49,7 @@ def reading():
         heard: queue.Queue = queue.Queue()
         readers.append(Reader(lambda: (source, "a script"), heard.put, interval=interval, **options))
         readers[-1].start()
-        assert heard.get(timeout=10) == Sought("a script", True)
+        assert heard.get(timeout=10) == SourceSearch("a script", True)
         return readers[-1], heard
 
     yield start
@@ -119,7 +119,7 @@ def test_stop_returns_even_if_the_source_cannot_be_closed(reading):
 def test_a_source_that_is_not_there_yet_is_looked_for_again():
     found: list[tuple[Scripted | None, str]] = [(None, "no driver"), (None, "no driver"), (Scripted(good), "a driver")]
     heard: queue.Queue = queue.Queue()
-    reader = Reader(lambda: found.pop(0), heard.put, interval=0.005, look_again=0.005)
+    reader = Reader(lambda: found.pop(0), heard.put, interval=0.005, search_interval=0.005)
     reader.start()
     sought = [heard.get(timeout=10) for _ in range(3)]
     assert [one.found for one in sought] == [False, False, True]
@@ -149,7 +149,7 @@ def test_a_sensor_that_hangs_while_it_is_looked_for_holds_up_nobody():
 
 def test_a_bug_in_looking_for_a_source_is_told(caplog):
     heard: queue.Queue = queue.Queue()
-    reader = Reader(failing(ZeroDivisionError()), heard.put, look_again=0.005)
+    reader = Reader(failing(ZeroDivisionError()), heard.put, search_interval=0.005)
     reader.start()
     assert isinstance(heard.get(timeout=10), TelemetryError)
     reader.stop()

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.device.sources.files import FileSnapshot
-from qwen_edge.device.sources.rails import board_watts, parts
+from qwen_edge.device.sources.rails import board_watts, partial_rails
 from qwen_edge.device.sources.sysfs import Sysfs
 from qwen_edge.device.sources.thermal_zones import zone_name
-from qwen_edge.device.sources.usage import busy
+from qwen_edge.device.sources.usage import busy_share
 from qwen_edge.device.telemetry import Clock as Hertz
 from qwen_edge.device.telemetry import TelemetryError, Trips
 from tests.unit.device.sources.trees import Clock, break_down, orin_nano, power_off, put, rail, zone
@@ -89,10 +89,10 @@ def test_a_broken_zone_is_named(root):
 @pytest.mark.parametrize(
     "said, missing",
     [
-        ("-256000", "tj: it says -256000, which cannot be"),
-        ("", "tj: it says nothing"),
-        ("hot", "tj: it says 'hot'"),
-        ("9" * 30, "tj: it says 99999999999999999999, which cannot be"),
+        ("-256000", "tj: -256000 is out of range"),
+        ("", "tj: the file is empty"),
+        ("hot", "tj: 'hot' is not a number"),
+        ("9" * 30, "tj: 99999999999999999999 is out of range"),
     ],
 )
 def test_what_cannot_be_true_is_left_out_and_named(root, said, missing):
@@ -106,9 +106,9 @@ def test_what_cannot_be_true_is_left_out_and_named(root, said, missing):
 def test_whatever_a_file_holds_a_look_gives_a_possible_value_or_names_it(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("any") / "temp"
     file.write_bytes(content)
-    look = FileSnapshot()
-    value = look.number("tj", file, -50, 150)
-    assert (value is None) == bool(look.missing)
+    snapshot = FileSnapshot()
+    value = snapshot.read_number("tj", file, -50, 150)
+    assert (value is None) == bool(snapshot.missing)
     assert value is None or -50 <= value <= 150
 
 
@@ -168,10 +168,10 @@ def test_the_boards_power_is_a_measured_total_or_all_that_make_it_up(rails):
     watts = board_watts(rails)
     if "VDD_IN" in rails:
         assert watts == 1.0
-        assert "VDD_IN" not in parts(rails)
+        assert "VDD_IN" not in partial_rails(rails)
     else:
         assert watts == (3.0 if {"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"} <= set(rails) else None)
-        assert parts(rails) == rails
+        assert partial_rails(rails) == rails
 
 
 def test_a_chip_is_also_found_without_its_driver_in_sysfs(root):
@@ -236,7 +236,7 @@ def test_processor_load_is_that_since_the_last_time(root):
 
 @given(st.lists(st.integers(0, 2**40), max_size=10), st.lists(st.integers(0, 2**40), max_size=10))
 def test_load_is_a_share_whatever_the_counters_do(before, after):
-    share = busy(before, after)
+    share = busy_share(before, after)
     assert share is None or 0 <= share <= 1
 
 

@@ -106,12 +106,12 @@ def test_a_damaged_line_is_named_with_file_and_number(tmp_path, damage):
     good = io.BytesIO()
     record([Telemetry(source="jtop", at=1.0)], good)
     path.write_bytes(good.getvalue() + damage)
-    with pytest.raises(TelemetryError, match=r"trace\.jsonl, line 2: this is no sample: .*"):
+    with pytest.raises(TelemetryError, match=r"trace\.jsonl, line 2: not a valid sample: .*"):
         Trace(path)
 
 
 def test_time_that_runs_backwards_is_named(tmp_path):
-    with pytest.raises(TelemetryError, match="line 3: it is older than the line before"):
+    with pytest.raises(TelemetryError, match="line 3: the sample is older than the one before"):
         trace(tmp_path, 1.0, 2.0, 1.5)
 
 
@@ -121,5 +121,5 @@ def test_no_file_no_samples_and_no_speed_are_said(tmp_path):
     with pytest.raises(TelemetryError, match="is empty"):
         trace(tmp_path)
     for speed in (0, -1, float("nan")):
-        with pytest.raises(TelemetryError, match="give a number above 0"):
+        with pytest.raises(TelemetryError, match=r"set device\.trace_speed above 0"):
             trace(tmp_path, 1.0, speed=speed)

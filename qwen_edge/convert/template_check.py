@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
-from qwen_edge.convert.ends import CONTROL, USER_DEFINED
+from qwen_edge.convert.end_tokens import CONTROL, USER_DEFINED
 from qwen_edge.convert.templates import DEFAULT
 from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.core.errors import ConversionError, UnservableError

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qwen_edge.convert.trial import ordinary_ends
+from qwen_edge.convert.load_check import ordinary_ends
 from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.model import Model
 from tests.checkpoints import write_checkpoint

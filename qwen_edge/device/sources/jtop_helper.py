@@ -1,9 +1,10 @@
-"""A process of its own that listens to jtop (jetson-stats) and writes one line of JSON a sample: a `Telemetry`, or at
-its end `{"error": "a sentence"}`.
+"""jtop's helper process: reads jtop (jetson-stats) and writes one line of JSON a sample, a `Telemetry`; if it fails,
+its last line is `{"error": "a sentence"}`.
 
-Why a process: jtop is AGPL, changes how the process that imports it starts others, forks, can hang for ever while it
-connects, and its group is as good as root, which the daemon that speaks HTTP must not be in. Started by `jtop.Jtop`, or
-by systemd for each connection (qwen-edge-jtop@.service). The only file that imports jtop.
+Reasons for a process of its own: jtop is AGPL; it changes how the importing process starts child processes; it forks;
+it can hang forever while it connects; and membership in its group is as good as root, which the daemon that speaks HTTP
+must not have. Started by `jtop.Jtop`, or by systemd for each connection (qwen-edge-jtop@.service). The only file that
+imports jtop.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from qwen_edge.device.sources.jtop_errors import sentence
 from qwen_edge.device.sources.jtop_values import telemetry
-from qwen_edge.device.sources.jtop_words import sentence
 from qwen_edge.device.sources.thermal_zones import chip_trips, find_zones
 from qwen_edge.device.telemetry import TelemetryError
 
-_CONNECT_SECONDS = 5.0  # and two intervals for two values: a connection to a service that hangs waits for ever
-_SILENT_INTERVALS = 2.5  # jtop itself gives the last value again after 3
+_CONNECT_SECONDS = 5.0  # plus two intervals for two values: connecting to a hanging service waits forever
+_SILENT_INTERVALS = 2.5  # after 3, jtop itself repeats the last value
 
 
 class _UnreadError(Exception):
-    """Nobody reads our lines any more."""
+    """The reader has closed its end."""
 
 
 class _Lines:
-    """Where our lines go: the standard output, ours alone from now on. What libraries print goes to the log."""
+    """The standard output, reserved for samples; what libraries print goes to standard error instead."""
 
     def __init__(self) -> None:
         self._descriptor = os.dup(1)
@@ -48,7 +49,7 @@ class _Lines:
 
 
 class _Listener:
-    """Called by jtop's thread for each update. Each value that is new puts the alarm off."""
+    """Called by jtop's thread for each update. Each new value postpones the alarm."""
 
     def __init__(self, lines: _Lines, interval: float, root: Path) -> None:
         self._lines, self._patience = lines, _SILENT_INTERVALS * interval
@@ -56,9 +57,9 @@ class _Listener:
         self._before: float | None = None
 
     def hear(self, client: Any) -> None:
-        """When its service hangs, jtop gives the same value again and again: its time shows that.
+        """Write a sample for an update. If jtop's service hangs, jtop repeats the same value, with the same uptime.
 
-        The first one may be an old one too, and its processor load is that since the system was started."""
+        The first value is skipped: it may be old, and its processor load is the mean since the system start."""
         uptime = client.uptime.total_seconds()
         if uptime == self._before:
             return
@@ -69,8 +70,8 @@ class _Listener:
 
 
 def follow(interval: float, socket: str | None, listener: _Listener) -> NoReturn:
-    """Connect, and hear until that ends, which it does by an exception of jtop's or by the alarm."""
-    import jtop.service  # in this process only
+    """Connect and write samples until jtop raises an exception or the alarm goes off."""
+    import jtop.service  # imported in this process only
 
     if socket:
         jtop.service.JTOP_PIPE = socket
@@ -78,9 +79,9 @@ def follow(interval: float, socket: str | None, listener: _Listener) -> NoReturn
     signal.setitimer(signal.ITIMER_REAL, _CONNECT_SECONDS + 2 * interval)
     client.attach(listener.hear)
     client.start()
-    if client.interval > 2 * interval:  # the service has one for all, which the first to come has chosen
+    if client.interval > 2 * interval:  # the service has one interval for all clients, chosen by the first
         raise TelemetryError(
-            f"Another program has asked jtop for a value every {client.interval:g} s, which is too seldom: end it "
+            f"Another program has set jtop's interval to {client.interval:g} s, which is too long: close that program "
             "(perhaps a window with jtop), and start it again after qwen-edge."
         )
     client.join()
@@ -89,8 +90,8 @@ def follow(interval: float, socket: str | None, listener: _Listener) -> NoReturn
 
 
 def main(arguments: list[str]) -> None:
-    """Exit code 1 comes with a last line that says why. Ends by itself when nobody reads its lines."""
-    parser = argparse.ArgumentParser(prog="jtop_side", description=__doc__)
+    """Exit code 1: the last line says why. Exit code 0: the reader has gone."""
+    parser = argparse.ArgumentParser(prog="jtop_helper", description=__doc__)
     parser.add_argument("--interval", type=float, default=1.0, help="seconds")
     parser.add_argument("--socket", help="of jtop's service, where it is not /run/jtop.sock")
     parser.add_argument("--root", type=Path, default=Path("/"))
@@ -105,7 +106,7 @@ def main(arguments: list[str]) -> None:
         told = sentence(error)
         if told is None:
             traceback.print_exc()
-            told = f"jtop gave values that qwen-edge does not understand ({error!r}): the log has the details."
+            told = f"jtop returned values that qwen-edge does not understand ({error!r}): see the log for details."
         _say(lines, told)
         sys.exit(1)
 
@@ -120,7 +121,7 @@ def _say(lines: _Lines, told: str) -> None:
 
 def _give_up(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise TelemetryError(
-        "jtop's service hangs: it gives nothing new. Restart it: sudo systemctl restart jtop. "
+        "jtop's service hangs: its values do not change. Restart it: sudo systemctl restart jtop. "
         "If that happens again, its log may name a sensor: journalctl -u jtop"
     )
 

@@ -1,5 +1,5 @@
-"""Where the lines of jtop's side process come from: a process that we start, or one that systemd starts when we connect
-to its socket."""
+"""Connections to jtop's helper process: a child process, or a process that systemd starts for each connection to its
+socket."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _REAP_SECONDS = 1.0
 _CONNECT_SECONDS = 1.0
 
 
-class Side(Protocol):
-    """One life of a side process."""
+class Helper(Protocol):
+    """One running helper process."""
 
     def fileno(self) -> int:
-        """What its lines are read from."""
+        """The descriptor to read its lines from."""
 
     def kill(self) -> None:
-        """End it now, which whoever reads sees as the end of its lines; from any thread, and more than once."""
+        """End it now; the reader sees the end of its output. From any thread; may be called more than once."""
 
     def close(self) -> str:
-        """End it if need be, let go of it, and tell how it ended. By the thread that reads."""
+        """End it if it still runs, release it, and return how it ended. Called by the reading thread."""
 
 
-class SideProcess:
-    """A process of ours. SIGKILL: it may hang in a way that no other signal ends."""
+class HelperProcess:
+    """A child process. It is ended by SIGKILL: it may hang in a way that no other signal ends."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Raises OSError."""
@@ -48,19 +48,19 @@ class SideProcess:
         self._process.kill()
 
     def close(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it has closed its end, and may be about to go
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it has closed its output and may be about to exit
             self._process.wait(0.1)
         self.kill()
         self._lines.close()
         try:
             code = self._process.wait(_REAP_SECONDS)
         except subprocess.TimeoutExpired:
-            return "it cannot be killed: a driver holds it"
+            return "it cannot be killed: a driver blocks it"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-class SideService:
-    """A process of systemd's, at the other end of a socket; it ends when nobody listens any more."""
+class HelperService:
+    """A process started by systemd, at the other end of a socket; it ends when the connection is closed."""
 
     def __init__(self, path: Path = SERVICE_SOCKET) -> None:
         """Raises TelemetryError."""
@@ -71,8 +71,8 @@ class SideService:
         except OSError as error:
             self._socket.close()
             raise TelemetryError(
-                f"Nobody answers at {path} ({error.strerror or error}). "
-                "Start what listens there: sudo systemctl enable --now qwen-edge-jtop.socket"
+                f"Cannot connect to {path} ({error.strerror or error}). "
+                "Start the unit that listens there: sudo systemctl enable --now qwen-edge-jtop.socket"
             ) from None
 
     def fileno(self) -> int:

@@ -1,4 +1,4 @@
-"""What jtop's errors mean, and what to do about each: pure text work, by what jetson-stats 7.2 says (jtop/jtop.py)."""
+"""Turns jtop's errors into sentences that say what to do (by the messages of jetson-stats 7.2, jtop/jtop.py). Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qwen_edge.device.telemetry import TelemetryError
 
 _INSTALL_SAME = "Install the same release for both, and start the service again: sudo systemctl restart jtop"
 
-# a pattern in jtop's own words, or errors that it lets through; the first that fits
+# a pattern in jtop's message, exception types, what to say; the first match counts
 _MEANINGS: tuple[tuple[str, tuple[type[BaseException], ...], str], ...] = (
     (
         "not active",
@@ -20,35 +20,35 @@ _MEANINGS: tuple[tuple[str, tuple[type[BaseException], ...], str], ...] = (
     (
         "can't access",
         (PermissionError,),
-        "User {user} is not in group jtop and may not ask jtop's service. Enable qwen-edge-jtop.socket, which asks in "
-        "its own name; or sudo usermod -aG jtop {user}, and log in again",
+        "User {user} is not in group jtop and may not connect to jtop's service. Enable qwen-edge-jtop.socket, whose "
+        "process is in that group; or run sudo usermod -aG jtop {user}, and log in again",
     ),
-    ("Mismatch of Python", (), f"jtop's service runs with a Python too different from this one. {_INSTALL_SAME}"),
+    ("Mismatch of Python", (), f"jtop's service runs with an incompatible Python version. {_INSTALL_SAME}"),
     (
         "Mismatch version",
         (),
-        f"jtop's service is of release {{service}}, and the jetson-stats here is {{client}}. {_INSTALL_SAME}",
+        f"jtop's service is of release {{service}}, the jetson-stats installed here is {{client}}. {_INSTALL_SAME}",
     ),
-    ("Authentication", (), f"jtop's service does not take the key of the jetson-stats here. {_INSTALL_SAME}"),
+    ("Authentication", (), f"jtop's service rejects the key of the jetson-stats installed here. {_INSTALL_SAME}"),
     (
         "[Cc]onnection",
         (EOFError, OSError),
-        "The connection to jtop's service is lost: it was stopped, or it failed. See: systemctl status jtop",
+        "The connection to jtop's service is lost: the service was stopped or failed. See: systemctl status jtop",
     ),
 )
 
 
 def sentence(error: BaseException) -> str | None:
-    """What happened and what to do; None for what is no known way of jtop to fail."""
+    """What happened and what to do; None for an error that jtop is not known to raise."""
     said = " ".join(str(error).split())
     if isinstance(error, TelemetryError):
         return said
     if isinstance(error, ImportError):
         return _not_imported(error)
     releases = [*re.findall(r"\[(.*?)\]", said), "?", "?"]
-    for pattern, kinds, words in _MEANINGS:
+    for pattern, kinds, meaning in _MEANINGS:
         if re.search(pattern, said) or isinstance(error, kinds):
-            return words.format(user=_user(), service=releases[0], client=releases[1])
+            return meaning.format(user=_user(), service=releases[0], client=releases[1])
     return None
 
 
@@ -61,5 +61,5 @@ def _not_imported(error: ImportError) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in a container
+    except (KeyError, OSError):  # a user id without a name, as in a container
         return "of this program"
