@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from qwen_edge.kv.cell_store import Cache
@@ -68,18 +68,18 @@ class Backend(Cache, Protocol):
     def preempted(self) -> float:
         """How often so far other programs have taken a core away, divided by the number of cores."""
 
-    def unread(self, prompt: Sequence[Segment]) -> int:
+    def unread(self, prompt: tuple[Segment, ...]) -> int:
         """How many characters of a prompt have to be tokenized: those tokenized before cost nothing."""
 
     def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
     ) -> list[int]:
         """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
         two pieces of a long prompt, and may raise an exception to end the work. Used by any thread. Raises KeyError if
         a special segment names no token of this model, and PromptTooLongError as soon as the prompt is known to have
         more than `most` tokens."""
 
-    def decode(self, slices: Sequence[Slice]) -> None:
+    def decode(self, slices: list[Slice]) -> None:
         """Compute one batch. Raises EngineError, after which the content of the cache is not known."""
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
