@@ -20,7 +20,7 @@ import click
 from qwen_edge.cli.showing import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config, load_config
-from qwen_edge.convert.load_check import ordinary_ends
+from qwen_edge.convert.load_check import check_loads
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.core.checksum import sha256
@@ -166,7 +166,7 @@ def _loading(path: Path) -> Iterator[Finding]:
     """Whether llama.cpp takes the file, before it is let into this process."""
     if find_spec("llama_cpp") is None:
         return  # told above
-    if words := ordinary_ends(path):
+    if words := check_loads(path):
         yield Finding("note", f"the model ends its answers with an ordinary word: token {', '.join(words)}", _NO_END)
 
 

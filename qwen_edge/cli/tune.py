@@ -13,7 +13,7 @@ from qwen_edge.cli.showing import as_json as to_json
 from qwen_edge.cli.showing import other_program, terminal
 from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.config.schema import load_config
-from qwen_edge.convert.load_check import ordinary_ends
+from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean
 from qwen_edge.models.tuning import keep
 from qwen_edge.supervisor.engine_settings import load_message
@@ -46,7 +46,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     place.check("tune", writing=True)
     config = load_config(place.settings)
     path = find_model(model or config.model, place.models)
-    ordinary_ends(path)  # a damaged file ends a process of its own, not this one
+    check_loads(path)  # a damaged file ends a process of its own, not this one
     load = load_message(config.engine, path)
     effort = Effort.brief() if brief else Effort()
     tries: list[Try] = []
