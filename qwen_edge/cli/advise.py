@@ -16,10 +16,10 @@ from rich.table import Table
 
 from qwen_edge.bench.client import servers_at
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.daemon_client import ask_device, url_option
 from qwen_edge.cli.flags import MOST_TIMES
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.host.cpu import cpu_name

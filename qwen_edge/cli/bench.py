@@ -17,8 +17,8 @@ from qwen_edge.bench.measure import Patience, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import terminal
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.printable import clean
 

@@ -10,10 +10,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
+from qwen_edge.cli.daemon_client import another_answer, ask, path_at, url_option
 from qwen_edge.cli.flags import Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.printable import clean
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from qwen_edge.cli.showing import other_program
+from qwen_edge.cli.terminal import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config, load_config
 from qwen_edge.convert.load_check import check_loads

@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.daemon_client import ask_device, url_option
 from qwen_edge.cli.flags import Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean

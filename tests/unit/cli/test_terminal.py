@@ -15,10 +15,11 @@ from rich.console import Console
 
 from qwen_edge.bench.article import article_table
 from qwen_edge.bench.report import Results
-from qwen_edge.cli import advise, asking, cache, doctor, main, status
-from qwen_edge.cli.showing import as_json, other_program, plain, terminal
+from qwen_edge.cli import advise, cache, doctor, main, status
+from qwen_edge.cli.terminal import as_json, other_program, plain, terminal
 from qwen_edge.config.paths import Place
 from qwen_edge.convert.progress import Progress
+from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from tests.unit.cli.devices import device
 
@@ -141,7 +142,7 @@ def test_something_else_that_answers_there_is_told_in_one_sentence(capsys, answe
 
 def test_a_servers_complaint_is_shown_as_it_is(monkeypatch, capsys):
     def refuse(*_arguments):
-        raise asking.UserError(f"no: {NASTY}")
+        raise UserError(f"no: {NASTY}")
 
     monkeypatch.setattr(cache, "ask", refuse)
     with pytest.raises(SystemExit):
