@@ -71,7 +71,7 @@ def test_a_conversation_is_listed_as_it_is(monkeypatch, capsys):
 
 def test_a_device_is_shown_as_it_is(monkeypatch, capsys):
     nasty = device(NASTY)
-    out = shown(status.picture(nasty))
+    out = shown(status.render(nasty))
     assert not obeyed(out)
     assert out.count("[red]x[/red][/]") >= 8
     monkeypatch.setattr(status, "ask_device", lambda _url: nasty)
@@ -175,5 +175,5 @@ def test_another_installation_than_the_services_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.prefix", str(tmp_path / "b"))
     assert (
         other_program(place)
-        == f"The service runs {tmp_path}/a/bin/qwen-edge, and this is the installation in {tmp_path}/b."
+        == f"The service runs {tmp_path}/a/bin/qwen-edge, but this command belongs to the installation in {tmp_path}/b."
     )
