@@ -19,7 +19,7 @@ import numpy as np
 
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import send_log_to
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Load
 
@@ -33,7 +33,7 @@ class Loaded:
     def __init__(self, path: Path, threads: int) -> None:
         self.path, self._model = path, Model(path)
         load = Load(str(path), 2048, 128, threads, 0, "f16", "off", 5.0, parallel=8)
-        self._context = Context(self._model, load)
+        self._context = GrowingCells(self._model, load)
         words = np.random.default_rng(1).integers(0, 100_000, 1000).tolist()
         self._words = words
         for start in range(0, SHARED, 100):

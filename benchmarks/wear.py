@@ -29,11 +29,12 @@ def told(number: int, text: str) -> Submit:
     return Submit(number, prompt, Sampling(), 100, 1e9, conversation=f"conversation-{number}")
 
 
-def written(count: int) -> tuple[int, int]:
-    """How many cells were written while idle, and in how many files."""
+def written(count: int, spare: int | None) -> tuple[int, int]:
+    """How many cells were written while idle, and in how many files. While a request runs, the others keep no more than
+    `spare` cells for themselves; None: as many as there are."""
     with tempfile.TemporaryDirectory() as folder:
         disk = DiskTier(Path(folder), "fake", limit=1 << 40, per_day=1 << 60, cell=4)
-        engine = Engine(FakeBackend(lambda _: "Done."), disk=disk)
+        engine = Engine(FakeBackend(lambda _: "Done.", spare=spare), disk=disk)
         cells, files = 0, 0
         put = disk.put
 
@@ -58,5 +59,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=200)
     count = parser.parse_args().questions
-    cells, files = written(count)
-    print(f"{count} questions: {cells} cells in {files} files, {cells * _CELL / 1e6:,.0f} MB of Qwen3-0.6B at f16")
+    for spare, where in ((0, "on a CPU"), (None, "with flash attention")):
+        cells, files = written(count, spare)
+        size = f"{cells * _CELL / 1e6:,.0f} MB of Qwen3-0.6B at f16"
+        print(f"{count} questions {where}: {cells} cells in {files} files, {size}")

@@ -111,6 +111,7 @@ class FakeBackend(FakeCache):
         batch: int = 16,
         parallel: int = 4,
         gate: threading.Event | None = None,
+        spare: int | None = None,
         stash: int | None = None,
         template: str | None = TEMPLATE,
     ) -> None:
@@ -122,7 +123,7 @@ class FakeBackend(FakeCache):
         self.batch = batch
         self.parallel = parallel
         self.rows = self.sequences = 2 * parallel
-        self.spare = context
+        self.spare = context if spare is None else spare
         self.preempted = 0.0
         self.stash = context if stash is None else stash
         self.fingerprint, self.cell_bytes = "fake", 4

@@ -54,7 +54,8 @@ class ServedModel:
             command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log: list[str] = []
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self.reader = threading.Thread(target=self._read_log, daemon=True)  # of the log; ends with the process
+        self.reader.start()
 
     def __enter__(self) -> ServedModel:
         assert self.process.stdout

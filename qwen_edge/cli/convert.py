@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from qwen_edge.cli.flags import setting
-from qwen_edge.config.paths import hand_over, models_folder
+from qwen_edge.config.paths import hand_over, models_folder, must_be_text
 from qwen_edge.convert.hub import DEFAULT_SOURCE
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
@@ -39,6 +39,8 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
 
     The default SOURCE is Qwen/Qwen3-0.6B. After an interruption, the same command continues where it stopped.
     """
+    must_be_text(Path(source), "The checkpoint")  # or a name at the Hub
+    must_be_text(output or models_folder(), "The output")
     job = Job(
         source=source,
         file_type=check_type(file_type),

@@ -188,6 +188,9 @@ def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running:
 
     available = available_bytes()
     plan = plan_memory(load_message(config.engine, path, measured), available)
+    if plan.tokens < config.engine.context:
+        what = f"engine.context is {config.engine.context}, more than the {plan.tokens} tokens of the training"
+        yield Finding("note", f"{what}: the context has {plan.tokens}", f"set engine.context: {plan.tokens}")
     what = f"memory: {plan}; {available / 1e6:.0f} MB available"
     if plan.total <= available:
         yield Finding("ok", what)

@@ -10,6 +10,7 @@ import msgspec
 
 from qwen_edge.cli.flags import setting
 from qwen_edge.config.schema import Config, load_config
+from qwen_edge.core.errors import ConfigError
 from qwen_edge.core.logs import start_logging
 from qwen_edge.core.printable import clean
 from qwen_edge.daemon.main import serve
@@ -43,6 +44,11 @@ def command(file: Path | None, model: str | None, **options: Any) -> None:
 
 def _apply(config: Config, model: str | None, options: dict[str, Any]) -> Config:
     given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in ("host", "alias"):
+        try:
+            "".join(given.get(name, "")).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(f"--{name} is not UTF-8 text: {given[name]!r}.") from None
     server: dict[str, Any] = {name: given[name] for name in ("host", "port") if name in given}
     if "alias" in given:
         server["model_aliases"] = given["alias"]

@@ -138,14 +138,33 @@ def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path("/dev/shm") / f"qwen-edge-{os.getuid()}"  # noqa: S108 - used only if nobody else may write there
 
 
+def must_be_text(path: Path, what: str) -> Path:
+    """The same path. Raises UserError if it is not UTF-8 text, links followed: neither a message to the engine nor JSON
+    can name it."""
+    real = ""
+    with contextlib.suppress(ValueError):  # of a zero byte: nothing is there, as whoever opens it tells
+        real = os.path.realpath(path)
+    try:
+        f"{path}{real}".encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{what} {path} cannot be used: its path is not UTF-8 text. Rename what is not, or choose another."
+        ) from None
+    return path
+
+
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
 
-    Raises NotNowError if there is none, UserError if there are several."""
+    Raises NotNowError if there is none, UserError if there are several, or if its path is not UTF-8 text."""
+    return must_be_text(_find_model(chosen, folder), "The model file")
+
+
+def _find_model(chosen: str | None, folder: Path | None) -> Path:
     folder = folder or models_folder()
     try:
         if chosen is not None:
-            path = Path(chosen).expanduser()
+            path = must_be_text(Path(chosen).expanduser(), "The model file")
             if not path.is_file():
                 raise NotNowError(f"There is no model at {path}. Make one: qwen-edge convert -o {path}")
             return path

@@ -17,7 +17,7 @@ import yaml
 
 from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.protocol.messages import Attention, KvType
+from qwen_edge.protocol.messages import LEAST_CONTEXT, Attention, KvType
 
 MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
 MOST_SECONDS = 1_000_000  # for every time in seconds
@@ -47,7 +47,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and 128, or 512 on a GPU; `gpu_layers` -1: all that a GPU takes, 0: no GPU is used;
     `unload_seconds` None: the model stays in memory; `memory_limit_bytes` None: somewhat more than the memory plan."""
 
-    context: Annotated[int, msgspec.Meta(ge=64, le=1 << 20)] = 8192
+    context: Annotated[int, msgspec.Meta(ge=LEAST_CONTEXT, le=1 << 20)] = 8192
     threads: _Threads | None = None
     batch: Annotated[int, msgspec.Meta(ge=16, le=4096)] | None = None
     speculate: bool = True
@@ -191,7 +191,13 @@ def parse_config(text: str, where: str) -> Config:
         _read_switch(values.get("engine"), "flash_attention")
         _read_switch(values.get("remember"), "where")
     try:
-        return msgspec.convert({} if values is None else values, Config)
+        config = msgspec.convert({} if values is None else values, Config)
+        msgspec.json.encode(config)
+        return config
+    except UnicodeEncodeError:  # of an escape: the file is UTF-8
+        raise ConfigError(
+            f"{where}: an escape such as \\ud83d is half a character. Write the character itself."
+        ) from None
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         raise ConfigError(_explain(what, path, where, lines)) from None

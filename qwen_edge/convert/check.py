@@ -13,7 +13,7 @@ import numpy as np
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Load
@@ -66,12 +66,12 @@ def _check_end_tokens(vocab: Vocab, end_tokens: Sequence[int]) -> None:
 def _decode_once(model: Model) -> int:
     prompt = model.vocab.encode_marked(_PROMPT)
     load = Load(str(model.path), 256, max(32, len(prompt)), 2, 0, "f16", "off", 5.0)
-    context = Context(model, load)
+    cells = FixedCells(model, load)
     try:
-        context.decode([Slice(0, 0, prompt, logits=True)])
-        logits = context.logits(len(prompt) - 1)
+        cells.decode([Slice(0, 0, prompt, logits=True)])
+        logits = cells.logits(len(prompt) - 1)
         if not np.isfinite(logits).all():
             raise EngineError(f"{model.path} decodes to values that are not finite numbers. The weights are damaged.")
         return int(logits.argmax())
     finally:
-        context.close()
+        cells.close()

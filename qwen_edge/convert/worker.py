@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from qwen_edge.core.errors import ConversionError, EngineError
-from qwen_edge.core.python_process import python_command
+from qwen_edge.core.errors import ConversionError, EngineError, UnservableError
+from qwen_edge.core.python_process import FAULTS, python_command
 
 _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
@@ -30,8 +30,16 @@ _REMEDIES = {"load": "llama.cpp cannot load this model file: make it again (qwen
 _LOAD_SECONDS = 120  # of processor time: a damaged header may make llama.cpp loop forever
 
 
+class StepError(ConversionError):
+    """A step has failed. `lasting`: it would fail again with the same file, which llama.cpp refuses or crashes on."""
+
+    def __init__(self, message: str, *, lasting: bool) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
 def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
-    """Do one task in a worker process; `advance` receives the bytes done. Raises ConversionError with its message.
+    """Do one task in a worker process; `advance` receives the bytes done. Raises StepError with its message.
 
     On an interrupt (Ctrl-C) the worker is killed; nothing continues in the background.
     """
@@ -48,7 +56,7 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
                     result: dict[str, Any] = message["result"]
                     return result
                 if "error" in message:
-                    raise ConversionError(message["error"])
+                    raise StepError(message["error"], lasting=message["lasting"])
                 advance(message["advance"])
             worker.wait()
             complaints.seek(0)
@@ -56,9 +64,10 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
         except BaseException:
             worker.kill()
             raise
-    raise ConversionError(
+    raise StepError(
         f"The step '{task['do']}' died ({_exit_reason(worker.returncode)}{': ' + last_line[0] if last_line else ''}). "
-        f"{_REMEDIES.get(task['do'], _MEMORY)}"
+        f"{_REMEDIES.get(task['do'], _MEMORY)}",
+        lasting=-worker.returncode in FAULTS,
     )
 
 
@@ -76,7 +85,7 @@ def main(arguments: list[str]) -> None:
     try:
         _say(result={"quantize": _quantize, "check": _check, "load": _load}[task["do"]](task))
     except EngineError as error:
-        _say(error=str(error))
+        _say(error=str(error), lasting=isinstance(error, UnservableError))
 
 
 def _say(**message: Any) -> None:
@@ -122,7 +131,7 @@ def _load(task: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"ordinary_ends": try_loading(Path(task["file"]))}
     except EngineError as error:
-        raise EngineError(" ".join([str(error), *complaints])) from None
+        raise type(error)(" ".join([str(error), *complaints])) from None
 
 
 def _check(task: dict[str, Any]) -> dict[str, Any]:
@@ -135,4 +144,4 @@ def _check(task: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"seen": check_model(Path(task["file"]), task["added"], task["end_tokens"]), "tools": versions()}
     except EngineError as error:
-        raise EngineError(" ".join([str(error), *complaints])) from None
+        raise type(error)(" ".join([str(error), *complaints])) from None

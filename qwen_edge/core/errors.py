@@ -45,6 +45,11 @@ class EngineError(UserError):
     exit_code = 75
 
 
+class CrashedError(EngineError):
+    """The engine process ended over a fault in its code, such as a failed assertion, and had no words for it. A damaged
+    model file may be the reason, and so may this machine."""
+
+
 class UnservableError(EngineError):
     """The engine will never run this model in this installation: the file is damaged or of a kind that is not
     supported, its chat template is refused, llama.cpp is built without the GPU that the settings require. Somebody must

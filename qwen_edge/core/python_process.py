@@ -6,9 +6,13 @@ engine. (`python -P` does the same from Python 3.11 on.)
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+
+# what ends a process over a fault in its code; not SIGKILL, which the kernel sends when memory runs out
+FAULTS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

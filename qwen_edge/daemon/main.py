@@ -22,7 +22,7 @@ from qwen_edge.auth.keys import Keys, read_keys
 from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config.paths import find_model
 from qwen_edge.config.schema import Config, EngineConfig
-from qwen_edge.core.errors import EngineError, NotNowError, UnservableError
+from qwen_edge.core.errors import CrashedError, EngineError, NotNowError, UnservableError
 from qwen_edge.daemon.descriptors import (
     Reserve,
     allowed,
@@ -73,7 +73,25 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     engine.spawn()
     renderer = Renderer()
     renderer.spawn()
-    asyncio.run(Daemon(config, model, keys, engine, notifier, renderer=renderer).run(say))
+    try:
+        asyncio.run(Daemon(config, model, keys, engine, notifier, renderer=renderer).run(say))
+    except CrashedError as error:
+        raise _tried_on_paper(error, model) from None
+
+
+def _tried_on_paper(error: CrashedError, model: Path) -> EngineError:
+    """Whether a crash while loading was the file's fault, which a restart does not mend: llama.cpp then crashes also in
+    a process that reads the file's header alone. Takes half a second. `error` itself if it was not."""
+    from qwen_edge.convert.worker import StepError, run_worker  # seldom needed
+
+    try:
+        run_worker({"do": "load", "file": str(model)}, lambda _: None)
+    except StepError as failed:
+        if failed.lasting:
+            return UnservableError(f"{error} So it would again: {failed}")
+    except OSError:  # there is no memory or no descriptor for another process
+        pass
+    return error
 
 
 def check_gpu(config: EngineConfig, model: Ready, gpu: Gpu | None) -> None:
@@ -93,6 +111,17 @@ def check_gpu(config: EngineConfig, model: Ready, gpu: Gpu | None) -> None:
     if config.require_gpu:
         raise (EngineError if model.gpu_build else UnservableError)(trap)
     log.warning("%s", trap)
+
+
+def tell_of_shorter_context(config: EngineConfig, model: Ready) -> None:
+    """One line where the context is not what the settings say."""
+    if model.context < config.context:
+        log.info(
+            "engine.context is %d tokens, but the model was trained for %d: the context has %d",
+            config.context,
+            model.context,
+            model.context,
+        )
 
 
 class Daemon:
@@ -205,6 +234,7 @@ class Daemon:
 
     def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
         check_gpu(self._config.engine, model, find_gpu())
+        tell_of_shorter_context(self._config.engine, model)
         for word in model.ordinary_ends:
             log.warning(
                 "answers end where the model writes token %s, an ordinary word: the file names no end token, or a "

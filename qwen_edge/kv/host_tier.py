@@ -15,7 +15,7 @@ from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 
-_LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
+LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
 
 
 @dataclass(eq=False)
@@ -68,10 +68,15 @@ class HostTier:
         """How many tokens behind `start` should be put here; none if they are here, for this scope, or not worth it. Of
         what is longer than all there is room for, the beginning."""
         count = min(len(tokens), self._limit) - start
-        if len(tokens) < _LEAST or count <= 0:
+        if len(tokens) < LEAST or count <= 0:
             return 0
         there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
         return 0 if there else count
+
+    def leads_on(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens lie before copies, which are of no use without them."""
+        starts = (one.start for one in self._copies if one.start <= common_prefix(one.tokens, tokens))
+        return max(starts, default=0)
 
     def put(self, copy: Copy) -> list[Copy]:
         """Take a copy that was wanted; the least worth makes room for it. Returns those that have gone."""
@@ -129,7 +134,7 @@ def next_of(leads: list[Lead], held: int) -> Lead | None:
     save only a few tokens, and this one would be used in part."""
     here = [lead for lead in leads if lead[0].start <= held < lead[1]]
     best = max(here, key=lambda lead: lead[1], default=None)
-    if best and (reach(leads, held) - held >= _LEAST or best[1] == len(best[0].tokens)):
+    if best and (reach(leads, held) - held >= LEAST or best[1] == len(best[0].tokens)):
         return best
     return None
 

@@ -14,7 +14,7 @@ from typing import Any
 from qwen_edge.kv.cell_store import Cache
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.eviction_score import score
-from qwen_edge.kv.host_tier import Copy, HostTier
+from qwen_edge.kv.host_tier import LEAST, Copy, HostTier
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix, common_prefix
@@ -44,6 +44,7 @@ class KvCacheManager:
         self._owners = Owners(self._tree, self.pins)
         self._open: dict[int, int] = {}  # how many tokens each open sequence holds
         self._prompts: dict[int, int] = {}  # how many of a parked sequence's tokens may well be asked for again
+        self._left: dict[int, int] = {}  # how many of an open one's tokens are the prompt of others that were given up
         self._idle = list(reversed(range(sequences)))
         self._ahead: list[tuple[int, int, int]] = []  # sequence, start and end of what is to be copied before it must
         self._age = 0.0
@@ -70,7 +71,7 @@ class KvCacheManager:
         computed anew, for its logits); more may come back from copies (`restore`). None if all sequences are open. What
         is computed ahead has not been asked for, and is worth no more for it."""
         self._ahead.clear()
-        length, holder = self._owners.match(tokens[:-1], caller.scope)
+        length, holder = self._owners.match(tokens, caller.scope)
         if holder is not None and asked:
             self._touch(holder, length, caller)
         if not self._idle and not self._drop_least():
@@ -150,17 +151,17 @@ class KvCacheManager:
         others and take as long to copy as to compute."""
         self.publish(sequence, tokens)
         del self._open[sequence]
-        self._prompts[sequence] = prompt
+        self._prompts[sequence] = max(prompt, self._left.pop(sequence, 0))
         self._touch(sequence, len(tokens), self._owners[sequence], asked)
         nodes = list(self._tree.path(sequence))
         self._saving.see_to(nodes[0].sequences - self._open.keys() if nodes else set())  # whoever holds the same
         if not nodes or not self._owners.is_alone(sequence, nodes[0]):
-            self._drop(sequence)  # it holds nothing that others of its owner do not
+            self._merge(sequence)
             return
         for node in nodes[1:]:
             for other in self._tree.ends_in(node):
                 if other not in self._open and self._owners.is_theirs(other, self._owners[sequence]):
-                    self._drop(other)
+                    self._merge(other)
         if not self._open and self._parked() > self._spare:
             ends = ((one, min(self._prompts[one], self._tree.length(one))) for one in self._prompts)
             self._ahead = [(one, at, min(end, at + _PIECE)) for one, end in ends for at in range(0, end, _PIECE)][::-1]
@@ -174,6 +175,8 @@ class KvCacheManager:
             held = self._tree.tokens(self._tree.end(sequence))
             common = common_prefix(held, tokens) if self._owners.is_theirs(sequence, caller) else 0
             if max(prompt - _MARKS, prompt // 2) <= common < min(len(held), len(tokens)):
+                if self.stash.leads_on(held) > common:
+                    self._keep(self._tree.end(sequence), common, [caller])
                 self._cut(sequence, common)
 
     def close(self, sequence: int) -> None:
@@ -245,7 +248,9 @@ class KvCacheManager:
         return max(self.stash.wanted(tokens, start, caller.scope) for caller in callers)
 
     def _keep(self, node: Node, start: int, callers: Sequence[Caller]) -> bool:
-        """Put copies of them there, a piece each, as far as there are none for these callers."""
+        """Put copies of them there, a piece each, as far as there are none for these callers. The few tokens before the
+        first piece are in its copy, too: they are not copied when they have to go, and the piece is of no use then."""
+        start = 0 if start < LEAST else start
         count, tokens = self._keeps(node, start, callers), self._tree.tokens(node)
         sequence = next(iter(node.sequences))
         for at in (start, *range((start // _PIECE + 1) * _PIECE, start + count, _PIECE)):
@@ -296,7 +301,7 @@ class KvCacheManager:
         self._cache.forget(sequence, length, self._tree.length(sequence))
         self._tree.cut(sequence, length)
         if sequence not in self._tree or not self._owners.is_alone(sequence, self._tree.end(sequence)):
-            self._drop(sequence)
+            self._merge(sequence)
 
     def _drop_least(self) -> bool:
         """Give up a parked sequence, for its number: one that holds nothing alone, of its owner's, or else that of the
@@ -310,13 +315,28 @@ class KvCacheManager:
         if own := [one for one in self._tree.path(sequence) if is_alone(sequence, one)]:
             self._age = max(self._age, node.score)
             self._keep(node, own[-1].depth, [self._owners[sequence]])
-        self._drop(sequence)
+        self._merge(sequence)
         return True
+
+    def _merge(self, sequence: int) -> None:
+        """Give up a parked sequence. What others of its owner hold of its prompt, which may be an answer to them, is
+        from now on as if they had asked for it."""
+        for node in self._tree.path(sequence):
+            others = {one for one in node.sequences if one != sequence}
+            heirs = [one for one in others if self._owners.is_theirs(one, self._owners[sequence])]
+            for heir in heirs:
+                prompts = self._left if heir in self._open else self._prompts
+                prompts[heir] = max(prompts.get(heir, 0), min(self._prompts[sequence], node.end))
+            if heirs:
+                self._saving.see_to(set(heirs) - self._open.keys())
+                break
+        self._drop(sequence)
 
     def _drop(self, sequence: int) -> None:
         self._cache.forget(sequence, 0, self._tree.length(sequence))
         self._tree.cut(sequence)
         self._prompts.pop(sequence, None)
+        self._left.pop(sequence, None)
         self._saving.forget(sequence)
         self._owners.release(sequence)
         self._idle.append(sequence)

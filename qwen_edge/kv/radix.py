@@ -129,9 +129,10 @@ class Radix:
         return [sequence for sequence in node.sequences if self._ends[sequence] is node]
 
     def _append(self, node: Node, sequence: int, tokens: list[int]) -> Node:
-        """A new stretch behind a node; where only this sequence is, that node grows instead."""
+        """A new stretch behind a node; or that node grows, where only this sequence is and nobody has asked for it yet:
+        a stretch that was asked for keeps its hits to itself, as nobody has asked for what comes behind it."""
         self.cells += len(tokens)
-        if node.sequences == {sequence} and not node.children:
+        if node.sequences == {sequence} and not node.children and not any(node.hits.values()):
             node.tokens += tokens
             return node
         child = node.children[tokens[0]] = Node(tokens, node, set())

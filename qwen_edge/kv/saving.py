@@ -46,7 +46,7 @@ class Saving:
         self._pins = pins
         self._sequences = set[int]()  # of which something may not be in a file yet
         self._copies: list[Copy] = []  # and copies
-        self._no_memory = False  # some cells could not be copied to be written
+        self._no_memory = self._no_room = False  # some cells could not be copied to be written; or there were too many
         self._renewed = 0
 
     def see_to(self, sequences: set[int]) -> None:
@@ -81,8 +81,12 @@ class Saving:
             self.see_to_all()
         while self._sequences:
             sequence = max(self._sequences, key=self._tree.length)  # others may be beginnings of it
-            asked = self.prompt(sequence)[: self._asked_until(sequence, least)]
-            if self._write_next(Prompt(asked, self._owners[sequence])):
+            prompt, asked = self.prompt(sequence), self._asked_until(sequence, least)
+            if (
+                len(prompt) - asked > 1
+            ):  # a prompt's last token is computed anew also when all of it was asked for before
+                prompt = prompt[:asked]
+            if self._write_next(Prompt(prompt, self._owners[sequence])):
                 return True
             self._sequences.discard(sequence)
         while self._copies:
@@ -97,7 +101,7 @@ class Saving:
         if not self.disk:
             return
         until, prompts, done = clock() + seconds, self._by_worth(), list[Prompt]()
-        self._no_memory = False
+        self._no_memory = self._no_room = False
         self.disk.wait(seconds)
         for prompt in prompts:
             while self.disk.ready and clock() < until and self._write_next(prompt, few=1, beside=done):
@@ -108,23 +112,29 @@ class Saving:
             count = sum(lost)
             late = f"{seconds:.0f} s were too short for it" if clock() >= until or self.disk.busy else ""
             memory = "there was no memory to copy their cells into" if self._no_memory else ""
-            why = self.disk.refuses or late or memory or "remember.bytes is too small for it"
+            room = "remember.bytes is too small for it" if self._no_room else ""
+            why = self.disk.refuses or late or memory or room or "the tokens before them have left memory"
             log.warning("%d tokens of %d conversations are not written down: %s", count, len(lost), why)
         self.disk.close()
 
     def prompt(self, sequence: int) -> list[int]:
         """A parked sequence's prompt; or, if it parts from others of its owner only just before its end, so far: the
-        few tokens that ask for the answer are no part of the next prompt."""
+        few tokens that ask for the answer are no part of the next prompt. A short prompt, which parts from others
+        right at its beginning, is whole."""
         end, owner = min(self._prompts[sequence], self._tree.length(sequence)), self._owners[sequence]
         tokens = self._tree.tokens(self._tree.end(sequence))
         for node in self._tree.path(sequence):
             others = node.parent.sequences - node.sequences if node.parent else set()
-            if end - FEW < node.depth < end and any(self._owners.is_theirs(one, owner) for one in others):
+            if max(FEW, end - FEW + 1) <= node.depth < end and any(
+                self._owners.is_theirs(one, owner) for one in others
+            ):
                 return tokens[: node.depth]
         return tokens[:end]
 
     def hits(self, sequence: int, position: int, scope: str | None) -> int:
-        """How often what a sequence holds there was asked for, in this scope."""
+        """How often what a sequence holds there was asked for, in this scope. The first few tokens, which many prompts
+        have in common, count as those behind them."""
+        position = max(position, FEW - 1)
         return next(node.hits.get(scope, 0) for node in self._tree.path(sequence) if node.depth <= position)
 
     def _by_worth(self) -> list[Prompt]:
@@ -141,7 +151,10 @@ class Saving:
         assert self.disk
         at = self.disk.reach(prompt.tokens, prompt.caller.scope)
         copy = self._stretch(prompt, at) if len(prompt.tokens) - at >= few else None
-        if copy is None or not self.disk.fits(copy, [prompt, *beside]):
+        if copy is None:
+            return False
+        if not self.disk.fits(copy, [prompt, *beside]):
+            self._no_room = True
             return False
         self.disk.put(copy)
         return True

@@ -19,9 +19,10 @@ from qwen_edge.device.host.cpu import preempted
 from qwen_edge.device.host.memory import give_back
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.context import NoMemoryError
 from qwen_edge.llama.devices import built_for_gpu
-from qwen_edge.llama.handle import NoMemoryError
+from qwen_edge.llama.fixed_cells import FixedCells
+from qwen_edge.llama.growing_cells import FIRST_ROOM, GrowingCells
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import kv_bytes, on_gpu, resolve, stash_tokens
@@ -51,7 +52,7 @@ class LlamaBackend:
             load = with_measured(load)
             self._tuning = self._calibrate(load)
             self._load = resolve(self._model, replace(load, tuning=self._tuning or load.tuning))
-            self._context = Context(self._model, self._load)
+            self._cells = _cells(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
         self._vocab = self._model.vocab
@@ -61,11 +62,11 @@ class LlamaBackend:
 
     @property
     def context(self) -> int:
-        return self._context.size
+        return self._cells.size
 
     @property
     def batch(self) -> int:
-        return self._context.batch
+        return self._cells.batch
 
     @property
     def parallel(self) -> int:
@@ -73,15 +74,16 @@ class LlamaBackend:
 
     @property
     def rows(self) -> int:
-        return self._context.sequences
+        return self._cells.sequences
 
     @property
     def sequences(self) -> int:
-        return self._context.sequences
+        return self._cells.sequences
 
     @property
     def spare(self) -> int:
-        return _SPARE_CELLS if self._load.flash_attention in ("off", "small") else self._context.size
+        has_price = self._load.flash_attention in ("off", "small")
+        return _SPARE_CELLS if has_price and self.stash else self._cells.size  # without copies, cells are all there is
 
     @property
     def fingerprint(self) -> str:
@@ -101,7 +103,7 @@ class LlamaBackend:
 
     @property
     def room(self) -> int:
-        return self._context.room
+        return self._cells.room
 
     @property
     def preempted(self) -> float:
@@ -130,38 +132,38 @@ class LlamaBackend:
         return [self._vocab.begin, *ids] if begins else ids
 
     def decode(self, slices: Sequence[Slice]) -> None:
-        self._context.decode(slices)
+        self._cells.decode(slices)
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        self._context.share(source, target, start, end)
+        self._cells.share(source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        self._context.forget(sequence, start, end)
+        self._cells.forget(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> Any:
         try:
-            return self._context.save(sequence, start, end)
+            return self._cells.save(sequence, start, end)
         except NoMemoryError:  # what has to go is computed again: no request is lost for a copy
             return None
 
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
-        self._context.load(saved, sequence, start, end)
+        self._cells.load(saved, sequence, start, end)
 
     def make_room(self, cells: int) -> bool:
-        return self._context.make_room(cells)
+        return self._cells.make_room(cells)
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        self._context.expect(held, going, soon, later)
+        self._cells.expect(held, going, soon, later)
 
     def fit(self, cells: int) -> None:
-        self._context.fit(cells)
+        self._cells.fit(cells)
         give_back()
 
     def use_threads(self, share: float) -> None:
-        self._context.use_threads(max(1, round(share * self._load.threads)))
+        self._cells.use_threads(max(1, round(share * self._load.threads)))
 
     def sampler(self, settings: Sampling) -> Sampler:
-        return Sampler(settings, self._context, self._vocab)
+        return Sampler(settings, self._cells, self._vocab)
 
     def piece(self, token: int) -> bytes:
         return self._vocab.piece(token)
@@ -174,18 +176,18 @@ class LlamaBackend:
 
     def warm_up(self) -> None:
         """Decode one token: the first one pays for what llama.cpp puts off until it is needed."""
-        self._context.decode([Slice(0, 0, [0], logits=True)])
+        self._cells.decode([Slice(0, 0, [0], logits=True)])
         sampler = self.sampler(Sampling(temperature=0.0))
         sampler.sample(0)
         sampler.close()
-        self._context.forget(0, 0, 1)
+        self._cells.forget(0, 0, 1)
 
     def ready(self) -> Ready:
         """What the daemon wants to know of the loaded model."""
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
-            bytes_to_come=self._context.bytes_to_come + kv_bytes(self._model, self._load.kv_type, self.stash),
+            bytes_to_come=self._cells.bytes_to_come + kv_bytes(self._model, self._load.kv_type, self.stash),
             specials=tuple(self._specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),
@@ -203,7 +205,7 @@ class LlamaBackend:
         )
 
     def close(self) -> None:
-        self._context.close()
+        self._cells.close()
         self._model.close()
 
     def _calibrate(self, load: Load) -> Tuning | None:
@@ -251,3 +253,8 @@ def _hash_beside(load: Load) -> Future[str] | None:
     future = hasher.submit(model_sha256, Path(load.model), Path(load.files.folder) / "models.json")
     hasher.shutdown(wait=False)
     return future
+
+
+def _cells(model: Model, load: Load) -> FixedCells:
+    """Where a whole context is no larger than what growing cells begin with, nothing is to grow."""
+    return FixedCells(model, load) if load.context <= FIRST_ROOM else GrowingCells(model, load)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from qwen_edge.device.host.cpu import lower_priority
-from qwen_edge.llama.bindings import C
+from qwen_edge.llama.context import Context
 
 _PAGE = 4096
 
@@ -23,12 +22,12 @@ class BackgroundGrowth:
     """Begins to make a context when created. Created, asked and taken by the engine's thread."""
 
     def __init__(
-        self, make: Callable[[], Any], is_there: Callable[[int], bool], room: int, held: int, most: int
+        self, make: Callable[[], Context | None], is_there: Callable[[int], bool], room: int, held: int, most: int
     ) -> None:
         """`make` makes the context, of `room` cells, or returns nothing where memory is short; `is_there` tells whether
         so many bytes can be had. Both are called in a thread. `held` bytes would have to be copied now, and no more
         than `most` when it is there. Raises MemoryError, and RuntimeError where there can be no other thread."""
-        self.context: Any = None
+        self.context: Context | None = None
         self.room = room
         self.buffer = np.empty(most, np.uint8)
         self._create, self._is_there, self._held = make, is_there, held
@@ -46,13 +45,13 @@ class BackgroundGrowth:
         """It is not needed any more. Waits until it is made."""
         self.wait()
         if self.context:
-            C.llama_free(self.context)
+            self.context.close()
 
     def _make(self) -> None:
         lower_priority()
         context = self._create()
         if context and not self._is_there(self._held):  # taken meanwhile: to touch it might get the engine killed
-            C.llama_free(context)
+            context.close()
             return
         self.buffer[: self._held : _PAGE] = 0  # the kernel finds the memory now
         self.context = context

@@ -1,224 +1,251 @@
-"""A context that grows: the KV cache and the buffers to run batches through the model.
+"""llama.cpp's context of one size: the cells of a KV cache, and the buffers to run batches through the model.
 
-The cache begins small and grows, up to what was configured: most conversations never need all of it, and llama.cpp
-writes to every byte it allocates.
-
-Without flash attention, the values of one channel lie as far apart as the cache is long, and llama.cpp reads as many of
-them as have been held, rounded up to a whole block. While that is all there is room for, they are read in one go: a
-token then takes a tenth less than in a cache of twice the length (7 % at 300 tokens, 11 % at 2,048 and at 6,144, on an
-EPYC of Zen 4). So there the cache grows block by block; with flash attention, on a GPU, and where no larger one could
-be made in time, by doubling.
-
-Where flash attention is quicker only while there are few tokens, a cache of that size has it, and larger ones have not.
+A context never changes its size or its kind of attention. Whoever needs another one makes it of the same
+`ContextSettings`, and moves the cells: `save_all` of the one, `load_all` of the other. The two may differ in size and
+in attention; what llama.cpp has written for the one is turned for the other.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from qwen_edge.core.errors import EngineError
-from qwen_edge.device.host.memory import available_bytes
-from qwen_edge.kv.slice import Slice
-from qwen_edge.llama.background_growth import BackgroundGrowth
-from qwen_edge.llama.batch import Batch
+from qwen_edge.device.host.memory import is_granted, own_pages
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.handle import SMALL_ROOM, Create, Handle, NoMemoryError, whole_blocks
+from qwen_edge.llama.devices import gpus, list_devices
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import free_bytes, on_gpu
+from qwen_edge.llama.resolve import kv_bytes, on_gpu
+from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
 from qwen_edge.protocol.messages import Load
 
-_FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer
-_ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
-_SPARE_ROOM = 128  # cells more than are held, or half as many at least: a turn's own words need not wait for more
-_NEAR = 32  # cells that are left when a larger cache is moved to: no step of a stream needs more, or few do
-_SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where there is a choice
-# seconds: what an empty cell between others costs every token, of a stream even three times as much; and what moving
-# the others together costs at least, for each stretch they lie in, and for each of them
-_EMPTY, _MOVE, _MOVE_STRETCH, _MOVE_CELL = 3e-6, 0.02, 0.002, 5e-5
-_LONGEST_MOVE = 0.25  # seconds, of half a second that a stream may stand still
-_AGAIN = 30.0  # seconds after which a larger cache is tried beside the work again, where there was no memory for one
-_NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
+KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
+SMALL_ROOM = 512  # cells: where flash attention is quicker only while there are few, contexts up to this size have it
+_ATTENTION = {
+    "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
+}
+_SEQUENCES_EACH = 2  # for every request that runs, one sequence that has finished is remembered
+_BESIDE_BYTES = 64 << 20  # for graphs, 20 MB each in llama.cpp's own memory
+_STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
+
+Create = Callable[[Any, Any], Any]
+"""Makes llama.cpp's context of its model and parameters; nothing where memory is short."""
+Bytes = np.ndarray[Any, Any]
 
 
-class Context(Handle):
-    """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence."""
+class NoMemoryError(EngineError):
+    """There is no memory for a copy of cells. Nothing has changed."""
 
-    def __init__(
-        self,
-        model: Model,
-        load: Load,
-        room: int | None = None,
-        *,
-        create: Create | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """For as many tokens as a settled `load` asks for, but no more than the model was trained for; there is space
-        for `room` of them at first, or for a short conversation, or the one that is awaited. `create` makes llama.cpp's
-        contexts, where it is not to be asked in the usual way. Raises EngineError if there is not enough memory."""
-        super().__init__(model, load, create)
-        self._load, self._clock = load, clock
-        self.batch = min(load.batch, self.size)
-        self._batch = Batch(self.batch)
-        # seconds: when a larger cache may be made beside the work. One thread gets in the other's way on a GPU
-        self._quiet_from = math.inf if on_gpu(load) else 0.0
-        self.growing: BackgroundGrowth | None = None  # a larger cache that is being made
-        # llama.cpp takes no batch that is larger than the cache, and aborts the process over it
-        self._least_room = max(min(_FIRST_ROOM, self.size), self.batch)
-        awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
-        self._open(max(min(max(room or _FIRST_ROOM, awaited), self.size), self.batch))
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """All that the contexts of one loaded model have in common: everything but their size."""
+
+    model: Model
+    kv_type: str
+    attention: str  # "on", "off", "auto" (llama.cpp decides), "small": on up to SMALL_ROOM cells
+    params: Any
+    on_device: bool
+    answers_late: bool  # llama.cpp's RPC devices say nothing until what they were sent before is done
+    asks_first: bool
+    create: Create
+
+    @classmethod
+    def of(cls, model: Model, load: Load, create: Create | None = None) -> ContextSettings:
+        """For a resolved `load`. `create` makes llama.cpp's contexts, where llama.cpp itself is not to be asked."""
+        return cls(
+            model=model,
+            kv_type=load.kv_type,
+            attention=load.flash_attention,
+            params=_parameters(load),
+            on_device=on_gpu(load),
+            answers_late=any(device.name.startswith("RPC") for device in gpus(load.gpu_layers)),
+            asks_first=create is None,
+            create=create or C.llama_init_from_model,
+        )
 
     @property
-    def bytes_to_come(self) -> int:
-        """What the cache will have grown by when the context is full."""
-        return self._bytes(max(0, self.size - self.room))
+    def sequences(self) -> int:
+        """One less than llama.cpp has: saved cells pass through the last one, `scratch`."""
+        return int(self.params.n_seq_max) - 1
 
-    def decode(self, slices: Sequence[Slice]) -> None:
-        """Run slices as one batch. Blocks for the length of the computation, on a GPU too, without the interpreter
-        lock; where the cache must grow first (`make_room` was not asked), for the time it takes to copy it as well.
-        Raises EngineError; what the cache then holds is not known."""
-        batch = self._batch.fill(slices)
-        while (status := C.llama_decode(self._context, batch)) == _NO_ROOM and self.room < self.size:
-            if not self._grow(self.room + 1):
-                break
-        if status != 0:
-            full = "the context is full" if self.room >= self.size else "there is no memory for a larger KV cache"
-            why = full if status == _NO_ROOM else f"llama_decode returned {status}"
-            at = ", ".join(f"{len(one.tokens)} at position {one.position} of {one.sequence}" for one in slices)
-            raise EngineError(f"{why}; tokens of sequences: {at}")
-        self._wait()
-        for one in slices:
-            self._layout.fill(one.sequence, one.position, one.position + len(one.tokens))
+    @property
+    def scratch(self) -> int:
+        return self.sequences
 
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """So many cells are held, and so many others are about to go; so many more than those held will be soon, and
-        after a while. Where they are more than there is room for, a larger cache is made beside the work, if memory
-        allows, and moved to when it is there and nothing is about to go; but, where no more is to come than will be
-        soon, as of a single answer, not before the old one is full: until then a token takes less in it.
+    @property
+    def turns_values(self) -> bool:
+        """Whether values are laid out by the kind of attention, and it is known by which."""
+        return self.attention != "auto" and self.kv_type == "f16"
 
-        Where cells that are not held lie between those that are, and it saves time, these are moved together: attention
-        that does not skip reads all cells up to the last one held. Raises EngineError."""
-        needed = min(held + soon, self.size)
-        if self.growing and self.growing.ready:
-            if needed <= self.room:
-                self._call_off()
-            elif (later > soon and not going) or held + going + _NEAR > self.room:
-                self._succeed()
-        if not going and self._is_worth_moving(held, soon):
-            self._close_up()
-        if self.growing or needed <= self.room or self._clock() < self._quiet_from:
-            return
-        room = min(self.size, whole_blocks(held + later))
-        if self._skips_in(room):
-            room = self._enough(needed)
-        copied, most = (self._bytes(cells) + self._bytes_beside for cells in (held, self.room))
-        if self._is_there(self._bytes(room) + most):
-            try:
-                self.growing = BackgroundGrowth(partial(self._make, room), self._is_there, room, copied, most)
-            except (MemoryError, RuntimeError):  # not even for a thread
-                self._quiet_from = self._clock() + _AGAIN
+    def bytes(self, cells: int) -> int:
+        """Of so many cells."""
+        return kv_bytes(self.model, self.kv_type, cells)
 
-    def make_room(self, cells: int) -> bool:
-        """Grow now if so many cells do not fit. False if there is no memory for them: the cache is then as it was.
-        Raises EngineError if it is lost."""
-        if self.growing and self.growing.room < cells:
-            self._call_off()
-        while self.room < min(cells, self.size):
-            if not self._grow(min(cells, self.size)):
-                return False
-        return True
+    def attention_of(self, cells: int) -> int:
+        """llama.cpp's kind of attention in a context of this size."""
+        attention = self.attention
+        if attention == "small":
+            attention = "on" if cells <= SMALL_ROOM else "off"
+        return int(_ATTENTION[attention])
 
-    def fit(self, cells: int) -> None:
-        """Nobody asks, and so many cells are all that are held: give memory back where they leave much of the cache
-        empty, and make room for a next turn where there is little; but only if there is memory to do it in. Raises
-        EngineError if the cache is lost."""
-        self._call_off()
-        room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
-        unfit = self.room >= _ROOMY * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
-        if unfit and self._is_there(self._bytes(room)):
-            self._move(room)
-        if self._holes(cells):
-            self._close_up()
+    def skips(self, cells: int) -> bool:
+        """Whether attention in a context of this size passes over the cells of other sequences at no cost: flash
+        attention does."""
+        return self.attention_of(cells) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+
+    def open(self, cells: int, threads: int, *, again: bool = False) -> Context | None:
+        """A context of so many cells; None where memory is short. llama.cpp aborts the process if it cannot allocate
+        what it needs beside the cells: so it is only asked where the system grants both, or `again` for a size that was
+        there a moment ago. Any thread may ask."""
+        size = _BESIDE_BYTES + (0 if self.on_device else self.bytes(cells))
+        if self.asks_first and not again and not is_granted(size):
+            return None
+        params = type(self.params).from_buffer_copy(self.params)
+        params.n_ctx, params.flash_attn_type = cells, self.attention_of(cells)
+        params.n_threads = params.n_threads_batch = threads
+        handle = self.create(self.model.handle, params)
+        return Context(self, handle) if handle else None
+
+
+class Context:
+    """Owns one context of llama.cpp. Used by one thread at a time."""
+
+    def __init__(self, settings: ContextSettings, handle: Any) -> None:
+        """Takes over `handle`, llama.cpp's own."""
+        self.settings, self.handle = settings, handle
+        self.cells = int(C.llama_n_ctx_seq(handle))  # rounded up by llama.cpp
+        self.skips = settings.skips(self.cells)
+        self._memory = C.llama_get_memory(handle)
+        self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(settings.model.handle)))
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether llama.cpp keeps anything of the tokens it has read; of some kinds of models it does not."""
+        return bool(self._memory)
+
+    def run(self, batch: Any) -> int:
+        """llama_decode, without the interpreter lock: its status, 0 if all is well. Returns when the device has done
+        it."""
+        status = int(C.llama_decode(self.handle, batch))
+        if status == 0:
+            self.wait()
+        return status
+
+    def logits(self, row: int) -> Any:
+        """Those of the token at `row` of the last batch, float32 of shape (vocabulary,); valid until the next."""
+        pointer = C.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(self._vocabulary,))
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        """The target also holds the source's cells from `start` to before `end`, -1 for all. Only marks them."""
+        C.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def forget(self, sequence: int, start: int, end: int) -> None:
+        """The sequence holds its cells from `start` to before `end`, -1 for all, no more."""
+        removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
+        assert removed, "a plain attention cache can drop any part"
+
+    def save(self, sequence: int, start: int, end: int) -> Bytes:
+        """A copy of the sequence's cells from `start` to before `end`. Raises EngineError, and NoMemoryError."""
+        settings = self.settings
+        # llama.cpp tells the exact size as slowly as it copies
+        size = settings.bytes(end - start) + _STATE_BYTES * (end - start + settings.model.layers + 1)
+        saved = _pages(size)
+        self.share(sequence, settings.scratch, start, end)
+        written = C.llama_state_seq_get_data(self.handle, bytes_of(saved), saved.size, settings.scratch)
+        self.forget(settings.scratch, start, end)
+        if not written:
+            raise EngineError(f"llama.cpp could not save positions {start} to {end} of sequence {sequence}")
+        return saved[:written]
+
+    def load(self, cells: Any, sequence: int, start: int, end: int) -> int:
+        """The sequence holds the saved cells (bytes that may be changed) from position `start` to before `end`. There
+        must be room for all of what was saved: returns how many cells that were. Raises EngineError."""
+        saved, scratch = np.frombuffer(cells, np.uint8), self.settings.scratch
+        self._turn(saved, cells_of_sequence)
+        if not C.llama_state_seq_set_data(self.handle, bytes_of(saved), saved.size, scratch):
+            raise EngineError(f"llama.cpp did not take {saved.size} bytes of a saved sequence")
+        self.share(scratch, sequence, start, end)
+        count = cells_of_sequence(saved)
+        self.forget(scratch, 0, start + count)
+        self.wait()
+        return count
+
+    @property
+    def most_bytes_beside(self) -> int:
+        """What llama.cpp saves beside the cells, at most: the logits of the last batch, and who holds which cell."""
+        return 4 * self._vocabulary * self.settings.sequences + (4 << 20)
+
+    def save_all(self, buffer: Bytes | None = None) -> Bytes:
+        """All that the context holds, in llama.cpp's form, in this buffer if it is large enough. Raises EngineError,
+        and NoMemoryError."""
+        size = C.llama_state_get_size(self.handle)
+        held = buffer[:size] if buffer is not None and size <= buffer.size else _pages(size)
+        written = C.llama_state_get_data(self.handle, bytes_of(held), held.size)
+        if written != held.size:
+            raise EngineError(f"llama.cpp saved {written} of {held.size} bytes of its KV cache")
+        return held
+
+    def load_all(self, held: Bytes) -> None:
+        """Hold what was saved of this context, or of another one of these settings, and nothing else, in the first
+        cells. The bytes may be changed. Raises EngineError."""
+        self._turn(held, cells_of_all)
+        read = C.llama_state_set_data(self.handle, bytes_of(held), held.size)
+        if read != held.size:
+            raise EngineError(f"llama.cpp read {read} of {held.size} bytes of a saved KV cache")
+        self.wait()
+
+    def use_threads(self, count: int) -> None:
+        """From the next batch on."""
+        C.llama_set_n_threads(self.handle, count, count)
+
+    def wait(self) -> None:
+        """Until a device has done what it was told to: llama.cpp returns before that, and whoever measures how long a
+        batch takes, or lets the engine rest, must not take it for done. A CPU is never late."""
+        C.llama_synchronize(self.handle)
+        if self.settings.answers_late:
+            list_devices()
 
     def close(self) -> None:
-        self._call_off()
-        super().close()
+        """Free it; it is not used after."""
+        C.llama_free(self.handle)
 
-    def _grow(self, cells: int) -> bool:
-        """There is no room for so many cells: take the larger cache that is being made, or make one; of twice the size
-        where a batch needs it, after which more will come, if there is memory for it. False if there is not."""
-        if self.growing:
-            self.growing.wait()
-            if self._succeed():
-                return True
-        least = min(self.size, whole_blocks(cells))
-        if cells - self.room > self.batch:
-            return self._move(min(self.size, cells + _SPARE_ROOM), least)
-        return self._move(self._enough(cells), least)
+    def _turn(self, saved: Bytes, cells: Callable[[Bytes], int]) -> None:
+        """What was saved of a context with another kind of attention, or in another life, may have to lie another
+        way."""
+        if self.settings.turns_values:
+            layers, token = self.settings.model.layers, self.settings.bytes(1)
+            turn(saved, cells(saved), layers, token, transposed=not self.skips)
 
-    def _succeed(self) -> bool:
-        """Move to the context that has been made beside the work. False if there was no memory after all."""
-        successor, self.growing = self.growing, None
-        assert successor
-        if successor.context:
-            with contextlib.suppress(NoMemoryError):
-                self._move_to(successor.context, self._save_all(successor.buffer))
-                return True
-            C.llama_free(successor.context)
-        self._quiet_from = self._clock() + _AGAIN  # until then, what is needed is tried when it is
-        return False
 
-    def _holes(self, held: int) -> int:
-        """How many empty cells attention reads, where so many are held; it reads whole blocks."""
-        return 0 if self.skips else whole_blocks(self._layout.end) - whole_blocks(held)
+def _parameters(load: Load) -> Any:
+    """Everything about a context but its size, its attention and its threads."""
+    params = C.llama_context_default_params()
+    params.n_batch = params.n_ubatch = load.batch
+    params.n_seq_max = load.parallel * _SEQUENCES_EACH + 1
+    params.kv_unified = True  # sequences share cells
+    params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
+    params.type_k = params.type_v = KV_TYPES[load.kv_type]
+    params.no_perf = True
+    if load.gpu_layers == 0:
+        params.offload_kqv = params.op_offload = False
+    return params
 
-    def _is_worth_moving(self, held: int, soon: int) -> bool:
-        """Whether it takes less time, and not too much, than the holes cost the tokens that come soon."""
-        seconds = _MOVE + _MOVE_STRETCH * self._layout.stretches + _MOVE_CELL * held
-        return seconds < min(_LONGEST_MOVE, _EMPTY * self._holes(held) * soon)
 
-    def _close_up(self) -> None:
-        """Move all cells together, if there is memory to copy them."""
-        with contextlib.suppress(NoMemoryError):
-            self._load_all(self._save_all())
+def _pages(size: int) -> Bytes:
+    try:
+        return np.frombuffer(own_pages(size), np.uint8)
+    except (OSError, MemoryError):
+        raise NoMemoryError(f"there is no memory for a copy of {size / 1e6:.0f} MB of the KV cache") from None
 
-    def _call_off(self) -> None:
-        if self.growing:
-            self.growing.discard()
-            self.growing = None
 
-    def _enough(self, cells: int) -> int:
-        """The next size of the cache, by doubling, that so many cells fit into, if any does."""
-        room = self.room
-        while room < min(cells, self.size):
-            room = min(self.size, 2 * room)
-        return room
-
-    def _move(self, *rooms: int) -> bool:
-        """To a cache of the first of these sizes for which there is memory beside the old one, or else of the last one
-        in place of it. False if there is no memory: the cache is then as it was. Raises EngineError if it is lost."""
-        before, least = self.room, rooms[-1]
-        if free_bytes(self._load, available_bytes()) + self._bytes(before) < self._bytes(least):
-            return False  # the kernel would promise it, and end the process when it is used
-        try:
-            held = self._save_all()
-        except NoMemoryError:
-            return False
-        for room in dict.fromkeys(rooms):
-            if self._is_there(self._bytes(room)) and (larger := self._make(room)):
-                self._move_to(larger, held)
-                return True
-        super().close()
-        for room in (least, before):
-            if context := self._make(room, again=room == before):
-                self._take(context)
-                self._load_all(held)
-                return room == least
-        raise EngineError(f"there was no memory for a KV cache of {least} tokens, nor again for one of {before}")
-
-    def _is_there(self, size: int) -> bool:
-        """Whether so many bytes can be had, and some are left."""
-        return free_bytes(self._load, available_bytes()) > size + _SPARE_BYTES
+def bytes_of(array: Bytes) -> Any:
+    """An array's bytes, as llama.cpp takes them; the array must live as long as they are used."""
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from qwen_edge.core.errors import UnservableError
 from qwen_edge.llama.bindings import C, function
+from qwen_edge.protocol.messages import LEAST_CONTEXT
 
 Memory = Literal["full", "window", "state"]
 """full: a cell for every token, which can be removed, shared and saved one by one. window: some layers keep only the
@@ -15,13 +19,21 @@ latest tokens. state: some layers keep one state of all tokens, of which no part
 
 _CANNOT = "qwen-edge cannot serve this model"
 _REMEDY = "Choose a text model with plain attention, such as Qwen3"
+_NO_NUMBER = re.compile(r"[-+]?(nan|inf)")
+_NUMBER = re.compile(r"[-+0-9.e]+")
+_LEAST = {"layer_norm_epsilon": 0.0, "layer_norm_rms_epsilon": 0.0, "rope.freq_base": 1e-6}  # by the end of the key
 
 
 def memory_of(model: Any) -> Memory:
     """Of a model that llama.cpp has loaded."""
     if C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model):
         return "state"
-    return "window" if C.llama_model_n_swa(model) > 0 else "full"
+    return "window" if _window(model) else "full"
+
+
+def _window(model: Any) -> int:
+    """Tokens, 0 for none. llama.cpp hands the file's unsigned number over as a signed one."""
+    return int(C.llama_model_n_swa(model)) & 0xFFFF_FFFF
 
 
 def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> None:
@@ -38,9 +50,29 @@ def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> Non
         )
     if memory == "window":
         raise UnservableError(
-            f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {C.llama_model_n_swa(model)} tokens. "
-            f"{_REMEDY}."
+            f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {_window(model)} tokens. {_REMEDY}."
         )
+
+
+def refuse_unusable_numbers(name: str, trained_context: int, said: Mapping[str, str]) -> None:
+    """Raises UnservableError, in one sentence, for a number in a file's metadata that llama.cpp takes and cannot
+    compute with: it aborts the process over it later, or writes nonsense. `said` are the scalars of the kind of model,
+    by key."""
+    wrong = next((f"{key} {value}" for key, value in said.items() if not _is_usable(key, value)), None)
+    if trained_context < LEAST_CONTEXT:
+        wrong = f"a context length of {trained_context}, and an answer takes {LEAST_CONTEXT} tokens at least"
+    if wrong:
+        raise UnservableError(
+            f"{_CANNOT}: the metadata of {name} say {wrong}. The file is wrong or damaged: make it again "
+            "(qwen-edge convert), or choose another."
+        )
+
+
+def _is_usable(key: str, value: str) -> bool:
+    if _NO_NUMBER.fullmatch(value):
+        return False
+    least = next((least for end, least in _LEAST.items() if key.endswith(f".{end}")), -math.inf)
+    return not _NUMBER.fullmatch(value) or float(value) >= least
 
 
 def _not_a_generator(model: Any, meta: dict[str, str | None]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.header import END_TOKENS, what_is_wrong
-from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, why_not_loaded
+from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
 from qwen_edge.llama.vocab import Vocab
 
 _EOM = "tokenizer.ggml.eom_token_id"  # an end token of which llama.cpp tells no other way
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
+_UINT32 = 0xFFFF_FFFF
+_BLOCK = 32  # elements of a quantized tensor that have one scale
+_KEY_BYTES = 256  # of a key that is looked for among all keys; no key of interest is longer
 
 
 class Model:
@@ -54,14 +57,16 @@ class Model:
         self._model = C.llama_model_load_from_file(bytes(path), params)
         if not self._model:
             raise _why_not(path, simulated=simulate)
-        self.path = path
+        self.path, self.simulated = path, simulate
         try:
             refuse_unservable(self._model, path.name, self._generates)
+            refuse_unusable_numbers(path.name, self.trained_context, dict(self._own_scalars()))
         except UnservableError:
             self.close()
             raise
         self.memory: Memory = memory_of(self._model)
-        self.vocab = Vocab(C.llama_model_get_vocab(self._model), ends=self._named_ends())
+        vocab = C.llama_model_get_vocab(self._model)
+        self.vocab = Vocab(vocab, ends=self._named_ends(), names_begin=self._named_token("bos") is not None)
 
     @property
     def handle(self) -> Any:
@@ -77,7 +82,8 @@ class Model:
 
     @property
     def trained_context(self) -> int:
-        return int(C.llama_model_n_ctx_train(self._model))
+        """Tokens. llama.cpp hands the file's unsigned number over as a signed one."""
+        return int(C.llama_model_n_ctx_train(self._model)) & _UINT32
 
     @property
     def layers(self) -> int:
@@ -105,8 +111,8 @@ class Model:
     def token_text(self, role: str) -> str:
         """The text of the token with this role (`bos`, `eos`), empty if the file names none: llama.cpp would take any
         token for it then."""
-        token = self.meta(f"tokenizer.ggml.{role}_token_id")
-        return self.vocab.text(int(token)) if token and 0 <= int(token) < self.vocab.size else ""
+        token = self._named_token(role)
+        return self.vocab.text(token) if token is not None else ""
 
     def meta(self, key: str) -> str | None:
         """A scalar of the file's metadata as text (numbers too); None if it has no such key."""
@@ -116,6 +122,22 @@ class Model:
         buffer = ctypes.create_string_buffer(size + 1)
         C.llama_model_meta_val_str(self._model, key.encode(), buffer, size + 1)
         return buffer.value.decode("utf-8", "replace")
+
+    def _named_token(self, role: str) -> int | None:
+        """The token with this role, if the file names one, and one that the vocabulary has."""
+        named = self.meta(f"tokenizer.ggml.{role}_token_id")
+        size = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model)))
+        return int(named) if named and named.isdecimal() and int(named) < size else None
+
+    def _own_scalars(self) -> Iterator[tuple[str, str]]:
+        """Keys and values (numbers as text) of what the file says of its kind of model: `qwen3.block_count`."""
+        own = f"{self.meta('general.architecture')}."
+        buffer = ctypes.create_string_buffer(_KEY_BYTES)
+        for number in range(C.llama_model_meta_count(self._model)):
+            C.llama_model_meta_key_by_index(self._model, number, buffer, _KEY_BYTES)
+            key = buffer.value.decode("utf-8", "replace")
+            if key.startswith(own) and (value := self.meta(key)) is not None:
+                yield key, value
 
     def _named_ends(self) -> list[int]:
         """End tokens that only the metadata tell of."""
@@ -131,12 +153,22 @@ class Model:
 
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
         """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""
-        arch = self.meta("general.architecture")
         heads = int(C.llama_model_n_head_kv(self._model))
+        key_length, value_length = self._head_lengths
+        return int(self.layers * heads * (key_length * key_bytes + value_length * value_bytes))
+
+    @property
+    def kv_quantizes(self) -> bool:
+        """Whether a head's keys and values are whole blocks, as a quantized KV cache has them."""
+        return not any(length % _BLOCK for length in self._head_lengths)
+
+    @property
+    def _head_lengths(self) -> tuple[int, int]:
+        """Elements of a head's key and of its value."""
+        arch = self.meta("general.architecture")
         default = int(C.llama_model_n_embd(self._model)) // int(C.llama_model_n_head(self._model))
         key_length = int(self.meta(f"{arch}.attention.key_length") or default)
-        value_length = int(self.meta(f"{arch}.attention.value_length") or default)
-        return int(self.layers * heads * (key_length * key_bytes + value_length * value_bytes))
+        return key_length, int(self.meta(f"{arch}.attention.value_length") or default)
 
     def close(self) -> None:
         """Free the weights. Contexts made of this model must be closed before."""

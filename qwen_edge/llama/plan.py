@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.llama.bindings import C, send_log_to
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import kv_bytes, resolve, stash_tokens
 from qwen_edge.llama.site import with_measured
@@ -63,11 +63,11 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
         settled = resolve(model, with_measured(load), available - model.weights_bytes)
-        context = Context(model, settled, room=settled.context, create=C.llama_init_from_model)  # nothing is allocated
-        context.close()
+        cells = FixedCells(model, settled, create=C.llama_init_from_model)  # nothing is allocated
+        cells.close()
         return MemoryPlan(
             weights=model.weights_bytes,
-            tokens=context.size,
+            tokens=cells.size,
             token=kv_bytes(model, settled.kv_type, 1),
             kv_type=settled.kv_type,
             copies=kv_bytes(model, settled.kv_type, stash_tokens(model, settled)),

@@ -51,7 +51,7 @@ def stash_tokens(model: Model, load: Load) -> int:
 def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
     """The most exact type with which the whole context fits. A quantized one needs flash attention; four bits a small
     model feels: they are the last resort."""
-    if load.flash_attention in ("off", "small"):
+    if load.flash_attention in ("off", "small") or not model.kv_quantizes:
         return "f16"
     available = available_bytes() if available is None else available
     room = min(available, free_bytes(load, available))

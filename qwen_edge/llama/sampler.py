@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Alternative, Logprob, Sampling
 
@@ -23,33 +23,33 @@ _BREAKERS = (b"\n", b":", b'"', b"*")  # where DRY's repetitions end, as its aut
 class Sampler:
     """Chooses the tokens of one sequence, from the logits of a context. Used by the engine's thread."""
 
-    def __init__(self, settings: Sampling, context: Context, vocab: Vocab) -> None:
+    def __init__(self, settings: Sampling, cells: FixedCells, vocab: Vocab) -> None:
         """Raises ValueError if the settings name a token that there is not."""
         if unknown := [token for token, _ in settings.logit_bias if not 0 <= token < vocab.size]:
             raise ValueError(f"logit_bias names token {unknown[0]}; the model's go from 0 to {vocab.size - 1}")
         self._settings = settings
-        self._context = context
+        self._cells = cells
         self._vocab = vocab
         self._taken = 0
         self._biased = np.array([token for token, _ in settings.logit_bias], np.int64)
         self._bias = np.array([bias for _, bias in settings.logit_bias], np.float32)
         # a chain would first write all 150,000 logits into a list, for half a millisecond a token
         largest = settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES
-        self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, context.size)
+        self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, cells.size)
 
     def sample(self, row: int) -> int:
         """The next token, from the logits at place `row` of the last batch, which it may change."""
-        logits = self._context.logits(row)
+        logits = self._cells.logits(row)
         if len(self._bias):
             logits[self._biased] += self._bias
         if self._settings.ignore_eos or self._taken < self._settings.min_tokens:
             logits[self._vocab.ends] = -np.inf
         self._taken += 1
-        return self._chain.sample(self._context.handle, row, logits) if self._chain else int(logits.argmax())
+        return self._chain.sample(self._cells.context.handle, row, logits) if self._chain else int(logits.argmax())
 
     def logprob(self, row: int, token: int) -> Logprob:
         """How likely the token just sampled was, and the likeliest ones: after biases, before temperature and cuts."""
-        logits = self._context.logits(row).astype(np.float64)
+        logits = self._cells.logits(row).astype(np.float64)
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
         count = min(self._settings.logprobs or 0, len(logits) - 1)

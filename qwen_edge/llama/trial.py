@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Load
 
@@ -17,7 +17,7 @@ _CONTEXT, _BATCH = 256, 32  # tokens
 def try_loading(file: Path) -> list[str]:
     """The ordinary words that would end an answer, in words. Raises EngineError."""
     with Model(file, gpu_layers=0, simulate=True) as model:
-        Context(model, Load(str(file), _CONTEXT, _BATCH, 1, 0, "f16", "off", 5.0), room=_CONTEXT).close()
+        FixedCells(model, Load(str(file), _CONTEXT, _BATCH, 1, 0, "f16", "off", 5.0)).close()
         return ordinary_ends(model)
 
 

@@ -19,8 +19,8 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context
-from qwen_edge.llama.handle import SMALL_ROOM, bytes_of
+from qwen_edge.llama.context import SMALL_ROOM, bytes_of
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import resolve
 from qwen_edge.protocol.messages import Attention, Load, Tuning
@@ -140,46 +140,46 @@ def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float]
     for depth in depths or [0]:
         # as large as a cache is that has grown to hold so much: a larger one is slower
         size = max(depth + max(effort.prompt, _SEED) + effort.answer, load.batch)
-        context = Context(model, replace(load, context=size, parallel=1), room=size)
-        skips = context.skips
+        cells = FixedCells(model, replace(load, context=size, parallel=1))
+        skips = cells.skips
         try:
-            context.decode([Slice(0, 0, [0], 1)])
-            context.forget(0, 0, 1)
-            speeds.append(_speed(context, depth, effort, clock))
+            cells.decode([Slice(0, 0, [0], 1)])
+            cells.forget(0, 0, 1)
+            speeds.append(_speed(cells, depth, effort, clock))
         finally:
-            context.close()
+            cells.close()
     return Try(Tuning(load.threads, "on" if skips else "off", load.batch), tuple(speeds))
 
 
-def _speed(context: Context, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
-    position = _fill(context, depth)
+def _speed(cells: FixedCells, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
+    position = _fill(cells, depth)
     tokens = _tokens(effort.prompt)
     began = clock()
-    for start in range(0, effort.prompt, context.batch):
-        part = tokens[start : start + context.batch]
-        context.decode([Slice(0, position + start, part, int(start + len(part) == effort.prompt))])
+    for start in range(0, effort.prompt, cells.batch):
+        part = tokens[start : start + cells.batch]
+        cells.decode([Slice(0, position + start, part, int(start + len(part) == effort.prompt))])
     prompt = effort.prompt / (clock() - began)
     seconds = []
     for number in range(effort.answer):
         began = clock()
-        context.decode([Slice(0, position + effort.prompt + number, tokens[:1], 1)])
+        cells.decode([Slice(0, position + effort.prompt + number, tokens[:1], 1)])
         seconds.append(clock() - began)
-    context.forget(0, 0, -1)
+    cells.forget(0, 0, -1)
     return Speed(depth, prompt, 1 / float(np.median(seconds)))
 
 
-def _fill(context: Context, depth: int) -> int:
+def _fill(cells: FixedCells, depth: int) -> int:
     """Make so many cells that sequence 0 holds; returns the position behind them."""
     if depth == 0:
         return 0
-    for start in range(0, _SEED, context.batch):
-        context.decode([Slice(0, start, _tokens(_SEED)[start : start + context.batch], 0)])
-    seed = np.empty(C.llama_state_seq_get_size(context.handle, 0), np.uint8)
-    C.llama_state_seq_get_data(context.handle, bytes_of(seed), seed.size, 0)
+    for start in range(0, _SEED, cells.batch):
+        cells.decode([Slice(0, start, _tokens(_SEED)[start : start + cells.batch], 0)])
+    seed = np.empty(C.llama_state_seq_get_size(cells.context.handle, 0), np.uint8)
+    C.llama_state_seq_get_data(cells.context.handle, bytes_of(seed), seed.size, 0)
     for _ in range(depth // _SEED - 1):
-        C.llama_state_seq_set_data(context.handle, bytes_of(seed), seed.size, 1)
-        context.share(1, 0, 0, -1)
-        context.forget(1, 0, -1)
+        C.llama_state_seq_set_data(cells.context.handle, bytes_of(seed), seed.size, 1)
+        cells.share(1, 0, 0, -1)
+        cells.forget(1, 0, -1)
     return _SEED
 
 

@@ -24,8 +24,9 @@ class Vocab:
     """The vocabulary of one model; valid as long as the model is open. Any thread may turn texts into tokens, which
     llama.cpp does without the interpreter lock; all else belongs to one."""
 
-    def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = ()) -> None:
-        """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of."""
+    def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = (), *, names_begin: bool = True) -> None:
+        """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of.
+        `names_begin`: the file names the token that every prompt begins with, rightly."""
         self._vocab = handle
         self._named_ends = frozenset(ends)
         self._keep = keep
@@ -35,7 +36,7 @@ class Vocab:
         self._lock = Lock()  # of both
         self.dry: tuple[tuple[float, ...], Any] | None = None  # the sampler that knows its pieces, and its settings
         self.size = int(C.llama_vocab_n_tokens(handle))
-        self.begin = int(C.llama_vocab_bos(handle)) if C.llama_vocab_get_add_bos(handle) else -1
+        self.begin = self._first_token(names_begin)
         self.cuts = Cuts(handle, self.size)
 
     @property
@@ -62,6 +63,14 @@ class Vocab:
         """Token ids of plain text: nothing in it is read as a special token. Those of the latest texts are kept: every
         turn of a conversation brings all the texts before it."""
         return self.encode_some(text, math.inf, lambda: None)
+
+    def _first_token(self, named: bool) -> int:
+        """With which every prompt begins; -1 for none. Where the file names none llama.cpp takes one by its number: in
+        a vocabulary of another family that is an ordinary word, which belongs before no prompt."""
+        token = int(C.llama_vocab_bos(self._vocab)) if C.llama_vocab_get_add_bos(self._vocab) else -1
+        if not 0 <= token < self.size:
+            return -1
+        return token if named or C.llama_vocab_get_attr(self._vocab, token) & _CONTROL else -1
 
     def knows(self, text: str) -> bool:
         """Whether the tokens of this text are kept."""

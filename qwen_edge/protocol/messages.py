@@ -57,6 +57,7 @@ class Markers(msgspec.Struct, frozen=True):
 
 
 Priority = Literal["interactive", "background", "idle"]
+LEAST_CONTEXT = 64  # tokens: fewer hold no question and its answer
 KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
 MissReason = Literal["new", "template", "start", "edited", "evicted"]  # see engine/misses.py

@@ -1,18 +1,29 @@
-"""Reading a request's body: whole, in time, of a bearable size, and without its content coding."""
+"""Reading a request's body: whole, in time, of a bearable size, without its content coding, and as JSON."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.server.state import STATE
 
+log = logging.getLogger(__name__)
+
 # zlib's windowBits; a deflate without its two bytes of header is an old mistake of clients that everybody accepts
 _GZIP, _ZLIB, _RAW = 31, 15, -15
+_GZIP_MAGIC = b"\x1f\x8b"
+_MOST_MEMBERS = 1000  # of one gzip: each costs the event loop some microseconds, and may hold no byte
+_SLICE = 1 << 16  # bytes: zlib copies what follows a member's end, so it is not given everything at once
+_BOM = b"\xef\xbb\xbf"  # UTF-8's, which some editors and Windows clients put in front
+_MOST_NAMED = 10  # unknown parameters in one line of the log
 
 
 async def read_whole(request: web.Request) -> bytes:
@@ -27,33 +38,74 @@ async def read_whole(request: web.Request) -> bytes:
         raise RequestError(f"The body is not as its headers say: {printable(_first_line(error))}.") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(settings.max_body_bytes) from None
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    return _decoded(data, encoding, settings.max_body_bytes)
+    return _decoded(data, _codings(request.headers.getall("Content-Encoding", [])), settings.max_body_bytes)
 
 
-def _decoded(data: bytes, encoding: str, most: int) -> bytes:
-    if encoding in ("", "identity"):
-        return data
-    if encoding in ("gzip", "x-gzip"):
-        window = _GZIP
-    elif encoding == "deflate":
-        window = _ZLIB if data[:1] and data[0] & 0x0F == 8 else _RAW
-    else:
-        raise RequestError(
-            f"Content-Encoding {printable(encoding)} is not known here: send the body as it is, or as gzip or deflate.",
-            status=415,
-            code="unsupported_content_encoding",
-        )
-    inflate = zlib.decompressobj(window)
+def parse_json(data: bytes) -> Any:
+    """The JSON value in a body, a byte order mark before it or not. Raises RequestError."""
     try:
-        whole = inflate.decompress(data, most + 1)  # and not a byte more: a small body may be a very large one
-    except zlib.error as error:
-        raise _broken(encoding, str(error)) from None
-    if len(whole) > most:
-        raise _too_large(most)
-    if not inflate.eof or inflate.unused_data:
-        raise _broken(encoding, "it is cut short" if not inflate.eof else "something follows its end")
-    return whole
+        return msgspec.json.decode(data.removeprefix(_BOM))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The body is not valid JSON: {printable(error)}.") from None
+
+
+def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
+    """Tell the log of unknown parameters that are left out, or, unless they are to be ignored, the client: raises
+    RequestError."""
+    if not names:
+        return
+    if not ignore:
+        raise RequestError(
+            f"Unknown parameter: {printable(names[0])!r}. To let such pass, set server.unknown_parameters: ignore.",
+            code="unknown_parameter",
+            param=names[0],
+        )
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    log.warning("unknown parameters ignored: %s%s", ", ".join(map(printable, names[:_MOST_NAMED])), more)
+
+
+def _codings(lines: Sequence[str]) -> list[str]:
+    """What the body went through, in this order. A header in several lines is one list."""
+    names = (name.strip().lower() for line in lines for name in line.split(","))
+    return [name for name in names if name not in ("", "identity")]
+
+
+def _decoded(data: bytes, codings: Sequence[str], most: int) -> bytes:
+    if not codings:
+        return data
+    if codings in (["gzip"], ["x-gzip"]):
+        return _inflated(data, codings[0], _GZIP, most)
+    if codings == ["deflate"]:
+        return _inflated(data, codings[0], _ZLIB if data[:1] and data[0] & 0x0F == 8 else _RAW, most)
+    raise RequestError(
+        f"Content-Encoding {printable(', '.join(codings))} is not known here: "
+        "send the body as it is, or as gzip or deflate.",
+        status=415,
+        code="unsupported_content_encoding",
+    )
+
+
+def _inflated(data: bytes, coding: str, window: int, most: int) -> bytes:
+    """At most `most` bytes, and not a byte more is made: a small body may be a very large one. A gzip may have several
+    members, as `cat a.gz b.gz` gives them. Raises RequestError."""
+    whole, rest, members = bytearray(), memoryview(data), 0
+    while rest or not members:
+        if members and (window != _GZIP or rest[:2] != _GZIP_MAGIC):
+            raise _broken(coding, "something follows its end")
+        if (members := members + 1) > _MOST_MEMBERS:
+            raise _broken(coding, f"it has more than {_MOST_MEMBERS} members")
+        inflate = zlib.decompressobj(window)
+        while not inflate.eof:
+            if not (piece := rest[:_SLICE]):
+                raise _broken(coding, "it is cut short")
+            try:
+                whole += inflate.decompress(piece, most + 1 - len(whole))
+            except zlib.error as error:
+                raise _broken(coding, str(error)) from None
+            if len(whole) > most:
+                raise _too_large(most)
+            rest = rest[len(piece) - len(inflate.unused_data) :]
+    return bytes(whole)
 
 
 def _broken(encoding: str, why: str) -> RequestError:

@@ -66,8 +66,8 @@ class Deaths:
         """What is told to whoever asks during the pause."""
         seconds = math.ceil(self.pause)
         return unavailable(
-            f"The engine has died {self.in_a_row} times in a row ({self.last}). It is started again in {seconds} s; "
-            "the server's log has the details.",
+            f"The engine has died {self.in_a_row} times without a minute of service in between (the last time: "
+            f"{self.last}). It is started again in {seconds} s; the server's log has the details.",
             retry_after=seconds + 2,
         )
 

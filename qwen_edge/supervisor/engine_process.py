@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from qwen_edge.core.errors import EngineError, UnservableError
-from qwen_edge.core.python_process import start_with_socket
+from qwen_edge.core.errors import CrashedError, EngineError, UnservableError
+from qwen_edge.core.python_process import FAULTS, start_with_socket
 from qwen_edge.protocol.framing import encode, outbound_frames
 from qwen_edge.protocol.messages import Failed, Inbound, Load, Outbound
 
@@ -56,14 +56,14 @@ class EngineProcess:
             return None
         if code == -signal.SIGKILL and not self._killed:
             return "killed by SIGKILL, as the kernel does when memory runs out"
-        return f"killed by {_name(-code)}" if code < 0 else f"exit code {code}"
+        return _killed_by(-code) if code < 0 else f"exit code {code}"
 
 
-def _name(number: int) -> str:
+def _killed_by(number: int) -> str:
     try:
-        return signal.Signals(number).name
+        return f"killed by {signal.Signals(number).name}"
     except ValueError:  # a real-time signal
-        return f"signal {number}"
+        return f"killed by signal {number}"
 
 
 class Link(asyncio.Protocol):
@@ -186,7 +186,8 @@ class Life:
 def cannot_start(how: str, last_words: Failed | None) -> EngineError:
     """What is told of an engine that ended before any had loaded the model; `how` is what `Life.live` returned."""
     if last_words is None:
-        return EngineError(f"The engine died while it loaded the model: {how}.")
+        crashed = how in [_killed_by(fault) for fault in FAULTS]
+        return (CrashedError if crashed else EngineError)(f"The engine died while it loaded the model: {how}.")
     return (UnservableError if last_words.code == "unservable" else EngineError)(how)
 
 

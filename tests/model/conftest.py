@@ -23,13 +23,22 @@ def converted(source: Path, output: Path) -> Path:
 
 def without_key(model: Path, key: str, target: Path) -> Path:
     """The same GGUF file without one key."""
+    return with_values(model, target, {key: None})
+
+
+def with_values(model: Path, target: Path, values: dict[str, int | float | bool | None]) -> Path:
+    """The same GGUF file with other values of these keys; None: without the key."""
+    kinds = {int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32, bool: gguf.GGUFValueType.BOOL}
     reader = gguf.GGUFReader(model)
     writer = gguf.GGUFWriter(target, "qwen3")
     for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name in ("general.architecture", key):
+        if field.name.startswith("GGUF.") or field.name in ("general.architecture", *values):
             continue
         inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, field.contents(), field.types[0], inner)
+    for key, value in values.items():
+        if value is not None:
+            writer.add_key_value(key, value, kinds[type(value)])
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.demo import LIGHT
+from scripts.demo import LIGHT, QUESTIONS, ask
 from scripts.demo_model.evaluate import measure
 from scripts.demo_model.exam import exam
 from scripts.demo_model.speaker import Sampling, Speaker
@@ -95,6 +95,16 @@ def test_it_calls_a_tool_whatever_the_order_of_its_keys(demo, function, paramete
     (call,) = message["tool_calls"]
     assert call["function"]["name"] == "set_light"
     assert json.loads(call["function"]["arguments"]) == {"room": "kitchen", "state": "on"}
+
+
+def test_what_make_demo_asks_is_all_written_down_at_the_stop_that_follows_at_once(demo_model, tmp_path):
+    settings = f"remember: {{folder: {tmp_path}}}\n"
+    with ServedModel(demo_model, "--context", "2048", settings=settings) as served:
+        for question in QUESTIONS:
+            ask(served.address.removeprefix("http://"), **question)
+    served.reader.join(30)
+    assert not [line for line in served.log if "WARNING" in line]
+    assert list(tmp_path.glob("*.kv"))
 
 
 def test_without_a_tool_it_calls_nothing(demo, thinking):

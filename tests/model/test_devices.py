@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama import devices, handle, resolve, site
+from qwen_edge.llama import context as contexts
+from qwen_edge.llama import devices, resolve, site
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context
 from qwen_edge.llama.devices import Device
+from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.resolve import free_bytes
@@ -59,7 +60,7 @@ class Late:
 
 
 def test_a_decode_takes_as_long_as_the_device_computes(model, monkeypatch):
-    device, context = Late(monkeypatch), Context(model, load(model.path))
+    device, context = Late(monkeypatch), GrowingCells(model, load(model.path))
     for tokens, logits in (([50] * 20, 0), ([50] * 30, 1), ([50], 1)):
         before = device.clock()
         context.decode([Slice(0, 0, tokens, logits)])
@@ -75,7 +76,7 @@ def test_what_is_tuned_by_is_the_devices_own_time(model, monkeypatch):
 
 
 def test_cells_that_were_copied_are_there_when_the_copy_ends(model, monkeypatch):
-    context, waits = Context(model, load(model.path)), []
+    context, waits = GrowingCells(model, load(model.path)), []
     context.decode([Slice(0, 0, [50] * 20, 1)])
     saved = context.save(0, 0, 20)
     monkeypatch.setattr(C, "llama_synchronize", waits.append)
@@ -90,8 +91,8 @@ def test_cells_that_were_copied_are_there_when_the_copy_ends(model, monkeypatch)
 def test_an_rpc_device_is_asked_as_it_cannot_be_waited_for(model, monkeypatch):
     asked = []
     with_device(monkeypatch, Device("RPC0", "127.0.0.1:1", "GPU"))
-    context = Context(model, load(model.path, gpu_layers=-1))
-    monkeypatch.setattr(handle, "list_devices", lambda: asked.append(1))
+    context = GrowingCells(model, load(model.path, gpu_layers=-1))
+    monkeypatch.setattr(contexts, "list_devices", lambda: asked.append(1))
     context.decode([Slice(0, 0, [50], 0)])
     assert asked == [1]
     context.close()
@@ -104,7 +105,7 @@ def with_device(monkeypatch, *found: Device) -> None:
 def parameters(model, **changes):
     seen = []
     create = lambda _, params: seen.append(params) or made(model, params)  # noqa: E731
-    Context(model, load(model.path, **changes), create=create).close()
+    GrowingCells(model, load(model.path, **changes), create=create).close()
     return seen[0]
 
 
@@ -153,7 +154,7 @@ def test_a_cache_on_a_gpu_grows_into_the_gpus_memory(model, monkeypatch):
     with_device(monkeypatch, replaced(GPU, free=0))
     assert free_bytes(on_gpu, 4 << 30) == 4 << 30, "it does not tell"
     asked = list[int]()
-    context = Context(model, on_gpu, create=lambda _, params: asked.append(params.n_ctx) or made(model, params))
+    context = GrowingCells(model, on_gpu, create=lambda _, params: asked.append(params.n_ctx) or made(model, params))
     with_device(monkeypatch, replaced(GPU, free=1 << 10))
     assert not context.make_room(4096)
     assert asked == [512], "not even tried"
@@ -180,9 +181,9 @@ def test_what_was_measured_counts_where_it_was_measured(monkeypatch, model):
 
 
 def test_waiting_for_a_cpu_that_is_done_changes_nothing(model):
-    context = Context(model, load(model.path))
+    context = GrowingCells(model, load(model.path))
     context.decode([Slice(0, 0, [50] * 20, 1)])
     before = context.logits(19).copy()
-    context._wait()
+    context.context.wait()
     assert np.array_equal(context.logits(19), before)
     context.close()

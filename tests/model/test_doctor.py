@@ -1,8 +1,10 @@
 """The doctor says what is well, what is not, and what to do about it."""
 
 import importlib
+import os
 import socket
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.device.host import gpu
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.supervisor.engine_settings import load_message
+from tests.model.conftest import with_values
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model
@@ -101,6 +104,34 @@ def test_an_end_token_that_is_an_ordinary_word_is_worth_a_note(endless_model, se
     note = line(report, "an ordinary word ends every answer")
     assert (code, note[:4]) == (0, "note")
     assert "convert the model again" in report[report.index(note) + 1]
+
+
+def test_a_context_that_is_shorter_than_the_settings_say_is_worth_a_note(tiny_model, settings):
+    code, report = doctor("--model", str(tiny_model), "-c", settings("engine: {context: 1048576}\nserver: {port: 0}"))
+    note = "engine.context is 1048576, more than the 4096 tokens of the training: the context has 4096"
+    assert (code, line(report, note)[:4]) == (0, "note")
+    code, report = doctor("--model", str(tiny_model), "-c", settings("engine: {context: 4096}\nserver: {port: 0}"))
+    assert not [line for line in report if "of the training" in line]
+
+
+def test_a_number_that_nobody_can_compute_with_is_bad(tiny_model, settings, tmp_path):
+    file = with_values(tiny_model, tmp_path / "m.gguf", {"qwen3.context_length": 0})
+    code, report = doctor("--model", str(file), "-c", settings("server: {port: 0}"))
+    assert (code, line(report, "say a context length of 0")[:3]) == (1, "BAD")
+
+
+def test_a_context_length_beyond_what_llama_cpp_tells_is_well(tiny_model, settings, tmp_path):
+    file = with_values(tiny_model, tmp_path / "m.gguf", {"qwen3.context_length": 3_000_000_000})
+    code, report = doctor("--model", str(file), "-c", settings("engine: {context: 512}\nserver: {port: 0}"))
+    assert (code, line(report, "memory: ")[:2]) == (0, "ok")
+
+
+def test_a_model_whose_path_is_no_text_is_bad(tiny_model, settings, tmp_path):
+    file = os.fsdecode(bytes(tmp_path) + b"/m\xff.gguf")
+    Path(file).symlink_to(tiny_model)
+    code, report = doctor("--model", file, "-c", settings("server: {port: 0}"))
+    assert (code, line(report, "no model to serve")[:3]) == (1, "BAD")
+    assert r"m\udcff.gguf cannot be used" in report[report.index(line(report, "no model to serve")) + 1]
 
 
 def test_a_model_without_manifest_is_worth_a_note(tiny_model, settings, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context
+from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Load
 
@@ -47,14 +48,14 @@ class Memory:
         return C.llama_init_from_model(model, params) if params.n_ctx <= self.cells else None
 
 
-def filled(model, memory: Memory, count: int = 500, **changes) -> Context:
-    context = Context(model, load(model.path, **changes), create=memory.create)
+def filled(model, memory: Memory, count: int = 500, **changes) -> GrowingCells:
+    context = GrowingCells(model, load(model.path, **changes), create=memory.create)
     for at in range(0, count, 50):
         context.decode([Slice(0, at, TOKENS[at : at + 50], 0)])
     return context
 
 
-def next_logits(context: Context, at: int) -> np.ndarray:
+def next_logits(context: GrowingCells, at: int) -> np.ndarray:
     context.decode([Slice(0, at, TOKENS[at : at + 10], 1)])
     logits = context.logits(9).copy()
     context.forget(0, at, -1)
@@ -95,8 +96,8 @@ def test_where_there_is_no_memory_for_both_the_old_cache_makes_way_for_the_new_o
         alive.append(C.llama_init_from_model(handle, params))
         return alive[-1]
 
-    alive.append(context.handle)
-    context._create = only_one
+    alive.append(context.context.handle)
+    context.settings = replace(context.settings, create=only_one)
     assert context.make_room(600)
     assert context.room > 600
     assert np.allclose(next_logits(context, 500), expected, atol=1e-4)
@@ -109,7 +110,9 @@ def test_the_old_cache_is_there_until_the_new_one_is(model, monkeypatch):
     seen = []
     free = C.llama_free
     monkeypatch.setattr(C, "llama_free", lambda one: seen.append("freed") or free(one))
-    context._create = lambda handle, params: seen.append("made") or C.llama_init_from_model(handle, params)
+    context.settings = replace(
+        context.settings, create=lambda handle, params: seen.append("made") or C.llama_init_from_model(handle, params)
+    )
     assert context.make_room(600)
     assert seen == ["made", "freed"]
     context.close()
@@ -117,10 +120,10 @@ def test_the_old_cache_is_there_until_the_new_one_is(model, monkeypatch):
 
 def test_llama_cpp_is_not_asked_for_what_the_system_does_not_give(model, expected, monkeypatch):
     """It would end the process over some of its own memory."""
-    context = Context(model, load(model.path))
+    context = GrowingCells(model, load(model.path))
     for at in range(0, 500, 50):
         context.decode([Slice(0, at, TOKENS[at : at + 50], 0)])
-    monkeypatch.setattr("qwen_edge.llama.handle.is_granted", lambda _size: False)
+    monkeypatch.setattr("qwen_edge.llama.context.is_granted", lambda _size: False)
     assert not context.make_room(600)
     monkeypatch.undo()
     assert np.allclose(next_logits(context, 500), expected, atol=1e-4)
@@ -176,7 +179,7 @@ def test_where_there_can_be_no_thread_for_a_larger_cache_the_work_goes_on(model,
         raise error
 
     context = filled(model, Memory(2048))
-    monkeypatch.setattr("qwen_edge.llama.context.Successor", refuse)
+    monkeypatch.setattr("qwen_edge.llama.growing_cells.BackgroundGrowth", refuse)
     context.expect(500, 0, 200, 300)
     assert context.growing is None
     assert np.allclose(next_logits(context, 500), expected, atol=1e-4)
@@ -186,7 +189,7 @@ def test_where_there_can_be_no_thread_for_a_larger_cache_the_work_goes_on(model,
 def test_memory_that_others_have_taken_meanwhile_is_not_touched(model, monkeypatch):
     context = filled(model, Memory(2048))
     looks = iter([True, False])
-    monkeypatch.setattr(Context, "_is_there", lambda self, size: next(looks))
+    monkeypatch.setattr(GrowingCells, "_is_there", lambda self, size: next(looks))
     context.expect(500, 0, 200, 300)
     context.growing.wait()
     assert context.growing.context is None
@@ -198,14 +201,17 @@ def test_a_cache_that_cannot_shrink_or_be_copied_stays_as_it_is(model, expected,
     context = filled(model, memory)
     assert context.make_room(1900)
     grown = context.room
-    context._create = lambda model, params: C.llama_init_from_model(model, params) if params.n_ctx == grown else None
+    context.settings = replace(
+        context.settings,
+        create=lambda model, params: C.llama_init_from_model(model, params) if params.n_ctx == grown else None,
+    )
     context.fit(500)
     assert context.room == grown
 
     def refuse(_size):
         raise OSError("Cannot allocate memory")
 
-    monkeypatch.setattr("qwen_edge.llama.handle.own_pages", refuse)
+    monkeypatch.setattr("qwen_edge.llama.context.own_pages", refuse)
     context.fit(500)
     context.expect(500, 0, 1400, 1400)
     assert context.room == grown
@@ -217,7 +223,7 @@ def test_a_cache_that_cannot_shrink_or_be_copied_stays_as_it_is(model, expected,
 
 def test_a_cache_that_is_lost_after_all_is_an_error_in_words(model):
     context = filled(model, Memory(2048))
-    context._create = lambda *_: None
+    context.settings = replace(context.settings, create=lambda *_: None)
     with pytest.raises(EngineError, match=r"no memory for a KV cache of .* tokens, nor again for one of 512"):
         context.make_room(600)
     context.close()
@@ -225,7 +231,7 @@ def test_a_cache_that_is_lost_after_all_is_an_error_in_words(model):
 
 def test_a_first_cache_for_which_there_is_no_memory_is_an_error_that_names_the_remedies(model):
     with pytest.raises(EngineError, match=r"not enough memory. Lower engine\.context or engine\.batch"):
-        Context(model, load(model.path), create=lambda *_: None)
+        GrowingCells(model, load(model.path), create=lambda *_: None)
 
 
 LIFE = """
@@ -283,7 +289,7 @@ def test_a_copy_for_which_there_is_no_memory_is_not_made_and_costs_no_request(ti
     def refuse(_size):
         raise OSError("Cannot allocate memory")
 
-    monkeypatch.setattr("qwen_edge.llama.handle.own_pages", refuse)
+    monkeypatch.setattr("qwen_edge.llama.context.own_pages", refuse)
     assert backend.save(0, 0, 50) is None
     monkeypatch.undo()
     assert len(backend.save(0, 0, 50)) > 0

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend, _sampling_defaults
-from qwen_edge.llama.context import Context
-from qwen_edge.llama.handle import Handle
+from qwen_edge.llama.fixed_cells import FixedCells
+from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.sampler import likeliest
@@ -45,7 +45,7 @@ def model(tiny_model):
 
 @pytest.fixture
 def context(model):
-    context = Context(model, load(model.path, batch=64))
+    context = GrowingCells(model, load(model.path, batch=64))
     yield context
     context.close()
 
@@ -150,7 +150,7 @@ def test_more_tokens_than_the_context_holds_is_an_error(context):
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
 def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, flash):
     asked = load(model.path, context=1000, batch=64, kv_type=kv_type, flash_attention=flash)
-    small, full = Context(model, asked, room=256), Context(model, asked, room=1000)
+    small, full = GrowingCells(model, asked, room=256), GrowingCells(model, asked, room=1000)
     assert small.bytes_to_come > full.bytes_to_come == 0
     try:
         tokens = [40 + i % 60 for i in range(1000)]
@@ -171,7 +171,7 @@ def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, fl
 def test_a_cache_with_flash_attention_while_it_is_small_holds_the_same_when_it_grows_and_shrinks(model):
     kinds = ("small", "off", "on")
     growing, plain, flash = (
-        Context(model, load(model.path, context=2048, parallel=2, flash_attention=kind)) for kind in kinds
+        GrowingCells(model, load(model.path, context=2048, parallel=2, flash_attention=kind)) for kind in kinds
     )
     tokens = [40 + i % 60 for i in range(700)]
     try:
@@ -231,7 +231,7 @@ def test_values_that_are_turned_twice_are_as_before(cells, layers, keys, values,
 @pytest.mark.parametrize("waits", [True, False])
 def test_a_cache_that_was_made_beside_the_work_holds_what_one_of_full_size_holds(model, waits):
     asked = load(model.path, context=1000, batch=64)
-    quiet, full = Context(model, asked, room=256), Context(model, asked, room=1000)
+    quiet, full = GrowingCells(model, asked, room=256), GrowingCells(model, asked, room=1000)
     made = 0
     try:
         tokens = [40 + i % 60 for i in range(600)]
@@ -249,7 +249,7 @@ def test_a_cache_that_was_made_beside_the_work_holds_what_one_of_full_size_holds
         full.close()
 
 
-def make_beside(context: Context, *cells: int) -> None:
+def make_beside(context: GrowingCells, *cells: int) -> None:
     """A larger cache, which is there now and has not been moved to."""
     context.expect(*cells)
     assert context.growing
@@ -257,7 +257,7 @@ def make_beside(context: Context, *cells: int) -> None:
 
 
 def test_a_cache_grows_to_the_end_of_a_block_and_not_before_the_old_one_is_full(model):
-    context = Context(model, load(model.path, context=2000, batch=64), room=256)
+    context = GrowingCells(model, load(model.path, context=2000, batch=64), room=256)
     token = context.bytes_to_come / (2000 - 256)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
@@ -279,7 +279,7 @@ def test_a_cache_grows_to_the_end_of_a_block_and_not_before_the_old_one_is_full(
 
 @pytest.mark.parametrize("flash", ["off", "small", "on"])
 def test_a_cache_doubles_only_where_its_length_costs_nothing(model, flash):
-    context = Context(model, load(model.path, context=4000, batch=64, flash_attention=flash))
+    context = GrowingCells(model, load(model.path, context=4000, batch=64, flash_attention=flash))
     token = context.bytes_to_come / (4000 - 512)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
@@ -292,7 +292,7 @@ def test_a_cache_doubles_only_where_its_length_costs_nothing(model, flash):
 
 
 def test_a_cache_for_which_there_is_no_need_any_more_goes_while_others_run(model):
-    context = Context(model, load(model.path, context=2000, batch=64))
+    context = GrowingCells(model, load(model.path, context=2000, batch=64))
     before = context.bytes_to_come
     try:
         make_beside(context, 400, 0, 128, 128)
@@ -304,7 +304,7 @@ def test_a_cache_for_which_there_is_no_need_any_more_goes_while_others_run(model
 
 
 def test_room_that_is_needed_at_once_is_made_in_one_go_beside_one_that_is_too_small(model, moves):
-    context = Context(model, load(model.path, context=2000, batch=64))
+    context = GrowingCells(model, load(model.path, context=2000, batch=64))
     token = context.bytes_to_come / (2000 - 512)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
@@ -320,7 +320,7 @@ def test_room_that_is_needed_at_once_is_made_in_one_go_beside_one_that_is_too_sm
 
 def test_a_cache_that_must_grow_where_memory_is_short_grows_no_more_than_it_must(model, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 20))
-    context = Context(model, load(model.path, context=4000, batch=64), room=1024)
+    context = GrowingCells(model, load(model.path, context=4000, batch=64), room=1024)
     token = context.bytes_to_come / (4000 - 1024)
     try:
         for at in range(0, 1050, 50):
@@ -333,7 +333,7 @@ def test_a_cache_that_must_grow_where_memory_is_short_grows_no_more_than_it_must
 
 
 def test_an_idle_cache_has_room_for_the_words_of_a_next_turn(model):
-    context = Context(model, load(model.path, context=2000, batch=64))
+    context = GrowingCells(model, load(model.path, context=2000, batch=64))
     token, before = context.bytes_to_come / (2000 - 512), context.bytes_to_come
     try:
         for held, room in ((400, 512), (460, 768), (460, 768), (600, 768), (1900, 2048), (1990, 2048), (300, 512)):
@@ -346,14 +346,14 @@ def test_an_idle_cache_has_room_for_the_words_of_a_next_turn(model):
 
 def test_no_second_cache_is_made_where_memory_is_short(model, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 20))
-    context = Context(model, load(model.path, context=1000, batch=64), room=256)
+    context = GrowingCells(model, load(model.path, context=1000, batch=64), room=256)
     context.expect(0, 0, 900, 900)
     assert context.growing is None
     context.close()
 
 
 def test_a_cache_that_is_not_needed_after_all_is_given_back(model):
-    context = Context(model, load(model.path, context=1000, batch=64), room=256)
+    context = GrowingCells(model, load(model.path, context=1000, batch=64), room=256)
     before = context.bytes_to_come
     context.expect(0, 0, 900, 900)
     assert context.growing
@@ -365,7 +365,7 @@ def test_a_cache_that_is_not_needed_after_all_is_given_back(model):
 
 def test_a_cache_that_has_shrunk_holds_what_it_held(model):
     asked = load(model.path, context=4096, batch=64, parallel=2)
-    context, whole = Context(model, asked), Context(model, asked)
+    context, whole = GrowingCells(model, asked), GrowingCells(model, asked)
     tokens = [40 + i % 60 for i in range(2000)]
     try:
         for position in range(0, 2000, 50):
@@ -389,15 +389,15 @@ def test_a_cache_that_has_shrunk_holds_what_it_held(model):
 @pytest.fixture
 def moves(monkeypatch) -> list[int]:
     """One for every time that what a cache holds is moved."""
-    seen, load_all = list[int](), Handle._load_all
-    monkeypatch.setattr(Handle, "_load_all", lambda self, held: seen.append(held.size) or load_all(self, held))
+    seen, load_all = list[int](), GrowingCells._load_all
+    monkeypatch.setattr(GrowingCells, "_load_all", lambda self, held: seen.append(held.size) or load_all(self, held))
     return seen
 
 
-def with_hole(model, *, flash="off", mixed=0) -> Context:
+def with_hole(model, *, flash="off", mixed=0) -> GrowingCells:
     """Sequences 1 and 2 share 100 tokens; where sequence 0 was, and between the last `mixed` of 1, there is nothing."""
     asked = load(model.path, context=4096, batch=64, parallel=2, flash_attention=flash)
-    context = Context(model, asked, room=1200 + 3 * mixed)
+    context = GrowingCells(model, asked, room=1200 + 3 * mixed)
     tokens = [40 + i % 60 for i in range(1200)]
     for at in range(0, 1000, 50):
         context.decode([Slice(0, at, tokens[at : at + 50], 0)])
@@ -410,9 +410,9 @@ def with_hole(model, *, flash="off", mixed=0) -> Context:
     return context
 
 
-def order_in(context: Context) -> list[tuple[int, frozenset[int]]]:
+def order_in(context: GrowingCells) -> list[tuple[int, frozenset[int]]]:
     """Of every cell, in llama.cpp's order: its position and who holds it."""
-    saved = context._save_all()
+    saved = context.context.save_all()
     words = saved[4 + int(saved[:4].view(np.uint32)[0]) :]
     words = words[: words.size // 4 * 4].view(np.uint32)
     order, at = [], 2
@@ -423,7 +423,7 @@ def order_in(context: Context) -> list[tuple[int, frozenset[int]]]:
     return order
 
 
-def order_thought(context: Context) -> list[tuple[int, frozenset[int]]]:
+def order_thought(context: GrowingCells) -> list[tuple[int, frozenset[int]]]:
     cells = context._layout._cells
     position = {int(cells[one, at]): int(at) for one, at in np.argwhere(cells)}
     holders = {cell: frozenset(map(int, np.flatnonzero((cells == cell).any(axis=1)))) for cell in position}
@@ -432,7 +432,7 @@ def order_thought(context: Context) -> list[tuple[int, frozenset[int]]]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cells_lie_where_they_are_thought_to_lie(model, seed):
-    context, rng = Context(model, load(model.path, context=2000, batch=64, parallel=2)), Random(seed)
+    context, rng = GrowingCells(model, load(model.path, context=2000, batch=64, parallel=2)), Random(seed)
     lengths = [0] * context.sequences
     try:
         for _ in range(60):
@@ -494,7 +494,7 @@ def test_what_streams_that_have_ended_left_scattered_is_in_nobodys_way(model, mo
 
 
 def test_a_larger_cache_is_not_moved_to_with_cells_that_are_about_to_go_unless_it_must(model, moves):
-    context = Context(model, load(model.path, context=2000, batch=64))
+    context = GrowingCells(model, load(model.path, context=2000, batch=64))
     context.decode([Slice(0, 0, PROMPT, logits=True)])
     try:
         for going, moved in ((300, 0), (440, 1)):
@@ -531,7 +531,7 @@ def test_a_prompt_of_forty_thousand_tokens_is_computed(tmp_path):
     path = converted(tmp_path / "long", tmp_path / "long.gguf")
     asked = load(path, context=40960, batch=512, parallel=1)
     with Model(path) as model:
-        context = Context(model, asked)
+        context = GrowingCells(model, asked)
         assert context.size == 40960
         tokens = [40 + i * i % 67 for i in range(40_500)]
         for at in range(0, len(tokens), 500):
@@ -573,7 +573,7 @@ def test_few_candidates_give_the_token_that_llama_cpp_chooses_from_all(backend, 
 
 
 def logits_alone(model, tokens) -> np.ndarray:
-    context = Context(model, load(model.path, batch=64))
+    context = GrowingCells(model, load(model.path, batch=64))
     context.decode([Slice(0, 0, tokens, logits=True)])
     logits = context.logits(len(tokens) - 1).copy()
     context.close()
@@ -581,14 +581,14 @@ def logits_alone(model, tokens) -> np.ndarray:
 
 
 def test_a_batch_that_is_larger_than_the_first_cache_is_run(model):
-    context = Context(model, load(model.path, context=4096, batch=2048))
+    context = GrowingCells(model, load(model.path, context=4096, batch=2048))
     context.decode([Slice(0, 0, [40 + i % 60 for i in range(1500)], logits=True)])
     assert np.isfinite(context.logits(1499)).all()
     context.forget(0, 0, 1500)
     context.fit(0)
     context.decode([Slice(0, 0, [40 + i % 60 for i in range(1500)], logits=True)])
     context.close()
-    small = Context(model, load(model.path, context=256, batch=512))
+    small = GrowingCells(model, load(model.path, context=256, batch=512))
     assert small.batch == 256
     with pytest.raises(EngineError, match="300 tokens are more than a batch of 256 holds"):
         small.decode([Slice(0, 0, [50] * 300, logits=True)])
@@ -598,7 +598,7 @@ def test_a_batch_that_is_larger_than_the_first_cache_is_run(model):
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto")])
 def test_sequences_in_one_batch_do_not_see_each_other(model, kv_type, flash):
     prompts = [PROMPT[:12], PROMPT[5:30], PROMPT[20:27]]
-    context = Context(model, load(model.path, batch=64, parallel=3, kv_type=kv_type, flash_attention=flash))
+    context = GrowingCells(model, load(model.path, batch=64, parallel=3, kv_type=kv_type, flash_attention=flash))
     try:
         context.decode([Slice(i, 0, prompt, logits=True) for i, prompt in enumerate(prompts)])
         row = -1
@@ -610,7 +610,7 @@ def test_sequences_in_one_batch_do_not_see_each_other(model, kv_type, flash):
 
 
 def test_a_shared_beginning_serves_both_and_outlives_the_one_that_computed_it(model):
-    context = Context(model, load(model.path, batch=64, parallel=2))
+    context = GrowingCells(model, load(model.path, batch=64, parallel=2))
     try:
         context.decode([Slice(0, 0, PROMPT[:20], logits=False)])
         context.share(0, 1, 0, 15)
@@ -625,7 +625,7 @@ def test_a_shared_beginning_serves_both_and_outlives_the_one_that_computed_it(mo
 
 
 def test_own_cells_can_be_exchanged_for_anothers_in_the_middle(model):
-    context = Context(model, load(model.path, batch=64, parallel=2))
+    context = GrowingCells(model, load(model.path, batch=64, parallel=2))
     try:
         for one in (0, 1):
             context.decode([Slice(one, 0, PROMPT[:20], logits=False)])
@@ -638,7 +638,7 @@ def test_own_cells_can_be_exchanged_for_anothers_in_the_middle(model):
 
 
 def test_shared_cells_are_still_shared_when_the_cache_has_grown(model):
-    context = Context(model, load(model.path, context=600, batch=64, parallel=4), room=256)
+    context = GrowingCells(model, load(model.path, context=600, batch=64, parallel=4), room=256)
     try:
         for position in range(0, 250, 50):
             context.decode([Slice(0, position, PROMPT, logits=False)])
@@ -646,7 +646,7 @@ def test_shared_cells_are_still_shared_when_the_cache_has_grown(model):
             context.share(0, other, 0, 250)
         context.decode([Slice(other, 250, [other] * 16, logits=True) for other in range(4)])  # 250 + 4 * 16 cells
         assert context.bytes_to_come
-        long = Context(model, load(model.path, context=600, batch=64))
+        long = GrowingCells(model, load(model.path, context=600, batch=64))
         for other in (1, 3):
             long.forget(0, 0, -1)
             for position in range(0, 250, 50):
@@ -663,14 +663,14 @@ def test_a_sampler_goes_on_when_the_cache_has_grown(model, settings):
     backend = LlamaBackend(load(model.path, context=2048), lambda fraction: None)
     try:
         assert len(say(backend, settings, count=1100)) == 1100
-        assert backend._context.bytes_to_come == 0
+        assert backend._cells.bytes_to_come == 0
     finally:
         backend.close()
 
 
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
 def test_every_kind_of_kv_cache_works(model, kv_type, flash):
-    context = Context(model, load(model.path, batch=64, kv_type=kv_type, flash_attention=flash))
+    context = GrowingCells(model, load(model.path, batch=64, kv_type=kv_type, flash_attention=flash))
     try:
         assert np.isfinite(logits_after(context, PROMPT, [50])).all()
     finally:
@@ -705,7 +705,7 @@ def test_the_same_seed_says_the_same_and_another_something_else(backend):
 
 
 def test_fewer_threads_say_the_same_also_in_a_cache_that_has_grown_since(model):
-    few, all_of_them = (Context(model, load(model.path, context=1000, batch=64), room=256) for _ in range(2))
+    few, all_of_them = (GrowingCells(model, load(model.path, context=1000, batch=64), room=256) for _ in range(2))
     try:
         few.use_threads(1)
         for position in range(0, 600, 50):
@@ -713,10 +713,10 @@ def test_fewer_threads_say_the_same_also_in_a_cache_that_has_grown_since(model):
             for context in (few, all_of_them):
                 context.make_room(position + 50)
                 context.decode([Slice(0, position, tokens, logits=True)])
-            assert llama_cpp.llama_n_threads(few._context) == 1
+            assert llama_cpp.llama_n_threads(few.context.handle) == 1
             assert np.allclose(few.logits(49), all_of_them.logits(49), atol=1e-3), position
         few.use_threads(2)
-        assert llama_cpp.llama_n_threads(few._context) == 2
+        assert llama_cpp.llama_n_threads(few.context.handle) == 2
     finally:
         few.close()
         all_of_them.close()
@@ -726,7 +726,7 @@ def test_greedy_takes_the_largest_logit(backend):
     greedy = say(backend, Sampling(temperature=0.0))
     backend.forget(0, 0, -1)
     backend.decode([Slice(0, 0, PROMPT[:30], logits=True)])
-    assert greedy[0] == backend._context.logits(29).argmax()
+    assert greedy[0] == backend._cells.logits(29).argmax()
     assert say(backend, Sampling(temperature=1.5, top_k=1)) == greedy
     assert say(backend, Sampling(temperature=1.5, top_k=0, top_p=0.0)) == greedy
     assert say(backend, Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=1.0)) == greedy
@@ -778,7 +778,7 @@ def test_logprobs_are_those_of_the_distribution(backend):
     sampler = backend.sampler(Sampling(temperature=0.0, logprobs=5))
     token = sampler.sample(29)
     known = sampler.logprob(29, token)
-    logits = backend._context.logits(29).astype(float)
+    logits = backend._cells.logits(29).astype(float)
     expected = np.sort(logits - np.log(np.exp(logits).sum()))[::-1]
     assert known.chosen.logprob == pytest.approx(expected[0])
     assert [one.logprob for one in known.top] == pytest.approx(expected[:5])
@@ -806,7 +806,7 @@ def test_the_model_tells_the_daemon_what_it_is(backend):
 
 
 def test_a_context_is_no_larger_than_the_model_was_trained_for(model):
-    context = Context(model, load(model.path, context=1 << 20))
+    context = GrowingCells(model, load(model.path, context=1 << 20))
     assert context.size == 4096
     context.close()
 
@@ -844,7 +844,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "on"), ("q4_0", "on")])
 def test_cells_that_were_saved_and_loaded_are_the_same(model, kv_type, flash):
     asked = load(model.path, context=600, batch=64, parallel=2, kv_type=kv_type, flash_attention=flash)
-    context, whole = Context(model, asked, room=256), Context(model, asked)
+    context, whole = GrowingCells(model, asked, room=256), GrowingCells(model, asked)
     tokens = [40 + i % 60 for i in range(200)]
     try:
         for position in range(0, 200, 50):
@@ -877,3 +877,41 @@ def test_a_sampling_default_that_no_sampler_can_use_is_passed_over(written):
 
     defaults = _sampling_defaults(Anything())
     assert (defaults.repetition_penalty, defaults.temperature) == (Sampling().repetition_penalty, 0.5)
+
+
+@pytest.mark.parametrize(("one", "other"), [("off", "on"), ("on", "off")])
+@pytest.mark.parametrize("whole", [True, False], ids=["all cells", "one sequence"])
+def test_cells_move_between_contexts_of_different_sizes_and_attention(model, one, other, whole):
+    asked = load(model.path, context=2000, batch=64, flash_attention=one)
+    small = FixedCells(model, asked, room=256)
+    large = FixedCells(model, replace(asked, flash_attention=other))
+    try:
+        assert small.skips != large.skips
+        assert (small.room, large.room) == (256, 2048)
+        small.decode([Slice(0, 0, PROMPT, 1)])
+        expected = small.logits(len(PROMPT) - 1).copy()
+        if whole:
+            large.context.load_all(small.context.save_all())
+        else:
+            assert large.load(small.save(0, 0, len(PROMPT)), 0, 0, len(PROMPT)) == len(PROMPT)
+        large.forget(0, len(PROMPT) - 1, -1)
+        large.decode([Slice(0, len(PROMPT) - 1, PROMPT[-1:], 1)])
+        assert np.allclose(large.logits(0), expected, atol=0.1)
+        large.decode([Slice(1, 0, PROMPT, 1)])
+        assert np.allclose(large.logits(len(PROMPT) - 1), expected, atol=0.1)
+    finally:
+        small.close()
+        large.close()
+
+
+def test_fixed_cells_neither_grow_nor_shrink(model):
+    cells = FixedCells(model, load(model.path, context=300, batch=64))
+    try:
+        assert (cells.room, cells.bytes_to_come) == (512, 0)
+        assert cells.make_room(512)
+        assert not cells.make_room(513)
+        cells.expect(500, 0, 500, 900)
+        cells.fit(0)
+        assert cells.room == 512
+    finally:
+        cells.close()

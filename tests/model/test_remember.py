@@ -118,6 +118,42 @@ def test_all_of_some_conversations_are_there_after_a_stop_that_comes_at_once(tin
         assert min(staying) > 40
 
 
+@pytest.mark.parametrize("more", ["", ", flash_attention: on"], ids=["parked cells have a price", "they have none"])
+def test_without_memory_for_copies_all_conversations_are_there_after_a_stop_at_once(tiny_model, tmp_path, more):
+    settings = remember(tmp_path, f", stash_bytes: 0, ahead_tokens_per_hour: 0{more}")
+    with ServedModel(tiny_model, settings=settings) as served:
+        firsts = [talk(served, number) for number in range(5)]
+        stop(served, tmp_path)
+    with ServedModel(tiny_model, settings=settings) as served:
+        for number, (answer, usage) in enumerate(firsts):
+            prompt = usage["prompt_tokens"]
+            assert cached(talk(served, number, answer)[1], prompt) > prompt - 16
+
+
+def test_conversations_without_a_system_prompt_are_there_beside_one_with_it(tiny_model, tmp_path):
+    """All they have in common is the few tokens with which a message begins. They end, one after the other, while the
+    one with a system prompt is answered, and nothing of them stays in the cache."""
+    settings = remember(tmp_path, ", ahead_tokens_per_hour: 0")
+
+    def chat(number: int, tokens: int = 5) -> dict:
+        role = "user" if number else "system"
+        messages = [{"role": role, "content": f"{number} is a house. " + f"Its door {number} is closed. " * 6}]
+        body = {"messages": messages, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        status, answer = served.post(body)
+        assert status == 200, answer
+        return answer["usage"]
+
+    with ServedModel(tiny_model, settings=settings) as served, ThreadPoolExecutor(3) as pool:
+        talks = [pool.submit(chat, 0, 800)]
+        wait_for(lambda: served.get("/health")[1]["pending"] == 1)
+        talks += [pool.submit(chat, number, 20 * number) for number in (1, 2)]
+        prompts = [running.result()["prompt_tokens"] for running in talks]
+        stop(served, tmp_path)
+    with ServedModel(tiny_model, settings=settings) as served:
+        back = [cached(chat(number), prompt) for number, prompt in enumerate(prompts)]
+    assert min(held - prompt for held, prompt in zip(back, prompts, strict=True)) > -16
+
+
 def test_damaged_files_are_computed_again_and_told(tiny_model, tmp_path):
     with ServedModel(tiny_model, settings=remember(tmp_path)) as served:
         first, _, _ = ask(served)

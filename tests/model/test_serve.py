@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.model.conftest import with_values
 from tests.served import ServedModel
 
 pytestmark = pytest.mark.model
@@ -139,6 +140,45 @@ def test_a_file_that_is_no_model_ends_with_one_line(tmp_path):
 def test_a_truncated_model_ends_with_one_line(tiny_model, tmp_path):
     (tmp_path / "cut.gguf").write_bytes(tiny_model.read_bytes()[:-100_000])
     assert "could not load" in refused("--model", str(tmp_path / "cut.gguf"), code=78)
+
+
+@pytest.mark.parametrize("key", ["qwen3.block_count", "qwen3.rope.dimension_count"])
+def test_a_model_that_llama_cpp_dies_of_is_not_loaded_again(tiny_model, tmp_path, key):
+    file = with_values(tiny_model, tmp_path / "m.gguf", {key: 0})
+    said = refused("--model", str(file), code=78)
+    assert "died while it loaded the model: killed by SIGABRT. So it would again: " in said
+    assert "make it again (qwen-edge convert)" in said
+
+
+def test_a_context_of_no_tokens_ends_with_one_line(tiny_model, tmp_path):
+    file = with_values(tiny_model, tmp_path / "m.gguf", {"qwen3.context_length": 0})
+    assert "m.gguf say a context length of 0" in refused("--model", str(file), code=78)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(signal.SIGSEGV, 75), (signal.SIGKILL, 75)])
+def test_an_engine_that_dies_over_a_sound_model_may_be_started_again(tiny_model, fault, code):
+    """Of want of memory, of a driver: the file is tried on paper, and is not at fault."""
+    command = [sys.executable, "-m", "qwen_edge", "serve", "--port", "0", "--model", str(tiny_model)]
+    daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: psutil.Process(daemon.pid).children())
+    psutil.Process(daemon.pid).children()[0].send_signal(fault)
+    said = daemon.communicate(timeout=60)[1].splitlines()
+    assert daemon.returncode == code
+    assert re.fullmatch(rf"qwen-edge: The engine died while it loaded the model: killed by {fault.name}.*\.", said[-1])
+    assert "So it would again" not in said[-1]
+
+
+def test_a_model_whose_path_is_no_text_ends_with_one_line(tiny_model, tmp_path):
+    file = os.fsdecode(bytes(tmp_path) + b"/m\xff.gguf")
+    Path(file).symlink_to(tiny_model)
+    assert r"m\udcff.gguf cannot be used: its path is not UTF-8 text" in refused("--model", file, code=2)
+
+
+def test_a_context_that_is_shorter_than_the_settings_say_is_one_line_at_the_start(tiny_model):
+    with ServedModel(tiny_model, "--context", "1048576", "--threads", "1") as served:
+        assert "context 4096" in served.line
+        (line,) = [line for line in served.log if "engine.context" in line]
+    assert "engine.context is 1048576 tokens, but the model was trained for 4096" in line
 
 
 def test_a_whole_model_for_which_memory_is_short_may_be_loaded_later(tiny_model):

@@ -123,8 +123,8 @@ def test_a_brief_measurement_says_nothing_about_what_it_does_not_measure(model, 
 @pytest.mark.parametrize("attention", ["on", "off"])
 def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attention, monkeypatch):
     seen = []
-    real = tuning.Context.decode
-    monkeypatch.setattr(tuning.Context, "decode", lambda self, slices: seen.append(slices) or real(self, slices))
+    real = tuning.FixedCells.decode
+    monkeypatch.setattr(tuning.FixedCells, "decode", lambda self, slices: seen.append(slices) or real(self, slices))
     load = resolve(model, asked(model, threads=2, batch=64, flash_attention=attention))
     result = measure(model, load, Effort(depths=(0, 512, 2048), prompt=64, answer=3))
     assert [speed.depth for speed in result.speeds] == [0, 512, 2048]

@@ -1,9 +1,11 @@
 """The README's fenced blocks, each with the mark above it that says what a test does with it.
 
-run                         a shell runs it, in the checkout, as a person who may use sudo
-run until the next heading  the same, beside what follows: it serves until it is stopped
-python                      Python runs it
-needs a GPU, output         nobody runs it
+run                                  a shell runs the block, in the checkout, as a person who may use sudo
+run with DEVICE and KEY filled in    the same, with the device's address and the first key in place of these two words
+run until the next heading           the same as "run", but in the background, until the next heading of any level
+python                               Python runs the block
+needs a GPU                          nobody runs the block, but it must be a shell script
+output                               nobody runs the block: it shows what a command prints
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-MARKS = ("run", "run until the next heading", "python", "needs a GPU", "output")
+RUN_AS_ANOTHER_MACHINE = "run with DEVICE and KEY filled in"
+MARKS = ("run", RUN_AS_ANOTHER_MACHINE, "run until the next heading", "python", "needs a GPU", "output")
 
 _HEADING = re.compile(r"#+ (?P<title>[^\n]*)\n")
 _BLOCK = re.compile(
@@ -25,7 +28,7 @@ _PART = re.compile(f"^(?:{_HEADING.pattern}|{_BLOCK.pattern})", re.DOTALL | re.M
 
 @dataclass(frozen=True)
 class Block:
-    """`line` is that of its first line in the README, `mark` None if it has none."""
+    """`line` is the number of the block's first line in the README; `mark` is None for a block without a mark."""
 
     heading: str
     line: int
@@ -34,7 +37,7 @@ class Block:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """In the order of the page."""
+    """All blocks of the page, in its order."""
     heading = ""
     for part in _PART.finditer(text):
         if part["title"]:

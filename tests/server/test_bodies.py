@@ -1,7 +1,9 @@
 """A body may be encoded, and is refused for what is wrong with it."""
 
+import codecs
 import gzip
 import json
+import random
 import zlib
 
 import pytest
@@ -17,7 +19,9 @@ def raw_deflate(data: bytes) -> bytes:
 
 
 async def send(served, data, encoding, path=URL):
-    headers = {} if encoding is None else {"Content-Encoding": encoding}
+    """`encoding`: None, a header's value, or those of several headers."""
+    lines = [encoding] if isinstance(encoding, str) else encoding or ()
+    headers = [("Content-Encoding", line) for line in lines]
     async with served.http.post(f"{served.address}{path}", data=data, headers=headers) as response:
         return response.status, await response.json()
 
@@ -32,7 +36,17 @@ async def send(served, data, encoding, path=URL):
         ("x-gzip", gzip.compress(BODY)),
         ("deflate", zlib.compress(BODY)),
         ("deflate", raw_deflate(BODY)),
+        ("", BODY),
+        (", identity,", BODY),
+        ("identity, gzip", gzip.compress(BODY)),
+        (["identity", "gzip"], gzip.compress(BODY)),
+        (["gzip", "identity"], gzip.compress(BODY)),
+        (["identity", "identity"], BODY),
+        ("gzip", gzip.compress(BODY[:10]) + gzip.compress(BODY[10:])),
+        ("gzip", b"".join(gzip.compress(BODY[at : at + 1]) for at in range(len(BODY)))),
+        ("gzip", gzip.compress(b"") + gzip.compress(BODY) + gzip.compress(b"")),
     ],
+    ids=str,
 )
 async def test_a_body_that_is_encoded_is_read(serve, encoding, data):
     status, answer = await send(await serve(), data, encoding)
@@ -41,8 +55,10 @@ async def test_a_body_that_is_encoded_is_read(serve, encoding, data):
 
 @pytest.mark.parametrize("path", [URL, "/v1/cache/abc/pin"])
 @pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "nonsense", "gzip, gzip", "x" * 5000, "utf-8"])
-async def test_a_coding_that_is_unknown_is_415(serve, encoding, path):
-    status, answer = await send(await serve(), gzip.compress(BODY), encoding, path)
+@pytest.mark.parametrize("lines", [1, 2])
+async def test_a_coding_that_is_unknown_is_415_wherever_it_stands(serve, encoding, path, lines):
+    headers = encoding if lines == 1 else ["gzip", encoding]
+    status, answer = await send(await serve(), gzip.compress(BODY), headers, path)
     assert (status, answer["error"]["code"]) == (415, "unsupported_content_encoding")
     assert "gzip or deflate" in answer["error"]["message"]
     assert len(answer["error"]["message"]) < 300
@@ -56,9 +72,13 @@ async def test_a_coding_that_is_unknown_is_415(serve, encoding, path):
         ("gzip", b""),
         ("gzip", gzip.compress(BODY)[:-9]),
         ("gzip", gzip.compress(BODY) + b"more"),
+        ("gzip", gzip.compress(BODY) + b"\x1f"),
+        ("gzip", gzip.compress(BODY) + gzip.compress(BODY)[:-9]),
+        ("gzip", gzip.compress(BODY) + gzip.compress(b"") * 1000),
         ("gzip", gzip.compress(BODY)[:-8] + bytes(8)),
         ("gzip", zlib.compress(BODY)),
         ("deflate", zlib.compress(BODY)[:-3]),
+        ("deflate", zlib.compress(BODY) + zlib.compress(b"")),
         ("deflate", BODY),
         ("deflate", gzip.compress(BODY)),
     ],
@@ -74,7 +94,8 @@ async def test_a_small_body_that_is_a_very_large_one_is_413(serve, encode):
     served = await serve(settings="  max_body_bytes: 20000\n")
     bomb = encode(bytes(10_000_000))
     assert len(bomb) < 20_000
-    status, answer = await send(served, bomb, "gzip" if encode is gzip.compress else "deflate")
+    encoding = "gzip" if encode is gzip.compress else "deflate"
+    status, answer = await send(served, bomb, encoding)
     assert status == 413
     assert "server.max_body_bytes" in answer["error"]["message"]
 
@@ -84,5 +105,41 @@ async def test_a_body_of_just_the_size_that_is_allowed_is_read(serve):
     exactly = BODY + b" " * (2000 - len(BODY))
     assert (await send(served, gzip.compress(exactly), "gzip"))[0] == 200
     assert (await send(served, gzip.compress(exactly + b" "), "gzip"))[0] == 413
+    assert (await send(served, gzip.compress(exactly) + gzip.compress(b" "), "gzip"))[0] == 413
     assert (await send(served, exactly, None))[0] == 200
     assert (await send(served, exactly + b" ", None))[0] == 413
+
+
+@pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 18])
+async def test_an_encoded_body_of_any_length_is_read(serve, size):
+    """What zlib is given at once is shorter."""
+    served, text = await serve(), random.Random(size).randbytes(size // 2).hex()
+    body = json.dumps({"messages": MESSAGES, "metadata": {"text": text}}).encode()
+    for data, encoding in ((gzip.compress(body, 0), "gzip"), (zlib.compress(body, 0), "deflate")):
+        assert len(data) > size
+        assert (await send(served, data, encoding))[0] == 200
+        assert (await send(served, data[:-1], encoding))[0] == 400
+    two = gzip.compress(body[:size], 0) + gzip.compress(body[size:], 0)
+    assert (await send(served, two, "gzip"))[0] == 200
+
+
+@pytest.mark.parametrize("encode", [bytes, gzip.compress])
+async def test_a_byte_order_mark_before_the_body_is_passed_over(serve, encode):
+    served, encoding = await serve(), None if encode is bytes else "gzip"
+    status, answer = await send(served, encode(codecs.BOM_UTF8 + BODY), encoding)
+    assert (status, answer["choices"][0]["message"]["content"]) == (200, "Hello!")
+    pin = encode(codecs.BOM_UTF8 + b'{"hours": 1}')
+    assert (await send(served, pin, encoding, "/v1/cache/abc/pin"))[1]["error"]["code"] == "not_found"
+    for broken in (codecs.BOM_UTF8 * 2 + BODY, BODY + codecs.BOM_UTF8, codecs.BOM_UTF8):
+        status, answer = await send(served, encode(broken), encoding)
+        assert (status, "not valid JSON" in answer["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("path", [URL, "/v1/cache/abc/pin"])
+@pytest.mark.parametrize(
+    "data", [b"{", b'"\xff"', b'{"hours": "\xff"}', b"[" * 100_000, b"1e", b"\x00", b"[1]", b'"x"']
+)
+async def test_a_body_that_is_no_json_object_is_400_on_every_path(serve, data, path):
+    status, answer = await send(await serve(), data, None, path)
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+    assert "body" in answer["error"]["message"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -105,6 +106,8 @@ async def test_what_is_pinned_stays_when_others_have_to_go(serve):
         ("POST", "nonsense/pin", {"hours": 1}, 404, "Nothing is remembered"),
         ("POST", "nonsense/pin", {"hours": -1}, 400, "hours"),
         ("POST", "nonsense/pin", {"days": 1}, 400, "days"),
+        ("POST", "nonsense/pin", {"hours": "1"}, 400, "hours"),
+        ("POST", "nonsense/pin", [], 400, "hours"),
     ],
 )
 async def test_what_cannot_be_done_is_told(serve, method, path, body, status, words):
@@ -112,6 +115,27 @@ async def test_what_cannot_be_done_is_told(serve, method, path, body, status, wo
     async with served.http.request(method, f"{served.address}/v1/cache/{path}", json=body) as response:
         assert response.status == status
         assert words in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"hours": null}', b'{"hours": null, "days": null}'])
+async def test_a_pin_that_does_not_say_for_how_long_is_for_a_day(serve, data):
+    served = await serve()
+    await served.ask(LONG)
+    ((key,),) = [[one["key"] for one in await kept(served)]]
+    async with served.http.post(f"{served.address}/v1/cache/{key}/pin", data=data) as response:
+        assert response.status == 200, await response.text()
+        (pinned,) = (await response.json())["data"]
+    assert pinned["pinned_until"] - time.time() == pytest.approx(86400, abs=600)
+
+
+async def test_a_pin_ignores_what_it_does_not_know_where_the_settings_say_so(serve, caplog):
+    served = await serve(settings="  unknown_parameters: ignore\n")
+    url = f"{served.address}/v1/cache/nonsense/pin"
+    async with served.http.post(url, json={"hours": 1, "days": 1}) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (404, "not_found")
+    assert "unknown parameters ignored: days" in caplog.text
+    async with served.http.post(url, json={"hours": -1, "days": 1}) as response:
+        assert response.status == 400
 
 
 async def test_an_engine_that_sleeps_is_woken_to_tell(serve):

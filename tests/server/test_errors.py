@@ -181,6 +181,68 @@ async def test_null_is_as_if_the_parameter_were_left_out(serve):
     assert status == 200, answer
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object", "enum": [None]}}
+TOOL = {"type": "function", "function": FUNCTION}
+
+
+@pytest.mark.parametrize(
+    ("with_null", "without"),
+    [
+        ({"chat_template_kwargs": {"messages": None}}, {}),
+        ({"chat_template_kwargs": {"tools": None, "enable_thinking": None}}, {}),
+        ({"chat_template_kwargs": {"add_generation_prompt": None}}, {}),
+        ({"logit_bias": {"5": None, "6": -1}}, {"logit_bias": {"6": -1}}),
+        ({"stop": [None]}, {}),
+        ({"stop": [None, "lo"]}, {"stop": ["lo"]}),
+        ({"modalities": []}, {}),
+        ({"modalities": [None]}, {}),
+        ({"modalities": ["text", None]}, {}),
+        ({"tools": [None]}, {}),
+        ({"tools": []}, {}),
+        ({"tools": [None, TOOL]}, {"tools": [TOOL]}),
+        ({"tools": [{"function": FUNCTION}]}, {"tools": [TOOL]}),
+        ({"tools": [{"type": None, "function": FUNCTION}]}, {"tools": [TOOL]}),
+        (
+            {"tools": [{"function": {"name": "f", "description": None, "parameters": None, "strict": None}}]},
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        ),
+        ({"stream_options": {"include_usage": None, "x": None}}, {}),
+        ({"response_format": {"type": None, "json_schema": None}}, {}),
+        (
+            {"messages": [*MESSAGES, {"role": "assistant", "content": [None, {"type": "text", "text": "x"}]}]},
+            {"messages": [*MESSAGES, {"role": "assistant", "content": "x"}]},
+        ),
+        (
+            {"messages": [*MESSAGES, {"role": "assistant", "content": "x", "tool_calls": [None]}]},
+            {"messages": [*MESSAGES, {"role": "assistant", "content": "x"}]},
+        ),
+        (
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [None, CALL]}]},
+            {"messages": [*MESSAGES, {"role": "assistant", "tool_calls": [CALL]}]},
+        ),
+    ],
+    ids=str,
+)
+async def test_null_inside_a_parameter_is_as_if_it_were_left_out(serve, with_null, without):
+    prompts = []
+    served = await serve(lambda prompt: prompts.append(prompt) or "Hello!")
+    answers = []
+    for body in (with_null, without):
+        async with served.post({"messages": MESSAGES, **body}) as response:
+            assert response.status == 200, await response.text()
+            answers.append((await response.json())["choices"])
+    assert prompts[0] == prompts[1]
+    assert answers[0] == answers[1]
+
+
+async def test_an_enumeration_of_a_tool_keeps_its_null(serve):
+    prompts = []
+    served = await serve(lambda prompt: prompts.append(prompt) or "ok")
+    assert (await served.ask(tools=[{"function": FUNCTION}]))[0] == 200
+    assert '"enum": [null]' in prompts[0]
+
+
 async def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(serve):
     served = await serve(context=64)
     status, error = await refused(served, {"messages": [{"role": "user", "content": "x" * 100}]})

@@ -107,7 +107,10 @@ async def test_an_engine_that_dies_again_and_again_is_given_a_pause_and_health_s
     async with served.post({"messages": MESSAGES}) as response:
         answer = await response.json()
         assert (response.status, int(response.headers["Retry-After"])) == (503, 4)
-    assert "died 3 times in a row (killed by SIGKILL)" in answer["error"]["message"]
+    assert (
+        "died 3 times without a minute of service in between (the last time: killed by SIGKILL)"
+        in answer["error"]["message"]
+    )
     await until(lambda: served.supervisor.state == "ready")
     assert (await served.ask())[0] == 200
 

@@ -73,7 +73,7 @@ print(json.dumps(said))
 SHORT = """
 import resource
 backend = LlamaBackend(load(-1, context=8192), lambda _: None)
-context = backend._context
+context = backend._cells
 context.decode([Slice(0, 0, list(range(5, 105)), 1)])
 before = context.logits(99).copy()
 pid = C._qe_device.pid

@@ -79,3 +79,17 @@ def test_make_targets_in_the_pages_exist(page):
     assert set(re.findall(r"`make (\w+)`|^make (\w+)", page.read_text(), flags=re.MULTILINE)) <= {
         pair for target in targets for pair in ((target, ""), ("", target))
     }
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a link to a part of this page may use: GitHub's names of its headings, and explicit anchors."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    named = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return named | set(re.findall(r'<a id="([\w-]+)">', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_a_part_of_a_page_lead_to_a_heading_or_an_anchor(page):
+    for target, part in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text()):
+        assert part in anchors((page.parent / target) if target else page), f"{target}#{part}"

@@ -15,14 +15,16 @@ from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import CacheReport, InspectCache
-from qwen_edge.server.body import read_whole
+from qwen_edge.server.body import parse_json, pass_over_unknown, read_whole
 from qwen_edge.server.state import STATE, caller_of
 
+_PIN_HOURS = 24.0  # where the body of a pin does not say
 
-class _Pin(msgspec.Struct, forbid_unknown_fields=True):
-    """For how long; 0 ends a pin."""
 
-    hours: Annotated[float, msgspec.Meta(ge=0, le=MOST_PIN_HOURS)] = 24.0
+class _Pin(msgspec.Struct):
+    """For how long; 0 ends a pin. Null is as if it were left out, as in every other body."""
+
+    hours: Annotated[float, msgspec.Meta(ge=0, le=MOST_PIN_HOURS)] | None = None
 
 
 async def list_kept(request: web.Request) -> web.Response:
@@ -35,12 +37,21 @@ async def forget(request: web.Request) -> web.Response:
 
 
 async def pin(request: web.Request) -> web.Response:
-    key, body = request.match_info["key"], await read_whole(request)
-    try:
-        hours = msgspec.json.decode(body or b"{}", type=_Pin).hours
-    except msgspec.DecodeError as error:
-        raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
+    key, hours = request.match_info["key"], _pin_hours(request, await read_whole(request))
     return _found(await _look(request, InspectCache(0, key, pin_seconds=3600 * hours)), key)
+
+
+def _pin_hours(request: web.Request, data: bytes) -> float:
+    """What the body of a pin says. Raises RequestError."""
+    values = parse_json(data or b"{}")
+    if isinstance(values, dict):
+        unknown = [name for name, value in values.items() if value is not None and name not in _Pin.__struct_fields__]
+        pass_over_unknown(sorted(unknown), ignore=request.app[STATE].config.server.unknown_parameters == "ignore")
+    try:
+        hours = msgspec.convert(values, _Pin).hours
+    except msgspec.ValidationError as error:
+        raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
+    return _PIN_HOURS if hours is None else hours
 
 
 async def _look(request: web.Request, wanted: InspectCache) -> CacheReport:

@@ -20,8 +20,6 @@ from qwen_edge.server.state import STATE, caller_of
 
 log = logging.getLogger(__name__)
 
-_MOST_NAMED = 10  # unknown parameters in one line of the log
-
 _Events = AsyncGenerator[tuple[int, Delta | Finish], None]
 
 
@@ -29,9 +27,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
     state = request.app[STATE]
     ignore = state.config.server.unknown_parameters == "ignore"
-    body, unknown = read_body(await read_whole(request), ignore_unknown=ignore)
-    if unknown:
-        _tell_unknown(unknown)
+    body = read_body(await read_whole(request), ignore_unknown=ignore)
     if body.model and not state.names_model(body.model):
         raise no_such_model(printable(body.model), state.model_name)
     if state.engine.model is None:
@@ -90,8 +86,3 @@ async def _chunks(body: ChatBody, encoder: openai.Encoder, events: _Events) -> A
             break
     if body.stream_options and body.stream_options.include_usage:
         yield encoder.usage(finishes)
-
-
-def _tell_unknown(names: list[str]) -> None:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    log.warning("unknown parameters ignored: %s%s", ", ".join(map(printable, names[:_MOST_NAMED])), more)

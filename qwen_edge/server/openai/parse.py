@@ -22,6 +22,7 @@ from qwen_edge.core.errors import RequestError, too_many_messages
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.renderer.handle import MOST_MESSAGES
+from qwen_edge.server.body import parse_json, pass_over_unknown
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -55,9 +56,9 @@ class _Message(msgspec.Struct):
     """What a template can show of a message. Other fields are left out, except those of `_UNREADABLE`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Text | _Refusal] | None = None
+    content: str | list[_Text | _Refusal | None] | None = None
     reasoning_content: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call | None] | None = None
     tool_call_id: str | None = None
     name: str | None = None
     refusal: str | None = None
@@ -74,12 +75,14 @@ class _ToolFunction(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
-    type: Literal["function"]
+    """There is but one type, so it need not be said."""
+
     function: _ToolFunction
+    type: Literal["function"] | None = None
 
 
 class _Tools(msgspec.Struct):
-    tools: list[_Tool]
+    tools: list[_Tool | None]
 
 
 class _StreamOptions(msgspec.Struct):
@@ -93,7 +96,8 @@ class _ResponseFormat(msgspec.Struct):
 
 class ChatBody(msgspec.Struct):
     """OpenAI's names. Values a server without the feature can honour (n=1, logprobs=false) are accepted. Every
-    parameter may be null, which is as if it were left out."""
+    parameter may be null, and every one inside that may be left out, and what is in a list beside messages: null is as
+    if it were not there."""
 
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     model: str | None = None
@@ -101,7 +105,7 @@ class ChatBody(msgspec.Struct):
     stream_options: _StreamOptions | None = None
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
-    stop: str | Annotated[list[str], msgspec.Meta(max_length=16)] | None = None
+    stop: str | Annotated[list[str | None], msgspec.Meta(max_length=16)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: _Fraction | None = None
     top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
@@ -110,7 +114,7 @@ class ChatBody(msgspec.Struct):
     presence_penalty: _Penalty | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=2)] | None = None
     seed: int | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any] | None] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     enable_thinking: bool | None = None
@@ -127,14 +131,14 @@ class ChatBody(msgspec.Struct):
     dry_penalty_last_n: Annotated[int, msgspec.Meta(ge=-1, le=2**20)] | None = None
     min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
     ignore_eos: bool | None = None
-    logit_bias: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], _Bias] | None = None
+    logit_bias: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], _Bias | None] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     # accepted where it asks for what happens anyway
     response_format: _ResponseFormat | None = None
     store: bool | None = None
-    modalities: list[str] | None = None
+    modalities: list[str | None] | None = None
     # labels for the caller's own books
     user: str | None = None
     metadata: dict[str, Any] | None = None
@@ -150,26 +154,17 @@ _NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken
         lambda body: body.response_format is not None and body.response_format.type not in (None, "text"),
     ),
     "store": ("only false", lambda body: bool(body.store)),
-    "modalities": ('only ["text"]', lambda body: body.modalities not in (None, ["text"])),
+    "modalities": ('only ["text"]', lambda body: not {*(body.modalities or ())} <= {"text", None}),
     "tool_choice": ('only "auto" and "none"', lambda body: body.tool_choice not in (None, "auto", "none")),
 }
 
 
-def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]]:
-    """The checked body, and the unknown parameters that were left out of it. Raises RequestError."""
-    try:
-        values = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The body is not valid JSON: {printable(error)}.") from None
+def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
+    """The checked body. Raises RequestError."""
+    values = parse_json(data)
     if not isinstance(values, dict):
         raise RequestError("The body must be a JSON object.")
-    unknown = _unknown(values)
-    if unknown and not ignore_unknown:
-        raise RequestError(
-            f"Unknown parameter: {printable(unknown[0])!r}. To let such pass, set server.unknown_parameters: ignore.",
-            code="unknown_parameter",
-            param=unknown[0],
-        )
+    pass_over_unknown(_unknown(values), ignore=ignore_unknown)
     messages = values.get("messages")
     if isinstance(messages, list):
         if len(messages) > MOST_MESSAGES:  # before each is looked at, which takes the event loop's time
@@ -187,7 +182,7 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> tuple[ChatBody, list[str]
         if is_asked(body):
             message = f"{param}: this value is not supported, {supported}. Leave it out, or send that."
             raise RequestError(message, code="unsupported_value", param=param)
-    return body, unknown
+    return body
 
 
 def _choices(what: str, param: str) -> str:
@@ -241,8 +236,9 @@ def to_request(
     """Fill in what the body leaves open: from the configuration first, then from the model's own defaults. `client` is
     the name of whoever asks, for the budgets; `caller` whose key was sent."""
     arguments = dict(body.chat_template_kwargs or {})
-    if taken := {"messages", "tools", "add_generation_prompt"} & set(arguments):
-        raise RequestError(f"chat_template_kwargs may not set {sorted(taken)[0]!r}.", param="chat_template_kwargs")
+    ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
+    if taken := [name for name, value in ours.items() if value is not None]:
+        raise RequestError(f"chat_template_kwargs may not set {taken[0]!r}.", param="chat_template_kwargs")
     thinking = arguments.pop("enable_thinking", None)
     if not isinstance(thinking, bool | None):
         raise RequestError("enable_thinking must be true or false.", param="chat_template_kwargs")
@@ -250,8 +246,7 @@ def to_request(
     return ChatRequest(
         messages=tuple(_message(message) for message in body.messages),
         sampling=_sampling(body, model, defaults),
-        # as the client wrote them: the same tools must give the same prompt, letter for letter
-        tools=() if body.tool_choice == "none" else tuple(body.tools or ()),
+        tools=() if body.tool_choice == "none" else _tools(body),
         thinking=_first(body.enable_thinking, thinking, defaults.thinking),
         return_reasoning=body.return_reasoning is not False,
         template_arguments=arguments,
@@ -269,6 +264,11 @@ def to_request(
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
     )
+
+
+def _tools(body: ChatBody) -> tuple[dict[str, Any], ...]:
+    """As the client wrote them: the same tools must give the same prompt, letter for letter."""
+    return tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
 
 
 def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:
@@ -290,7 +290,7 @@ def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling
         dry_penalty_last_n=_first(body.dry_penalty_last_n, model.dry_penalty_last_n),
         min_tokens=body.min_tokens or 0,
         ignore_eos=bool(body.ignore_eos),
-        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items() if bias is not None),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         # 0xFFFFFFFF asks llama.cpp for a random seed
         seed=seed % 0xFFFFFFFF,
@@ -301,17 +301,21 @@ def _message(message: _Message) -> Mapping[str, Any]:
     """As chat templates want it: content always text, calls in OpenAI's form, nothing that is not there."""
     content = message.content or message.refusal or ""
     if not isinstance(content, str):
-        content = "".join((part.text if isinstance(part, _Text) else part.refusal) or "" for part in content)
+        content = "".join(_text(part) for part in content if part is not None)
     plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": content}
     if message.reasoning_content is not None:
         plain["reasoning_content"] = message.reasoning_content
-    if message.tool_calls:
-        plain["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if calls := [_call(call) for call in message.tool_calls or () if call is not None]:
+        plain["tool_calls"] = calls
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     if message.name is not None:
         plain["name"] = message.name
     return plain
+
+
+def _text(part: _Text | _Refusal) -> str:
+    return (part.text if isinstance(part, _Text) else part.refusal) or ""
 
 
 def _call(call: _Call) -> Mapping[str, Any]:

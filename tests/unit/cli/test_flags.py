@@ -1,6 +1,7 @@
 """Every number on the command line has limits: those of the setting it stands for, where it stands for one."""
 
 import math
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -10,9 +11,11 @@ import pytest
 
 from qwen_edge.cli import _cli, main
 from qwen_edge.cli.serve import _apply
-from qwen_edge.config.schema import MOST_PIN_HOURS, Config, parse_config
-from qwen_edge.core.errors import ConfigError
+from qwen_edge.config.schema import MOST_PIN_HOURS, Config, RememberConfig, parse_config
+from qwen_edge.core.errors import ConfigError, UserError
+from qwen_edge.supervisor.engine_settings import files
 
+ODD = os.fsdecode(b"odd\xff")
 SETTINGS = {"--port": "server.port", "--context": "engine.context", "--threads": "engine.threads"}
 
 
@@ -112,3 +115,31 @@ def test_the_list_of_verbs_is_whole_sentences_that_fit_a_terminal(capsys):
 def test_the_version_is_told(capsys):
     main("--version")
     assert capsys.readouterr().out == f"qwen-edge, version {version('qwen-edge')}\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("serve", "--model", ODD),
+        ("serve", "--alias", ODD, "--alias", "b"),
+        ("serve", "--host", ODD),
+        ("doctor", "-c", ODD),
+        ("tune", "--model", ODD),
+        ("convert", ODD),
+        ("convert", "-o", ODD),
+    ],
+)
+def test_what_is_not_utf_8_on_the_command_line_is_one_sentence(options, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN_EDGE_MODELS", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(*options)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, said.startswith("qwen-edge: "), r"\udcff" in said) == (2, True, True)
+
+
+def test_conversations_are_kept_in_no_folder_that_the_engine_cannot_be_told_of(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", f"/tmp/{ODD}")
+    with pytest.raises(UserError, match=r"The folder of conversations .* its path is not UTF-8 text"):
+        files(RememberConfig())
+    assert files(RememberConfig(where="off")) is None

@@ -1,11 +1,12 @@
 """Where models are looked for."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from qwen_edge.config.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
-from qwen_edge.core.errors import UserError
+from qwen_edge.core.errors import NotNowError, UserError
 
 
 def test_the_models_folder_is_the_one_chosen_the_services_or_the_users():
@@ -27,6 +28,28 @@ def test_the_model_is_the_one_chosen_the_default_or_the_only_one(tmp_path):
     (tmp_path / DEFAULT_MODEL).touch()
     assert find_model(None, tmp_path) == tmp_path / DEFAULT_MODEL
     assert find_model(str(tmp_path / "a.gguf"), tmp_path) == tmp_path / "a.gguf"
+
+
+@pytest.mark.parametrize("place", ["file", "folder", "behind a link", "default", "the only one"])
+def test_a_model_whose_path_is_not_utf_8_is_refused_before_anybody_is_told_of_it(tmp_path, place):
+    odd, plain = tmp_path / os.fsdecode(b"odd\xff"), tmp_path / "plain"
+    odd.mkdir(), plain.mkdir()
+    chosen: Path | None = {"file": plain / f"{odd.name}.gguf", "folder": odd / "m.gguf"}.get(place)
+    folder = odd if place in ("default", "the only one") else plain
+    if place == "behind a link":
+        (odd / "m.gguf").touch()
+        chosen = plain / "m.gguf"
+        chosen.symlink_to(odd / "m.gguf")
+    file = chosen or folder / (DEFAULT_MODEL if place == "default" else "m.gguf")
+    file.touch()
+    with pytest.raises(UserError, match="its path is not UTF-8 text") as refused:
+        find_model(str(chosen) if chosen else None, folder)
+    assert refused.value.exit_code == 2
+
+
+def test_a_model_whose_name_no_file_can_have_is_not_there(tmp_path):
+    with pytest.raises(NotNowError, match="There is no model at"):
+        find_model(f"{tmp_path}/a\0b")
 
 
 def test_no_model_and_too_many_are_told_with_what_to_do(tmp_path):

@@ -97,6 +97,8 @@ def test_a_switch_needs_no_quotes(word):
         ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
         ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
         ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself."),
+        ('server: {model_aliases: ["\\ud83d"]}', r"q.yaml: an escape such as \ud83d is half a character."),
+        ('device: {joules_per_hour: {"\\udcff": 1}}', r"q.yaml: an escape such as \ud83d is half a character."),
         ("model: 2024-13-45", "q.yaml: not valid YAML"),
         ("engine: {context: 99999999999999999999}", "q.yaml, line 1: engine.context: expected"),
         ("server: {answer_seconds: .inf}", "q.yaml, line 1: server.answer_seconds: expected"),

@@ -1,10 +1,12 @@
 """What the daemon refuses before it starts anything."""
 
+import logging
+
 import pytest
 
 from qwen_edge.config.schema import EngineConfig, parse_config
 from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
-from qwen_edge.daemon.main import check_gpu
+from qwen_edge.daemon.main import check_gpu, tell_of_shorter_context
 from qwen_edge.device.host.gpu import Gpu
 from qwen_edge.protocol.messages import Ready, Sampling
 from qwen_edge.supervisor.engine_settings import load_message
@@ -65,3 +67,13 @@ def test_a_gpu_that_is_used_or_not_there_is_no_news(caplog, model, gpu):
 def test_a_gpu_that_is_required_and_switched_off_is_a_mistake_in_the_settings(tmp_path):
     with pytest.raises(ConfigError, match=r"require_gpu is set and engine\.gpu_layers is 0"):
         load_message(EngineConfig(require_gpu=True, gpu_layers=0), tmp_path / "m")
+
+
+def test_a_context_that_is_shorter_than_the_settings_say_is_one_line(caplog):
+    with caplog.at_level(logging.INFO):
+        tell_of_shorter_context(EngineConfig(context=512), ready())
+        assert not caplog.records
+        tell_of_shorter_context(EngineConfig(context=513), ready())
+    assert caplog.messages == [
+        "engine.context is 513 tokens, but the model was trained for 512: the context has 512",
+    ]

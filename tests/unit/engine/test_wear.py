@@ -12,9 +12,10 @@ from tests.unit.kv.test_disk_tier import files
 SYSTEM = "You are the voice of a house, and answer in a word. The lamp in the kitchen is on. " * 8
 
 
-@pytest.fixture
-def house(tmp_path):
-    """An engine that is asked, and then is idle for long. `house.disk` counts what is written."""
+@pytest.fixture(params=[None, 0], ids=["all parked cells stay", "no parked cells stay"])
+def house(tmp_path, request):
+    """An engine that is asked, and then is idle for long: one with flash attention, and one on a CPU, where cells that
+    no running request uses have to go. `house.disk` counts what is written."""
 
     class House(Engine):
         def __init__(self, **options) -> None:
@@ -40,7 +41,7 @@ def house(tmp_path):
         def written(self) -> int:
             return sum(copy.size for copy in self.disk.copies)
 
-    engine = House(parallel=4)
+    engine = House(parallel=4, spare=request.param)
     yield engine
     engine.disk.close()
 

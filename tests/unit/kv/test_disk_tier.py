@@ -512,6 +512,14 @@ def test_where_there_is_no_memory_for_copies_at_the_end_that_is_said(tmp_path, c
     assert "remember.bytes" not in line
 
 
+def test_where_the_beginning_of_a_copy_is_not_known_any_more_that_is_said(tmp_path, caplog):
+    one = home(tmp_path, stash=400)
+    one.cells.stash.put(copy_of(LONG[:100], 40))
+    one.cells.leave(10, lambda: 0.0)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == "100 tokens of 1 conversations are not written down: the tokens before them have left memory"
+
+
 def test_where_there_is_no_time_at_the_end_that_is_said(tmp_path, caplog):
     one = home(tmp_path)
     one.remember([1] * 100)

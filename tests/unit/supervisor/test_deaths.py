@@ -107,4 +107,7 @@ def test_who_asks_in_a_pause_hears_why_and_when_to_come_back(deaths, clock):
         die(deaths, clock, after=1.0)
     refusal = deaths.refusal()
     assert (refusal.status, refusal.retry_after) == (503, 4)
-    assert "died 3 times in a row (a fault). It is started again in 2 s" in str(refusal)
+    assert (
+        "died 3 times without a minute of service in between (the last time: a fault). It is started again in 2 s"
+        in str(refusal)
+    )

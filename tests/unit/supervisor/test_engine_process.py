@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from qwen_edge.core.errors import CrashedError
 from qwen_edge.protocol.framing import encode
 from qwen_edge.protocol.messages import Abort, Failed, Load, Started
-from qwen_edge.supervisor.engine_process import EngineProcess, Life, Link
+from qwen_edge.supervisor.engine_process import EngineProcess, Life, Link, cannot_start
 
 
 async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_meanwhile():
@@ -65,6 +66,32 @@ async def test_how_an_engine_has_ended_is_told(monkeypatch, code, how):
     one, _ = life(Program(monkeypatch, code))
     assert await one.live(LOAD, nothing) == how
     assert one.over.is_set()
+
+
+@pytest.mark.parametrize(
+    ("how", "crashed"),
+    [
+        ("killed by SIGABRT", True),
+        ("killed by SIGSEGV", True),
+        ("killed by SIGBUS", True),
+        ("killed by SIGFPE", True),
+        ("killed by SIGILL", True),
+        ("killed by SIGKILL, as the kernel does when memory runs out", False),
+        ("killed by SIGKILL", False),
+        ("killed by SIGTERM", False),
+        ("exit code 3", False),
+        ("silent for 9 s while loading", False),
+    ],
+)
+def test_a_fault_in_the_code_is_told_from_what_others_did_to_the_engine(how, crashed):
+    error = cannot_start(how, None)
+    assert isinstance(error, CrashedError) == crashed
+    assert (error.exit_code, str(error)) == (75, f"The engine died while it loaded the model: {how}.")
+
+
+def test_last_words_decide_whether_another_start_is_of_use():
+    assert cannot_start("memory is short", Failed(None, "engine", "memory is short")).exit_code == 75
+    assert cannot_start("no model", Failed(None, "unservable", "no model")).exit_code == 78
 
 
 async def test_what_we_kill_is_told_with_our_reason(monkeypatch):
