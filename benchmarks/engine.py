@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
-from qwen_edge.protocol.messages import Done, Load, Sampling, Segment, Submit
+from qwen_edge.protocol.messages import Done, Load, Sampling, Segment, Submit, Tokens
 
 _FRAME = (Segment("<|im_start|>", True), Segment("user\n")), (
     Segment("<|im_end|>", True), Segment("\n"), Segment("<|im_start|>", True), Segment("assistant\n"),
@@ -101,13 +101,14 @@ def profile(backend: LlamaBackend, sequences: int, name: str, sampling: Sampling
     engine = Engine(watched, speculates=False)  # type: ignore[arg-type]
     for number in range(sequences):
         engine.submit(submit(number, "Say something.", tokens, replace(sampling, ignore_eos=True)))
-    while any(one.remaining > 1 or not one.generated for one in engine._running) or engine._waiting:
-        engine.step()
+    answering: set[int] = set()
+    while len(answering) < sequences:
+        answering |= {event.id for event in engine.step() if isinstance(event, Tokens)}
     watched.seconds.clear()
     watched.steps = 0
     began = time.perf_counter()
-    while len(engine._running) == sequences:
-        engine.step()
+    while not any(isinstance(event, Done) for event in engine.step()):
+        pass
     whole = time.perf_counter() - began
     parts = {**watched.seconds, "Python": whole - sum(watched.seconds.values())}
     listed = "   ".join(f"{part} {1e3 * seconds / watched.steps:.2f}" for part, seconds in parts.items())

@@ -15,6 +15,8 @@ the build is for CUDA. Run again, it does nothing if the environment is up to da
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,11 +24,12 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +39,26 @@ _OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 _COMPILED = re.compile(r"\[(\d+)/(\d+)\]")
 _SOURCES = ("qwen_edge", "docs", "setup.cfg", "pyproject.toml", "README.md", "README.zh.md", "CHANGELOG.md", "LICENSE")
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))  # what ProtectHome= hides from a service
+_PREFIX = "qwen-edge-install-"
 _INTERPRETER = re.compile(r"""^(?:#!|'{3}exec' )"?(/.*?/bin)/python[^/]*$""", re.MULTILINE)
+
+
+def run() -> None:
+    """`main`, which Ctrl-C, SIGTERM or a terminal that closes may end: nothing it has started or made is left then."""
+    signals = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+
+    def end(number: int, _frame: object) -> NoReturn:
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)  # tidying up takes a moment
+        raise KeyboardInterrupt(number)
+
+    for one in signals:
+        signal.signal(one, end)
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        print("\nbootstrap: Interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(128 + interrupt.args[0])
 
 
 def main() -> None:
@@ -190,15 +212,27 @@ def _make_venv(venv: Path, version: str | None) -> Path:
     elif venv.is_dir() and any(venv.iterdir()):
         _give_up(f"{venv} holds other things than a virtual environment. Name another folder.")
     print(f"making {venv} with Python {sys.version.split()[0]}", flush=True)
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=False)
-    if made is not None and made.returncode:
+    if _create(venv):
         _give_up(f"{venv} could not be made: Python's complaint is above.")
     return python
 
 
+def _create(venv: Path) -> int:
+    """Python's exit code. Ctrl-C reaches neither it nor the pip that it starts, so neither shows a traceback."""
+    command = [sys.executable, "-m", "venv", "--clear", str(venv)]
+    with _workshop() as folder:
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        with subprocess.Popen(command, start_new_session=True, env=environment) as process:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                _end(process, signal.SIGKILL)
+                raise
+
+
 def _has(python: Path, module: str) -> bool:
     found = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return subprocess.run([python, "-c", found], check=False).returncode == 0
+    return subprocess.run([python, "-c", found], check=False, start_new_session=True).returncode == 0
 
 
 def _check_compiler() -> None:
@@ -226,26 +260,56 @@ def _compile(compiler: str, *flags: str) -> subprocess.CompletedProcess[bytes]:
 def _link(python: Path, extras: list[str]) -> None:
     """Install this checkout as it is: what is changed in it is changed for this environment."""
     print("installing qwen-edge; llama.cpp is compiled the first time, which takes minutes", flush=True)
-    _pip(python, "install", "--editable", _target(ROOT, extras), flags=_build_flags())
+    with _workshop() as folder:
+        flags = {**_build_flags(), "TMPDIR": str(folder)}
+        _pip(python, "install", "--editable", _target(ROOT, extras), flags=flags)
 
 
 def _copy(python: Path, extras: list[str]) -> None:
     """Build wheels from a clean copy of the sources, so that the checkout is left as it is, and unpack them all."""
     print("installing qwen-edge; llama.cpp is compiled unless pip's cache has it, which takes minutes", flush=True)
-    with tempfile.TemporaryDirectory(prefix="qwen-edge-") as name:
-        source, wheels = Path(name) / "source", Path(name) / "wheels"
+    with _workshop() as folder:
+        source, wheels, temporary = folder / "source", folder / "wheels", folder / "tmp"
         wheels.mkdir()
+        temporary.mkdir()
         for file in (file for part in _SOURCES for file in _files(ROOT / part)):
             copied = source / file.relative_to(ROOT)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copied)
         person = _person(python)
         if person:
-            for path in (Path(name), *Path(name).rglob("*")):
+            for path in (folder, *folder.rglob("*")):
                 os.chown(path, person.pw_uid, person.pw_gid)
-        _pip(python, "wheel", "--wheel-dir", str(wheels), _target(source, extras), person=person, flags=_build_flags())
+        flags = {**_build_flags(), "TMPDIR": str(temporary)}
+        _pip(python, "wheel", "--wheel-dir", str(wheels), _target(source, extras), person=person, flags=flags)
         built = [str(wheel) for wheel in sorted(wheels.glob("*.whl"))]
-        _pip(python, "install", "--no-index", "--no-deps", "--force-reinstall", *built)
+        _pip(python, "install", "--no-index", "--no-deps", "--force-reinstall", *built, flags={"TMPDIR": str(folder)})
+
+
+@contextlib.contextmanager
+def _workshop() -> Iterator[Path]:
+    """A folder, pip's own temporary files included, that is gone afterwards; as are those of runs that were killed,
+    whose locks went with them."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            if time.time() - left.stat().st_mtime > 60:  # not one that is about to be locked
+                shutil.rmtree(left, ignore_errors=True)
+    # errors: a compiler that is being killed may write a last file
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises OSError if it belongs to another process, or to somebody else."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.geteuid() not in (0, os.fstat(opened).st_uid):
+            raise PermissionError
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _target(source: Path, extras: list[str]) -> str:
@@ -284,17 +348,36 @@ def _pip(
     options["env"].update(flags or {})
     log: list[str] = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C reaches it through us alone
+        **options,
     ) as pip:
         assert pip.stdout
         progress = _Progress()
-        for line in pip.stdout:
-            log.append(line)
-            progress.show(line)
+        try:
+            for line in pip.stdout:
+                log.append(line)
+                progress.show(line)
+        except KeyboardInterrupt:
+            _end(pip, signal.SIGINT, signal.SIGKILL)  # first as Ctrl-C does, so that it tidies up
+            raise
         progress.end()
     if pip.returncode:
         print("".join(log[-60:]))
         _give_up("Installing failed; the last lines of pip's log are above.")
+
+
+def _end(process: subprocess.Popen[Any], *numbers: int) -> None:
+    """It and all that it has started, by these signals, one after the other."""
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
 
 
 def _build_flags() -> Mapping[str, str]:
@@ -363,4 +446,4 @@ def _give_up(sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    run()

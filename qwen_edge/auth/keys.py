@@ -11,8 +11,10 @@ import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from qwen_edge.config.paths import expand_path
 from qwen_edge.config.schema import ANY_ORIGIN, LOOPBACK, Config
 from qwen_edge.core.errors import ConfigError
+from qwen_edge.core.printable import is_hidden
 from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 _SHORTEST = 16  # characters: fewer can be guessed
 _COMMENT = re.compile(r"(^|\s)#.*")
 _ADMIN = "admin"
+_MARK = "\ufeff"  # editors of Windows begin a file with this byte order mark, which joined files hold in their midst
+# characters without a shape that Unicode counts among letters and accents: fillers and selectors of variants
+_SHAPELESS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 class Keys:
@@ -50,23 +55,24 @@ class Keys:
 
 def read_keys(config: Config) -> Keys:
     """The keys of the configured file, or of systemd's credential `api-keys`. One key a line; behind it the name of
-    whoever has it, if it has one; behind the name the word admin, for a key that sees all. A # at the start of a line
-    or after white space begins a comment. Raises ConfigError.
+    whoever has it, if it has one; behind the name the word admin (Admin, ADMIN), for a key that sees all. A #
+    at the start of a line or after white space begins a comment. Raises ConfigError.
 
     Binding to anything but loopback without a key is refused: it would hand the device to the whole network.
     """
     file = config.server.api_keys_file
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "api-keys"
-    keys = _keys_in(Path(file).expanduser()) if file else _keys_in(credential) if credential.is_file() else Keys()
-    if file and not keys:
+    named = expand_path(file, "server.api_keys_file") if file else None
+    keys = _keys_in(named) if named else _keys_in(credential) if credential.is_file() else Keys()
+    if named and not keys:
         raise ConfigError(f"server.api_keys_file: {file} holds no key. Write one a line.")
     if not keys and config.server.host not in LOOPBACK:
         raise ConfigError(
             f"server.host is {config.server.host}, which others can reach, and there is no key. "
             "Set server.api_keys_file, or keep server.host (--host) at 127.0.0.1."
         )
-    if file:
-        _warn_if_others_read(Path(file).expanduser())
+    if named:
+        _warn_if_others_read(named)
     if not keys and ANY_ORIGIN in config.server.origins:
         log.warning("server.origins is *, and there is no key: every web page that is opened here can use the server")
     return keys
@@ -74,7 +80,7 @@ def read_keys(config: Config) -> Keys:
 
 def _keys_in(file: Path) -> Keys:
     try:
-        text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a byte order mark
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error})"
         raise ConfigError(
@@ -82,14 +88,21 @@ def _keys_in(file: Path) -> Keys:
             "to read it."
         ) from None
     names, admins, lines = dict[str, str](), set[str](), dict[str, int]()
-    for number, line in enumerate(text.split("\n"), 1):
-        words = _COMMENT.sub("", line).split()
+    for number, written in enumerate(text.split("\n"), 1):
+        line = _COMMENT.sub("", written.lstrip(_MARK))
+        words = line.split()
         if not words:
             continue
-        key, name, is_admin = words[0], " ".join(words[1:]), len(words) > 2 and words[-1] == _ADMIN
+        key, name, is_admin = words[0], " ".join(words[1:]), len(words) > 2 and words[-1].casefold() == _ADMIN
+        if any(map(is_hidden, line)) or not key.isprintable() or _SHAPELESS.search(key):
+            raise ConfigError(
+                f"server.api_keys_file: {file}, line {number}: there is a character that is not seen (a control "
+                "character, or one that takes no room), so nobody could send this key as it is read here. Type the "
+                "line anew."
+            )
         if is_admin:
             name = " ".join(words[1:-1])
-        elif name == _ADMIN:
+        elif name.casefold() == _ADMIN:
             log.warning(
                 "%s, line %d: a key whose owner is named admin is no admin key. Write: KEY NAME admin", file, number
             )

@@ -14,13 +14,14 @@ import click
 import msgspec
 from rich.table import Table
 
-from qwen_edge.bench.client import servers_at
+from qwen_edge.bench.client import UnreachableError, servers_at
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.cli.daemon_client import ask_device, url_option
+from qwen_edge.cli.daemon_client import ask_device, path_at, service_address, url_option
 from qwen_edge.cli.flags import MOST_TIMES
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import plain, terminal
-from qwen_edge.core.errors import UserError
+from qwen_edge.config.paths import find_place, state_folder
+from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 from qwen_edge.core.printable import clean
 from qwen_edge.device.host.cpu import cpu_name
 from qwen_edge.device.sources.board import PowerMode
@@ -57,9 +58,13 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     The running daemon is asked questions of 200 words with answers of 128 tokens. To measure another mode, switch to it
     (sudo nvpmodel -m ID) and run this command again: it never switches the mode itself.
 
-    If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
-    kept = JsonStore(_FILE, Measured)
-    now = asyncio.run(_measure(url, repeat))
+    The result is stored for the service if it is installed and --url names no other daemon, otherwise for a daemon that
+    you run yourself. If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
+    kept = JsonStore(_FILE, Measured, state_of(url))
+    try:
+        now = asyncio.run(_measure(url, repeat))
+    except UnreachableError as error:  # the daemon has stopped meanwhile
+        raise NotNowError(str(error)) from None
     key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"
     kept.keep(key_of_now, now)
     modes = [
@@ -74,8 +79,23 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     click.echo(clean(f"The measurements are stored in {kept.file}."))
 
 
+def state_of(url: str, root: Path = _ROOT) -> Path:
+    """The state folder of the daemon at `url`. Raises UserError if this user may not write there."""
+    place = find_place(None, root=root)
+    try:
+        is_service = place.service and path_at(url, "") == service_address(root)
+    except ConfigError:  # the service cannot start, so this is another daemon
+        is_service = False
+    if not is_service:
+        return state_folder()
+    place.check("advise", writing=True)
+    return place.state
+
+
 async def _measure(url: str, repeat: int) -> Measured:
-    """Raises UserError if the daemon cannot be reached, or was throttled: such figures do not describe the mode."""
+    """Raises NotNowError if there is no daemon; UserError if it refuses, or was throttled meanwhile: such figures
+    do not describe the mode."""
+    await asyncio.to_thread(ask_device, url)
     figures, looks = [], []
     async with servers_at([url]) as (server,):
         await server.ask("Hello", max_tokens=4)  # wakes a sleeping engine

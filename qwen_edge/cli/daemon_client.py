@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from qwen_edge.cli.flags import config_of
 from qwen_edge.config.paths import find_place
-from qwen_edge.config.schema import load_config
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -41,7 +41,7 @@ def service_address(root: Path = Path("/")) -> str:
     Raises ConfigError for settings with which the service could not start."""
     place = find_place(None, root=root)
     try:
-        server = load_config(place.settings).server if place.service and place.settings else None
+        server = config_of(place).server if place.service else None
     except ConfigError as error:
         raise ConfigError(f"{error} Correct that, or give the address of the daemon with --url.") from None
     if server is None or not server.port:  # 0 means any free port, which only the log of the daemon shows

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.terminal import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
-from qwen_edge.config.schema import Config, load_config
+from qwen_edge.config.schema import Config
 from qwen_edge.convert.load_check import check_loads
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
@@ -69,7 +70,7 @@ def command(file: Path | None, model: str | None, verify: bool) -> None:
     those of a daemon that you run yourself."""
     place = find_place(file)
     place.check("doctor")
-    config = load_config(place.settings)
+    config = config_of(place)
     worst = "ok"
     for finding in diagnose(config, model or config.model, place, verify=verify):
         mark, colour = _MARKS[finding.mark]

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from qwen_edge.cli.flags import setting
-from qwen_edge.config.schema import Config, load_config
-from qwen_edge.core.errors import ConfigError
+from qwen_edge.cli.flags import apply_options, setting
+from qwen_edge.config.schema import load_config
 from qwen_edge.core.logs import start_logging
 from qwen_edge.core.printable import clean
 from qwen_edge.daemon.main import serve
@@ -37,25 +35,6 @@ def command(file: Path | None, model: str | None, **options: Any) -> None:
     Ctrl-C or SIGTERM finishes the running requests, then stops; a second one stops at once. Options override the
     settings file.
     """
-    config = _apply(load_config(file), model, options)
+    config = apply_options(load_config(file), model, options)
     start_logging(config.log_level)
     serve(config, lambda line: click.echo(clean(line)))
-
-
-def _apply(config: Config, model: str | None, options: dict[str, Any]) -> Config:
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    for name in ("host", "alias"):
-        try:
-            "".join(given.get(name, "")).encode("utf-8")
-        except UnicodeEncodeError:
-            raise ConfigError(f"--{name} is not UTF-8 text: {given[name]!r}.") from None
-    server: dict[str, Any] = {name: given[name] for name in ("host", "port") if name in given}
-    if "alias" in given:
-        server["model_aliases"] = given["alias"]
-    engine = {name: given[name] for name in ("context", "threads") if name in given}
-    return msgspec.structs.replace(
-        config,
-        model=config.model if model is None else model,
-        server=msgspec.structs.replace(config.server, **server),
-        engine=msgspec.structs.replace(config.engine, **engine),
-    )

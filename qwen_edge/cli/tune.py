@@ -9,10 +9,10 @@ import click
 import msgspec
 from rich.table import Table
 
+from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import other_program, terminal
 from qwen_edge.config.paths import find_model, find_place
-from qwen_edge.config.schema import load_config
 from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean
 from qwen_edge.models.tuning import keep
@@ -44,7 +44,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
 
     place = find_place(file)
     place.check("tune", writing=True)
-    config = load_config(place.settings)
+    config = config_of(place)
     path = find_model(model or config.model, place.models)
     check_loads(path)  # a damaged file crashes a worker process, not this one
     load = load_message(config.engine, path)

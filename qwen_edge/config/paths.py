@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwen_edge.core.errors import NotNowError, UserError
+from qwen_edge.config.unit import Unit, read_unit, under
+from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 
 DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
-
-_SETTINGS = "etc/qwen-edge/qwen-edge.yaml"
-_STATE = "var/lib/qwen-edge"
-_UNITS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system")
-_PROGRAM = re.compile(r"^ExecStart=[-@:+!]*(?P<program>/\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Place:
     """Where one daemon has its settings (None: no file, all are defaults), what it has measured, and its models.
 
-    `service`: it is the service of this machine, which runs `program` (None if its unit does not say)."""
+    `service`: it is the service of this machine, which runs `program` (None if its unit does not say) in the folder
+    `working` with `options` (`--model` and so on, which win over the settings)."""
 
     settings: Path | None
     state: Path
     models: Path
     service: bool = False
     program: Path | None = None
+    working: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, model: Path | None = None) -> str:
         """One line: whose it is, and where; with the model, if it is told."""
@@ -43,10 +41,21 @@ class Place:
             next(self.state.iterdir(), None)
         except PermissionError:
             raise UserError(f"You may not read {self.state}. {self._instead(verb)}") from None
-        except OSError:
-            pass  # not there yet, or told by whoever needs it
+        except FileNotFoundError:
+            if self.state.is_symlink():
+                raise UserError(
+                    f"{self.state} is a link to {self.state.readlink()}, which is not there. Make that folder, or "
+                    f"remove the link: sudo rm {self.state}"
+                ) from None
+        except NotADirectoryError:
+            file = next(path for path in (self.state, *self.state.parents) if path.exists())
+            raise UserError(f"{file} is a file, and should be a folder. Move the file away.") from None
+        except OSError as error:  # links in a circle, a disk that fails
+            raise UserError(f"{self.state} cannot be used: {error.strerror}.") from None
         there = next((path for path in (self.state, *self.state.parents) if _there(path)), Path("/"))
         if writing and not os.access(there, os.W_OK | os.X_OK):
+            if os.statvfs(there).f_flag & os.ST_RDONLY:
+                raise UserError(f"{there} is on a file system that is mounted read-only. Mount it for writing.")
             raise UserError(f"You may not write to {self.state}. {self._instead(verb)}")
 
     def _instead(self, verb: str) -> str:
@@ -64,27 +73,32 @@ def find_place(file: Path | None, environment: Mapping[str, str] = os.environ, r
     It is the service of this machine, if one is installed and no other settings are named; else the daemon that this
     person runs. Inside a service the environment says where, as for the daemon itself.
     """
-    settings, unit = root / _SETTINGS, _unit(root)
+    unit = read_unit(root)
+    service = unit or Unit()
+    settings = _settings_of(service, root)
     inside = environment.get("STATE_DIRECTORY") or environment.get("CONFIGURATION_DIRECTORY")
-    installed = unit is not None or (_there(settings) and _there(root / _STATE))
+    state = under(root, f"/var/lib/{service.state}")
+    installed = unit is not None or (_there(settings) and _there(state))
     if inside or not installed or not (file is None or _same(file, settings)):
         own = Path(environment.get("CONFIGURATION_DIRECTORY", "/nonexistent")) / "qwen-edge.yaml"
         settings_file = file or (own if own.is_file() else None)
         return Place(settings_file, state_folder(environment), models_folder(environment))
-    state = root / _STATE
-    models = models_folder({"STATE_DIRECTORY": str(state), "QWEN_EDGE_MODELS": environment.get("QWEN_EDGE_MODELS", "")})
-    named = _PROGRAM.search(unit or "")
-    return Place(settings if _there(settings) else None, state, models, True, Path(named["program"]) if named else None)
+    chosen = service.environment.get("QWEN_EDGE_MODELS")
+    models = models_folder(
+        {
+            "STATE_DIRECTORY": str(state),
+            "QWEN_EDGE_MODELS": environment.get("QWEN_EDGE_MODELS")
+            or (str(under(root, service.working / chosen)) if chosen else ""),
+        }
+    )
+    used = settings if "--config" in service.options or _there(settings) else None
+    return Place(used, state, models, True, service.program, under(root, service.working), service.options)
 
 
-def _unit(root: Path) -> str | None:
-    """The text of the service's unit, None if it is not installed."""
-    for folder in _UNITS:
-        try:
-            return (root / folder / "qwen-edge.service").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-    return None
+def _settings_of(service: Unit, root: Path) -> Path:
+    """The file that the service's command line names, else the one in its configuration folder."""
+    named = service.options.get("--config") or f"/etc/{service.configuration}/qwen-edge.yaml"
+    return under(root, service.working / named)
 
 
 def _there(path: Path) -> bool:
@@ -119,7 +133,7 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen)
     if state := environment.get("STATE_DIRECTORY"):  # set by systemd
         return Path(state) / "models"
-    data = environment.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = environment.get("XDG_DATA_HOME") or _home("XDG_DATA_HOME") / ".local" / "share"
     return Path(data) / "qwen-edge" / "models"
 
 
@@ -127,8 +141,15 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """What the daemon has found out: the service's state folder, else the user's."""
     if state := environment.get("STATE_DIRECTORY"):  # set by systemd
         return Path(state)
-    data = environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    data = environment.get("XDG_STATE_HOME") or _home("XDG_STATE_HOME") / ".local" / "state"
     return Path(data) / "qwen-edge"
+
+
+def _home(instead: str) -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a container's user without a name, and no $HOME
+        raise ConfigError(f"This user has no home folder to keep anything in: set HOME or {instead}.") from None
 
 
 def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -153,10 +174,28 @@ def must_be_text(path: Path, what: str) -> Path:
     return path
 
 
+def expand_path(text: str, what: str) -> Path:
+    """The path that a person has written, with the home folder in place of a ~ at its start.
+
+    Raises ConfigError for the home of an unknown user and for a text that no path can be (a NUL character, half of a
+    surrogate pair); `what` names the setting."""
+    try:
+        if "\0" in os.fsdecode(os.fsencode(text)):
+            raise ConfigError(f"{what}: {text!r} is no path: it holds a NUL character. Write the path without it.")
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what}: {text!r} is no path: it holds half a character. Write the path anew.") from None
+    except RuntimeError:  # of expanduser
+        raise ConfigError(
+            f"{what}: {text} begins with the home folder of a user that is not known here. Write the whole path."
+        ) from None
+
+
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
     """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
 
-    Raises NotNowError if there is none, UserError if there are several, or if its path is not UTF-8 text."""
+    Raises NotNowError if there is none, UserError if there are several or its path is not UTF-8 text, ConfigError if
+    `chosen` is no path."""
     return must_be_text(_find_model(chosen, folder), "The model file")
 
 
@@ -164,7 +203,7 @@ def _find_model(chosen: str | None, folder: Path | None) -> Path:
     folder = folder or models_folder()
     try:
         if chosen is not None:
-            path = must_be_text(Path(chosen).expanduser(), "The model file")
+            path = must_be_text(expand_path(chosen, "model"), "The model file")
             if not path.is_file():
                 raise NotNowError(f"There is no model at {path}. Make one: qwen-edge convert -o {path}")
             return path

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 import yaml
 
+from qwen_edge.config.paths import expand_path
 from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import LEAST_CONTEXT, Attention, KvType
@@ -23,6 +24,10 @@ MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
 MOST_SECONDS = 1_000_000  # for every time in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ORIGIN = "*"
+
+_MOST_TEXT = 100_000  # characters of a settings file: the example with every setting has 1,500
+_MOST_NODES = 10_000  # keys and values, each counted again wherever an alias repeats it
+_PATHS = ("model", "server.api_keys_file", "remember.folder", "device.trace")
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -154,10 +159,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: DeviceConfig = DeviceConfig()
 
 
-def load_config(file: Path | None) -> Config:
+def load_config(file: Path | None, base: Path | None = None) -> Config:
     """The settings of a YAML file on top of the defaults. Raises ConfigError.
 
-    Without a file: `qwen-edge.yaml` in the service's configuration folder, if there is one.
+    Without a file: `qwen-edge.yaml` in the service's configuration folder, if there is one. `base`: the folder that
+    relative paths in the file begin at; None leaves them to the working directory of whoever uses them.
     """
     if file is None:
         # set by systemd
@@ -165,16 +171,26 @@ def load_config(file: Path | None) -> Config:
         if not file.is_file():
             return Config()
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MOST_TEXT + 1)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{file}: cannot be read: {error.strerror}. Run the same command with sudo, or let others read the file: "
+            f"sudo chmod a+r {file}"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not UTF-8 text.") from None
-    return parse_config(text, str(file))
+    except ValueError:  # of the path itself
+        raise ConfigError(f"{str(file)!r} is no path of a settings file.") from None
+    return parse_config(text, str(file), base)
 
 
-def parse_config(text: str, where: str) -> Config:
+def parse_config(text: str, where: str, base: Path | None = None) -> Config:
     """As `load_config`, from text; `where` names it in errors."""
+    if len(text) > _MOST_TEXT:
+        raise ConfigError(f"{where}: is longer than {_MOST_TEXT} characters, so it is no settings file of ours.")
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = {} if tree is None else _lines(tree, where)
@@ -183,7 +199,7 @@ def parse_config(text: str, where: str) -> Config:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
     except RecursionError:
-        raise ConfigError(f"{where}: not valid YAML: a value contains itself.") from None
+        raise ConfigError(f"{where}: not valid YAML: a value contains itself, or too many levels.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
     if isinstance(values, dict):  # a group whose every line is a comment
@@ -192,15 +208,32 @@ def parse_config(text: str, where: str) -> Config:
         _read_switch(values.get("remember"), "where")
     try:
         config = msgspec.convert({} if values is None else values, Config)
+    except msgspec.ValidationError as error:
+        what, path = split_complaint(error)
+        raise ConfigError(_explain(what, path, where, lines)) from None
+    for name in _PATHS:
+        config = _with_path(config, name, f"{where}, line {_nearest(f'$.{name}', lines)}: {name}", base)
+    try:
         msgspec.json.encode(config)
-        return config
     except UnicodeEncodeError:  # of an escape: the file is UTF-8
         raise ConfigError(
             f"{where}: an escape such as \\ud83d is half a character. Write the character itself."
         ) from None
-    except msgspec.ValidationError as error:
-        what, path = split_complaint(error)
-        raise ConfigError(_explain(what, path, where, lines)) from None
+    return config
+
+
+def _with_path(config: Config, name: str, what: str, base: Path | None) -> Config:
+    """The same settings, with this path read from `base` on. Raises ConfigError if it cannot be a path."""
+    group, _, key = name.rpartition(".")
+    held = getattr(config, group) if group else config
+    text = getattr(held, key)
+    if text is None:
+        return config
+    path = expand_path(text, what)
+    if base is None or path.is_absolute() or not text:
+        return config
+    held = msgspec.structs.replace(held, **{key: str(base / path)})
+    return msgspec.structs.replace(config, **{group: held}) if group else held
 
 
 def _read_switch(group: Any, key: str) -> None:
@@ -210,20 +243,34 @@ def _read_switch(group: Any, key: str) -> None:
 
 
 def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
-    """The line of every key, by its path ($.engine.context). A key given twice is an error: one would be lost."""
+    """The line of every key, by its path ($.engine.context). A key given twice is an error: one would be lost.
+
+    So is what aliases of aliases blow up: a few lines of YAML can mean more values than there is time to look at."""
     lines = {path: node.start_mark.line + 1}
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             lines |= _lines(item, where, f"{path}[{i}]")
+            _check_count(lines, where)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = f"{path}.{key.value}"
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{where}, line {line}: a name of a setting is text, not a list or a group.")
+            inner = f"{path}.{key.value}"
             if inner in lines:
                 raise ConfigError(f"{where}, line {line}: {inner[2:]} is given twice (first in line {lines[inner]}).")
             lines |= _lines(value, where, inner)
             lines[inner] = line
+            _check_count(lines, where)
     return lines
+
+
+def _check_count(lines: dict[str, int], where: str) -> None:
+    if len(lines) > _MOST_NODES:
+        raise ConfigError(
+            f"{where}, line {min(lines.values())}: these are more than {_MOST_NODES} values, those counted that "
+            "aliases (*name) repeat. Write the settings without aliases."
+        )
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")

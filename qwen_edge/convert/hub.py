@@ -63,7 +63,9 @@ def fetch(source: str, revision: str | None, progress: Progress) -> Source:
         is_here = folder.is_dir()
         other = None if is_here or not folder.exists() else explain_file(folder)
     except (OSError, RuntimeError) as error:  # no permission, a name too long, the home of an unknown user
-        raise ConversionError(f"{source} cannot be read: {error}. Give another folder, or a Hub name.") from None
+        raise ConversionError(
+            f"{source} cannot be read: {str(error).rstrip('.')}. Give another folder, or a Hub name."
+        ) from None
     if other:
         raise ConversionError(other)
     if is_here:

@@ -38,6 +38,7 @@ from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.supervisor.engine_settings import files, load_message, patience_with
+from qwen_edge.supervisor.state import State as EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ class Daemon:
             if self._engine.model is None:
                 self._notifier.still_starting(30)
             if interval:
-                patience = interval / 2 if self._engine.state == "ready" else self._config.engine.load_seconds
+                patience = interval / 2 if self._engine.state is EngineState.READY else self._config.engine.load_seconds
                 if self._engine.absence < patience:
                     self._notifier.alive()
             await asyncio.sleep(min(interval / 4, 10.0) if interval else 10.0)

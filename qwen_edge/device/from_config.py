@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
+from qwen_edge.config.paths import expand_path
 from qwen_edge.config.schema import DeviceConfig
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.device.governor.thresholds import GovernorSettings
@@ -31,8 +31,9 @@ def warn_of_ineffective_settings(settings: DeviceConfig, sample: Telemetry | Non
 
 
 def find_source(settings: DeviceConfig) -> Found:
-    """The telemetry source that the settings ask for. Raises TelemetryError for a trace that cannot be used."""
-    trace = Path(settings.trace).expanduser() if settings.trace else None
+    """The telemetry source that the settings ask for. Raises TelemetryError for a trace that cannot be used,
+    ConfigError if its path cannot be one (`load_config` has refused such a path before a daemon begins)."""
+    trace = expand_path(settings.trace, "device.trace") if settings.trace else None
     return choose(settings.source, trace=trace, speed=settings.trace_speed, interval=settings.interval_seconds)
 
 

@@ -1,4 +1,4 @@
 """The engine process: one thread, one model, nothing else.
 
-messages in -> Sequence -> batch -> logits -> token -> text -> messages out
+messages in -> Sequence -> ScheduledChunk -> batch -> logits -> token -> text -> messages out
 """

@@ -1,4 +1,4 @@
-"""What the engine asks of a model. llama.cpp answers in `qwen_edge.llama.backend`, a few lines of Python in tests."""
+"""What the engine needs of a model. `qwen_edge.llama.backend` provides it with llama.cpp, tests with a few lines."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Sampler(Protocol):
     """Chooses the tokens of one sequence."""
 
     def sample(self, row: int) -> int:
-        """The next token, from the logits of the token that stood at place `row` of the last batch."""
+        """The next token, chosen from the logits of the token at place `row` of the last batch."""
 
     def logprob(self, row: int, token: int) -> Logprob:
-        """How likely the token just sampled from there was."""
+        """The logprob of the token that was just sampled from there."""
 
     def close(self) -> None:
-        """Free it; it is not used after."""
+        """Free the sampler, which is not used after that."""
 
 
 class Backend(Cache, Protocol):
@@ -45,62 +45,64 @@ class Backend(Cache, Protocol):
 
     @property
     def sequences(self) -> int:
-        """Sequences are numbered from 0 to before this."""
+        """How many sequence numbers there are, from 0 on."""
 
     @property
     def spare(self) -> int:
-        """Cells that finished requests may keep while others run: there may be a price for every one."""
+        """Cells that finished requests may keep while other requests run: each may slow down every token."""
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides what a saved cell means. What was saved under another one must not be loaded."""
+        """Stands for all that decides what a saved cell means. A cell saved under another fingerprint must not be
+        loaded."""
 
     @property
     def cell_bytes(self) -> int:
-        """Of a saved cell, about."""
+        """The size of a saved cell, about."""
 
     @property
     def stash(self) -> int:
-        """Cells of which copies are kept when they have to go."""
+        """Of how many cells copies are kept in memory when they leave the cache."""
 
     @property
     def preempted(self) -> float:
-        """How often so far others have taken a core away, for each core there is."""
+        """How often so far other programs have taken a core away, divided by the number of cores."""
 
     def unread(self, prompt: Sequence[Segment]) -> int:
-        """How many characters of a prompt have to be turned into tokens: what is known from before costs nothing."""
+        """How many characters of a prompt have to be tokenized: those tokenized before cost nothing."""
 
     def tokenize(
         self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
     ) -> list[int]:
         """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
-        two pieces of a long prompt, and may raise an exception to end the work. Any thread may ask. Raises KeyError if
-        a special segment names no token of this model, and PromptTooLongError once it is certain that there are more
-        than `most`."""
+        two pieces of a long prompt, and may raise an exception to end the work. Used by any thread. Raises KeyError if
+        a special segment names no token of this model, and PromptTooLongError as soon as the prompt is known to have
+        more than `most` tokens."""
 
     def decode(self, slices: Sequence[Slice]) -> None:
-        """Run one batch. Raises EngineError; what the cache then holds is not known."""
+        """Compute one batch. Raises EngineError, after which the content of the cache is not known."""
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """So many cells are held, and so many others are about to go; so many more than those held will be before
-        long, and after a while, if there are as many: make ready for them. Cells may be moved together if what lies
-        between them has a price. Called between two decodes, whose time it shares. Raises EngineError."""
+        """Make ready for cells that will be needed. `held` cells are in use, and `going` other cells are about to be
+        freed; beyond those held, `soon` cells will be needed before long, and `later` cells after a while. Cells may be
+        moved together if free cells between them slow down each token. Called between two decodes, whose time it
+        shares. Raises EngineError."""
 
     def fit(self, cells: int) -> None:
-        """Nobody asks, and so many cells are all that are held: give memory back if they need less than there is, and
-        make room for a few more. Raises EngineError."""
+        """No request runs, and `cells` cells are in use: give back the memory that they do not need, but for that of a
+        few more cells. Raises EngineError."""
 
     def use_threads(self, share: float) -> None:
-        """Compute with so much of the threads there are, 0 to 1, and at least with one."""
+        """Compute with this share of the threads, 0 to 1, and at least with one thread."""
 
     def sampler(self, settings: Sampling) -> Sampler:
-        """A fresh sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
+        """A new sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text (none for control tokens)."""
 
     def is_mark(self, token: int) -> bool:
-        """Whether this token has no text of an answer to show: it is a special one, or white space."""
+        """Whether this token shows no word of an answer: it is a special token, or white space."""
 
     def is_end(self, token: int) -> bool:
         """Whether this token ends the model's turn."""

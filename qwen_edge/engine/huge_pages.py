@@ -1,11 +1,11 @@
 """Turns large allocations into pages of 2 MiB, a piece at a time, while the engine has nothing else to do.
 
 Every token reads all the weights and, of a KV cache without flash attention, many short pieces far apart: with pages of
-4 KiB, looking up addresses takes a twentieth of the time. Asking for huge pages at the allocation would make the start
-wait for them (a second, on a virtual machine whose host has the memory back).
+4 KiB, looking up addresses takes a twentieth of the time. Huge pages from the allocation on would delay the start (by a
+second, on a virtual machine whose host has taken the memory back).
 
-From Linux 6.1 on (MADV_COLLAPSE, madvise(2)); before, the kernel's own thread does it, slowly. Nothing is done where
-the administrator has switched huge pages off.
+From Linux 6.1 on (MADV_COLLAPSE, madvise(2)); on older kernels, the kernel's own thread collapses pages, slowly.
+Nothing is done where the administrator has switched huge pages off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def madvise(address: int, length: int, advice: int) -> int:
 
 
 class HugePages:
-    """`look` for allocations that are new, then `step` until it returns False. Used by the engine's thread."""
+    """`scan` for allocations that are new, then `step` until it returns False. Used by the engine's thread."""
 
     def __init__(self, root: Path = Path("/"), advise: Callable[[int, int, int], int] = madvise) -> None:
         self._maps = root / "proc/self/maps"
@@ -38,7 +38,7 @@ class HugePages:
         self._seen: set[tuple[int, int]] = set()
         self._pieces: deque[tuple[int, int]] = deque()
 
-    def look(self) -> None:
+    def scan(self) -> None:
         """Take note of the large anonymous mappings that were not there before."""
         try:
             if "[never]" in self._setting.read_text():
@@ -52,8 +52,8 @@ class HugePages:
         self._seen = found
 
     def step(self) -> bool:
-        """Collapse one piece; False if none is left. A piece that cannot be had (no memory, nothing in it yet, a kernel
-        that does not know how and says so at once) stays as it is: the kernel's own thread has been told above."""
+        """Collapse one piece; False if none is left. A piece that cannot be collapsed (no memory, nothing in it yet, an
+        older kernel, which refuses at once) stays as it is: the kernel's own thread has its turn after `scan`."""
         if not self._pieces:
             return False
         self._advise(*self._pieces.popleft(), _MADV_COLLAPSE)

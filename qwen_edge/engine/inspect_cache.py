@@ -1,4 +1,4 @@
-"""What is remembered, as the daemon tells it to people; and what they want forgotten, or kept for a time."""
+"""Lists the conversations that the cache holds, as the daemon shows them to people; forgets or pins one of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _NOT_WRITTEN = (
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
-def look(cells: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
-    """Do what is asked, and tell what is remembered then. In the engine's thread, between two steps."""
+def report(cells: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
+    """Forget or pin the conversation that the message names, then list the conversations. In the engine's thread,
+    between two steps."""
     caller = message.caller
     found = next((one for one in holdings(cells, caller) if one.key == message.key), None)
     warning = ""

@@ -1,33 +1,32 @@
-"""Engine.step: hand out places, run a batch, choose tokens, tell the daemon. The whole engine in one screen.
+"""Engine.step: schedule, run, postprocess. The whole engine in one screen.
 
-Many sequences at once. What they computed stays in the KV cache for whoever begins with the same tokens (`kv.cells`);
-who runs with how many tokens is `scheduler`'s to say. Synchronous and free of I/O: the process around it is `main.py`,
-and tests and benchmarks drive it directly.
+Many sequences at once. The cells that they compute stay in the KV cache for every prompt that begins with the same
+tokens (`kv.manager`); `scheduler` says which sequence computes how many tokens. Synchronous and free of I/O: the
+process around the engine is `main.py`, and tests and benchmarks drive it directly.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from qwen_edge.core.errors import EngineError
+from qwen_edge.engine import inspect_cache
 from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.cell_budget import CellBudget
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.idle_prefill import IdlePrefill
-from qwen_edge.engine.inspect_cache import look
-from qwen_edge.engine.intake import take_in
 from qwen_edge.engine.misses import Misses
-from qwen_edge.engine.recall import Recall
-from qwen_edge.engine.room import Room
+from qwen_edge.engine.restoring import Restorer
 from qwen_edge.engine.running_clock import RunningClock
-from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, cells_ahead, in_order, plan, victim
-from qwen_edge.engine.sequence import Sequence
-from qwen_edge.engine.speculate import Answers
-from qwen_edge.engine.tokenizing import Tokenizing, Tokens
+from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, in_order, plan, victim
+from qwen_edge.engine.sequence import Accepted, Placed, Running, Sequence, Waiting
+from qwen_edge.engine.speculate import Answers, Draft
+from qwen_edge.engine.step_result import StepResult
+from qwen_edge.engine.tokenizing import Tokenizing
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import (
@@ -39,6 +38,7 @@ from qwen_edge.protocol.messages import (
     Outbound,
     Share,
     Started,
+    StepStats,
     Submit,
     Warm,
 )
@@ -58,159 +58,223 @@ class Engine:
         ahead_per_hour: float = 0.0,
         disk: DiskTier | None = None,
     ) -> None:
-        """In more than `longest_step` seconds a step has stood still, with all the process: they count for no deadline.
-        With `speculates`, tokens are guessed from the text so far, which changes none of them (`speculate`). Up to
-        `ahead_per_hour` tokens are computed while there is nothing else to do, for turns to come (`ahead`). On `disk`
-        is kept what outlives the engine."""
+        """A step of more than `longest_step` seconds means that the whole process stood still: the seconds above it
+        count for no deadline. With `speculates`, tokens are guessed from earlier text, which changes no answer
+        (`speculate`). While there is nothing else to do, up to `ahead_per_hour` tokens of expected prompts are computed
+        (`idle_prefill`). `disk` holds what outlives the engine."""
         self._backend = backend
         self._speculates = speculates
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
         self._cells = KvCacheManager(backend, backend.context, backend.sequences, backend.spare, backend.stash, disk)
-        self._room = Room(backend, self._cells, self.clock)
+        self._cell_budget = CellBudget(backend, self._cells, self.clock)
         self._tokenizing = Tokenizing(backend, self.clock)
-        self._pace = CostModel()
+        self._cost = CostModel()
         self._answers, self._misses = Answers(), Misses()
-        self._recall = Recall(self._cells, self._pace, self._misses, backend.batch, self.clock)
-        self._ahead = IdlePrefill(
-            backend, self._room, self._pace, self._misses, ahead_per_hour, clock=self.clock, note=self._note
+        self._restorer = Restorer(self._cells, self._cost, self._misses, backend.batch, self.clock)
+        self._idle_prefill = IdlePrefill(
+            backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
-        self._waiting, self._running = list[Sequence](), list[Sequence]()
-        self._news: list[Outbound] = []  # what has happened and has not been told
-        self._crowded = False  # somebody had to give way: nobody comes in before somebody has finished
+        self._sequences = list[Sequence]()  # not finished; those with a place in the order in which they got it
+        self._crowded = False  # a sequence had to give way: none enters beside the others before one has finished
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
-        self._chosen = 0  # tokens since the last step that was told
         self.duty = Duty()
-        self.first_word = self.broken = False  # the last step brought somebody's; a decode failed: the process must end
+
+    @property
+    def _placed(self) -> list[Sequence]:
+        return [one for one in self._sequences if isinstance(one.phase, Placed)]
+
+    @property
+    def _waiting(self) -> list[Sequence]:
+        return [one for one in self._sequences if isinstance(one.phase, Waiting)]
 
     @property
     def busy(self) -> bool:
-        return bool(self._running or self._waiting or self._news or self._tokenizing.requests)
+        return bool(self._sequences or self._tokenizing.requests)
 
     @property
     def waits(self) -> bool:
-        """Whether nothing can be done before a prompt has been turned into tokens."""
-        return self.busy and not (self._running or self._waiting or self._news)
+        """Whether nothing can be done before a prompt has been tokenized."""
+        return self.busy and not self._sequences and not self._tokenizing.ready
 
     @property
     def writing(self) -> bool:
-        """Whether a file is being written: there may be more to write when it is."""
+        """Whether a file is being written: there may be more to write after it."""
         return self._cells.writing
 
     @property
     def pause(self) -> float:
-        """Seconds for which `prepare` leaves the cores to others."""
-        return self._ahead.pause
+        """Seconds for which `prepare` leaves the cores to other programs."""
+        return self._idle_prefill.pause
 
     @property
     def open_cells(self) -> int:
-        """Cells of the KV cache that requests hold; those of finished ones, which can go, not counted."""
+        """Cells of the KV cache that requests hold. Cells of finished requests can be freed, and do not count."""
         return self._cells.size - self._cells.available
 
-    def submit(self, request: Submit) -> None:
-        """Take a request in. What cannot be answered is refused with the next step."""
-        self._tokenizing.add(request.prompt, partial(self._take, request, self.clock()), request)
+    # messages
 
-    def _take(self, request: Submit, arrived: float, tokens: Tokens) -> None:
-        taken = take_in(request, tokens, self._backend, self._answers, arrived)
-        if isinstance(taken, Failed):
-            self._news.append(taken)
-        else:
-            self._waiting.append(taken)
+    def submit(self, request: Submit) -> None:
+        """Take a request in. One that cannot be answered is refused in the next step."""
+        self._tokenizing.add(request)
 
     def abort(self, message: Abort) -> None:
-        """Forget a request, wherever it is. What it computed stays in the cache for the next one."""
-        self._tokenizing.forget(lambda request, _: request.id == message.id)
-        for sequence in [*self._waiting, *self._running]:
+        """Forget a request, in any phase. The cells that it computed stay in the cache."""
+        self._tokenizing.drop(lambda request, _: request.id == message.id)
+        for sequence in self._sequences[:]:
             if sequence.request.id == message.id:
                 self._release(sequence)
 
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
-        self._tokenizing.add(message.prompt, partial(self._ahead.add, caller=message.caller))
+        self._tokenizing.add(message)
+        self._expect_prompts()
 
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
         self.duty.allow(limits)
         self._backend.use_threads(limits.threads)
 
-    def look(self, message: InspectCache) -> CacheReport:
-        """Tell what is remembered, and forget or pin some of it before."""
-        return look(self._cells, self._backend, message)
+    def inspect(self, message: InspectCache) -> CacheReport:
+        """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
+        return inspect_cache.report(self._cells, self._backend, message)
 
-    def prepare(self) -> bool:
-        """Do a piece of what the next request would have to wait for. False if there is none. Raises EngineError."""
-        if self.duty.limits.idle_work and self._ahead.step():
+    # idle work
+
+    def prepare(self) -> StepResult | None:
+        """Do a piece of work for which the next request would have to wait. None if there is none. Raises
+        EngineError."""
+        self._expect_prompts()
+        if self.duty.limits.idle_work and (piece := self._idle_prefill.step()):
             self._turn += 1
-            return True
-        return self._cells.prepare() or (self._tidied == self._turn and self._cells.write())
+            if not piece.computed:
+                return StepResult()
+            stats = self._stats(piece.seconds, 0, (Share(0, piece.computed, 0),))
+            return StepResult((stats,), computed=piece.computed, seconds=piece.seconds)
+        if self._cells.prepare() or (self._tidied == self._turn and self._cells.write()):
+            return StepResult()
+        return None
 
     def tidy(self) -> None:
-        """There has been nothing to do for a while: have as much memory as is needed, and begin to write down what is
-        remembered. Raises EngineError."""
+        """There has been nothing to do for a while: have as much memory as is needed, and begin to write what is
+        remembered to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
             self._backend.fit(self._cells.used)
 
     def leave(self, seconds: float) -> None:
-        """Write down what is remembered, of requests that are cut off, too, for so long. Raises EngineError."""
-        for sequence in [*self._waiting, *self._running]:
+        """End all requests, and write what is remembered to disk for at most `seconds`. Raises EngineError."""
+        for sequence in self._sequences[:]:
             self._release(sequence)
         self._cells.leave(seconds, self.clock)
 
+    # a step
+
     def admit(self) -> list[Outbound]:
-        """Refuse what cannot be answered, end what has taken too long, and let in what there is room for. Returns what
-        happened: the daemon should hear of a request that begins before anything is computed of it."""
-        self._tokenizing.collect()
-        self._room.look()
-        begun = self._let_in() if self.duty.limits.duty > 0 else []  # what is begun is lost if the engine dies
-        return [*self._told(), *self._expire(), *begun]
+        """Refuse requests that cannot be answered, end those that have taken too long, and give places to others.
+        Returns the messages: the daemon should hear that a request has started before any of its tokens is computed.
+        What has started is lost if the engine dies, so nothing starts while nothing may be computed."""
+        self._expect_prompts()
+        refused = self._take_in()
+        self._cell_budget.refresh()
+        started = self._give_places() if self.duty.limits.duty > 0 else []
+        return [*refused, *self._expire(), *started]
 
-    def step(self) -> list[Outbound]:
-        """Advance by one decode; returns what happened. Raises nothing: a request that cannot go on ends in Failed."""
-        events, self.first_word = self.admit(), False
-        if not self._running:
-            return events
-        self._turn, began = self._turn + 1, self.clock()
+    def step(self, *, admit: bool = True) -> StepResult:
+        """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
+        `admit` and told the daemon. Raises nothing: a request that cannot go on ends in Failed."""
+        admitted, began = self.admit() if admit else [], self.clock()
+        if not (placed := self._placed):
+            return StepResult(tuple(admitted))
+        self._turn += 1
         try:
-            self._recall.step(self._running)
-            parts = self._next_batch(self.duty.limits.step_seconds - self._look_ahead())
-            if not parts:
-                self.duty.rested(self._recall.wait(), busy=True)
-                return [*events, *self._told()]
-            self._decode(parts)
+            if chunks := self._schedule(placed):
+                self._run(chunks)
         except EngineError as error:
-            # what a failed decode left in the cache and in the driver is not known: a new process knows
-            self.broken = True
-            ids = [one.request.id for one in [*self._running, *self._waiting]] + self._tokenizing.forget()
-            lost = [Failed(one, "engine", str(error)) for one in ids]
-            for sequence in [*self._running, *self._waiting]:
-                sequence.sampler.close()
-            self._running, self._waiting = [], []
-            return [*events, *lost, Failed(None, "engine", str(error))]
-        shares, came, end = tuple(part.share for part in parts), list[Outbound](), 0
-        for part in parts:
-            end += part.size
-            if part.samples:
-                came += self._sample(part, end - part.rows)
-        self._note(self.clock() - began, shares)
-        return [*events, *self._told(), *came]
+            return self._break_down(admitted, error)
+        if not chunks:  # stored cells are still being read, or no sequence can go on for lack of memory
+            self.duty.rested(self._restorer.wait(self._placed), busy=True)
+            return StepResult(tuple(admitted))
+        return self._postprocess(admitted, chunks, began)
 
-    def _told(self) -> list[Outbound]:
-        news, self._news = self._news, []
-        return news
+    def _schedule(self, placed: list[Sequence]) -> list[ScheduledChunk]:
+        """What to compute in this step, with cells for it. If there are not cells enough, the last sequence to come
+        gives way. Nothing if no sequence can go on now. Raises EngineError."""
+        limits = self.duty.limits
+        self._restorer.step(placed)
+        seconds = limits.step_seconds - self._cell_budget.make_ready(placed)
+        bounds = Bounds(self._backend.batch, self._backend.rows, seconds, limits.prompt_seconds)
+        drafts = self._drafts(placed) if self._speculates and limits.speculate else {}
+        while placed:
+            for one in placed:
+                if one.remaining > 1:  # the last token is computed in any case
+                    one.computed = self._cells.adopt(one.seq_id, one.tokens)
+            running = [one for one in placed if isinstance(one.phase, Running)]
+            for drafted in (drafts, dict[Sequence, Draft]()) if drafts else (drafts,):
+                chunks = plan(running, drafted, bounds, self._cost, turn=self._turn)
+                if self._cell_budget.reserve(sum(chunk.size for chunk in chunks)):
+                    return chunks
+            self._put_back(victim(placed))
+            self._crowded, placed = True, self._placed
+        self._crowded = False
+        return []
 
-    def _note(self, seconds: float, shares: tuple[Share, ...]) -> None:
-        """A step has just been computed: whoever counts energy and work is to hear of it."""
-        self._news.append(self.duty.ran(self._wall() - seconds, seconds, self._chosen, shares))
-        self._chosen = 0
+    def _run(self, chunks: list[ScheduledChunk]) -> None:
+        """Compute the chunks. Raises EngineError."""
+        began = self.clock()
+        self._backend.decode([chunk.slice() for chunk in chunks])
+        tokens, rows = sum(chunk.size for chunk in chunks), sum(chunk.rows for chunk in chunks)
+        self._cost.learn(tokens, rows, self.clock() - began)
+
+    def _postprocess(self, admitted: list[Outbound], chunks: list[ScheduledChunk], began: float) -> StepResult:
+        """Note what is computed, choose the next tokens, and tell the daemon."""
+        shares = tuple(chunk.share for chunk in chunks)
+        for chunk in chunks:
+            self._commit(chunk)
+        events, chosen, first_word, end = list[Outbound](), 0, False, 0
+        for chunk in chunks:
+            end += chunk.size
+            sequence = chunk.sequence
+            for text, ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
+                events += self._finish(sequence, ends, text) if ends else sequence.say(text)
+                chosen += 1
+                first_word = first_word or is_first
+        seconds = self.clock() - began
+        stats = self._stats(seconds, chosen, shares)
+        return StepResult((*admitted, stats, *events), end, chosen, seconds, first_word)
+
+    def _break_down(self, admitted: list[Outbound], error: EngineError) -> StepResult:
+        """A decode has failed, and what the cache and the driver hold is not known: a new process knows. All requests
+        end here."""
+        ids = [one.request.id for one in self._sequences] + self._tokenizing.drop()
+        for sequence in self._sequences:
+            sequence.finish()
+        self._sequences = []
+        return StepResult((*admitted, *(Failed(one, "engine", str(error)) for one in [*ids, None])), broken=True)
+
+    # admission
+
+    def _expect_prompts(self) -> None:
+        for message, _, tokens in self._tokenizing.collect(Warm):
+            self._idle_prefill.add(tokens, message.caller)
+
+    def _take_in(self) -> list[Outbound]:
+        """Make sequences of the requests whose prompts have been tokenized; returns the refusals."""
+        refused = list[Outbound]()
+        for request, arrived, tokens in self._tokenizing.collect(Submit):
+            taken = Sequence.from_request(request, tokens, self._backend, self._answers, arrived)
+            if isinstance(taken, Failed):
+                refused.append(taken)
+            else:
+                self._sequences.append(taken)
+        return refused
 
     def _expire(self) -> list[Outbound]:
-        """End what has taken as long as it may."""
+        """End the requests that have waited or taken as long as they may."""
         now, events = self.clock(), list[Outbound]()
-        late = self._tokenizing.forget(lambda request, seconds: seconds >= request.wait_seconds)
-        events += [Failed(one, "waited", "") for one in late]
-        for sequence in [*self._waiting, *self._running]:
+        dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
+        events += [Failed(one, "waited", "") for one in dropped]
+        for sequence in self._sequences[:]:
             if sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
@@ -218,115 +282,87 @@ class Engine:
                 events += self._finish(sequence, "length", sequence.output.finish())
         return events
 
-    def _let_in(self) -> list[Outbound]:
-        """Give places to those that wait, while there are places and cells. A higher priority takes a lower one's."""
+    def _give_places(self) -> list[Outbound]:
+        """Give places to waiting sequences, while there are places and cells. A higher priority takes the place of a
+        lower one."""
         events = list[Outbound]()
-        for sequence in in_order(self._waiting, self._pace):
-            if refusal := self._room.refusal(sequence):
+        for sequence in in_order(self._waiting, self._cost):
+            if refusal := self._cell_budget.refusal(sequence):
                 events += self._give_up(sequence, refusal)
                 continue
-            lower = self._room.in_its_way(sequence, self._running, crowded=self._crowded)
-            if lower is None:
+            going = self._cell_budget.who_gives_way(sequence, self._placed, crowded=self._crowded)
+            if going is None:
                 break
-            for one in lower:
+            for one in going:
                 self._put_back(one)
-            first = sequence.started is None  # who had to give way has not asked again
-            asked = first and sequence.request.asked > 0
-            opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
-            assert opened, "there are more sequences in the cache than places"
-            sequence.seq_id, sequence.computed = opened
-            if first:
-                sequence.started, sequence.rested = self.clock(), self.duty.slept
+            if sequence.started is None:
                 events.append(Started(sequence.request.id))
-            self._waiting.remove(sequence)
-            self._running.append(sequence)
-            self._recall.begin(sequence, asked=asked)
+            self._place(sequence)
         return events
+
+    def _place(self, sequence: Sequence) -> None:
+        first = sequence.started is None  # a sequence that had to give way has not asked again
+        asked = first and sequence.request.asked > 0
+        opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
+        assert opened, "the cache has more sequences than there are places"
+        seq_id, held = opened
+        if first:
+            sequence.started, sequence.rested = self.clock(), self.duty.slept
+        sequence.enter(seq_id, held, self._restorer.restore(seq_id, sequence.tokens, asked=asked))
+        self._sequences.remove(sequence)
+        self._sequences.append(sequence)
 
     def _put_back(self, sequence: Sequence) -> None:
-        """Let a running sequence wait; what it computed stays as long as the cells are not needed."""
-        assert sequence.seq_id is not None
-        self._recall.drop(sequence)
-        self._cells.park(sequence.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=0)
-        sequence.seq_id, sequence.computed = None, 0
-        self._running.remove(sequence)
-        self._waiting.append(sequence)
+        """Let a placed sequence wait. Its cells stay in the cache for as long as nobody needs them."""
+        seq_id, computed = sequence.seq_id, sequence.tokens[: sequence.computed]
+        sequence.give_way()
+        self._cells.park(seq_id, computed, sequence.prompt_length, asked=0)
 
-    def _look_ahead(self) -> float:
-        """See to the cells of the next steps; returns the seconds that took. Raises EngineError."""
-        began = self.clock()
-        self._cells.tidy()
-        going = self._cells.going
-        self._backend.expect(self._cells.used - going, going, *cells_ahead(self._running))
-        return self.clock() - began
+    # schedule
 
-    def _next_batch(self, seconds: float) -> list[ScheduledChunk]:
-        """What to run now, with the cells for it; if these cannot be had, the last to come gives way. Nothing if not
-        even one request can go on, for lack of memory. Raises EngineError."""
-        bounds = Bounds(self._backend.batch, self._backend.rows, seconds, self.duty.limits.prompt_seconds)
-        while self._running:
-            for one in self._running:
-                if one.seq_id is not None and one.remaining > 1:
-                    one.computed = self._cells.adopt(one.seq_id, one.tokens)
-            for guess in (True, False) if self._speculates and self.duty.limits.speculate else (False,):
-                parts = plan(self._recall.done_with(self._running), bounds, self._pace, turn=self._turn, guess=guess)
-                if self._room.reserve(sum(part.size for part in parts)):
-                    return parts
-            self._put_back(victim(self._running))
-            self._crowded = True
-        self._crowded = False
-        return []
+    def _drafts(self, placed: list[Sequence]) -> dict[Sequence, Draft]:
+        """Guesses of the tokens that follow, for each sequence that may choose one in this step."""
+        last = [one for one in placed if isinstance(one.phase, Running) and one.remaining <= self._backend.batch]
+        return {one: one.lookup.draft(one.tokens) for one in last}
 
-    def _decode(self, parts: list[ScheduledChunk]) -> None:
-        began = self.clock()
-        self._backend.decode([part.slice() for part in parts])
-        seconds, rows = self.clock() - began, sum(part.rows for part in parts)
-        self._pace.learn(sum(part.size for part in parts), rows, seconds)
-        for part in parts:
-            sequence = part.sequence
-            assert sequence.seq_id is not None
-            sequence.computed += part.count
-            if sequence.first_token_at is None:
-                sequence.ran += part.count
-            self._cells.compute(sequence.seq_id, sequence.computed)
-            if part.count > 1 or sequence.computed == sequence.prompt_length:
-                self._cells.publish(sequence.seq_id, sequence.tokens[: sequence.computed])
-            self._cells.compute(sequence.seq_id, sequence.computed + len(part.guesses))
+    # postprocess
 
-    def _sample(self, part: ScheduledChunk, row: int) -> list[Outbound]:
-        """Choose the next token, and those after it as long as it is what was guessed. The logits begin at `row`."""
-        sequence, events = part.sequence, list[Outbound]()
-        assert sequence.seq_id is not None
-        chosen, logprobs = sequence.choose(row, part.guesses, self._backend.is_end)
+    def _commit(self, chunk: ScheduledChunk) -> None:
+        """The tokens of a chunk have been computed."""
+        sequence, seq_id = chunk.sequence, chunk.sequence.seq_id
+        sequence.computed = chunk.start + chunk.length
+        if not sequence.answering:
+            sequence.prompt_computed += chunk.length
+        self._cells.compute(seq_id, sequence.computed)
+        if chunk.length > 1 or sequence.computed == sequence.prompt_length:
+            self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
+        self._cells.compute(seq_id, sequence.computed + len(chunk.guesses))
+
+    def _choose(self, chunk: ScheduledChunk, row: int) -> Iterator[Accepted]:
+        """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
+        chunk's logits begin at `row`."""
+        sequence = chunk.sequence
+        chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.is_end)
         sequence.computed += len(chosen) - 1
         self._cells.shrink(sequence.seq_id, sequence.computed)
-        for number, token in enumerate(chosen):
-            sequence.unsaid += logprobs[number : number + 1]
-            events += self._extend(sequence, token)
-            if sequence.seq_id is None:
-                break
-        return events
-
-    def _extend(self, sequence: Sequence, token: int) -> list[Outbound]:
-        """Take a sampled token into the sequence, or end it there."""
-        self._chosen += 1
-        if sequence.first_token_at is None:
+        if not sequence.answering:
             sequence.first_token_at = self.clock()
             self._misses.remember(sequence.prompt)
-        sequence.tokens.append(token)
-        if self._backend.is_end(token):
-            return self._finish(sequence, "stop", sequence.output.finish())
-        if not sequence.spoke and not self._backend.is_mark(token):
-            sequence.spoke = self.first_word = True
-        text = sequence.output.push(self._backend.piece(token))
-        if sequence.output.stopped:
-            return self._finish(sequence, "stop", text)
-        if sequence.exhausted(self._cells.size, self.clock(), self.duty.slept):
-            return self._finish(sequence, "length", text + sequence.output.finish())
-        return [*sequence.say(text)]
+        for number, token in enumerate(chosen):
+            sequence.unsent += logprobs[number : number + 1]
+            accepted = sequence.accept(token, self._backend, self._cells.size, self.clock(), self.duty.slept)
+            yield accepted
+            if accepted.end:
+                break
+
+    def _stats(self, seconds: float, chosen: int, shares: tuple[Share, ...]) -> StepStats:
+        """For the daemon, which counts energy and work: a step has just been computed."""
+        return self.duty.ran(self._wall() - seconds, seconds, chosen, shares)
+
+    # ends
 
     def _give_up(self, sequence: Sequence, refusal: Failed) -> list[Outbound]:
-        """A request needs more cells than there is memory for: what it has said, if anything, is its answer."""
+        """There is no memory for the cells that a request needs: it ends with the answer it has, or is refused."""
         if sequence.generated:
             return self._finish(sequence, "length", sequence.output.finish())
         self._release(sequence)
@@ -339,18 +375,19 @@ class Engine:
         return [*sequence.say(text), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
-        sequence.sampler.close()
-        if sequence.seq_id is None:
-            self._waiting.remove(sequence)
+        """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""
+        placed = sequence.phase if isinstance(sequence.phase, Placed) else None
+        sequence.finish()
+        self._sequences.remove(sequence)
+        if not placed:
             return
-        # a text may end before the last of the guesses that were right
+        # a text may end before the last of the guesses that came true
         sequence.computed = min(sequence.computed, len(sequence.tokens))
-        self._cells.shrink(sequence.seq_id, sequence.computed)
-        request, tokens = sequence.request, sequence.tokens[: sequence.computed]
+        self._cells.shrink(placed.seq_id, sequence.computed)
+        request, prompt = sequence.request, sequence.tokens[: sequence.prompt_length]
         if request.pin_seconds:
-            self._cells.pins.pin(sequence.tokens[: sequence.prompt_length], request.pin_seconds, request.caller)
-        self._recall.drop(sequence)
-        self._cells.park(sequence.seq_id, tokens, sequence.prompt_length, asked=request.asked)
-        sequence.seq_id = None
-        self._running.remove(sequence)
+            self._cells.pins.pin(prompt, request.pin_seconds, request.caller)
+        self._cells.park(
+            placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=request.asked
+        )
         self._crowded = False

@@ -1,8 +1,8 @@
 """The engine process: started with the number of its end of the socket pair.
 
-It loads what the first message says, then turns: hear messages, step the engine, send what happened. Without work it
-sees to its memory, then sleeps on the socket and gives a sign of life now and then. It ends when told to, or when the
-daemon is gone.
+It loads the model that the first message names. Then it hears messages, steps the engine and sends the events, in turn.
+Without requests it does idle work, then sleeps on the socket and gives a sign of life now and then. It ends when told
+to, or when the daemon is gone.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from qwen_edge.protocol.messages import (
 
 log = logging.getLogger(__name__)
 
-_WRITING = 0.05  # seconds between two looks at a file that is being written
-_OPENING, _HEARING = 60.0, 0.05  # seconds that opening the folder of conversations may take; between two looks at it
-_ORPHANED = 4.0  # seconds to write down what is remembered when the daemon has gone without a word
+_WRITING = 0.05  # seconds between two checks whether a file has been written
+_OPENING, _HEARING = 60.0, 0.05  # seconds that opening the folder of conversations may take; between two checks
+_ORPHANED = 4.0  # seconds to write conversations to disk after the daemon has died
 _LOCKED = 10.0  # seconds for which the engine before this one may still be writing
-_READING = 0.005  # seconds between two looks at a long prompt that is being turned into tokens
-_LONGEST_REST = 0.5  # seconds after which it is looked at who has waited too long
-_FIRST_WORD = 0.001  # seconds: the daemon gets a core to tell it, for which it may wait 4 ms while all of them compute
-_SILENT_BEATS = 4  # the daemon waits for so many at least before it takes the engine for dead
-_GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine at its idle work
+_READING = 0.005  # seconds between two checks whether a long prompt has been tokenized
+_LONGEST_REST = 0.5  # seconds after which requests that have waited too long are ended, also during a rest
+_FIRST_WORD = 0.001  # seconds for which the daemon gets a core to send the word: else it may wait 4 ms for one
+_SILENT_BEATS = 4  # beats that the daemon misses, at least, before it takes the engine for dead
+_GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine busy with idle work
 
 
 class Channel:
@@ -69,7 +69,7 @@ class Channel:
 
     @property
     def silence(self) -> float:
-        """Seconds since something was sent."""
+        """Seconds since the last message was sent."""
         return time.monotonic() - self._said
 
     def send(self, messages: list[Outbound]) -> None:
@@ -77,7 +77,7 @@ class Channel:
         self._said = time.monotonic()
 
     def receive(self, timeout: float) -> list[Inbound]:
-        """The messages that are there, or that come within `timeout` seconds; may be none."""
+        """The messages that have come, or that come within `timeout` seconds; may be none."""
         readable, _, _ = select.select([self._connection], [], [], timeout)
         if not readable:
             return []
@@ -108,8 +108,8 @@ def serve(
     pages: HugePages,
     disk_of: Callable[[Files, Backend], DiskTier | None] | None = None,
 ) -> None:
-    """Obey the daemon until it says Stop, is gone (EOFError), or something fails, which is told. The daemon hears Ready
-    when nothing is left that could keep requests from being answered. `disk_of` opens the folder of conversations."""
+    """Obey the daemon until it says Stop or is gone (EOFError), or until something fails, which the daemon is told. The
+    daemon hears Ready when nothing is left that could prevent answers. `disk_of` opens the folder of conversations."""
     messages: list[Inbound] = []
     while not messages:
         messages = channel.receive(60.0)
@@ -126,11 +126,13 @@ def serve(
             disk=disk,
         )
         channel.send([ready])
-        pages.look()
+        pages.scan()
         try:
-            while not (stop := _dispatch(engine, channel, messages)) and not engine.broken:
-                messages = _turn(engine, channel, pages, load.beat_seconds)
-        except (EOFError, ConnectionError):  # the daemon was killed: what people have said is not to be lost for it
+            stop: Stop | None = None
+            heard: list[Inbound] | None = messages
+            while heard is not None and not (stop := _dispatch(engine, channel, heard)):
+                heard = _turn(engine, channel, pages, load.beat_seconds)
+        except (EOFError, ConnectionError):  # the daemon was killed, which must not lose conversations
             engine.leave(_ORPHANED)
             raise
         if stop:
@@ -145,41 +147,53 @@ def serve(
         channel.send([Failed(None, "engine", f"this is a bug in qwen-edge: {error!r}")])
 
 
-def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
-    """One step and what it leads to; returns the messages that have come meanwhile. Raises EngineError."""
-    if events := engine.admit():
-        channel.send(events)
+def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound] | None:
+    """One step, and what follows from it; returns the messages that have come meanwhile, None if the engine is broken.
+    Raises EngineError."""
+    if admitted := engine.admit():
+        channel.send(admitted)
     if engine.duty.rest:
         return _rest(engine, channel, beat_seconds)
-    events = engine.step()
-    if events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
-        channel.send(events or [Beat()])
-    if engine.broken:
-        return []
-    if any(isinstance(event, Done) for event in events):
-        pages.look()  # the KV cache may have grown
+    result = engine.step(admit=False)
+    if result.events or channel.silence >= beat_seconds:  # idle, or in the middle of a long prompt
+        channel.send([*result] or [Beat()])
+    if result.broken:
+        return None
+    if any(isinstance(event, Done) for event in result):
+        pages.scan()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
-    if engine.waits or (engine.busy and engine.first_word):
-        return _hear(engine, channel, _READING if engine.waits else _FIRST_WORD)
-    if engine.busy or engine.prepare() or (engine.duty.limits.idle_work and pages.step()):
+    if engine.waits:
+        return _hear(engine, channel, _READING)
+    if engine.busy:
+        return _hear(engine, channel, _FIRST_WORD) if result.first_word else channel.receive(0.0)
+    return _idle(engine, channel, pages, beat_seconds)
+
+
+def _idle(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
+    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError."""
+    if prepared := engine.prepare():
+        if prepared.events:
+            channel.send([*prepared])
+        return channel.receive(0.0)
+    if engine.duty.limits.idle_work and pages.step():
         return channel.receive(0.0)
     pause = engine.pause
     messages = _hear(engine, channel, min(_WRITING if engine.writing else beat_seconds, pause or beat_seconds))
     if not messages and not pause:
         engine.tidy()
-        pages.look()
+        pages.scan()
     return messages
 
 
 def _rest(engine: Engine, channel: Channel, beat_seconds: float) -> list[Inbound]:
-    """Compute nothing for as long as the device needs it, or until a message comes."""
+    """Compute nothing until the device may be used again, or until a message comes."""
     if channel.silence >= beat_seconds:
         channel.send([Beat()])
     return _hear(engine, channel, min(engine.duty.rest, beat_seconds, _LONGEST_REST))
 
 
 def _hear(engine: Engine, channel: Channel, seconds: float) -> list[Inbound]:
-    """The messages that come within so long, in which nothing is computed."""
+    """The messages that come within `seconds`, in which nothing is computed."""
     began = engine.clock()
     messages = channel.receive(seconds)
     engine.duty.rested(engine.clock() - began, busy=engine.busy)
@@ -187,8 +201,8 @@ def _hear(engine: Engine, channel: Channel, seconds: float) -> list[Inbound]:
 
 
 def load_llama(load: Load, channel: Channel) -> tuple[Backend, Ready]:
-    """Load the model with llama.cpp, reporting how far it is. Raises EngineError."""
-    # imported here, after the messages module has taken the load: numpy and llama.cpp take a quarter of a second
+    """Load the model with llama.cpp, and report the progress. Raises EngineError."""
+    # imported here, not at the start: importing numpy and llama.cpp takes a quarter of a second
     from qwen_edge.llama.backend import LlamaBackend
 
     def on_progress(fraction: float) -> None:
@@ -202,17 +216,18 @@ def load_llama(load: Load, channel: Channel) -> tuple[Backend, Ready]:
 
 
 def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
-    """Where conversations are kept; None, with a line in the log, if they cannot be. As long as the disk takes."""
+    """Open the folder where conversations are kept; None, with a line in the log, if they cannot be kept. Takes as long
+    as the disk takes."""
     if files is None:
         return None
     try:
-        folder = Folder(Path(files.folder).expanduser(), _LOCKED)
+        folder = Folder(Path(files.folder), _LOCKED)
         return DiskTier(
             folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
         )
-    except (OSError, ValueError) as error:  # ValueError: of a path that cannot be one
+    except (OSError, ValueError) as error:  # ValueError: the text is no possible path
         log.warning(
-            "conversations are not kept on disk: %s. Mend the folder and restart, or set remember.folder to another.",
+            "conversations are not kept on disk: %s. Repair the folder and restart, or set remember.folder to another.",
             error,
         )
         return None
@@ -225,8 +240,8 @@ def _opened(
     messages: list[Inbound],
     disk_of: Callable[[Files, Backend], DiskTier | None],
 ) -> DiskTier | None:
-    """What `disk_of` opens, in a thread; beats go out meanwhile, and messages that come are added to `messages`. None
-    if the disk hangs."""
+    """Call `disk_of` in a thread, and send beats meanwhile; messages that come are added to `messages`. None if the
+    disk hangs."""
     assert load.files
     opener = ThreadPoolExecutor(1, "disk-open")
     opening, until = opener.submit(disk_of, load.files, backend), time.monotonic() + _OPENING
@@ -243,7 +258,7 @@ def _opened(
 
 
 def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop | None:
-    """Hand messages to the engine; returns the one that says it is time to end."""
+    """Hand messages to the engine; returns the Stop among them, if there is one."""
     for message in messages:
         if isinstance(message, Submit):
             engine.submit(message)
@@ -254,7 +269,7 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
         elif isinstance(message, Limits):
             engine.allow(message)
         elif isinstance(message, InspectCache):
-            channel.send([engine.look(message)])
+            channel.send([engine.inspect(message)])
         elif isinstance(message, Stop):
             return message
     return None

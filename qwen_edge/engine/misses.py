@@ -1,36 +1,34 @@
-"""Why the beginning of a prompt was not in the KV cache: remembers what was computed, and compares.
+"""Why the beginning of a prompt was not in the KV cache: compares the prompt with earlier ones.
 
-A miss is told where tokens are computed that an unchanged beginning would have saved, more than a handful of them:
+A prompt misses if more than a handful of its tokens have to be computed that an unchanged beginning would have saved:
 
-- evicted: they were computed before and had to go.
-- template: the conversation is known; what shapes its prompt beside the messages has changed (its `layout`).
-- start: the first message has changed, and what follows the change comes back: a clock, a state.
-- edited: the history has changed behind the first message.
-- new: nothing of the kind was known; others may have the first message in common with it.
+- evicted: these tokens were computed before, and have left the cache since.
+- changed: the conversation is known, and its prompt differs from the earlier one before the place where that one ended.
+  A message was edited or left out, the tools are others, or there is a clock in the system prompt.
+- new: no earlier prompt is of this conversation. The system prompt may well be the same.
 
-No miss is a prompt that goes on from an earlier one, or asks something else behind a history that is known. The end of
-an earlier prompt, which opens the answer, is no part of the history and does not count. Pure.
+A prompt that continues an earlier one is no miss, nor is another question behind the same history. The few tokens at
+the end of a prompt that open the answer are no part of the history: later prompts do not repeat them. Pure.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.protocol.messages import MissReason, Segment
 
-_HANDFUL = 16  # tokens: so few may be computed again without a word
-_WINDOW = 16  # tokens that are no accident when they come back; what stands between two messages is shorter
-_SAMPLES = 32  # places of a text that are looked at, where it does not come back
+_HANDFUL = 16  # tokens: recomputing no more than this is not reported; a shorter message may recur by chance
+_WINDOW = 16  # tokens that do not recur by chance
+_SAMPLES = 32  # places of a system prompt that are looked up in an earlier one
 _CANDIDATES = 4  # earlier prompts that are compared in detail
 
 
 @dataclass(frozen=True)
 class Miss:
-    """Why a prompt missed, and how many of its tokens were there."""
+    """Why a prompt missed, and how many of its tokens were in the cache."""
 
     reason: MissReason
     position: int
@@ -38,38 +36,42 @@ class Miss:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, or the beginning of one, and whose it is. `conversation` is the client's name for it, or empty;
-    `layout` stands for all that shapes it beside the messages; `head` tokens are its first message, 0 if not known.
-    Only prompts of one `scope` are compared: nobody is told what others have asked."""
+    """A prompt, or the beginning of one. `conversation` is the client's name for it, or empty. The first message has
+    `head` tokens, 0 if that is not known. Only prompts of one `scope` are compared: no client is told what others have
+    asked."""
 
     tokens: array[int]
     conversation: str
-    layout: str
     head: int
     borders: tuple[int, ...]  # where messages begin, from the second on; the last one is the answer's
-    messages: frozenset[int]  # a hash of each
+    messages: tuple[int, ...]  # a hash of each message but the answer; 0 for a short one
     scope: str | None = ""
 
     @property
     def history(self) -> int:
-        """Where the answer is to begin: what stands from there on is not shown like that in later prompts."""
+        """Where the answer begins: later prompts need not repeat the tokens from there on."""
         return self.borders[-1] if self.borders else len(self.tokens)
 
     @property
     def last(self) -> int:
-        """Where the last message begins: what is asked now."""
+        """Where the last message begins, which is the question now asked."""
         return self.borders[-2] if len(self.borders) > 1 else 0
 
     @property
-    def answer(self) -> int:
-        """Where the first answer begins: the first message that opens as the answer to this prompt does. Who agrees so
-        far was asked the same first question."""
+    def first_answer(self) -> int:
+        """Where the first answer begins: at the first message that opens as the answer to this prompt does. Prompts
+        that agree up to there ask the same first question."""
         opening = self.tokens[self.history : self.history + 2]
         return next((at for at in self.borders if self.tokens[at : at + 2] == opening), self.head)
 
+    def messages_behind(self, position: int) -> set[int]:
+        """The hashes of the long messages that end behind this token."""
+        return {message for end, message in zip(self.borders, self.messages, strict=True) if message and end > position}
 
-def prompt_of(tokens: Sequence[int], conversation: str, layout: str, head: int, scope: str | None = "") -> Prompt:
-    """Find the borders of its messages: the token that the second one begins with stands for nothing else."""
+
+def prompt_of(tokens: list[int], conversation: str, head: int, scope: str | None = "") -> Prompt:
+    """Find the messages of a prompt: each begins with the token that stands at `head`, and that token stands for
+    nothing else."""
     borders, at = list[int](), head
     while 0 < at < len(tokens):
         borders.append(at)
@@ -78,18 +80,15 @@ def prompt_of(tokens: Sequence[int], conversation: str, layout: str, head: int, 
         except ValueError:
             break
     text = array("i", tokens)
-    messages = frozenset(_hash(text[start:end]) for start, end in pairwise([0, *borders]))
-    return Prompt(text, conversation, layout, head, tuple(borders), messages, scope)
+    ranges = zip([0, *borders], borders, strict=False)
+    messages = tuple(hash(text[start:end].tobytes()) if end - start > _HANDFUL else 0 for start, end in ranges)
+    return Prompt(text, conversation, head, tuple(borders), messages, scope)
 
 
-def _hash(text: array[int]) -> int:
-    return hash(text.tobytes())
-
-
-def first_message(prompt: Sequence[Segment], tokens: Sequence[int]) -> int:
-    """How many tokens the first message takes, most often the system prompt and the tools. A message begins with a
-    special token, the prompt's first, and text is never read as one: where it stands again the second begins. 0 if the
-    prompt is not made so."""
+def first_message(prompt: tuple[Segment, ...], tokens: list[int]) -> int:
+    """How many tokens the first message has; it is most often the system prompt with the tools. A message begins with a
+    special token, which no text contains: where the prompt's first token recurs, the second message begins. 0 if the
+    prompt has no such shape."""
     if not prompt or not prompt[0].special:
         return 0
     try:
@@ -99,7 +98,7 @@ def first_message(prompt: Sequence[Segment], tokens: Sequence[int]) -> int:
 
 
 class Misses:
-    """The last prompts that were computed, up to `most`. Of an engine; used by its thread."""
+    """The last prompts that were computed, `most` at most. Of one engine; used by its thread."""
 
     def __init__(self, most: int = 64) -> None:
         self._most = most
@@ -109,13 +108,12 @@ class Misses:
         return len(self._known)
 
     def remember(self, prompt: Prompt) -> None:
-        """All of this prompt has been computed. Of a conversation that goes on only its latest prompt is kept."""
-        others = [one for one in self._known if not _goes_on_from(prompt, one)]
+        """All of this prompt has been computed. Of one conversation only the latest prompt is kept."""
+        others = [one for one in self._known if not _continues(prompt, one)]
         self._known = [*others, prompt][-self._most :]
 
-    def remember_ahead(self, tokens: Sequence[int], scope: str | None = "") -> None:
-        """These tokens, what a prompt will begin with, have been computed. They belong to the conversation that they go
-        on from."""
+    def remember_ahead(self, tokens: list[int], scope: str | None = "") -> None:
+        """These tokens were computed before any prompt had them. They belong to the conversation that they continue."""
         text = array("i", tokens)
         best, shared = None, 0
         for one in self._of(scope):
@@ -123,32 +121,30 @@ class Misses:
             if common >= max(shared, one.history):
                 best, shared = one, common
             elif common == len(text):
-                return  # on its way to what was computed before
+                return  # an earlier prompt has all of these tokens
         if best and shared < len(text):
-            self.remember(prompt_of(tokens, best.conversation, best.layout, best.head, scope))
+            self.remember(prompt_of(tokens, best.conversation, best.head, scope))
 
-    def computed(self, tokens: Sequence[int], scope: str | None = "") -> int:
-        """How many of these tokens, from the beginning, a prompt that is remembered has in common with them."""
+    def computed(self, tokens: list[int], scope: str | None = "") -> int:
+        """How many of these tokens, from the beginning, a remembered prompt has."""
         text = array("i", tokens)
         return max((common_prefix(one.tokens, text) for one in self._of(scope)), default=0)
 
     def explain(self, prompt: Prompt, cached: int) -> Miss | None:
-        """Why no more than `cached` of its tokens were there; None if that is what could be expected."""
+        """Why only `cached` tokens of a prompt were in the cache; None if no more could be expected."""
         if cached >= min(prompt.history, len(prompt.tokens) - 1):
             return None
         shared = [(common_prefix(one.tokens, prompt.tokens), one) for one in reversed(self._of(prompt.scope))]
         most = max((common for common, _ in shared), default=0)
         if most - cached > _HANDFUL:
             return Miss("evicted", cached)
-        best = [one for common, one in shared if common == most]
-        if most > prompt.answer and any(most >= min(one.history, prompt.history) for one in best):
+        closest = [one for common, one in shared if common == most]
+        if most > prompt.first_answer and any(most >= min(one.history, prompt.history) for one in closest):
             return None
-        alike = sorted(shared, key=lambda pair: _likeness(pair[1], prompt, pair[0]), reverse=True)
-        for common, one in alike[:_CANDIDATES]:
-            at = max(common, cached)
-            if _departs(one, prompt, common, at):
-                return Miss(_what_changed(one, prompt, at), cached)
-        if any(common >= prompt.head and _surely_same(one, prompt, common) for common, one in shared):
+        shared.sort(key=lambda pair: _likeness(pair[1], prompt, pair[0]), reverse=True)
+        if any(_was_changed(one, prompt, common, max(common, cached)) for common, one in shared[:_CANDIDATES]):
+            return Miss("changed", cached)
+        if any(common >= prompt.head and _same_conversation(one, prompt, common) for common, one in shared):
             return None
         return Miss("new", cached)
 
@@ -156,7 +152,7 @@ class Misses:
         return [one for one in self._known if one.scope == scope]
 
 
-def _goes_on_from(prompt: Prompt, earlier: Prompt) -> bool:
+def _continues(prompt: Prompt, earlier: Prompt) -> bool:
     history = earlier.tokens[: earlier.history]
     same = (prompt.scope, prompt.conversation) == (earlier.scope, earlier.conversation)
     return same and prompt.tokens[: len(history)] == history
@@ -166,64 +162,36 @@ def _same_name(one: Prompt, other: Prompt) -> bool:
     return bool(one.conversation) and one.conversation == other.conversation
 
 
-def _likeness(one: Prompt, other: Prompt, common: int) -> tuple[bool, int, int]:
-    """How likely both are of one conversation; larger is more."""
-    return _same_name(one, other), len(one.messages & other.messages), common
+def _same_conversation(earlier: Prompt, prompt: Prompt, common: int) -> bool:
+    """Whether both prompts have one name, or ask the same first question."""
+    return _same_name(earlier, prompt) or common > prompt.first_answer
 
 
-def _surely_same(one: Prompt, prompt: Prompt, common: int) -> bool:
-    """Whether both are of one conversation: by name, or because it begins with the same question."""
-    return _same_name(one, prompt) or common > prompt.answer
+def _likeness(earlier: Prompt, prompt: Prompt, common: int) -> tuple[bool, int, int]:
+    """How likely two prompts are of one conversation: larger is likelier."""
+    same = len(earlier.messages_behind(0) & prompt.messages_behind(0))
+    return _same_name(earlier, prompt), same, common
 
 
-def _departs(earlier: Prompt, prompt: Prompt, common: int, at: int) -> bool:
-    """Whether what has to be computed, from `at` on, is the earlier one, changed behind the tokens they have in common:
-    other text stands there, and then what stood behind it before; or another history, in a conversation that is surely
-    the same."""
-    rest = _Places(earlier.tokens[common:])
-    if earlier.conversation == prompt.conversation:
-        if rest.returning(prompt.tokens[max(at, prompt.head) : prompt.history], _HANDFUL + 1) > _HANDFUL:
+def _was_changed(earlier: Prompt, prompt: Prompt, common: int, at: int) -> bool:
+    """Whether a prompt is the earlier one with something changed. Both agree in `common` tokens; the prompt has to be
+    computed from token `at` on."""
+    if prompt.head - at > _HANDFUL:  # the first message itself differs
+        known = earlier.tokens[common : max(common, earlier.head)]
+        if _same_name(earlier, prompt) or _recurs(prompt.tokens[at : prompt.head], known):
             return True
-        lost = min(earlier.history, prompt.last) - at > _HANDFUL
-        if at >= prompt.head and lost and _surely_same(earlier, prompt, common):
-            return True
-    changed = prompt.head - at
-    if changed <= _HANDFUL:
-        return False
-    if _same_name(earlier, prompt) and earlier.layout != prompt.layout:
+    elif _same_conversation(earlier, prompt, common) and min(earlier.history, prompt.last) - at > _HANDFUL:
         return True
-    # prompts that have but a phrase in common are different ones
-    return rest.returning(prompt.tokens[at : prompt.head], changed) >= max(_HANDFUL + 1, changed // 2)
+    # behind what differs stands a message that stood behind it in the earlier prompt, too
+    recurring = earlier.messages_behind(common) & prompt.messages_behind(at)
+    return earlier.conversation == prompt.conversation and bool(recurring)
 
 
-def _what_changed(earlier: Prompt, prompt: Prompt, at: int) -> MissReason:
-    if earlier.layout != prompt.layout:
-        return "template"
-    if at < prompt.head and _hash(prompt.tokens[: prompt.head]) not in earlier.messages:
-        return "start"
-    return "edited"  # or begins later in the history than before
-
-
-class _Places:
-    """Where stretches of a text stand."""
-
-    def __init__(self, text: array[int]) -> None:
-        self._text = text
-        starts = range(0, len(text) - _WINDOW + 1, _WINDOW)
-        self._starts = {text[at : at + _WINDOW].tobytes(): at for at in starts}
-
-    def returning(self, text: array[int], enough: int) -> int:
-        """How many tokens of another text stand here, too, wherever; no more are looked for when there are `enough`.
-        Where nothing comes back, not every place of a long text is looked at."""
-        step = max(_WINDOW, len(text) // _SAMPLES)
-        at = found = 0
-        while at + _WINDOW <= len(text) and found < enough:
-            for here in range(at, min(at + _WINDOW, len(text) - _WINDOW + 1)):
-                there = self._starts.get(text[here : here + _WINDOW].tobytes())
-                if there is not None:
-                    length = common_prefix(text[here:], self._text[there:])
-                    found, at = found + length, here + length
-                    break
-            else:
-                at += step
-        return found
+def _recurs(text: array[int], earlier: array[int]) -> bool:
+    """Whether half of a text, by samples, stands somewhere in an earlier text."""
+    starts: Iterable[int] = range(0, len(earlier) - _WINDOW + 1, _WINDOW)
+    known = {earlier[at : at + _WINDOW].tobytes() for at in starts}
+    samples = range(0, len(text) - 2 * _WINDOW + 2, max(_WINDOW, len(text) // _SAMPLES))
+    # windows of the earlier text begin at multiples of their length; here they may begin anywhere
+    found = sum(any(text[at + i : at + i + _WINDOW].tobytes() in known for i in range(_WINDOW)) for at in samples)
+    return found > 0 and 2 * found >= len(samples)

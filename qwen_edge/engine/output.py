@@ -1,9 +1,9 @@
 """From token bytes to text that may be shown, and the decision to stop.
 
-Bytes become characters only when they are whole, and text that may be the beginning of a stop text waits until it is
-known. Stop texts are looked for in the answer's text only. A client that asks for one line with stop="\\n" means the
-answer: neither the reasoning before it, nor a tool call in it, nor the line breaks that belong to their markers (the
-parser of answers, chat/parser.py, drops the same line breaks). Pure; one instance a sequence.
+Bytes become characters only when they are whole, and text that may be the beginning of a stop text is held back until
+that is decided. Stop texts are searched in the answer only. A client that asks for one line with stop="\\n" means the
+answer: neither the reasoning before it, nor a tool call in it, nor the line breaks that belong to their markers
+(the parser of answers, chat/parser.py, drops the same line breaks). Pure; one instance a sequence.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from qwen_edge.core.partial_match import unfinished_marker
 from qwen_edge.protocol.messages import Markers
 
 
-class _Part(Enum):
-    START = auto()  # it is open whether the text begins with reasoning
+class _Region(Enum):
+    START = auto()  # not decided yet whether the text begins with reasoning
     REASONING = auto()
     ANSWER = auto()
     CALL = auto()  # from the opening marker of a tool call to its closing one
@@ -41,15 +41,15 @@ class Output:
         self._reasoning = reasoning if self._stop else None
         self._calls = calls if self._stop else None
         self._held = ""
-        self._call = ""  # what has been shown of the body of the call that is open
+        self._call = ""  # the shown part of the body of the open call
         self._behind_marker = False  # line breaks that come now belong to the format
-        self._part = _Part.START if self._reasoning else _Part.ANSWER
+        self._region = _Region.START if self._reasoning else _Region.ANSWER
         if reasons and self._reasoning:
-            self._part = _Part.REASONING
+            self._region = _Region.REASONING
         self.stopped = False
 
     def push(self, piece: bytes) -> str:
-        """Add one token's bytes; returns the text that can be shown because of it (often, but not always, its own)."""
+        """Add one token's bytes; returns the text that can now be shown, often, but not always, the token's own."""
         self._held += self._decoder.decode(piece)
         return self._release(final=False)
 
@@ -59,14 +59,14 @@ class Output:
         return self._release(final=True)
 
     def _release(self, *, final: bool) -> str:
-        """Take part after part of what is held, until more text is needed to go on."""
+        """Go through the held text, region by region, until more text is needed."""
         shown, before = "", None
-        while not self.stopped and before != (before := (self._part, len(self._held), self._behind_marker)):
-            if self._part is _Part.START:
+        while not self.stopped and before != (before := (self._region, len(self._held), self._behind_marker)):
+            if self._region is _Region.START:
                 self._decide_reasoning(final=final)
-            elif self._part is _Part.REASONING:
+            elif self._region is _Region.REASONING:
                 shown += self._pass_reasoning(final=final)
-            elif self._part is _Part.ANSWER:
+            elif self._region is _Region.ANSWER:
                 shown += self._pass_answer(final=final)
             else:
                 shown += self._pass_call(final=final)
@@ -77,9 +77,9 @@ class Output:
         assert self._reasoning
         start = self._held.lstrip()
         if start.startswith(self._reasoning.open):
-            self._part = _Part.REASONING
+            self._region = _Region.REASONING
         elif final or not self._reasoning.open.startswith(start):
-            self._part = _Part.ANSWER
+            self._region = _Region.ANSWER
 
     def _pass_reasoning(self, *, final: bool) -> str:
         assert self._reasoning
@@ -87,7 +87,7 @@ class Output:
         end = self._held.find(close)
         if end < 0:
             return self._take(len(self._held) - (0 if final else unfinished_marker(self._held, (close,))))
-        self._part, self._behind_marker = _Part.ANSWER, True
+        self._region, self._behind_marker = _Region.ANSWER, True
         return self._take(end + len(close))
 
     def _pass_answer(self, *, final: bool) -> str:
@@ -109,7 +109,7 @@ class Output:
             return self._take(found)
         if opening >= 0:
             assert self._calls
-            self._part, self._call = _Part.CALL, ""
+            self._region, self._call = _Region.CALL, ""
             return self._take(opening + len(self._calls.open))
         held_back = 0 if final else unfinished_marker(text, (*self._stop, *markers))
         return self._take(min(found, len(text) - held_back))
@@ -119,7 +119,7 @@ class Output:
         only mentions the opening marker is text again."""
         assert self._calls
         if not may_be_call(self._call + self._held):
-            self._part = _Part.ANSWER
+            self._region = _Region.ANSWER
             return ""
         close = self._calls.close
         end = self._held.find(close)
@@ -131,7 +131,7 @@ class Output:
         if ends_inside_string(self._call):
             self._call += close
         else:
-            self._part, self._behind_marker = _Part.ANSWER, True
+            self._region, self._behind_marker = _Region.ANSWER, True
         return self._take(end + len(close))
 
     def _take(self, length: int) -> str:

@@ -1,7 +1,7 @@
-"""A clock of the time in which this process could do anything.
+"""A clock that counts only the time in which this process could run.
 
-A container is paused, a virtual machine copied, everything stopped by a signal: the monotonic clock goes on meanwhile
-(only a suspend it leaves out), and afterwards the time of every answer would have run out.
+When a container is paused, a virtual machine is copied, or a signal stops the process, the monotonic clock goes on (it
+leaves out a suspend only). Afterwards the time of every answer would have run out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 
 class RunningClock:
-    """Seconds, of which no more than `longest` pass between two calls: it is called so often that whoever needed more
-    stood still. Used by one thread."""
+    """Seconds, of which at most `longest` pass between two calls. The engine calls the clock so often that more time
+    means that the process stood still. Used by one thread."""
 
     def __init__(self, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._longest = clock, longest

@@ -1,45 +1,49 @@
-"""Who runs in the next step, with how many tokens. Pure: values in, values out.
+"""What the next step computes: which sequences, and how many tokens of each. Pure: values in, values out.
 
-Decoding sequences come first, each with its one token. What time is left in the step goes to prompts. Among prompts,
-and among those that wait for a place, the order is that of arrival plus own cost: a short prompt overtakes a long one
-that has just come, but whoever has waited as long as its prompt takes is overtaken by nobody.
+A sequence catches up with its tokens. One that lacks no more than a few is given all of them, before others: a stream,
+whose last token is to be computed, is such a sequence. What time is then left in the step goes to sequences that lack
+more, most often prompts, a slice each. Among these, and among sequences that wait for a place, the order is that of
+arrival plus own cost: a short prompt overtakes a long one that has just come, but a sequence that has waited as long as
+its prompt takes is overtaken by none.
 """
 
 from __future__ import annotations
 
-import collections.abc
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.sequence import Sequence
-from qwen_edge.engine.speculate import worth
+from qwen_edge.engine.speculate import Draft, guesses_that_pay
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Share
 
 _LOWER_EVERY = 8  # steps: a lower priority never stands quite still while a higher one runs
 _TRY_EVERY = 32  # steps: what one guess more costs is then a hundredth at most
-_LEAST = 8  # tokens of prompt in a step, however slow the device
+_FEW = 32  # tokens that an answer lacks at most, to be computed at once: tokens that were put there, or its last ones
+_LEAST = 8  # tokens of a slice, however slow the device
 _SOON = 128  # tokens of answer: some seconds, in which a larger cache can be made beside the work
 _LATER = 256  # where several are decoded: a cache that grows costs all of them, so it should not do so often
 _TOGETHER = 4  # tokens that the kernels of a CPU compute at once: one to three left over take as long as four
 _BEST = 16  # tokens: those of x86-64 compute so many with one look at the weights; 32 take a twentieth more than 28
 
-Sequences = collections.abc.Iterable[Sequence]
 
-
-@dataclass(frozen=True, slots=True)
-class ScheduledChunk:
-    """So many next tokens of a sequence; where it samples, also guesses of what comes after."""
+class ScheduledChunk(NamedTuple):
+    """The `length` tokens of a sequence from `start` on. A chunk that ends where the sequence does `samples` the next
+    token, and may have guesses of the tokens after its own."""
 
     sequence: Sequence
-    count: int
+    start: int
+    length: int
     samples: bool
     guesses: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
-        return self.count + len(self.guesses)
+        """Tokens in the batch."""
+        return self.length + len(self.guesses)
 
     @property
     def rows(self) -> int:
@@ -48,16 +52,13 @@ class ScheduledChunk:
 
     @property
     def share(self) -> Share:
-        """What it is of a step, for whoever counts."""
-        decoding = self.sequence.first_token_at is not None
-        prompt, decoded = (0, self.size) if decoding else (self.count, len(self.guesses))
+        """What the request has of the step; asked before the step's tokens are chosen."""
+        prompt, decoded = (0, self.size) if self.sequence.answering else (self.length, len(self.guesses))
         return Share(self.sequence.request.id, prompt, decoded)
 
     def slice(self) -> Slice:
-        assert self.sequence.seq_id is not None
-        at = self.sequence.computed
-        tokens = [*self.sequence.tokens[at : at + self.count], *self.guesses]
-        return Slice(self.sequence.seq_id, at, tokens, self.rows)
+        tokens = [*self.sequence.tokens[self.start : self.start + self.length], *self.guesses]
+        return Slice(self.sequence.seq_id, self.start, tokens, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,100 +72,123 @@ class Bounds:
     alone: float = math.inf
 
 
-def plan(running: list[Sequence], bounds: Bounds, pace: CostModel, *, turn: int, guess: bool) -> list[ScheduledChunk]:
-    """The parts of the next batch; `turn` counts the steps. With `guess`, they get guesses: where nobody waits for a
-    first word, which comes before the fifth of others."""
-    due, batch, rows = _due(running, turn), bounds.batch, bounds.rows
-    parts = [ScheduledChunk(one, 1, samples=True) for one in due if one.remaining == 1]
-    prompts = [one for one in due if one.remaining > 1]
-    streams = len(parts)
-    if guess and not prompts:
-        parts = _with_guesses(parts, [], batch, rows, streams, pace, least=turn % _TRY_EVERY == 0)
-    taken, outputs = sum(part.size for part in parts), sum(part.rows for part in parts)
-    seconds = bounds.seconds if parts else bounds.alone
+def plan(
+    running: list[Sequence], drafts: Mapping[Sequence, Draft], bounds: Bounds, cost: CostModel, *, turn: int
+) -> list[ScheduledChunk]:
+    """The chunks of the next batch; `turn` counts the steps. Guesses are taken from `drafts` where they pay. Streams
+    get none while anybody waits for a first word, which comes before the fifth word of others."""
+    nearly_done, behind = list[Sequence](), list[Sequence]()
+    for one in _due(running, turn):
+        (nearly_done if _is_nearly_done(one) else behind).append(one)
+    chunks = _tails(nearly_done, bounds.batch)
+    streams = len(chunks)
+    if not behind:
+        return _with_guesses(chunks, drafts, [], bounds, streams, cost, least=turn % _TRY_EVERY == 0)
+    taken, rows, batch = sum(chunk.size for chunk in chunks), sum(chunk.rows for chunk in chunks), bounds.batch
+    seconds = bounds.seconds if chunks else bounds.alone
     if seconds < math.inf:
-        total = pace.tokens_within(seconds, outputs)
-        batch = min(batch, max(taken + _LEAST, _rounded(total)))
-    slices = _slices(prompts, batch - taken, pace)
-    if guess:
-        slices = _with_guesses(slices, parts, batch, rows, max(1, streams), pace)
-    return parts + slices
+        batch = min(batch, max(taken + _LEAST, _rounded(cost.tokens_within(seconds, rows))))
+    slices = _slices(behind, batch - taken, cost)
+    return chunks + _with_guesses(slices, drafts, chunks, replace(bounds, batch=batch), max(1, streams), cost)
+
+
+def _is_nearly_done(one: Sequence) -> bool:
+    """Whether a sequence gets all it lacks in one step: the few tokens of an answer, or, of a prompt that was in the
+    cache, the last token."""
+    return one.remaining <= (_FEW if one.answering else 1)
+
+
+def _tails(sequences: list[Sequence], batch: int) -> list[ScheduledChunk]:
+    """All tokens that these sequences lack, or, if the batch is too small for all of them, at least one of each."""
+    chunks, spare = list[ScheduledChunk](), max(0, batch - len(sequences))
+    for one in sequences:
+        remaining = one.remaining
+        count = min(remaining, 1 + spare)
+        spare -= count - 1
+        chunks.append(ScheduledChunk(one, one.computed, count, count == remaining))
+    return chunks
+
+
+def _slices(behind: list[Sequence], budget: int, cost: CostModel) -> list[ScheduledChunk]:
+    """`budget` tokens of the sequences that lack many, those of the first one first."""
+    chunks, ahead = list[ScheduledChunk](), list[Sequence]()
+    for one in in_order(behind, cost):
+        if budget > 0 and not any(_follows(one, other) for other in ahead):
+            count = min(budget, one.remaining)
+            chunks.append(ScheduledChunk(one, one.computed, count, count == one.remaining))
+            budget -= count
+        ahead.append(one)
+    return chunks
 
 
 def _rounded(tokens: int) -> int:
-    """About so many, as the kernels have them best."""
+    """A number of tokens about as large, as the kernels have it best."""
     best = (tokens + _TOGETHER) // _BEST * _BEST
     return best if best > 0 and tokens - best <= _TOGETHER else tokens - tokens % _TOGETHER
 
 
-def _slices(waiting: list[Sequence], budget: int, pace: CostModel) -> list[ScheduledChunk]:
-    """So many tokens of the prompts that wait, the first one's first."""
-    parts, ahead = list[ScheduledChunk](), list[Sequence]()
-    for one in in_order(waiting, pace):
-        if budget > 0 and not any(_follows(one, other) for other in ahead):
-            count = min(budget, one.remaining)
-            parts.append(ScheduledChunk(one, count, samples=count == one.remaining))
-            budget -= count
-        ahead.append(one)
-    return parts
-
-
 def _with_guesses(
-    parts: list[ScheduledChunk],
+    chunks: list[ScheduledChunk],
+    drafts: Mapping[Sequence, Draft],
     beside: list[ScheduledChunk],
-    batch: int,
-    rows: int,
+    bounds: Bounds,
     streams: int,
-    pace: CostModel,
+    cost: CostModel,
     *,
     least: bool = False,
 ) -> list[ScheduledChunk]:
-    """The parts, in a batch with those beside, with guesses where they save time, `streams` answers being decoded; and
-    at least one guess now and then where they do not, as only batches that are run tell the pace."""
-    tokens, outputs = (sum(part.size for part in parts + beside), sum(part.rows for part in parts + beside))
+    """The chunks, in a batch with those beside, with guesses where they save time, while `streams` answers are decoded;
+    with `least` at least one guess where there is any, as only batches that are run teach the cost."""
+    if not drafts:
+        return chunks
+    tokens, rows = sum(chunk.size for chunk in chunks + beside), sum(chunk.rows for chunk in chunks + beside)
     guessed = list[ScheduledChunk]()
-    for part in parts:
-        lookup, most = part.sequence.lookup, min(batch - tokens, rows - outputs)
-        possible = lookup.guess(part.sequence.tokens)[:most] if part.samples and most > 0 else []
-        best = worth(len(possible), lookup.rate, tokens, outputs, streams, pace)
-        guesses = tuple(possible[: best or least])
-        tokens, outputs = tokens + len(guesses), outputs + len(guesses)
-        guessed.append(replace(part, guesses=guesses))
+    for chunk in chunks:
+        draft = drafts.get(chunk.sequence) if chunk.samples else None
+        possible = min(len(draft.tokens), bounds.batch - tokens, bounds.rows - rows) if draft else 0
+        if draft and possible > 0:
+            count = guesses_that_pay(possible, draft.rate, tokens, rows, streams, cost) or int(least)
+            tokens, rows = tokens + count, rows + count
+            guessed.append(chunk._replace(guesses=draft.tokens[:count]) if count else chunk)
+        else:
+            guessed.append(chunk)
     return guessed
 
 
-def cells_ahead(running: list[Sequence]) -> tuple[int, int]:
-    """Cells that will be needed soon, and after a while, beyond those that are held. Soon, a prompt needs no more than
-    its own: to make room for its answer meanwhile would delay the first word."""
-    prompts = sum(_own_cells(one, running[:at]) for at, one in enumerate(running))
-    soon = sum(one.to_come(_SOON) for one in running if one.first_token_at is not None)
-    later = sum(one.to_come(_LATER if len(running) > 1 else _SOON) for one in running)
+def cells_ahead(placed: list[Sequence]) -> tuple[int, int]:
+    """Cells that will be needed soon, and after a while, beyond those that are held. Soon, a prompt needs cells for
+    itself only: to make room for its answer meanwhile would delay the first word."""
+    prompts = sum(_own_cells(one, placed[:at]) for at, one in enumerate(placed))
+    soon = sum(one.to_come(_SOON) for one in placed if one.answering)
+    later = sum(one.to_come(_LATER if len(placed) > 1 else _SOON) for one in placed)
     return prompts + soon, prompts + later
 
 
-def in_order(sequences: Sequences, pace: CostModel) -> list[Sequence]:
-    """Who gets a place, or a slice, first."""
-    return sorted(sequences, key=lambda one: (one.rank, one.arrived + pace.seconds(one.remaining), one.request.id))
+def in_order(sequences: Iterable[Sequence], cost: CostModel) -> list[Sequence]:
+    """Which sequence gets a place, or a slice, first."""
+    return sorted(sequences, key=lambda one: (one.rank, one.arrived + cost.seconds(one.remaining), one.request.id))
 
 
-def victim(running: Sequences) -> Sequence:
-    """Who gives way when there is not enough for all: the lowest priority, and of these the one that came last."""
-    return max(running, key=lambda one: (one.rank, one.arrived, one.request.id))
+def victim(placed: Iterable[Sequence]) -> Sequence:
+    """Which sequence gives way when there are not cells enough for all: of the lowest priority, the one that came
+    last."""
+    return max(placed, key=lambda one: (one.rank, one.arrived, one.request.id))
 
 
 def _due(running: list[Sequence], turn: int) -> list[Sequence]:
-    """All of the highest priority that is there, and the others now and then."""
+    """All sequences of the highest priority that is there, and the others now and then."""
     best = min((one.rank for one in running), default=0)
     return [one for one in running if turn % _LOWER_EVERY ** (one.rank - best) == 0]
 
 
 def _own_cells(one: Sequence, ahead: list[Sequence]) -> int:
-    """Cells for what is not computed of its tokens, without what it will share with those ahead of it."""
+    """Cells for the tokens that a sequence lacks, but for those that sequences ahead of it will share. The last token
+    is never shared."""
     common = max((one.in_common(other) for other in ahead), default=0) if one.remaining > 1 else 0
     return len(one.tokens) - max(one.computed, common)
 
 
 def _follows(one: Sequence, other: Sequence) -> bool:
-    """Whether the other prompt, which is ahead, is about to compute tokens that this one begins with: it waits for them
-    and shares them."""
+    """Whether the other sequence, which is ahead, is about to compute tokens that this one begins with: this one waits
+    for them, and shares them."""
     return one.in_common(other) > one.computed

@@ -1,95 +1,118 @@
-"""Turns prompts into tokens: short ones at once, long ones in a thread beside the decoding.
+"""Turns prompts into tokens: short prompts at once, long ones in a thread beside the decoding.
 
-A megabyte of text takes up to a second. Meanwhile streams go on and signs of life are given; a prompt that is read by
-the thread has no place yet, and can be forgotten. The order is that of arrival plus own cost: a short prompt overtakes
-a long one that has just come, and no prompt waits for ever.
+A megabyte of text takes up to a second. Meanwhile streams go on and the engine gives signs of life; a request whose
+prompt is being tokenized has no place in the KV cache yet, and can be dropped. Of the long prompts, the order is that
+of arrival plus own cost: a shorter prompt overtakes a longer one that has just come, and none waits for ever.
+
+Short prompts, of a few milliseconds at most, are tokenized by the engine's thread when they come: the other thread
+would first have to get a core, and llama.cpp computes on all of them. That was measured to delay the first word by more
+than the decoding gains.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
 from qwen_edge.engine.backend import Backend
-from qwen_edge.protocol.messages import Segment, Submit
+from qwen_edge.protocol.messages import Submit, Warm
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
-_PER_SECOND = 1e6  # characters that are read, about
+_PER_SECOND = 1e6  # characters that are tokenized, about
 
-Tokens = list[int] | PromptTooLongError | KeyError
-"""Of a prompt; or that it has more than the context holds, or names a token that the model does not have."""
+Tokenized = list[int] | PromptTooLongError | KeyError
+"""The tokens of a prompt; or that it has more than the context holds, or names a token that the model does not have."""
+
+Message = TypeVar("Message", Submit, Warm)
 
 
-class _ForgottenError(Exception):
-    """Nobody wants it any more."""
+class _DroppedError(Exception):
+    """Nobody wants the tokens any more."""
 
 
 @dataclass(eq=False)
 class _Job:
-    prompt: Sequence[Segment]
-    then: Callable[[Tokens], None]
-    request: Submit | None
+    """A message whose prompt is or will be tokenized; `result` is an Exception of another kind after a fault of
+    ours."""
+
+    message: Submit | Warm
     arrived: float
     cost: float
-    forgotten: bool = False
-    tokens: Tokens | Exception | None = None
+    dropped: bool = False
+    result: Tokenized | Exception | None = None
 
-    def look(self) -> None:
-        if self.forgotten:
-            raise _ForgottenError
+    def check(self) -> None:
+        if self.dropped:
+            raise _DroppedError
 
 
 class Tokenizing:
-    """Prompts on their way. Used by the engine's thread; the one that reads is started by the first long prompt."""
+    """Messages whose prompts are being tokenized, or have been and were not collected. Used by the engine's thread; the
+    first long prompt starts the other one."""
 
     def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
         self._backend, self._clock = backend, clock
-        self._jobs: list[_Job] = []  # what has not been handed over
+        self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of the list
         self._thread: threading.Thread | None = None
 
     @property
     def requests(self) -> list[Submit]:
-        """Those whose prompts are being turned into tokens, or wait for that."""
-        return [job.request for job in self._jobs if job.request]
+        return [job.message for job in self._jobs if isinstance(job.message, Submit)]
 
-    def add(self, prompt: Sequence[Segment], then: Callable[[Tokens], None], request: Submit | None = None) -> None:
-        """Call `then` with the prompt's tokens: now, or from `collect`. `request` None: to compute it ahead."""
-        unread = self._backend.unread(prompt)
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to collect."""
+        return any(job.result is not None for job in self._jobs)
+
+    def add(self, message: Submit | Warm) -> None:
+        """Tokenize the prompt of a message: `collect` gives the tokens."""
+        unread = self._backend.unread(message.prompt)
+        job = _Job(message, self._clock(), unread / _PER_SECOND)
         if unread <= _AT_ONCE:
-            then(_settled(partial(self._backend.tokenize, prompt)))
-            return
+            job.result = _caught(partial(self._backend.tokenize, message.prompt))
         with self._changed:
-            self._jobs.append(_Job(prompt, then, request, self._clock(), unread / _PER_SECOND))
+            self._jobs.append(job)
             self._changed.notify()
-        if self._thread is None:
+        if job.result is None and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="tokenizing", daemon=True)
             self._thread.start()
 
-    def collect(self) -> None:
-        """Hand over what has been read meanwhile. Raises what reading raised by a fault of ours."""
-        for job in [job for job in self._jobs if job.tokens is not None]:
+    def collect(self, kind: type[Message]) -> list[tuple[Message, float, Tokenized]]:
+        """The messages of this kind whose prompts have been tokenized, with the time when they came, and the tokens.
+        Raises what tokenizing raised by a fault of ours."""
+        collected = list[tuple[Message, float, Tokenized]]()
+        if not self._jobs:
+            return collected
+        for job in self._jobs[:]:
+            if job.result is None or not isinstance(job.message, kind):
+                continue
             self._drop(job)
-            if isinstance(job.tokens, list | PromptTooLongError | KeyError):
-                job.then(job.tokens)
-            elif job.tokens is not None:
-                raise job.tokens
+            if not isinstance(job.result, list | PromptTooLongError | KeyError):
+                raise job.result
+            collected.append((job.message, job.arrived, job.result))
+        return collected
 
-    def forget(self, which: Callable[[Submit, float], bool] = lambda _, __: True) -> list[int]:
+    def drop(self, which: Callable[[Submit, float], bool] = lambda _, __: True) -> list[int]:
         """Drop the requests for which `which` is true, called with each and the seconds since it came; returns their
         ids."""
+        dropped = list[int]()
+        if not self._jobs:
+            return dropped
         now = self._clock()
-        gone = [(job, job.request.id) for job in self._jobs if job.request and which(job.request, now - job.arrived)]
-        for job, _ in gone:
-            self._drop(job)
-        return [request for _, request in gone]
+        for job in self._jobs[:]:
+            if isinstance(job.message, Submit) and which(job.message, now - job.arrived):
+                self._drop(job)
+                dropped.append(job.message.id)
+        return dropped
 
     def _drop(self, job: _Job) -> None:
-        job.forgotten = True
+        job.dropped = True
         with self._changed:
             self._jobs.remove(job)
 
@@ -97,18 +120,18 @@ class Tokenizing:
         lower_priority()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: any(job.tokens is None for job in self._jobs))
-                job = min((job for job in self._jobs if job.tokens is None), key=lambda job: job.arrived + job.cost)
-            read = partial(self._backend.tokenize, job.prompt, self._backend.context - 1, job.look)
+                self._changed.wait_for(lambda: any(job.result is None for job in self._jobs))
+                job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
+            tokenize = partial(self._backend.tokenize, job.message.prompt, self._backend.context - 1, job.check)
             try:
-                job.tokens = _settled(read)
-            except _ForgottenError:
+                job.result = _caught(tokenize)
+            except _DroppedError:
                 pass
             except Exception as error:  # for the engine's thread, where it is seen
-                job.tokens = error
+                job.result = error
 
 
-def _settled(tokenize: Callable[[], list[int]]) -> Tokens:
+def _caught(tokenize: Callable[[], list[int]]) -> Tokenized:
     try:
         return tokenize()
     except (PromptTooLongError, KeyError) as error:

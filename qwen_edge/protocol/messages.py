@@ -60,7 +60,7 @@ Priority = Literal["interactive", "background", "idle"]
 LEAST_CONTEXT = 64  # tokens: fewer hold no question and its answer
 KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
-MissReason = Literal["new", "template", "start", "edited", "evicted"]  # see engine/misses.py
+MissReason = Literal["new", "changed", "evicted"]  # see engine/misses.py
 PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
@@ -141,7 +141,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
     `conversation` is the client's name for the conversation, if it has one. The prompt was `asked` for so often:
     from twice on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the KV
-    cache. `layout` stands for what shapes the prompt beside the messages, and only explains cache misses."""
+    cache."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -160,7 +160,6 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     conversation: str = ""
     asked: int = 1
     pin_seconds: float = 0.0
-    layout: str = ""
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
@@ -298,7 +297,7 @@ class Tokens(msgspec.Struct, frozen=True, tag=True):
 
 class Done(msgspec.Struct, frozen=True, tag=True):
     """The last message of a request. `cached` of the prompt's tokens were in the KV cache; times in seconds. Where more
-    might have been, `missed` says why not, and `missed_at` how many were there when it began."""
+    might have been, `missed` says why they were not, and `missed_at` how many were there when the prompt began."""
 
     id: int
     reason: Literal["stop", "length"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -17,7 +16,7 @@ import msgspec
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.chat.parser import Parser
-from qwen_edge.chat.tools import CALL, in_order
+from qwen_edge.chat.tools import CALL
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
 from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
@@ -31,11 +30,9 @@ log = logging.getLogger(__name__)
 _EVER = 1e9  # seconds
 
 _MISSED: dict[MissReason, str] = {
-    "new": "what follows is new, nothing like it was asked before",
-    "template": "the chat template, its arguments, enable_thinking or the tools are others than before",
-    "start": "the first message has changed, and the rest has not "
-    "(a clock or a state in the system prompt? see x_volatile in docs/api.md)",
-    "edited": "the history is not as it was before",
+    "new": "the rest is new: no earlier prompt is of this conversation",
+    "changed": "an earlier prompt of this conversation differs from here on "
+    "(an edited message, other tools, a clock in the system prompt: see docs/api.md)",
     "evicted": "the rest was computed before, and has left the KV cache since",
 }
 
@@ -103,7 +100,6 @@ class ChatService:
             conversation=request.conversation,
             asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
             pin_seconds=request.pin_seconds,
-            layout=_layout(model, request),
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
@@ -165,12 +161,6 @@ class ChatService:
                 retry_after=5,
             )
         return self._engine.model
-
-
-def _layout(model: Ready, request: ChatRequest) -> str:
-    """Stands for all that shapes a prompt beside its messages."""
-    shape = [model.chat_template, in_order(request.tools), request.thinking, request.template_arguments]
-    return hashlib.blake2b(msgspec.json.encode(shape), digest_size=8).hexdigest()
 
 
 def _tell_miss(done: Done) -> None:

@@ -1,4 +1,4 @@
-"""The engine as the daemon holds it: a process, our end of the socket pair to it, and its life from load to end."""
+"""One engine process as the daemon holds it: the process, the daemon's end of the socket pair, its life and end."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ SPAWN_DESCRIPTORS = 6  # that making an EngineProcess takes for a moment: two pa
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the engine may do what, in seconds: say nothing while it loads, and after that; and do nothing before it
-    is let go. And how many bytes of memory of its own it may have before it is replaced (None: somewhat more than was
-    planned), and for how many seconds it may have more."""
+    """What the supervisor puts up with before it acts, times in seconds.
+
+    An engine that sends nothing is killed after `loading` while it loads, and after `hanging` later. An engine that has
+    nothing to do is told to end after `idle`. An engine that has more than `growth` bytes of memory of its own (None:
+    somewhat more than was planned) for `grown` is replaced."""
 
     loading: float
     hanging: float
@@ -38,7 +40,7 @@ class Patience:
 
 
 class EngineProcess:
-    """One life of the engine. Made anywhere; its socket is then read by a `Link`."""
+    """An engine process, from its start on. Made on any thread; a `Link` reads its socket."""
 
     def __init__(self) -> None:
         """Raises OSError if there is no memory or no descriptor for another process."""
@@ -50,7 +52,7 @@ class EngineProcess:
         self.process.kill()
 
     def how_it_ended(self) -> str | None:
-        """Reap the process and tell how it ended; None while it has not. Never blocks."""
+        """Reap the process and say how it ended; None while it has not ended. Never blocks."""
         code = self.process.poll()
         if code is None:
             return None
@@ -67,16 +69,22 @@ def _killed_by(number: int) -> str:
 
 
 class Link(asyncio.Protocol):
-    """Frames to messages and back, on the daemon's event loop. `closed` is done when the engine's end is."""
+    """Turns frames into messages and back, on the daemon's event loop. `closed` is done when the engine's end of the
+    socket is closed."""
 
     def __init__(self, ours: socket.socket, hear: Callable[[Outbound], None]) -> None:
-        """`ours` is our end of the socket pair; `hear` must not raise."""
+        """`ours` is the daemon's end of the socket pair; `hear` gets each message and must not raise."""
         self._socket = ours
         self._hear = hear
         self._frames = outbound_frames()
         self._transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.nonsense = ""  # why what came could not be decoded: nothing behind it can be read
+        self.nonsense = ""  # why a frame could not be decoded: nothing that comes after it can be read
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is sent may still reach the engine."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -105,42 +113,46 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def _hear_the_last(self) -> None:
-        """What a dying engine has said is in the socket yet if writing to it was what failed: asyncio does not read
-        it any more. Without it nobody would know which requests had begun."""
+        """If writing to a dying engine failed, its last messages are still in the socket, and asyncio does not read
+        them any more. Without them nobody would know which requests the engine had begun."""
         with contextlib.suppress(OSError):
             while data := self._socket.recv(1 << 20):
                 self.data_received(data)
 
     def send(self, messages: list[Inbound]) -> None:
         """Never blocks. What is sent to an engine that has just died is lost with it."""
-        if self._transport and not self._transport.is_closing():
+        if self._transport and self.hears:
             self._transport.write(encode(messages))
 
 
 class Life:
-    """One life of the engine on the daemon's event loop, and why it ended."""
+    """One life of an engine on the daemon's event loop, and why it ended: first `talk`, then `reap`."""
 
     def __init__(self, engine: EngineProcess, hear: Callable[[Outbound], None]) -> None:
         """`hear` gets every message but the engine's last words; it must not raise."""
         self._engine = engine
         self._hear = hear
         self._link: Link | None = None
-        self.last_words: Failed | None = None  # why it said it ends
-        self._given_up = ""  # why we ended it
-        self.over = asyncio.Event()  # it hears and says no more; it may have to be reaped yet
+        self.last_words: Failed | None = None  # why the engine said that it ends
+        self._given_up = ""  # why the daemon ended it
 
     @property
     def pid(self) -> int:
         return self._engine.process.pid
+
+    @property
+    def hears(self) -> bool:
+        """Whether what is sent may still reach the engine: not if it has just died."""
+        return self._link is not None and self._link.hears
 
     def send(self, messages: list[Inbound]) -> None:
         """Never blocks. What is sent to an engine that has just died is lost with it."""
         if self._link:
             self._link.send(messages)
 
-    async def live(self, load: Load, watch: Callable[[], Awaitable[None]]) -> str:
-        """Let it load, and hear what it says until it is dead; `watch` runs beside it and may end it. Returns how it
-        ended: in its own last words, by what we gave it up for, or as the system tells. Raises nothing."""
+    async def talk(self, load: Load, watch: Callable[[], Awaitable[None]]) -> None:
+        """Let the engine load the model, and hear what it says until its end of the socket is closed. `watch` runs
+        beside it and may give the engine up. Raises nothing."""
         try:
             await self._talk(load, watch())
         except Exception as error:
@@ -148,19 +160,23 @@ class Life:
             self.give_up(f"given up over an error of the daemon's: {error!r}")
             if self._link is None:
                 self._engine.socket.close()
-        self.over.set()
+
+    async def reap(self) -> str:
+        """Wait until the process has ended, after `talk`. Returns how: in its own last words, the reason for which the
+        daemon gave it up, or as the system tells. A process that does not end is killed; one that a driver holds even
+        then is left behind after some seconds. Raises nothing."""
         ended = await _reap(self._engine)
         return self.last_words.detail if self.last_words else self._given_up or ended
 
     def give_up(self, why: str) -> None:
-        """Kill it. A driver may hold even a killed process: closing our end lets its requests fail all the same."""
+        """Kill the engine. A driver may hold even a killed process: closing our end lets its requests fail all the
+        same."""
         self._given_up = self._given_up or why
         self._engine.kill()
         if self._link:
             self._link.close()
 
     async def _talk(self, load: Load, watch: Awaitable[None]) -> None:
-        """Until the engine's end of the socket is closed."""
         watching = asyncio.ensure_future(watch)
         try:
             loop, ours = asyncio.get_running_loop(), self._engine.socket
@@ -184,7 +200,7 @@ class Life:
 
 
 def cannot_start(how: str, last_words: Failed | None) -> EngineError:
-    """What is told of an engine that ended before any had loaded the model; `how` is what `Life.live` returned."""
+    """The error for an engine that ended before any had loaded the model; `how` is what `Life.reap` returned."""
     if last_words is None:
         crashed = how in [_killed_by(fault) for fault in FAULTS]
         return (CrashedError if crashed else EngineError)(f"The engine died while it loaded the model: {how}.")
@@ -192,8 +208,8 @@ def cannot_start(how: str, last_words: Failed | None) -> EngineError:
 
 
 async def _reap(engine: EngineProcess) -> str:
-    """Wait until a process whose end of the socket is closed has ended, and tell how. Most have in a moment; one that
-    has not is killed. Needs neither a thread nor a descriptor, of which there may be none left."""
+    """Wait until a process whose end of the socket is closed has ended, and say how. Most end within milliseconds; one
+    that does not is killed. Needs neither a thread nor a descriptor: there may be none left."""
     loop = asyncio.get_running_loop()
     due, stuck = loop.time() + _EXIT_SECONDS, False
     while (how := engine.how_it_ended()) is None:

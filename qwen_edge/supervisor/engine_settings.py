@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen_edge.config.paths import memory_folder, must_be_text, state_folder
+from qwen_edge.config.paths import expand_path, memory_folder, must_be_text, state_folder
 from qwen_edge.config.schema import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import Files, Load, Tuning
@@ -18,10 +18,7 @@ def files(config: RememberConfig) -> Files | None:
     if config.where == "off" or not config.bytes or not config.bytes_per_day:
         return None
     own = (state_folder() if config.where == "disk" else memory_folder()) / "conversations"
-    try:
-        folder = Path(config.folder).expanduser() if config.folder else own
-    except RuntimeError as error:  # ~somebody who is not there
-        raise ConfigError(f"remember.folder {config.folder} cannot be found: {error}.") from None
+    folder = expand_path(config.folder, "remember.folder") if config.folder else own
     # what lies in memory wears nothing
     must_be_text(folder, "The folder of conversations")
     return Files(str(folder), config.bytes, config.bytes_per_day if config.where == "disk" else 1 << 62)

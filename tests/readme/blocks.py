@@ -26,6 +26,9 @@ _BLOCK = re.compile(
 _PART = re.compile(f"^(?:{_HEADING.pattern}|{_BLOCK.pattern})", re.DOTALL | re.MULTILINE)
 
 
+_APT = "WARNING: apt does not have a stable CLI interface"  # it says so wherever there is no terminal
+
+
 @dataclass(frozen=True)
 class Block:
     """`line` is the number of the block's first line in the README; `mark` is None for a block without a mark."""
@@ -44,3 +47,8 @@ def blocks(text: str) -> Iterator[Block]:
             heading = part["title"]
         else:
             yield Block(heading, text.count("\n", 0, part.start("text")) + 1, part["mark"], part["text"])
+
+
+def warnings(said: str) -> list[str]:
+    """The lines of an output that warn a reader who has done all as the page says."""
+    return [line for line in said.splitlines() if re.search(r"\bWARNING\b", line) and not line.startswith(_APT)]

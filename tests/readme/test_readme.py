@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.convert.hub import _PINNED, DEFAULT_SOURCE
-from tests.readme.blocks import README, RUN_AS_ANOTHER_MACHINE, Block, blocks
+from tests.readme.blocks import README, RUN_AS_ANOTHER_MACHINE, Block, blocks, warnings
 from tests.readme.fresh_root import PERSON, FreshRoot, unusable
 from tests.shared.conftest import SHARED
 from tests.shared.test_systemd import _SYSTEM_ONLY as SYSTEM_ONLY
@@ -60,6 +60,8 @@ def test_every_block_of_the_readme_does_what_it_says(fresh_root):
                 _verify(fresh_root)
                 break
             said.setdefault(block.heading, []).append(_run(fresh_root, block))
+            if "make demo" in block.text:
+                assert warnings(said[block.heading][-1]) == []
             _look(fresh_root, block)
     _check(said)
 

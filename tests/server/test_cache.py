@@ -167,7 +167,7 @@ async def hung(serve, gate, **options):
 
 
 def waiting_looks(served) -> int:
-    return sum(isinstance(one.request, InspectCache) for one in served.supervisor._asked.values())
+    return sum(isinstance(one.request, InspectCache) for one in served.supervisor._requests)
 
 
 @pytest.mark.parametrize("how", ["dies", "is silent", "answers"])
@@ -237,7 +237,7 @@ async def test_a_look_while_the_old_engine_is_reaped_waits_for_the_next(serve):
     gone = threading.Event()
     served.engines[0].how_it_ended = lambda: "killed by SIGKILL" if gone.is_set() else None
     served.engines[0].kill()
-    await until(served.supervisor._life.over.is_set)
+    await until(lambda: served.supervisor.state == "reaping")
     looking = asyncio.create_task(look(served))
     await until(lambda: waiting_looks(served) == 1)
     gone.set()
@@ -262,7 +262,7 @@ async def test_a_look_waits_for_an_engine_that_loads_and_not_for_ever(serve, mon
     served.may_load.clear()
     served.engines[0].kill()
     await until(lambda: served.supervisor.state == "loading")
-    monkeypatch.setattr("qwen_edge.supervisor.pending._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("qwen_edge.supervisor.pending._INSPECT_SECONDS", 0.1)
     status, answer = await look(served)
     assert (status, answer["error"]["code"]) == (503, "unavailable")
     monkeypatch.undo()

@@ -249,4 +249,4 @@ async def test_whose_request_it_was_is_known_for_a_while_and_not_for_ever(serve)
         assert (await served.ask())[0] == 200
         async with served.http.get(f"{served.address}/v1/cache") as response:
             assert response.status == 200
-    assert len(served.supervisor._clients) <= 257
+    assert len(served.supervisor._requests._clients) <= 257

@@ -58,10 +58,10 @@ async def test_an_engine_that_has_died_is_not_taken_for_one_that_was_let_go(serv
     asking = asyncio.create_task(served.ask())
     await until(lambda: served.begun == 1)
     size[0] = 2  # it has grown, and is let go as soon as nobody asks
-    await until(lambda: supervisor._growth.seen)
+    await until(lambda: supervisor._memory.exceeded)
     engine.kill()
     gate.set()
-    await until(supervisor._life.over.is_set)
+    await until(lambda: supervisor.state == "reaping")
     asking.cancel()
     await until(lambda: not supervisor.pending)
     size[0] = 0

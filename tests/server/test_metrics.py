@@ -17,7 +17,7 @@ from tests.waiting import until
 
 TOOL = {"type": "function", "function": {"name": "set_light", "parameters": {"room": "a room of the house"}}}
 RULES = "You answer in one sentence, and you never tell that you are a machine."
-REASONS = ("new", "template", "start", "edited", "evicted")
+REASONS = ("new", "changed", "evicted")
 
 
 async def metrics(served, **options) -> dict[str, float]:
@@ -79,16 +79,16 @@ async def test_a_conversation_that_goes_on_never_misses(serve):
     assert misses(await metrics(served)) == {"new": 1}
 
 
-async def test_a_clock_in_the_system_prompt_is_the_start(serve, caplog):
+async def test_a_clock_in_the_system_prompt_is_a_change(serve, caplog):
     caplog.set_level(logging.DEBUG, "qwen_edge.service.pipeline")
     served = await serve(lambda prompt: "Yes.")
     await talk(served, "hi", system=f"It is 12:01. {RULES}")
     at = len("|system\nIt is 12:0")
     answer = await talk(served, "what a nice day", system=f"It is 12:02. {RULES}")
     found = await metrics(served)
-    assert misses(found) == {"new": 1, "start": 1}
-    assert found["qwen_edge_prefix_missed_tokens_total start"] == answer["usage"]["prompt_tokens"] - at
-    assert f"prefix missed at {at} of {answer['usage']['prompt_tokens']} tokens: the first message" in caplog.text
+    assert misses(found) == {"new": 1, "changed": 1}
+    assert found["qwen_edge_prefix_missed_tokens_total changed"] == answer["usage"]["prompt_tokens"] - at
+    assert f"prefix missed at {at} of {answer['usage']['prompt_tokens']} tokens: an earlier prompt of" in caplog.text
 
 
 async def test_an_edited_history_is_told_where_it_differs(serve, caplog):
@@ -97,18 +97,18 @@ async def test_an_edited_history_is_told_where_it_differs(serve, caplog):
     turns = ["Which plants are good for a room without sun?", "Ferns and ivy are.", "And which are not?"]
     await talk(served, *turns)
     await talk(served, "W" + turns[0], *turns[1:], "Cacti are not.", "Thank you.")
-    assert misses(await metrics(served)) == {"new": 1, "edited": 1}
+    assert misses(await metrics(served)) == {"new": 1, "changed": 1}
     assert f"prefix missed at {len(f'|system_{RULES}|_|user_W')} of" in caplog.text
-    assert "the history is not as it was before" in caplog.text
+    assert "an earlier prompt of this conversation differs from here on" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"tools": [TOOL]}, {"chat_template_kwargs": {"enable_thinking": False}}])
-async def test_other_tools_are_a_template_miss_and_what_leaves_the_history_alone_is_none(serve, change):
+async def test_other_tools_are_a_change_and_what_leaves_the_history_alone_is_none(serve, change):
     served = await serve(lambda prompt: "Yes.")
     turns = ["Which plants are good for a room without sun?", "Ferns and ivy are.", "And which are not?"]
     await talk(served, *turns, prompt_cache_key="plants")
     await talk(served, *turns, prompt_cache_key="plants", **change)
-    assert misses(await metrics(served)) == {"new": 1} | ({"template": 1} if "tools" in change else {})
+    assert misses(await metrics(served)) == {"new": 1} | ({"changed": 1} if "tools" in change else {})
 
 
 @pytest.mark.parametrize("name", [{"user": "me"}, {"prompt_cache_key": "mine", "user": "me"}, {}])

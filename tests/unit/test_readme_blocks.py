@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.readme.blocks import MARKS, README, Block, blocks
+from tests.readme.blocks import MARKS, README, Block, blocks, warnings
 
 ALL = list(blocks(README.read_text()))
 
@@ -23,3 +23,10 @@ def test_blocks_that_say_what_to_type_are_run():
     commands = ("sudo ", "make ", ".venv/", "curl ", "/opt/")
     left_out = [block for block in ALL if block.mark == "output" and block.text.startswith(commands)]
     assert left_out == []
+
+
+def test_a_line_with_a_warning_is_found_and_that_of_apt_is_not():
+    ours = "02:05:29 WARNING qwen_edge.auth.keys: /k holds API keys"
+    apts = "WARNING: apt does not have a stable CLI interface. Use with caution in scripts."
+    assert warnings(f"1. converting\n\n{apts}\n{ours}\nWARNINGS\n4. done") == [ours]
+    assert warnings("") == []

@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 from qwen_edge.chat.messages import Delta, Finish
 from qwen_edge.protocol.messages import MissReason
 from qwen_edge.server.openai import encode as openai
-from qwen_edge.supervisor import supervisor
+from qwen_edge.supervisor.state import State
+from qwen_edge.supervisor.supervisor import Supervisor
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
@@ -26,7 +27,7 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 class Metrics:
     """Counts what it is told, and asks the engine's supervisor, and `others`, for the rest."""
 
-    def __init__(self, engine: supervisor.Supervisor, *others: Collector) -> None:
+    def __init__(self, engine: Supervisor, *others: Collector) -> None:
         self._registry = registry = _Registry()
         for collector in (_Engine(engine), *others):
             registry.register(collector)
@@ -132,7 +133,7 @@ class _Registry(CollectorRegistry):
 class _Engine(Collector):
     """What the supervisor knows at the moment."""
 
-    def __init__(self, engine: supervisor.Supervisor) -> None:
+    def __init__(self, engine: Supervisor) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
@@ -141,6 +142,6 @@ class _Engine(Collector):
         )
         yield GaugeMetricFamily("qwen_edge_pending_requests", "Answers being given or waited for", self._engine.pending)
         states = GaugeMetricFamily("qwen_edge_engine_state", "1 for the state the engine is in", labels=["state"])
-        for state in get_args(supervisor.State):
-            states.add_metric([state], float(state == self._engine.state))
+        for state in State:
+            states.add_metric([state.value], float(state is self._engine.state))
         yield states

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from qwen_edge.auth.keys import read_keys
-from qwen_edge.config.schema import parse_config
+from qwen_edge.config.schema import Config, ServerConfig, parse_config
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import Caller
 
@@ -85,6 +85,51 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(keys_in):
     assert keys.owner(TWO.encode())
 
 
+def test_files_that_were_joined_have_such_marks_in_their_midst(keys_in):
+    keys = keys_in("\ufeff\ufeff# ours\n\ufeff" + f"{ONE} kitchen\n\ufeff{TWO} cellar\n")
+    assert (keys.owner(ONE.encode()), keys.owner(TWO.encode())) == ("kitchen", "cellar")
+
+
+UNSEEN = [
+    "\u200b",
+    "\u200c",
+    "\u200d",
+    "\ufeff",
+    "\u00ad",
+    "\u202e",
+    "\u2060",
+    "\x00",
+    "\x07",
+    "\x1b",
+    "\x1c",
+    "\x7f",
+    "\ufe0f",
+    "\u3164",
+]
+
+
+@pytest.mark.parametrize("character", UNSEEN, ids=ascii)
+@pytest.mark.parametrize("line", ["{}" + TWO, TWO + "{} cellar", "two-{}" + TWO])
+def test_a_key_that_nobody_can_send_is_refused_by_its_line_and_not_shown(keys_in, character, line):
+    if character == "\ufeff" and line.startswith("{}"):
+        line = " " + line  # a mark is taken away at the start of a line only
+    with pytest.raises(ConfigError, match="line 2: there is a character that is not seen") as error:
+        keys_in(f"{ONE} kitchen\n{line.format(character)}\n")
+    assert TWO not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bob\u200b admin", "bob ad\u200bmin", "\x1bbob"])
+def test_nothing_unseen_hides_a_name_or_a_right(keys_in, name):
+    with pytest.raises(ConfigError, match="line 1: there is a character that is not seen"):
+        keys_in(f"{ONE} {name}\n")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/keys", "a\0b"])
+def test_a_path_of_keys_that_cannot_be_one_is_a_mistake_in_the_settings(path):
+    with pytest.raises(ConfigError, match=r"^server\.api_keys_file: "):
+        read_keys(Config(server=ServerConfig(api_keys_file=path)))
+
+
 @pytest.mark.parametrize("key", ["x", "fifteen-letters", "a#b", "ééééééééééééééé"])
 def test_a_key_that_can_be_guessed_is_refused_by_its_line_and_not_shown(keys_in, key):
     with pytest.raises(ConfigError, match="line 3: the key has") as error:
@@ -115,7 +160,12 @@ def test_admin_is_a_word_behind_the_name(keys_in, caplog):
     assert keys_in(f"{ONE} the boss admin # all of it\n").caller(ONE.encode()) == Caller("the boss", admin=True)
     assert keys_in(f"{ONE} administrator\n").caller(ONE.encode()) == Caller("administrator", admin=False)
     assert keys_in(f"{ONE} admin boss\n").caller(ONE.encode()) == Caller("admin boss", admin=False)
+    for word in ("Admin", "ADMIN"):
+        assert keys_in(f"{ONE} bob {word}\n").caller(ONE.encode()) == Caller("bob", admin=True)
     assert not caplog.records
+    assert keys_in(f"{ONE} Admin\n").caller(ONE.encode()) == Caller("Admin", admin=False)
+    assert "KEY NAME admin" in caplog.text
+    caplog.clear()
     assert keys_in(f"{ONE} admin\n").caller(ONE.encode()) == Caller("admin", admin=False)
     assert "line 1" in caplog.text and "KEY NAME admin" in caplog.text and ONE not in caplog.text
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from qwen_edge.cli import _cli, main
-from qwen_edge.cli.serve import _apply
+from qwen_edge.cli.flags import apply_options
 from qwen_edge.config.schema import MOST_PIN_HOURS, Config, RememberConfig, parse_config
 from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.supervisor.engine_settings import files
@@ -91,8 +91,10 @@ def test_a_pin_is_no_longer_than_the_daemon_takes():
 def test_options_win_over_the_file():
     file = parse_config("model: a\nserver: {port: 1, model_aliases: [old]}\nengine: {threads: 1, batch: 64}", "f")
     nothing = dict.fromkeys(("host", "port", "context", "threads"))
-    assert _apply(file, None, {**nothing, "alias": ()}) == file
-    given = _apply(file, "b", {"host": "::1", "port": 0, "context": 64, "threads": 2, "alias": ("gpt-4o-mini", "x")})
+    assert apply_options(file, None, {**nothing, "alias": ()}) == file
+    given = apply_options(
+        file, "b", {"host": "::1", "port": 0, "context": 64, "threads": 2, "alias": ("gpt-4o-mini", "x")}
+    )
     expected = msgspec.convert(
         {
             "model": "b",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.config.paths import DEFAULT_MODEL, find_model, models_folder, state_folder
-from qwen_edge.core.errors import NotNowError, UserError
+from qwen_edge.config.paths import DEFAULT_MODEL, expand_path, find_model, models_folder, state_folder
+from qwen_edge.core.errors import ConfigError, UserError
 
 
 def test_the_models_folder_is_the_one_chosen_the_services_or_the_users():
@@ -47,8 +47,8 @@ def test_a_model_whose_path_is_not_utf_8_is_refused_before_anybody_is_told_of_it
     assert refused.value.exit_code == 2
 
 
-def test_a_model_whose_name_no_file_can_have_is_not_there(tmp_path):
-    with pytest.raises(NotNowError, match="There is no model at"):
+def test_a_model_whose_name_no_file_can_have_is_a_users_mistake(tmp_path):
+    with pytest.raises(ConfigError, match="holds a NUL character"):
         find_model(f"{tmp_path}/a\0b")
 
 
@@ -61,3 +61,29 @@ def test_no_model_and_too_many_are_told_with_what_to_do(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"several models \(a.gguf, b.gguf\)"):
         find_model(None, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/m.gguf", "a\0b", "a\ud800b"])
+def test_what_cannot_be_a_path_is_a_mistake_that_no_restart_mends(tmp_path, path):
+    for used in (lambda: find_model(path, tmp_path), lambda: expand_path(path, "model")):
+        with pytest.raises(ConfigError, match=r"^model: .*[^.]\.$") as refused:
+            used()
+        assert refused.value.exit_code == 2
+
+
+def test_a_home_folder_is_put_in_place_of_its_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_path("~/m", "model") == Path("/home/me/m")
+    assert expand_path("a/~b", "model") == Path("a/~b")
+    assert expand_path("caf\udce9", "model") == Path("caf\udce9"), "the bytes of a file's name need not be UTF-8"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigError, match="set HOME or XDG_STATE_HOME"):
+        state_folder({})
+    with pytest.raises(ConfigError, match="set HOME or XDG_DATA_HOME"):
+        models_folder({})

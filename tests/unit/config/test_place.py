@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli.daemon_client import DEFAULT, service_address
+from qwen_edge.cli.flags import config_of
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.models.json_store import JsonStore
@@ -38,7 +39,7 @@ def test_with_a_service_it_is_the_services_settings_state_and_models(tmp_path):
     place = find_place(None, HOME, install(tmp_path))
     state = tmp_path / "var/lib/qwen-edge"
     program = Path("/opt/qwen-edge/.venv/bin/qwen-edge")
-    assert place == Place(tmp_path / "etc/qwen-edge/qwen-edge.yaml", state, state / "models", True, program)
+    assert place == Place(tmp_path / "etc/qwen-edge/qwen-edge.yaml", state, state / "models", True, program, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,35 @@ def test_who_may_not_read_the_services_folder_is_told_what_to_do():
     )
 
 
+def test_a_state_folder_that_is_a_link_to_nowhere_or_a_file_is_told_as_what_it_is(tmp_path):
+    """Root is told, too, to whom nothing is forbidden."""
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(tmp_path / "gone")
+    file.touch()
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    told = {
+        link: f"{link} is a link to {tmp_path}/gone, which is not there. Make that folder, or remove the link: "
+        f"sudo rm {link}",
+        file: f"{file} is a file, and should be a folder. Move the file away.",
+        file / "qwen-edge": f"{file} is a file, and should be a folder. Move the file away.",
+        circle: f"{circle} cannot be used: Too many levels of symbolic links.",
+    }
+    for state, words in told.items():
+        for writing in (True, False):
+            with pytest.raises(UserError) as error:
+                Place(None, state, tmp_path, True).check("tune", writing=writing)
+            assert str(error.value) == words
+
+
+def test_root_is_not_sent_to_sudo_where_the_disk_is_read_only(tmp_path, monkeypatch):
+    flags = (*os.statvfs(tmp_path)[:8], os.ST_RDONLY, 255)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(flags))
+    with pytest.raises(UserError, match=r"mounted read-only\. Mount it for writing\.$"):
+        Place(None, tmp_path, tmp_path, True).check("tune", writing=True)
+
+
 def test_who_may_not_write_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
     for service, advice in ((True, "sudo qwen-edge tune"), (False, "XDG_STATE_HOME")):
@@ -161,6 +191,115 @@ def test_a_daemon_is_asked_where_the_service_listens(tmp_path, monkeypatch, sett
         monkeypatch.delenv(name, raising=False)
     assert service_address(tmp_path) == DEFAULT
     assert service_address(install(tmp_path, settings=settings)) == address
+
+
+def drop_in(root: Path, text: str, name: str = "10-mine.conf", folder: str = "etc/systemd/system") -> None:
+    file = root / folder / "qwen-edge.service.d" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+SERVE = "/opt/qwen-edge/.venv/bin/qwen-edge serve"
+OTHERS = [
+    f"ExecStart={SERVE} -c /srv/x.yaml",
+    f"ExecStart={SERVE} -c/srv/x.yaml --port 9000",
+    f"ExecStart=-{SERVE} --config=/srv/x.yaml",
+    f"ExecStart={SERVE} --host 0.0.0.0 \\\n  # a comment\n  --config '/srv/x.yaml'",
+    f"ExecStart=/usr/bin/nice -n 5 {SERVE} --config /srv/x.yaml",
+    f"WorkingDirectory=/srv\nExecStart={SERVE} -c x.yaml",
+    f"Environment=WHERE=/srv\nExecStart={SERVE} -c ${{WHERE}}/x.yaml",
+    f"ExecStart={SERVE} -c /srv/first.yaml -c /srv/x.yaml",
+    "ConfigurationDirectory=../srv",
+]
+
+
+@pytest.mark.parametrize("line", OTHERS)
+@pytest.mark.parametrize("dropped", [False, True])
+def test_the_settings_are_those_that_the_unit_names(tmp_path, line, dropped):
+    install(tmp_path, unit=UNIT if dropped else f"[Unit]\nExecStart=/no -c /no\n[Service]\n{line}\n")
+    if dropped:
+        drop_in(tmp_path, f"[Service]\nExecStart=\n{line}\n")
+    name = "qwen-edge.yaml" if "ConfigurationDirectory" in line else "x.yaml"
+    place = find_place(None, HOME, tmp_path)
+    assert (place.service, place.state) == (True, tmp_path / "var/lib/qwen-edge")
+    if name == "x.yaml":
+        assert place.settings == tmp_path / "srv/x.yaml"
+        assert place.program == Path("/opt/qwen-edge/.venv/bin/qwen-edge")
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / name).touch()
+    settings = find_place(None, HOME, tmp_path).settings
+    assert settings and settings.samefile(tmp_path / "srv" / name)
+    assert find_place(tmp_path / "srv" / name, HOME, tmp_path).service
+    assert not find_place(tmp_path / "etc/qwen-edge/qwen-edge.yaml", HOME, tmp_path).service
+
+
+def test_drop_ins_count_by_their_names_and_the_first_folders_of_one_name(tmp_path):
+    install(tmp_path)
+    drop_in(tmp_path, f"[Service]\nExecStart=\nExecStart={SERVE} -c /b.yaml\n", "b.conf", "run/systemd/system")
+    drop_in(tmp_path, f"[Service]\nExecStart=\nExecStart={SERVE} -c /a.yaml\n", "a.conf")
+    assert find_place(None, HOME, tmp_path).settings == tmp_path / "b.yaml"
+    drop_in(tmp_path, "", "b.conf")
+    assert find_place(None, HOME, tmp_path).settings == tmp_path / "a.yaml"
+    (tmp_path / "etc/systemd/system/qwen-edge.service.d/a.conf").unlink()
+    assert find_place(None, HOME, tmp_path).settings == tmp_path / "etc/qwen-edge/qwen-edge.yaml"
+
+
+def test_drop_ins_without_a_unit_are_no_service(tmp_path):
+    drop_in(tmp_path, "[Service]\n")
+    assert find_place(None, HOME, tmp_path) == OWN
+
+
+MODELS = [
+    "Environment=QWEN_EDGE_MODELS=/disk/m",
+    'Environment=A=1 "QWEN_EDGE_MODELS=/disk/m" B=2',
+    "Environment=QWEN_EDGE_MODELS=/no\nEnvironment=QWEN_EDGE_MODELS=/disk/m",
+    "WorkingDirectory=/disk\nEnvironment=QWEN_EDGE_MODELS=m",
+    "Environment=QWEN_EDGE_MODELS=/no\nEnvironmentFile=-/etc/default/qwen-edge",
+]
+
+
+@pytest.mark.parametrize("line", MODELS)
+def test_the_models_lie_where_the_units_environment_says(tmp_path, line):
+    install(tmp_path)
+    (tmp_path / "etc/default").mkdir()
+    (tmp_path / "etc/default/qwen-edge").write_text("# ours\nQWEN_EDGE_MODELS='/disk/m'\n")
+    drop_in(tmp_path, f"[Service]\n{line}\n")
+    assert find_place(None, HOME, tmp_path).models == tmp_path / "disk/m"
+    drop_in(tmp_path, "[Service]\nEnvironment=\nEnvironmentFile=\n", "20.conf")
+    assert find_place(None, HOME, tmp_path).models == tmp_path / "var/lib/qwen-edge/models"
+
+
+def test_the_state_folder_is_the_units(tmp_path):
+    drop_in(install(tmp_path), "[Service]\nStateDirectory=\nStateDirectory=%N/two\n")
+    assert find_place(None, HOME, tmp_path).state == tmp_path / "var/lib/qwen-edge/two"
+
+
+@pytest.mark.parametrize(
+    "text", ["[Service]\nExecStart='\n", "[Service]\nExecStart=\n", "=\n[", "\0", "ExecStart=/x\n\\"]
+)
+def test_a_unit_that_systemd_would_not_take_is_still_a_service(tmp_path, text):
+    place = find_place(None, HOME, install(tmp_path, unit=text))
+    assert (place.service, place.program) == (True, None)
+
+
+def test_what_the_units_command_line_says_wins_over_the_settings(tmp_path):
+    unit = f"[Service]\nWorkingDirectory=/srv\nExecStart={SERVE} --model m.gguf --port=81 --context 512 --host ::1\n"
+    install(tmp_path, unit=unit, settings="model: /other\nserver: {port: 80, keepalive_seconds: 9}\n")
+    config = config_of(find_place(None, HOME, tmp_path))
+    assert (config.model, config.engine.context) == (str(tmp_path / "srv/m.gguf"), 512)
+    assert (config.server.host, config.server.port, config.server.keepalive_seconds) == ("::1", 81, 9)
+    assert service_address(tmp_path) == "http://[::1]:81"
+
+
+def test_a_relative_model_of_the_services_settings_is_where_the_service_finds_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    install(tmp_path, settings="model: models/m.gguf\n")
+    assert config_of(find_place(None, HOME, tmp_path)).model == str(tmp_path / "models/m.gguf")
+    drop_in(tmp_path, "[Service]\nWorkingDirectory=-/srv\n")
+    assert config_of(find_place(None, HOME, tmp_path)).model == str(tmp_path / "srv/models/m.gguf")
+    own = tmp_path / "own.yaml"
+    own.write_text("model: models/m.gguf\n")
+    assert config_of(find_place(own, HOME, tmp_path)).model == "models/m.gguf"
 
 
 def test_settings_that_the_service_could_not_start_with_are_told(tmp_path):

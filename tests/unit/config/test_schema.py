@@ -96,7 +96,7 @@ def test_a_switch_needs_no_quotes(word):
         ("a: [", "q.yaml, line 1: not valid YAML"),
         ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
         ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
-        ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself."),
+        ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself, or too many levels."),
         ('server: {model_aliases: ["\\ud83d"]}', r"q.yaml: an escape such as \ud83d is half a character."),
         ('device: {joules_per_hour: {"\\udcff": 1}}', r"q.yaml: an escape such as \ud83d is half a character."),
         ("model: 2024-13-45", "q.yaml: not valid YAML"),
@@ -112,6 +112,80 @@ def test_a_mistake_is_told_with_its_line_and_key(text, message):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "none.yaml"))):
         load_config(tmp_path / "none.yaml")
+
+
+LAUGHS = "a: &a [x, x, x]\n" + "".join(
+    f"{one}: &{one} [*{other}, *{other}, *{other}]\n"
+    for other, one in zip("abcdefghijklmnopqrstuvwxy", "bcdefghijklmnopqrstuvwxyz", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        LAUGHS.replace("[", "{k: [").replace("]", "]}"),
+        LAUGHS + "server: {model_aliases: *z}\n",
+        "m: &a {k: 1}\n"
+        + "".join(
+            f"{one}: &{one} {{p: *{other}, q: *{other}}}\n"
+            for other, one in zip("abcdefghijklmnopqrst", "bcdefghijklmnopqrstu", strict=True)
+        ),
+        f"server: {{model_aliases: [{'a, ' * 11_000}]}}",
+    ],
+    ids=["lists", "groups", "used", "groups of groups", "no aliases"],
+)
+def test_a_few_lines_that_mean_millions_of_values_are_refused_before_they_are_looked_at(text):
+    """Nobody would live to see this test fail."""
+    assert "more than 10000 values" in refused(text)
+    assert re.match(r"q\.yaml, line \d+: ", refused(text))
+
+
+def test_a_key_that_is_a_list_is_refused_before_its_aliases_are_written_out():
+    assert refused(LAUGHS.split("d:")[0] + "? [*c, *c]\n: 1\n").startswith(
+        "q.yaml, line 4: a name of a setting is text"
+    )
+
+
+def test_aliases_that_mean_little_are_taken():
+    assert parse_config("server: {model_aliases: &a [x, y], origins: []}\nmodel: &m a\n", "q").model == "a"
+    assert parse_config("model: &m a\nremember: {folder: *m}\n", "q").remember.folder == "a"
+
+
+def test_a_file_without_an_end_is_not_read_to_it():
+    with pytest.raises(ConfigError, match="/dev/zero: is longer than 100000 characters"):
+        load_config(Path("/dev/zero"))
+
+
+PATHS = ["model: {}", "server:\n  api_keys_file: {}", "remember:\n  folder: {}", "device:\n  trace: {}"]
+UNUSABLE = {'"~nosuchuser/x"': "home folder of a user", '"a\\0b"': "NUL character", '"a\\ud800"': "half a character"}
+
+
+@pytest.mark.parametrize("setting", PATHS, ids=lambda text: text.split()[-2].strip(":"))
+@pytest.mark.parametrize("path", UNUSABLE)
+def test_what_cannot_be_a_path_is_refused_with_its_line_and_key(setting, path):
+    text = setting.format(path)
+    lines = text.splitlines()
+    key = ".".join(line.split(":")[0].strip() for line in lines)
+    assert re.match(rf"q\.yaml, line {len(lines)}: {re.escape(key)}: .*{UNUSABLE[path]}.*[^.]\.$", refused(text))
+
+
+def test_relative_paths_begin_where_the_caller_says():
+    text = "model: a\nserver: {api_keys_file: /k}\nremember: {folder: b/c}\ndevice: {trace: ~/t}\n"
+    config = parse_config(text, "q", Path("/srv"))
+    assert (config.model, config.server.api_keys_file) == ("/srv/a", "/k")
+    assert (config.remember.folder, config.device.trace) == ("/srv/b/c", "~/t")
+    assert parse_config(text, "q").model == "a"
+    assert parse_config("", "q", Path("/srv")) == Config()
+
+
+def test_a_file_that_is_closed_is_told_with_the_command_that_opens_it(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(ConfigError, match=r"q\.yaml: cannot be read: Permission denied\. .*sudo chmod a\+r /q\.yaml$"):
+        load_config(Path("/q.yaml"))
 
 
 @given(st.text(max_size=60))

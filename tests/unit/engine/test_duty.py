@@ -168,8 +168,8 @@ def test_idle_work_waits_until_it_is_allowed():
     home.engine.warm(Warm((Segment("what comes next"),)))
     assert not home.engine.prepare()
     home.engine.allow(Limits())
-    while home.engine.prepare():
-        home.events += home.engine.admit()
+    while prepared := home.engine.prepare():
+        home.events += prepared
     shares = [share for event in home.events if isinstance(event, StepStats) for share in event.shares]
     assert {share.id for share in shares} == {0}
     assert sum(share.prompt for share in shares) == len("what comes next")

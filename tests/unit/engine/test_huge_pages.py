@@ -48,7 +48,7 @@ def mapping(begin: int, size: int, rest: str = "rw-p 00000000 00:00 0") -> str:
 
 
 def collapse_all(pages: HugePages) -> None:
-    pages.look()
+    pages.scan()
     while pages.step():
         pass
 

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
+from qwen_edge.engine.sequence import Finished, Restoring, Running, Waiting
+from qwen_edge.engine.step_result import StepResult
 from qwen_edge.protocol.messages import (
     PRIORITIES,
     Abort,
@@ -13,6 +15,7 @@ from qwen_edge.protocol.messages import (
     Limits,
     Sampling,
     Segment,
+    Started,
     StepStats,
     Submit,
     Tokens,
@@ -120,7 +123,7 @@ def test_time_in_which_the_machine_stood_still_takes_nothing_from_an_answer():
     engine = Engine(backend, lambda: now[0], longest_step=20.0)
     engine.submit(submit(1, "hello", max_seconds=60.0, work_seconds=60.0))
     engine.submit(submit(2, "hello", wait_seconds=60.0))
-    events = engine.step()
+    events = [*engine.step()]
     now[0] += 3600.0
     events += run(engine)
     assert [end_of(events, number).reason for number in (1, 2)] == ["stop", "stop"]
@@ -156,9 +159,10 @@ def test_a_failed_decode_fails_its_request_and_tells_that_the_engine_is_done_for
     engine = Engine(backend)
     engine.submit(submit(1, "one"))
     backend.failing = True
-    _, failed, end = engine.step()
+    result = engine.step()
+    _, failed, end = result
     assert (failed.id, failed.code, end.id) == (1, "engine", None)
-    assert engine.broken
+    assert result.broken
     assert backend.open_samplers == 0
 
 
@@ -251,9 +255,9 @@ def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is
     backend = FakeBackend(echo, context=context, batch=8, parallel=3)
     backend.spare, backend.stash = context % 60, context % 50
     engine = Engine(backend, ticking(0.01), speculates=speculates)
-    submitted, aborted, events = 0, set(), []
+    submitted, aborted, events, broken = 0, set(), [], False
     for kind, value in plan:
-        if engine.broken:
+        if broken:
             break
         if kind == "submit":
             text, priority, wait, most = value
@@ -267,18 +271,21 @@ def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is
         elif kind == "fail":
             backend.failing = True
         else:
-            for _ in range(value):
-                events += engine.step()
+            for result in (engine.step() for _ in range(value)):
+                events += result
+                broken = broken or result.broken
     steps = 0
     while engine.busy:
-        events += engine.step()
+        result = engine.step()
+        events += result
+        broken = broken or result.broken
         steps += 1
         assert steps < 200 * (submitted + 1), "somebody starves"
     for request_id in range(submitted):
         ends = [event for event in events if isinstance(event, Done | Failed) and event.id == request_id]
         assert len(ends) == (request_id not in aborted)
     assert backend.open_samplers == 0
-    if not engine.broken:
+    if not broken:
         assert engine.open_cells == 0
         assert len(engine._cells._idle) + len(engine._cells._tree._ends) == backend.sequences, "a sequence has leaked"
 
@@ -288,10 +295,60 @@ def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():
     engine.submit(Submit(1, (Segment("on?"),), Sampling(), 100, 1e9))
     said, first = "", list[str]()
     while engine.busy:
-        for event in engine.step():
-            said += event.text if isinstance(event, Tokens) else ""
-        if engine.first_word:
+        result = engine.step()
+        said += "".join(event.text for event in result if isinstance(event, Tokens))
+        if result.first_word:
             first.append(said)
     assert (said, first) == ("\n\nyes, it is", ["\n\ny"])
+    assert not engine.step().first_word
+
+
+def test_tokens_that_are_put_behind_an_answer_are_computed_with_the_next_step():
+    """Forced tokens, as the closing words of a thinking block, are tokens that the sequence lacks, as any others."""
+    said = "first, then forced words, and the end"
+    backend = FakeBackend(lambda prompt: said, batch=64)
+    engine = Engine(backend, speculates=False)
+    engine.submit(submit(1, "hello"))
+    events = [event for _ in range(5) for event in engine.step()]
+    (sequence,) = engine._sequences
+    forced = b", then forced words"
+    sequence.tokens += forced
+    backend.decodes.clear()
+    events += run(engine)
+    assert backend.decodes[0] == [(9, 1 + len(forced))]
+    assert text_of(events, 1) == "first, and the end"
+    assert end_of(events, 1).completion_tokens == len(said) + 1
+
+
+def test_a_result_tells_what_the_step_did():
+    engine = Engine(FakeBackend(echo), ticking(0.01))
+    assert engine.step() == StepResult()
+    engine.submit(submit(1, "hello"))
+    result = engine.step()
+    assert (result.computed, result.chosen, result.first_word, result.broken) == (5, 1, True, False)
+    assert [type(event) for event in result] == [Started, StepStats, Tokens]
+    (stats,) = [event for event in result if isinstance(event, StepStats)]
+    assert (stats.seconds, stats.chosen) == (result.seconds, 1) and stats.seconds > 0
+    result = engine.step()
+    assert (result.computed, result.chosen, result.first_word) == (1, 1, False)
+
+
+def test_a_sequence_goes_through_its_phases_and_through_no_others():
+    engine = Engine(FakeBackend(echo, parallel=1))
+    engine.submit(submit(1, "hello", priority="idle"))
+    engine.admit()
+    (one,) = engine._sequences
+    assert isinstance(one.phase, Restoring)
     engine.step()
-    assert not engine.first_word
+    assert isinstance(one.phase, Running)
+    engine.submit(submit(2, "now"))
+    engine.step()
+    assert (one.phase, one.computed) == (Waiting(), 0)
+    for illegal in (lambda: one.seq_id, one.restored, one.give_way):
+        with pytest.raises(AssertionError):
+            illegal()
+    run(engine)
+    assert one.phase == Finished()
+    for illegal in (lambda: one.seq_id, one.restored, one.give_way, one.finish):
+        with pytest.raises(AssertionError):
+            illegal()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from qwen_edge.core.errors import EngineError, UnservableError
-from qwen_edge.engine import main, recall
+from qwen_edge.engine import main, restoring
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.main import Channel, _hear, serve
@@ -172,7 +172,7 @@ def test_an_error_of_ours_while_the_engine_is_made_is_told_and_it_never_says_tha
 
 
 def test_an_error_of_ours_while_the_engine_works_is_told(daemon, monkeypatch):
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("a mistake of ours")
 
     monkeypatch.setattr(Engine, "step", broken)
@@ -228,7 +228,7 @@ def card(tmp_path):
 
 
 def test_while_a_file_is_read_signs_of_life_are_given_and_others_are_answered(daemon, card, monkeypatch):
-    monkeypatch.setattr(recall, "_LEAST_PATIENCE", 1e6)
+    monkeypatch.setattr(restoring, "_LEAST_PATIENCE", 1e6)
     engine = daemon(FakeBackend(lambda prompt: "ok"), beat_seconds=0.0, disk_of=card.disk_of)
     engine.send(request(2, "x" * 400))
     engine.hear(lambda _: card.begun.is_set())

@@ -1,13 +1,16 @@
 """Why a prompt missed: the right reason for whatever became of a conversation, and none where nothing was lost."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.engine.misses import Miss, Misses, first_message, prompt_of
-from qwen_edge.protocol.messages import Abort, Done, Sampling, Segment, Submit, Warm
+from qwen_edge.protocol.messages import Abort, Done, MissReason, Sampling, Segment, Submit, Warm
 from tests.fakes import FakeBackend
 
 START, END, SYSTEM, USER, ASSISTANT, THINK = 1, 2, 3, 4, 5, 6
@@ -19,14 +22,14 @@ def text(number: int, length: int = LONG) -> list[int]:
     return [1000 * (number + 1) + i for i in range(length)]
 
 
-def prompt(system: list[int], *turns: list[int], name: str = "", layout: str = "chatml"):
+def prompt(system: list[int], *turns: list[int], name: str = ""):
     """Messages as a template of Qwen's shape shows them, users' and assistant's in turn; then the answer is opened."""
     tokens = [START, SYSTEM, *system, END] if system else []
     head = len(tokens)
     for i, turn in enumerate(turns):
         tokens += [START, ASSISTANT if i % 2 else USER, *turn, END]
         head = head or len(tokens)
-    return prompt_of([*tokens, START, ASSISTANT, THINK, THINK], name, layout, head)
+    return prompt_of([*tokens, START, ASSISTANT, THINK, THINK], name, head)
 
 
 class Cache:
@@ -55,6 +58,13 @@ class Cache:
 
 def shared(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def test_the_reasons_are_those_that_the_documentation_lists():
+    page = (Path(__file__).parents[3] / "docs/api.md").read_text()
+    section = page[page.index("### Why a prompt missed") :]
+    assert set(re.findall(r"^\| `(\w+)` \| [A-Z]", section, re.MULTILINE)) == set(get_args(MissReason))
+    assert set(re.findall(r'prefix_misses_total{reason="(\w+)"}', page)) == set(get_args(MissReason))
 
 
 SYS, Q1, A1, Q2, A2, Q3 = (text(number) for number in range(6))
@@ -89,29 +99,29 @@ def test_a_conversation_without_a_system_prompt_goes_on_too():
     assert cache.ask(prompt([], Q3)) == Miss("new", 2)
 
 
-def test_an_edited_history_is_told_with_the_place():
+def test_an_edited_history_has_changed_and_the_place_is_told():
     cache = Cache()
     cache.ask(prompt(SYS, Q1, A1, Q2))
     edited = prompt(SYS, Q1, text(9) + A1, Q2, A2, Q3)
-    assert cache.ask(edited) == Miss("edited", edited.borders[1] + 2)
+    assert cache.ask(edited) == Miss("changed", edited.borders[1] + 2)
 
 
-def test_an_answer_that_comes_back_otherwise_than_it_was_given_is_edited():
+def test_an_answer_that_comes_back_otherwise_than_it_was_given_is_a_change():
     cache = Cache()
     cache.ask(prompt(SYS, Q1))
     cache.ahead(prompt(SYS, Q1), A1)
     edited = prompt(SYS, Q1, A1[:20] + text(9), Q2)
-    assert cache.ask(edited) == Miss("edited", edited.borders[1] + 2 + 20)
+    assert cache.ask(edited) == Miss("changed", edited.borders[1] + 2 + 20)
 
 
-def test_a_history_without_its_oldest_messages_is_edited():
+def test_a_history_without_its_oldest_messages_has_changed():
     cache = Cache()
     cache.ask(prompt(SYS, Q1, A1, Q2))
     trimmed = prompt(SYS, Q2, A2, Q3)
-    assert cache.ask(trimmed) == Miss("edited", trimmed.head + 2)
+    assert cache.ask(trimmed) == Miss("changed", trimmed.head + 2)
     cache = Cache()
     cache.ask(prompt([], Q1, A1, Q2))
-    assert cache.ask(prompt([], Q2, A2, Q3)) == Miss("edited", 2)
+    assert cache.ask(prompt([], Q2, A2, Q3)) == Miss("changed", 2)
 
 
 def test_another_question_behind_the_same_examples_is_no_miss():
@@ -120,16 +130,16 @@ def test_another_question_behind_the_same_examples_is_no_miss():
     assert cache.ask(prompt(SYS, Q1, A1, Q3)) is None
 
 
-def test_a_clock_before_a_long_system_prompt_is_the_start():
+def test_a_clock_before_a_long_system_prompt_is_a_change():
     cache = Cache()
     cache.ask(prompt([*text(7, 3), *SYS], Q1))
-    assert cache.ask(prompt([*text(8, 3), *SYS], Q2)) == Miss("start", 2)
+    assert cache.ask(prompt([*text(8, 3), *SYS], Q2)) == Miss("changed", 2)
 
 
-def test_a_state_at_the_end_of_the_system_prompt_is_the_start_where_a_conversation_goes_on():
+def test_a_state_at_the_end_of_the_system_prompt_is_a_change_where_a_conversation_goes_on():
     cache = Cache()
     cache.ask(prompt([*SYS, *text(7)], Q1))
-    assert cache.ask(prompt([*SYS, *text(8)], Q1, A1, Q2)) == Miss("start", 2 + LONG)
+    assert cache.ask(prompt([*SYS, *text(8)], Q1, A1, Q2)) == Miss("changed", 2 + LONG)
 
 
 def test_another_system_prompt_is_a_new_conversation():
@@ -139,17 +149,28 @@ def test_another_system_prompt_is_a_new_conversation():
     assert cache.ask(prompt([*text(8), *text(7, 20)], Q3)) == Miss("new", 2), "a phrase in common"
 
 
-def test_another_layout_is_the_template():
+def test_other_tools_before_the_system_prompt_are_a_change():
     cache = Cache()
     cache.ask(prompt([*text(7), *SYS], Q1))
-    changed = prompt([*text(8), *SYS], Q1, A1, Q2, layout="with a tool")
-    assert cache.ask(changed) == Miss("template", 2)
+    assert cache.ask(prompt([*text(8), *SYS], Q1, A1, Q2)) == Miss("changed", 2)
 
 
-def test_a_layout_that_changes_nothing_of_the_history_is_no_miss():
+def test_several_states_between_the_parts_of_a_system_prompt_are_a_change():
+    rules = [text(number, 50) for number in range(30, 34)]
+
+    def system(time: int) -> list[int]:
+        return [token for i, rule in enumerate(rules) for token in (*text(time + i, SHORT), *rule)]
+
     cache = Cache()
-    cache.ask(prompt(SYS, Q1))
-    assert cache.ask(prompt(SYS, Q1, A1, Q2, layout="without thinking")) is None
+    cache.ask(prompt(system(40), Q1))
+    assert cache.ask(prompt(system(50), Q2)) == Miss("changed", 2)
+
+
+def test_a_short_message_that_recurs_is_no_sign_of_the_same_conversation():
+    cache = Cache()
+    hello = text(11, SHORT)
+    cache.ask(prompt(text(7), hello, A1, Q1))
+    assert cache.ask(prompt(text(8), hello, A2, Q2)) == Miss("new", 2)
 
 
 def test_what_was_computed_before_and_is_not_there_was_evicted():
@@ -176,14 +197,14 @@ def test_a_name_tells_which_of_many_conversations_has_changed():
     cache.ask(prompt([*SYS, *text(9, SHORT)], Q3, A1, name="another's"))
     renamed = prompt([*SYS, *text(10, SHORT)], Q1, A1, Q2, name="nobody's yet")
     assert cache.misses.explain(renamed, cache.cached(renamed)) == Miss("new", 2 + LONG)
-    assert cache.ask(prompt([*SYS, *text(10, SHORT)], Q1, A1, Q2, name="mine")) == Miss("start", 2 + LONG)
+    assert cache.ask(prompt([*SYS, *text(10, SHORT)], Q1, A1, Q2, name="mine")) == Miss("changed", 2 + LONG)
 
 
-def test_a_named_conversation_whose_tools_change_is_told_even_where_no_text_comes_back():
-    for name, reason in (("mine", "template"), ("", "new")):
+def test_a_named_conversation_with_another_system_prompt_has_changed_even_where_no_text_comes_back():
+    for name, reason in (("mine", "changed"), ("", "new")):
         cache = Cache()
-        cache.ask(prompt(text(7), Q1, name=name, layout="one tool"))
-        assert cache.ask(prompt(text(8), Q2, name=name, layout="another tool")) == Miss(reason, 2)
+        cache.ask(prompt(text(7), Q1, name=name))
+        assert cache.ask(prompt(text(8), Q2, name=name)) == Miss(reason, 2)
 
 
 def test_a_named_conversation_that_begins_anew_behind_its_system_prompt_has_lost_nothing():
@@ -265,13 +286,13 @@ def test_whatever_becomes_of_conversations_the_reason_is_told(count, named, ahea
             place = value % len(talk.turns)
             talk.turns = [*talk.turns[:place], text(next(fresh)), *talk.turns[place + 1 :]]
             # the question itself may be another one: what was said before it is as it was
-            expected = "edited" if place < len(talk.turns) - 1 else "" if len(talk.turns) > 1 or named else "new"
+            expected = "changed" if place < len(talk.turns) - 1 else "" if len(talk.turns) > 1 or named else "new"
         elif kind == "restart":
             talk.turns = [text(next(fresh))]
             expected = "" if named else "new"
         elif kind == "clock":
             talk.clock = next(fresh)
-            expected = "start"
+            expected = "changed"
         elif kind == "evict":
             cache.held.clear()
             expected = "evicted"
@@ -289,7 +310,7 @@ def test_whatever_is_asked_the_place_is_where_the_cache_ended_and_nothing_is_evi
     for tokens, name, cached, ahead in prompts:
         there = min(cached, len(tokens) - 1)
         head = tokens.index(tokens[0], 1) if tokens[0] in tokens[1:] else 0
-        asked = prompt_of(tokens, name, str(ahead), head)
+        asked = prompt_of(tokens, name, head)
         miss = misses.explain(asked, there)
         assert miss is None or miss.position == there
         if miss and miss.reason == "evicted":

@@ -102,19 +102,19 @@ def test_what_is_computed_ahead_is_the_keys_whose_conversation_it_is():
 def test_an_entry_of_others_is_not_there_for_a_key_and_is_for_an_admin(act):
     home = Home()
     home.ask(ONE)
-    (entry,) = home.engine.look(InspectCache(1, caller=BOSS)).conversations
+    (entry,) = home.engine.inspect(InspectCache(1, caller=BOSS)).conversations
     assert entry.owner == "one"
-    assert not home.engine.look(InspectCache(2, entry.key, caller=TWO, **act)).found
-    (own,) = home.engine.look(InspectCache(3, caller=ONE)).conversations
+    assert not home.engine.inspect(InspectCache(2, entry.key, caller=TWO, **act)).found
+    (own,) = home.engine.inspect(InspectCache(3, caller=ONE)).conversations
     assert (own.key, own.owner, own.pinned_until) == (entry.key, "", 0.0)
-    assert home.engine.look(InspectCache(4, entry.key, caller=BOSS, **act)).found
+    assert home.engine.inspect(InspectCache(4, entry.key, caller=BOSS, **act)).found
 
 
 def test_a_pin_of_a_key_is_seen_by_it_and_ended_by_an_admin():
     home = Home()
     home.ask(ONE)
-    (entry,) = home.engine.look(InspectCache(1, caller=ONE)).conversations
-    (entry,) = home.engine.look(InspectCache(2, entry.key, pin_seconds=100.0, caller=ONE)).conversations
+    (entry,) = home.engine.inspect(InspectCache(1, caller=ONE)).conversations
+    (entry,) = home.engine.inspect(InspectCache(2, entry.key, pin_seconds=100.0, caller=ONE)).conversations
     assert entry.pinned_until > 0
-    (entry,) = home.engine.look(InspectCache(3, entry.key, pin_seconds=0.0, caller=BOSS)).conversations
+    (entry,) = home.engine.inspect(InspectCache(3, entry.key, pin_seconds=0.0, caller=BOSS)).conversations
     assert entry.pinned_until == 0

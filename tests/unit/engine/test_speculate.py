@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.loop import Engine
-from qwen_edge.engine.speculate import Answers, Lookup, worth
+from qwen_edge.engine.speculate import Answers, Lookup, guesses_that_pay
 from qwen_edge.protocol.messages import Done, Sampling, Segment, Submit, Tokens
 from tests.fakes import FakeBackend, ticking
 
@@ -51,11 +51,11 @@ def pace_of(start: float, each: float) -> CostModel:
 
 def test_guesses_are_computed_only_where_they_pay():
     cheap, dear = pace_of(0.02, 0.001), pace_of(0.001, 0.02)
-    assert worth(7, 0.9, 1, 1, 1, cheap) == 7
-    assert worth(7, 0.9, 1, 1, 1, dear) == 0
-    assert worth(7, 0.02, 1, 1, 1, cheap) == 0
-    assert 0 < worth(7, 0.6, 1, 1, 1, pace_of(0.02, 0.006)) < 7
-    assert worth(0, 1.0, 1, 1, 1, cheap) == 0
+    assert guesses_that_pay(7, 0.9, 1, 1, 1, cheap) == 7
+    assert guesses_that_pay(7, 0.9, 1, 1, 1, dear) == 0
+    assert guesses_that_pay(7, 0.02, 1, 1, 1, cheap) == 0
+    assert 0 < guesses_that_pay(7, 0.6, 1, 1, 1, pace_of(0.02, 0.006)) < 7
+    assert guesses_that_pay(0, 1.0, 1, 1, 1, cheap) == 0
 
 
 def run(script, speculates: bool, *rounds: list[str], **submit) -> tuple[dict[int, str], list]:

@@ -118,9 +118,9 @@ def test_who_has_waited_too_long_is_told_so_while_its_prompt_is_read():
     engine = Engine(backend, lambda: now[0])
     engine.submit(submit(1, "x" * LONG, wait_seconds=5.0))
     assert backend.reading.wait(10)
-    assert engine.step() == []
+    assert [*engine.step()] == []
     now[0] = 5.0
-    assert engine.step() == [Failed(1, "waited", "")]
+    assert [*engine.step()] == [Failed(1, "waited", "")]
     assert not engine.busy
 
 

@@ -2,10 +2,13 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "bootstrap.py"
@@ -131,7 +134,6 @@ def install(bootstrap, monkeypatch, tmp_path):
 @pytest.fixture
 def venv(bootstrap, monkeypatch, tmp_path):
     """A virtual environment whose Python says what is asked of it. Making it anew takes no time here."""
-    run = subprocess.run
 
     def fake(version: str) -> None:
         (tmp_path / "venv" / "bin").mkdir(parents=True, exist_ok=True)
@@ -141,14 +143,12 @@ def venv(bootstrap, monkeypatch, tmp_path):
         python.write_text(f"#!/bin/sh\necho {version}\n")
         python.chmod(0o755)
 
-    def run_or_make(command, **options):
-        if "venv" not in command:
-            return run(command, **options)
+    def create(_venv):
         (tmp_path / "venv" / ".qwen-edge").unlink(missing_ok=True)  # --clear
         fake(OURS)
-        return None
+        return 0
 
-    monkeypatch.setattr(bootstrap.subprocess, "run", run_or_make)
+    monkeypatch.setattr(bootstrap, "_create", create)
     return fake
 
 
@@ -347,3 +347,113 @@ def test_it_runs_with_nothing_installed(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": ""})
     assert done.returncode == 2
     assert done.stderr.startswith(f"bootstrap: {tmp_path} holds other things")
+
+
+PIP = """#!/bin/sh
+case "$*" in
+*" pip "*)
+    mkdir "$TMPDIR/pip-build"
+    sleep 1000 &
+    echo $! >"{told}"
+    wait ;;
+*) echo {version} ;;
+esac
+"""
+STARTED = """
+import importlib.util, pathlib, signal, sys
+for one in (signal.SIGHUP, signal.SIGTERM):  # as in a terminal, whatever starts the tests
+    signal.signal(one, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+spec = importlib.util.spec_from_file_location("bootstrap", "{script}")
+bootstrap = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bootstrap)
+bootstrap.ROOT = pathlib.Path("{root}")
+sys.argv = ["bootstrap.py", "{venv}"]
+bootstrap.run()
+"""
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """Starts the script in a process of its own, waits until pip has started a compiler, and sends a signal. Returns
+    the exit code, what was said, and the compiler."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "t").mkdir()
+    told = tmp_path / "told"
+    os.mkfifo(told)
+
+    def run(number: int, venv: Path):
+        python = venv / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        (venv / "pyvenv.cfg").touch()
+        python.write_text(PIP.format(told=told, version=OURS))
+        python.chmod(0o755)
+        program = STARTED.format(script=SCRIPT, root=tmp_path / "root", venv=venv)
+        environment = {**os.environ, "CMAKE_ARGS": "-DX=1", "TMPDIR": str(tmp_path / "t")}
+        environment.pop("SUDO_USER", None)
+        command = [sys.executable, "-c", program]
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": environment}
+        with subprocess.Popen(command, **options) as process:
+            compiler = psutil.Process(int(told.read_text()))
+            process.send_signal(number)
+            _, said = process.communicate()
+        return process.returncode, said, compiler
+
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("place", ["root/venv", "opt/venv"], ids=["linked", "copied"])
+def test_an_installation_that_is_interrupted_leaves_one_sentence_and_nothing_else(interrupted, tmp_path, number, place):
+    code, said, compiler = interrupted(number, tmp_path / place)
+    assert code == 128 + number
+    assert said.split("\n") == ["", "bootstrap: Interrupted. The same command goes on from here.", ""]
+    assert list((tmp_path / "t").iterdir()) == []
+    psutil.wait_procs([compiler])
+    assert not compiler.is_running() or compiler.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_virtual_environment_whose_making_is_interrupted_says_no_word_of_its_own(
+    bootstrap, monkeypatch, tmp_path, capfd
+):
+    """A stand-in for Python makes it, and starts a pip that ends for nobody."""
+    python, told = tmp_path / "python", tmp_path / "told"
+    os.mkfifo(told)
+    python.write_text(
+        f"#!/bin/sh\ntouch $TMPDIR/wheel\nsh -c 'trap \"\" INT; echo $$ >{told}; while :; do sleep 1; done'\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(bootstrap.tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    pids: list[int] = []
+
+    def interrupt():
+        pids.append(int(told.read_text()))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap._create(tmp_path / "venv")
+    psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=5)
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+    assert list((tmp_path / "t").iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_killed_installations_have_left_goes_with_the_next_one(bootstrap, monkeypatch, tmp_path):
+    monkeypatch.setattr(bootstrap.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(bootstrap.tempfile, "tempdir", str(tmp_path))
+    names = [f"{bootstrap._PREFIX}{name}" for name in ("left", "running", "young", "file", "link")] + ["pip-of-others"]
+    left, running, young, file, link, other = (tmp_path / name for name in names)
+    for folder in (left, running, young, other):
+        (folder / "wheels").mkdir(parents=True)
+    file.touch()
+    link.symlink_to(other)
+    for path in (left, running, file, other):
+        os.utime(path, (0, 0))
+    with bootstrap._locked(running), bootstrap._workshop() as mine:
+        assert mine.is_dir()
+        assert not left.exists()
+        assert all(path.exists() for path in (running / "wheels", young / "wheels", file, other / "wheels", mine))
+    assert not mine.exists()

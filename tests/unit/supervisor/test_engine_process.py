@@ -41,6 +41,12 @@ class Program(EngineProcess):
         super().__init__()
 
 
+async def lived(life: Life, watch) -> str:
+    """How it ended."""
+    await life.talk(LOAD, watch)
+    return await life.reap()
+
+
 LOAD = Load("m", 512, 16, 1, 0, "f16", "off", 1.0)
 
 
@@ -64,8 +70,8 @@ def life(engine: EngineProcess) -> tuple[Life, list]:
 )
 async def test_how_an_engine_has_ended_is_told(monkeypatch, code, how):
     one, _ = life(Program(monkeypatch, code))
-    assert await one.live(LOAD, nothing) == how
-    assert one.over.is_set()
+    assert await lived(one, nothing) == how
+    assert not one.hears
 
 
 @pytest.mark.parametrize(
@@ -101,13 +107,13 @@ async def test_what_we_kill_is_told_with_our_reason(monkeypatch):
         one.give_up("silent for 9 s")
         one.give_up("another reason, later")
 
-    assert await one.live(LOAD, watch) == "silent for 9 s"
+    assert await lived(one, watch) == "silent for 9 s"
 
 
 async def test_the_engines_own_last_words_are_the_reason_however_it_ends(monkeypatch):
     words = encode([Failed(None, "unservable", "no such model")])
     one, heard = life(Program(monkeypatch, f"theirs.sendall({words!r}); os.kill(os.getpid(), 9)"))
-    assert await one.live(LOAD, nothing) == "no such model"
+    assert await lived(one, nothing) == "no such model"
     assert one.last_words.code == "unservable"
     assert heard == []
 
@@ -116,14 +122,14 @@ async def test_an_engine_that_closes_its_socket_and_stays_is_killed(monkeypatch)
     monkeypatch.setattr("qwen_edge.supervisor.engine_process._EXIT_SECONDS", 0.05)
     engine = Program(monkeypatch, "theirs.close(); time.sleep(60)")
     one, _ = life(engine)
-    assert await one.live(LOAD, nothing) == "killed by SIGKILL"
+    assert await lived(one, nothing) == "killed by SIGKILL"
     assert engine.process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("nonsense", [b"\x03\0\0\0abc", encode([Started(1)])[:4] + b"\xc1" * 20])
 async def test_what_is_no_message_ends_the_engine_and_is_told(monkeypatch, caplog, nonsense):
     one, heard = life(Program(monkeypatch, f"theirs.sendall({nonsense!r}); time.sleep(60)"))
-    assert (await one.live(LOAD, nothing)).startswith("it sent what is no message: ")
+    assert (await lived(one, nothing)).startswith("it sent what is no message: ")
     assert "bug: the engine has sent what is no message" in caplog.text
     assert heard == []
 
@@ -134,7 +140,7 @@ async def test_an_error_of_ours_beside_the_engine_ends_the_engine_and_not_the_da
 
     engine = Program(monkeypatch, "time.sleep(60)")
     one, _ = life(engine)
-    assert await one.live(LOAD, watch) == "given up over an error of the daemon's: KeyError('a mistake of ours')"
+    assert await lived(one, watch) == "given up over an error of the daemon's: KeyError('a mistake of ours')"
     assert "Traceback" in caplog.text
     assert engine.process.returncode == -signal.SIGKILL
 

@@ -10,8 +10,8 @@ def test_what_an_engine_has_for_a_moment_is_no_leak_and_what_stays_is():
 
     def seen_after(seconds: float, bytes_: int) -> bool:
         now[0], size[0] = now[0] + seconds, bytes_
-        growth.look(7)
-        return growth.seen
+        growth.check(7)
+        return growth.exceeded
 
     for _ in range(100):  # a KV cache that grows, again and again
         assert not seen_after(40, _TOO_MUCH)
@@ -21,5 +21,5 @@ def test_what_an_engine_has_for_a_moment_is_no_leak_and_what_stays_is():
     assert seen_after(60, _TOO_MUCH)
     assert seen_after(1, _PLANNED), "it is still the engine that has grown"
     growth.plan(8, 0)
-    assert not growth.seen
+    assert not growth.exceeded
     assert not seen_after(1, _TOO_MUCH), "time counts for each engine"

@@ -97,14 +97,14 @@ def test_admission_reads_nothing_and_others_decode_between_two_stretches(written
         assert card.begun.acquire(timeout=10), "the read has begun"
         assert all(any(getattr(event, "id", 0) == 1 for event in events) for events in said), "each step is the other's"
         assert card.reads == number + 1, "no more than one stretch at a time"
-        held = engine._running[1].computed
+        held = engine._placed[1].computed
         card.may_read.release()
         for _ in range(1000):
-            if engine._running[1].computed > held:
+            if engine._placed[1].computed > held:
                 break
-            engine._recall.wait()
-            engine._recall.step(engine._running)
-        assert 0 < engine._running[1].computed - held <= 256
+            engine._restorer.wait(engine._placed)
+            engine._restorer.step(engine._placed)
+        assert 0 < engine._placed[1].computed - held <= 256
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
 
 
@@ -114,7 +114,7 @@ def test_a_read_that_takes_longer_than_computing_is_given_up_and_the_rest_is_com
     engine.submit(submit(1, LONG))
     engine.step()
     assert card.begun.acquire(timeout=10)
-    assert engine.step() == []
+    assert [*engine.step()] == []
     clock.now += 30
     events = run(engine)
     assert text_of(events, 1) == echo(LONG)
@@ -213,6 +213,6 @@ def test_who_waits_for_anothers_read_does_not_spin(written, disk):
     engine.abort(Abort(1))
     engine.submit(submit(2, LONG))
     engine.step()
-    assert not engine._recall._restores[engine._running[0]].waiting.done
+    assert not engine._placed[0].phase.restore.waiting.done
     card.may_read.release(100)
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1

@@ -1,0 +1,69 @@
+"""The transitions of the supervisor: what the table says, and that the docstring says the same."""
+
+import re
+
+import pytest
+
+from qwen_edge.supervisor.state import TRANSITIONS, Action, Event, State, transition
+from qwen_edge.supervisor.supervisor import Supervisor
+
+PAIRS = [(state, event) for state in State for event in Event]
+
+
+def table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]]]:
+    """The transitions in the docstring of Supervisor."""
+    rows = re.findall(r"^ *\| (.*?) \| ([A-Z]+) \| ([A-Z]+) \| (.*?) ?\|$", Supervisor.__doc__ or "", re.MULTILINE)
+    found = {}
+    for before, event, after, actions in rows:
+        states = [State[before]] if before in State.__members__ else [one for one in State if one is not State.STOPPED]
+        assert len(states) == 1 or before == "every state but STOPPED"
+        for state in states:
+            found[state, Event[event]] = State[after], tuple(Action[name] for name in actions.split())
+    return found
+
+
+def test_the_docstring_lists_exactly_the_transitions_that_there_are():
+    assert table() == TRANSITIONS
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair in PAIRS if pair not in TRANSITIONS])
+def test_an_event_that_is_not_listed_changes_nothing(state, event):
+    assert transition(state, event) == (state, ())
+
+
+@pytest.mark.parametrize("event", Event)
+def test_nothing_leads_out_of_the_stop(event):
+    assert transition(State.STOPPED, event) == (State.STOPPED, ())
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.STOPPED])
+def test_the_stop_fails_all_requests_whatever_the_engine_does(state):
+    assert transition(state, Event.STOP) == (State.STOPPED, (Action.FAIL_REQUESTS,))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_an_engine_is_told_to_end_only_when_it_is_ready_and_not_needed(state, event):
+    told = Action.SEND_STOP in transition(state, event)[1]
+    assert told == ((state, event) == (State.READY, Event.UNNEEDED))
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_whenever_an_engine_becomes_ready_it_gets_what_has_waited_for_it(state, event):
+    after, actions = transition(state, event)
+    if after is State.READY and state is not State.READY:
+        assert Action.SEND_REQUESTS in actions
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_every_death_is_counted_and_no_departure_is(state, event):
+    after, actions = transition(state, event)
+    died = event in (Event.ENDED, Event.HOPELESS) and after is not state and state is not State.LEAVING
+    assert (Action.BURY in actions) == died
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_way_leads_from_every_state_back_to_an_engine_that_is_ready_except_from_the_stop(state):
+    reached = {state}
+    while more := {transition(one, event)[0] for one in reached for event in Event} - reached:
+        reached |= more
+    assert (State.READY in reached) == (state is not State.STOPPED)
