@@ -50,7 +50,7 @@ def test_a_sound_installation_is_all_well(tiny_model, settings):
     assert line(report, "Python 3.").startswith("ok")
     assert line(report, "C++ compiler").startswith("ok")
     assert "llama-cpp-python" in line(report, "llama.cpp ")
-    assert "whole" in line(report, "model ")
+    assert "complete" in line(report, "model ")
     assert "checksum verified" in line(report, "manifest:")
     assert "KV cache" in line(report, "memory:")
     assert not [line for line in report if line.startswith("BAD")]
@@ -229,5 +229,6 @@ def test_where_a_service_is_installed_the_doctor_looks_where_it_looks(tiny_model
     assert report[0] == f"ok    checking the service: settings {place.settings}, state folder {place.state}"
     assert line(report, "model ").startswith(f"ok    model {tiny_model}: ")
     other = line(report, "The service runs")
-    assert other == f"note  The service runs {place.program}, and this is the installation in {sys.prefix}."
+    installation = f"this command belongs to the installation in {sys.prefix}."
+    assert other == f"note  The service runs {place.program}, but {installation}"
     assert report[report.index(other) + 1] == f"       -> sudo {place.program} doctor"

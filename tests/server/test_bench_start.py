@@ -236,8 +236,8 @@ def test_8k_is_measured_only_where_it_is_asked_for(small, capsys):
     ("options", "sentence"),
     [
         (["--start", "a", "--start", "b"], "There are 2 --start commands and 1 URLs: give one command"),
-        (["--start", "a 'b"], "No closing quotation; words are quoted as in a shell."),
-        (["--start", ""], "an empty command starts nothing"),
+        (["--start", "a 'b"], "No closing quotation; quote words as in a shell."),
+        (["--start", ""], "the command is empty"),
         (["--load-seconds", "5"], "--load-seconds only applies to servers started with --start."),
         (["--article", "--work", "relativity"], "--article has its own workloads"),
     ],
