@@ -1,4 +1,4 @@
-"""The command line: `qwen-edge <verb>`, one file a verb, each imported only when it is asked for."""
+"""The command line: `qwen-edge <verb>`. One file a verb, imported only when that verb is run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VERBS = ("advise", "bench", "cache", "convert", "doctor", "serve", "status", "t
 
 
 class _Verbs(click.Group):
-    """Finds `qwen_edge.cli.<verb>.command`; a verb's imports cost nothing to the others."""
+    """Loads `qwen_edge.cli.<verb>.command` on demand, so that no verb pays for the imports of another."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_VERBS)
@@ -32,12 +32,12 @@ class _Verbs(click.Group):
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("qwen-edge"), prog_name="qwen-edge")
 def _cli() -> None:
-    """A small language model that lives on your device."""
+    """Run a small language model on this device."""
 
 
 def main(*arguments: Any) -> None:
-    """Run one command. A user's mistake is one line on stderr and an exit code (see errors.py); Ctrl-C is 130; bugs
-    show whole."""
+    """Run one command. A user's mistake gives one line on stderr and an exit code (see core/errors.py); Ctrl-C gives
+    130; a bug gives a traceback."""
     try:
         _cli.main(args=list(arguments) or None, prog_name="qwen-edge", standalone_mode=False)
     except UserError as error:
@@ -45,12 +45,12 @@ def main(*arguments: Any) -> None:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(clean(shown.getvalue()), err=True, nl=False)  # it repeats what was typed
+        click.echo(clean(shown.getvalue()), err=True, nl=False)  # the message repeats the arguments
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_complain("Interrupted.", 130))
 
 
 def _complain(sentence: str, code: int) -> int:
-    click.echo(f"qwen-edge: {clean(sentence)}", err=True)  # it may repeat what a server or a file says
+    click.echo(f"qwen-edge: {clean(sentence)}", err=True)  # the sentence may quote a server or a file
     return code

@@ -1,4 +1,4 @@
-"""`qwen-edge advise`: which power mode is the most frugal, and which answers soonest."""
+"""`qwen-edge advise`: which power mode uses the least energy, and which answers first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rich.table import Table
 
 from qwen_edge.bench.client import UnreachableError, servers_at
 from qwen_edge.bench.workloads import WORKLOADS
-from qwen_edge.cli.asking import ask_device, path_at, service_address, url_option
+from qwen_edge.cli.daemon_client import ask_device, path_at, service_address, url_option
 from qwen_edge.cli.flags import MOST_TIMES
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.config.paths import find_place, state_folder
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 from qwen_edge.core.printable import clean
@@ -28,15 +28,15 @@ from qwen_edge.device.sources.board import PowerMode
 from qwen_edge.models.json_store import JsonStore
 
 _FILE = "modes.json"
-_WORK, _TOKENS = "one question", 128  # of its answer
-_SETTLED = 2.5  # seconds after which all that was drawn is accounted for
-_FULL = 0.99  # of the time: less has not been all that the mode can do
+_WORK, _TOKENS = "one question", 128  # of the answer
+_SETTLED = 2.5  # seconds after which all energy has been attributed
+_FULL = 0.99  # share of the time: with a lower duty the mode was not used to its full speed
 _ROOT = Path("/")
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a mode is like: seconds, tokens a second, and tokens of answers for a joule of the whole board, idle or not
-    (None where power is not measured). `at` is a time of the wall clock."""
+    """The figures of a power mode: seconds to the first token, tokens per second, and answer tokens per joule of the
+    whole board, idle power included (None where power is not measured). `at` is wall-clock time."""
 
     mode: str
     model: str
@@ -47,23 +47,23 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 @click.command("advise", short_help="Measure and compare the board's power modes.")
-@url_option("The daemon's address: it runs on this machine.")
+@url_option("Address of the daemon, which must run on this machine.")
 @click.option(
-    "--repeat", type=click.IntRange(1, MOST_TIMES), default=3, show_default=True, help="Questions that are asked."
+    "--repeat", type=click.IntRange(1, MOST_TIMES), default=3, show_default=True, help="Number of questions to ask."
 )
-@click.option("--json", "as_json", is_flag=True, help="Every mode that was measured, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all measured modes as JSON.")
 def command(url: str, repeat: int, as_json: bool) -> None:
-    """Measure the power mode this board is in, and compare it with those that were measured before.
+    """Measure the current power mode of this board, and compare it with the modes measured before.
 
-    It asks the running daemon questions of 200 words with answers of 128 tokens. To compare modes, switch (sudo
-    nvpmodel -m ID) and run it again: it never switches them itself.
+    The running daemon is asked questions of 200 words with answers of 128 tokens. To measure another mode, switch to it
+    (sudo nvpmodel -m ID) and run this command again: it never switches the mode itself.
 
-    What was measured is kept for the service where there is one and --url names no other daemon, else for a daemon that
-    you run yourself. Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    The result is stored for the service if it is installed and --url names no other daemon, otherwise for a daemon that
+    you run yourself. If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
     kept = JsonStore(_FILE, Measured, state_of(url))
     try:
         now = asyncio.run(_measure(url, repeat))
-    except UnreachableError as error:  # it has gone meanwhile
+    except UnreachableError as error:  # the daemon has stopped meanwhile
         raise NotNowError(str(error)) from None
     key_of_now = f"{cpu_name()}; {now.model}; {now.mode}"
     kept.keep(key_of_now, now)
@@ -76,15 +76,15 @@ def command(url: str, repeat: int, as_json: bool) -> None:
     terminal().print(_table(modes, now))
     for line in advice(modes, PowerMode(_ROOT).modes):
         click.echo(clean(line))
-    click.echo(clean(f"What was measured is kept in {kept.file}."))
+    click.echo(clean(f"The measurements are stored in {kept.file}."))
 
 
 def state_of(url: str, root: Path = _ROOT) -> Path:
-    """The state folder of the daemon at this address. Raises UserError if nothing can be kept there."""
+    """The state folder of the daemon at `url`. Raises UserError if this user may not write there."""
     place = find_place(None, root=root)
     try:
         is_service = place.service and path_at(url, "") == service_address(root)
-    except ConfigError:  # the service cannot run, so this is another
+    except ConfigError:  # the service cannot start, so this is another daemon
         is_service = False
     if not is_service:
         return state_folder()
@@ -93,12 +93,12 @@ def state_of(url: str, root: Path = _ROOT) -> Path:
 
 
 async def _measure(url: str, repeat: int) -> Measured:
-    """Raises NotNowError if there is no daemon, UserError if it refuses, or was slowed down meanwhile, which says
-    nothing of a mode."""
+    """Raises NotNowError if there is no daemon; UserError if it refuses, or was throttled meanwhile: such figures
+    do not describe the mode."""
     await asyncio.to_thread(ask_device, url)
     figures, looks = [], []
     async with servers_at([url]) as (server,):
-        await server.ask("Hello", max_tokens=4)  # an engine that sleeps wakes
+        await server.ask("Hello", max_tokens=4)  # wakes a sleeping engine
         await asyncio.sleep(_SETTLED)
         before = await asyncio.to_thread(ask_device, url)
         began = time.monotonic()
@@ -112,11 +112,11 @@ async def _measure(url: str, repeat: int) -> Measured:
     slowed = [look["because"] or "heat" for look in looks if look["duty"] < 1 or (look["duty_asked"] or 1) < _FULL]
     if slowed:
         raise UserError(
-            f"The engine was slowed down meanwhile ({slowed[0]}): let the board cool, plug it in, and run it again."
+            f"The engine was throttled meanwhile ({slowed[0]}): let the board cool, plug it in, and run this again."
         )
     tokens, joules = _TOKENS * repeat, _joules(before, after, seconds)
     return Measured(
-        mode=(after["telemetry"] or {}).get("mode") or "as it is",
+        mode=(after["telemetry"] or {}).get("mode") or "unknown",
         model=after["model"],
         first_token=statistics.median(one["first token, s"] for one in figures),
         tokens_per_second=statistics.median(one["tokens/s"] for one in figures),
@@ -126,7 +126,7 @@ async def _measure(url: str, repeat: int) -> Measured:
 
 
 def _joules(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> float:
-    """Of the board while it was asked, for so long: what was drawn for answers, and what it draws anyway meanwhile."""
+    """Joules of the board during `seconds` of questions: energy for answers plus idle energy."""
     if not before["energy"] or not after["energy"]:
         return 0.0
     then, now = before["energy"]["joules"], after["energy"]["joules"]
@@ -136,14 +136,14 @@ def _joules(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float)
 
 
 def advice(modes: list[Measured], known: Mapping[int, str]) -> list[str]:
-    """Which mode for what, and which have not been measured; `known` are the board's, by nvpmodel's numbers."""
+    """The best modes, and the modes not measured yet; `known`: the names of the board's modes by nvpmodel's numbers."""
     lines = []
     soonest = min(modes, key=lambda one: one.first_token)
     frugal = max(modes, key=lambda one: one.tokens_per_joule or 0.0)
     if frugal.tokens_per_joule:
-        lines.append(f"The most tokens for a joule: {frugal.mode} ({frugal.tokens_per_joule:.2f}).")
+        lines.append(f"The most tokens per joule: {frugal.mode} ({frugal.tokens_per_joule:.2f}).")
     else:
-        lines.append("This board's power is not measured, so nobody knows what a token costs: see qwen-edge status.")
+        lines.append("This board's power is not measured, so energy per token is unknown: see qwen-edge status.")
     lines.append(f"The shortest first token: {soonest.mode} ({1000 * soonest.first_token:.0f} ms).")
     measured = {one.mode for one in modes}
     for number, name in known.items():

@@ -1,4 +1,4 @@
-"""`qwen-edge bench`: how servers feel, side by side."""
+"""`qwen-edge bench`: measures servers side by side."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from qwen_edge.bench.measure import Patience, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import terminal
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.printable import clean
 
@@ -34,62 +34,66 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     try:
         split = [shlex.split(command) for command in commands]
     except ValueError as error:
-        raise click.BadParameter(f"{error}; words are quoted as in a shell.") from None
+        raise click.BadParameter(f"{error}; quote words as in a shell.") from None
     if not all(split):
-        raise click.BadParameter("an empty command starts nothing.")
+        raise click.BadParameter("the command is empty.")
     return split
 
 
-@click.command("bench", short_help="Measure OpenAI-compatible servers, side by side.")
+@click.command("bench", short_help="Measure OpenAI-compatible servers side by side.")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option(
     "--work",
     type=click.Choice(list(WORKLOADS)),
     multiple=True,
-    help=f"Only this; may be given again.  [default: all but {_SLOW}, which take minutes]",
+    help=f"Run only this workload; may be given more than once.  [default: all but {_SLOW}, which take minutes]",
 )
 @click.option(
     "--article",
     "as_article",
     is_flag=True,
-    help="The article's table: load time (with --start), first token, tokens/s, memory, and whether 8K tokens of "
-    "context are supported. Takes minutes.",
+    help="Print the article's table: load time (with --start), first token, tokens/s, memory, and whether a context of "
+    "8K tokens is supported. Takes minutes.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(1, MOST_TIMES),
-    help=f"Times that each server is asked; {_SLOW} are asked once in any case.  "
+    help=f"Number of runs for each server; {_SLOW} are run once in any case.  "
     f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
 )
-@click.option("--seed", type=int, help="Of the prompts' words: the same seed asks what servers may remember.")
+@click.option(
+    "--seed",
+    type=int,
+    help="Seed of the words in prompts. With a seed used before, servers may answer from their caches.",
+)
 @click.option(
     "--start",
     multiple=True,
     metavar="COMMAND",
     callback=_arguments,
-    help="Start the first URL's server so, and stop it at the end; again for the second URL's, and so on. Its load "
-    "time, until it has answered with one token, is measured once. COMMAND has to stay in the foreground. No shell "
-    "reads it: for variables write env NAME=VALUE COMMAND.",
+    help="Start the server of the first URL with this command, and stop it at the end; a second --start is for the "
+    "second URL, and so on. The load time, until the first token is answered, is measured once. COMMAND must stay in "
+    "the foreground. It is not run by a shell: to set variables, write env NAME=VALUE COMMAND.",
 )
 @click.option(
     "--load-seconds",
     type=Number(0, MOST_SECONDS, min_open=True),
-    help=f"How long a server of --start may load.  [default: {_LOAD_SECONDS:g}]",
+    help=f"Seconds that a server of --start may take to load.  [default: {_LOAD_SECONDS:g}]",
 )
 @click.option(
     "--rest",
     type=Number(0, MOST_SECONDS),
     default=10.0,
     show_default=True,
-    help="Seconds of silence before the work, and before memory is measured: servers tidy up when nobody asks.",
+    help="Seconds without requests before the runs, and before memory is measured: idle servers free memory.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Every run, as JSON on standard output.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians into an SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians to an SVG file.")
 def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
-    """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, one or several side by side.
+    """Measure one or several OpenAI-compatible servers, e.g. http://127.0.0.1:8080, side by side.
 
-    They are asked in turn, after a first question that does not count, and the first is compared with the others. Where
-    keys are configured, put one into the environment as QWEN_EDGE_API_KEY.
+    The servers are asked in turn, after a warm-up question that does not count. The first server is compared with the
+    others. If a server requires an API key, set the environment variable QWEN_EDGE_API_KEY.
     """
     _check(urls, as_article, options)
     measuring = measure(
@@ -117,20 +121,20 @@ def _check(urls: tuple[str, ...], as_article: bool, options: dict[str, Any]) -> 
     start = options["start"]
     if start and len(start) != len(urls):
         raise click.UsageError(
-            f"The number of commands to --start is {len(start)}, that of URLs {len(urls)}: give one command for each "
-            "URL, in the same order, or none at all."
+            f"There are {len(start)} --start commands and {len(urls)} URLs: give one command for each URL, in the same "
+            "order, or none."
         )
     if options["load_seconds"] and not start:
-        raise click.UsageError("--load-seconds is for the servers of --start, and there is none.")
+        raise click.UsageError("--load-seconds only applies to servers started with --start.")
     if as_article and options["work"]:
-        raise click.UsageError("--article has work of its own: leave out --work, or --article.")
+        raise click.UsageError("--article has its own workloads: leave out --work or --article.")
 
 
 async def _until_signalled(work: Coroutine[Any, Any, _T]) -> _T:
-    """Any signal that would end this process cancels the work instead, so that no server it started is left behind."""
+    """Run `work`; a signal that would end this process cancels it instead, so that no started server is left behind."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
             loop.add_signal_handler(number, task.cancel)
     return await work

@@ -1,4 +1,4 @@
-"""`qwen-edge cache`: what a running daemon remembers of conversations, and what to do about it."""
+"""`qwen-edge cache`: lists, deletes and pins the conversations that a running daemon has cached."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from qwen_edge.cli.asking import another_answer, ask, path_at, url_option
+from qwen_edge.cli.daemon_client import another_answer, ask, path_at, url_option
 from qwen_edge.cli.flags import Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.printable import clean
 
 _COUNTS = ("tokens", "cached", "copied", "written")
-_FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # of a conversation
+_FIELDS = {"key", *_COUNTS, "file_bytes", "pinned_until", "ends"}  # the fields of a conversation
 
 
-@click.group("cache", short_help="Show, forget or keep what is remembered.")
-@url_option("The daemon's address.")
+@click.group("cache", short_help="List, delete or pin cached conversations.")
+@url_option("Address of the daemon.")
 @click.pass_context
 def command(context: click.Context, url: str) -> None:
-    """Show what the daemon remembers of conversations, forget some of it, or keep it.
+    """List the conversations that the daemon has cached, delete one, or pin one.
 
-    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
     context.obj = path_at(url, "/v1/cache")
 
 
 @command.command("ls")
-@click.option("--json", "as_json", is_flag=True, help="As the daemon tells it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON.")
 @click.pass_obj
 def list_kept(url: str, as_json: bool) -> None:
-    """One line a conversation, the longest first."""
+    """List conversations, one a line, the longest first."""
     _show(_ask("GET", url), as_json=as_json)
 
 
@@ -43,23 +43,23 @@ def list_kept(url: str, as_json: bool) -> None:
 @click.argument("key")
 @click.pass_obj
 def remove(url: str, key: str) -> None:
-    """Forget a conversation: in memory and on disk. What others have in common with it stays."""
+    """Delete a conversation from memory and disk. Prefixes that it shares with other conversations stay."""
     _show(_ask("DELETE", f"{url}/{quote(key, safe='')}"))
 
 
-@command.command("pin", short_help="Keep a conversation, on disk, for some hours.")
+@command.command("pin", short_help="Keep a conversation for some hours, also on disk.")
 @click.argument("key")
 @click.option(
-    "--hours", type=Number(0, MOST_PIN_HOURS), default=24.0, show_default=True, help="For how long; 0 ends it."
+    "--hours", type=Number(0, MOST_PIN_HOURS), default=24.0, show_default=True, help="How long to keep it; 0 unpins it."
 )
 @click.pass_obj
 def pin(url: str, key: str, hours: float) -> None:
-    """Keep a conversation, a system prompt or a manual: it is written to disk, and is the last to go."""
+    """Pin a conversation, such as a system prompt or a manual: it is written to disk and evicted last."""
     _show(_ask("POST", f"{url}/{quote(key, safe='')}/pin", {"hours": hours}))
 
 
 def _one_line(text: object) -> Text:
-    """For a column that may be narrowed: cut there, and not wrapped."""
+    """Text for a column that may be narrowed: truncated, not wrapped."""
     line = plain(text)
     line.no_wrap = True
     return line
@@ -83,9 +83,9 @@ def _show(kept: list[dict[str, Any]], *, as_json: bool = False) -> None:
     table.add_column("key", no_wrap=True)
     for title in ("tokens", "cached", "copied", "on disk", "MB", "pinned"):
         table.add_column(title, justify="right", no_wrap=True)
-    if owners := any("owner" in one for one in kept):  # only an admin is told
+    if owners := any("owner" in one for one in kept):  # only admins see owners
         table.add_column("owner", min_width=5, overflow="ellipsis")
-    table.add_column("ends", overflow="ellipsis")  # only columns that may wrap are narrowed: the numbers stay whole
+    table.add_column("ends", overflow="ellipsis")  # only columns that may wrap are narrowed; the others are no_wrap
     for one in kept:
         counts = [str(one[name]) for name in _COUNTS]
         hours = (one["pinned_until"] - time.time()) / 3600

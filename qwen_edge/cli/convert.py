@@ -1,4 +1,4 @@
-"""`qwen-edge convert`: a checkpoint in, a checked GGUF file with its manifest out."""
+"""`qwen-edge convert`: converts a checkpoint to a checked GGUF file with a manifest."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, c
 from qwen_edge.device.host.cpu import usable_cores
 
 
-@click.command("convert", short_help="Make a quantized GGUF file of a checkpoint.")
+@click.command("convert", short_help="Convert a checkpoint to a quantized GGUF file.")
 @click.argument("source", default=DEFAULT_SOURCE)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to make, or a folder to put it into.")
-@click.option("--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"One of {', '.join(TYPES)}.")
-@click.option("--head", help=f"Type of the output head: {', '.join(HEADS)}.  [default: the type's own]")
-@click.option("--revision", help="Branch, tag or commit of a Hub repository; the default model's is pinned.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write, or folder to write it to.")
+@click.option(
+    "--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"Quantization type: {', '.join(TYPES)}."
+)
+@click.option("--head", help=f"Type of the output head: {', '.join(HEADS)}.  [default: that of --type]")
+@click.option(
+    "--revision",
+    help="Branch, tag or commit of a Hub repository.  [default: main; a fixed commit for the default model]",
+)
 @click.option(
     "--threads", type=setting("engine.threads"), help="Threads to quantize with.  [default: one for each physical core]"
 )
-@click.option("--force", is_flag=True, help="Convert even if the file is there and up to date.")
+@click.option("--force", is_flag=True, help="Convert even if the output is up to date.")
 def command(source: str, output: Path | None, file_type: str, head: str | None, **options: Any) -> None:
     """Convert SOURCE, a Hub repository or a local checkpoint folder, to a quantized GGUF file.
 
-    SOURCE is Qwen/Qwen3-0.6B if not given. Interrupted, the same command goes on where it stopped.
+    The default SOURCE is Qwen/Qwen3-0.6B. After an interruption, the same command continues where it stopped.
     """
     must_be_text(Path(source), "The checkpoint")  # or a name at the Hub
     must_be_text(output or models_folder(), "The output")
@@ -42,7 +47,9 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         models=models_folder(),
         output=output,
         revision=options["revision"],
-        threads=min(options["threads"] or usable_cores(), os.cpu_count() or 1),  # more only take memory
+        threads=min(
+            options["threads"] or usable_cores(), os.cpu_count() or 1
+        ),  # further threads would only take memory
         force=options["force"],
         head=check_head(head, check_type(file_type)),
     )
@@ -52,5 +59,5 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         for made in (output, manifest_path(output)):
             hand_over(made)
     except KeyboardInterrupt:
-        progress.say("Interrupted. The same command goes on from here.")
+        progress.say("Interrupted. The same command continues from here.")
         raise

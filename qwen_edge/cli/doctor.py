@@ -1,4 +1,4 @@
-"""`qwen-edge doctor`: is everything here that the daemon needs, and if not, what to do."""
+"""`qwen-edge doctor`: checks what the daemon needs and prints a fix for each problem."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from qwen_edge.cli.flags import config_of
-from qwen_edge.cli.showing import other_program
+from qwen_edge.cli.terminal import other_program
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config
-from qwen_edge.convert.load_check import ordinary_ends
+from qwen_edge.convert.load_check import check_loads
 from qwen_edge.convert.manifest import read_manifest
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.core.checksum import sha256
@@ -41,32 +41,33 @@ from qwen_edge.supervisor.engine_settings import load_message
 if TYPE_CHECKING:
     from qwen_edge.llama.plan import MemoryPlan
 
-_SENSOR_SECONDS = 12.0  # jtop takes some to start
-_SHORTEST = 512  # tokens of context: less is no use
+_SENSOR_SECONDS = 12.0  # jtop takes several seconds to start
+_SHORTEST = 512  # tokens: a shorter context is of no use
 _NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
-_NO_END = "the file names no end token, or a wrong one: convert the model again, or set tokenizer.ggml.eos_token_id"
+_NO_END = "the file has no end token, or a wrong one: convert the model again, or set tokenizer.ggml.eos_token_id"
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `bad` keeps the daemon from working, `note` is worth knowing."""
+    """One line of the report. `bad`: the daemon will not work; `note`: it will work, but with a limitation."""
 
     mark: Literal["ok", "note", "bad"]
     what: str
     remedy: str = ""
 
 
-@click.command("doctor", short_help="Check this machine and installation.")
-@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
-@click.option("--model", help="The model to look at, if not the configured one.")
-@click.option("--verify", is_flag=True, help="Read the whole model and compare its checksum (seconds to a minute).")
+@click.command("doctor", short_help="Check this machine and installation; print fixes.")
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="Settings file that the daemon will use.")
+@click.option("--model", help="Model to check.  [default: the configured one]")
+@click.option("--verify", is_flag=True, help="Also verify the model's checksum (seconds to a minute).")
 def command(file: Path | None, model: str | None, verify: bool) -> None:
-    """Check this machine and installation, each line with its remedy. Exit code 1 if something is bad.
+    """Check this machine and installation, and print a fix for each problem. The exit code is 1 if the daemon will not
+    work.
 
-    It looks where the service looks, if there is one and -c names no other settings, else where a daemon looks that you
-    run yourself."""
+    If the service is installed and -c names no other settings file, the files of the service are checked; otherwise
+    those of a daemon that you run yourself."""
     place = find_place(file)
     place.check("doctor")
     config = config_of(place)
@@ -81,10 +82,10 @@ def command(file: Path | None, model: str | None, verify: bool) -> None:
 
 
 def diagnose(config: Config, model: str | None, place: Place, *, verify: bool) -> Iterator[Finding]:
-    """Every check, in the order in which its lack would be met."""
+    """Run all checks, in the order in which the daemon would meet the problems."""
     host, port = config.server.host, config.server.port
     running = _answers_as_us(host, port)
-    yield Finding("ok", f"looking at {place.words()}")
+    yield Finding("ok", f"checking {place.words()}")
     if other := other_program(place):
         yield Finding("note", other, f"sudo {place.program} doctor")
     yield Finding("ok", f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}")
@@ -104,7 +105,7 @@ def diagnose(config: Config, model: str | None, place: Place, *, verify: bool) -
 
 
 def _guarded(check: Callable[[], Iterator[Finding]]) -> Generator[Finding, None, bool]:
-    """Returns whether the check came to its end."""
+    """Turn a UserError of the check into a finding. Returns whether the check ran to its end."""
     try:
         yield from check()
     except UserError as error:
@@ -117,7 +118,7 @@ def _compiler() -> Finding:
     found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
     if found:
         return Finding("ok", f"C++ compiler {found}")
-    return Finding("note", "no C++ compiler: not needed to run, only to build llama.cpp", "sudo apt install g++")
+    return Finding("note", "no C++ compiler: needed only to build llama.cpp, not to run", "sudo apt install g++")
 
 
 def _llama(config: Config) -> Iterator[Finding]:
@@ -136,7 +137,7 @@ def _llama(config: Config) -> Iterator[Finding]:
     names = ", ".join(str(device) for device in devices)
     yield Finding("ok", f"llama.cpp {found['llama.cpp']} (llama-cpp-python {found['llama-cpp-python']}): {names}")
     if uses_amx():
-        what = "llama.cpp was compiled for AMX, with which it ends in segmentation faults"
+        what = "llama.cpp was compiled for AMX, with which it crashes (segmentation faults)"
         yield Finding("bad", what, rebuild_bindings(CFLAGS=_NO_AMX, CXXFLAGS=_NO_AMX))
     gpu = find_gpu()
     usable = [device for device in devices if device.kind == "GPU"]
@@ -144,18 +145,18 @@ def _llama(config: Config) -> Iterator[Finding]:
         yield Finding("ok", f"GPU used by llama.cpp: {usable[0]}")
     elif gpu:
         mark: Literal["bad", "note"] = "bad" if config.engine.require_gpu else "note"
-        yield Finding(mark, f"{gpu.name} is here, but llama.cpp was built without CUDA", rebuild_command(gpu))
+        yield Finding(mark, f"{gpu.name} found, but llama.cpp was built without CUDA", rebuild_command(gpu))
     elif config.engine.require_gpu:
-        yield Finding("bad", "engine.require_gpu is set, and there is no GPU", "set engine.require_gpu: false")
+        yield Finding("bad", "engine.require_gpu is set, but there is no GPU", "set engine.require_gpu: false")
 
 
 def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
     table = read_tensor_table(path)
-    yield Finding("ok", f"model {path}: {path.stat().st_size / 1e6:.1f} MB, {len(table)} tensors, whole")
+    yield Finding("ok", f"model {path}: {path.stat().st_size / 1e6:.1f} MB, {len(table)} tensors, complete")
     manifest = read_manifest(path)
     again = f"qwen-edge convert -o {path}"
     if manifest is None:
-        yield Finding("note", "no manifest beside the model: where it came from is not known", again)
+        yield Finding("note", "no manifest beside the model: its origin is unknown", again)
     elif manifest.bytes != path.stat().st_size or (verify and manifest.sha256 != sha256(path)):
         yield Finding("bad", "the model is not the file its manifest describes", again)
     else:
@@ -164,11 +165,11 @@ def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
 
 
 def _loading(path: Path) -> Iterator[Finding]:
-    """Whether llama.cpp takes the file, before it is let into this process."""
+    """Check in another process that llama.cpp can load the file, before this one opens it."""
     if find_spec("llama_cpp") is None:
         return  # told above
-    if words := ordinary_ends(path):
-        yield Finding("note", f"the model ends its answers with an ordinary word: token {', '.join(words)}", _NO_END)
+    if words := check_loads(path):
+        yield Finding("note", f"an ordinary word ends every answer of the model: token {', '.join(words)}", _NO_END)
 
 
 def _chat_template(path: Path) -> Iterator[Finding]:
@@ -195,43 +196,45 @@ def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running:
     if plan.total <= available:
         yield Finding("ok", what)
     elif running:
-        yield Finding("note", f"{what}, and the daemon that runs holds part of the rest", "stop it to know for sure")
+        yield Finding(
+            "note", f"{what}; the running daemon holds part of the rest", "stop the daemon for an exact answer"
+        )
     else:
         yield Finding("bad", f"{what}: {(plan.total - available) / 1e6:.0f} MB too many", _smaller(plan, available))
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    """What is known of heat and power: nothing is no reason not to run, but nothing is done about them either."""
+    """Check the telemetry. Without it the daemon runs, but does not control heat and power."""
     try:
-        source, words = find_source(config.device)
+        source, description = find_source(config.device)
     except TelemetryError as error:
         yield Finding("bad", f"telemetry: {error}")
         return
     if source is None:
         remedy = "" if config.device.source in ("auto", "none") else "see device.source in docs/settings.md"
-        yield Finding("note", f"telemetry: {words}: heat and power are left to the hardware", remedy)
+        yield Finding("note", f"telemetry: {description}: heat and power are not controlled", remedy)
         return
-    heard = queue.Queue[ReaderEvent]()
-    reader = Reader(lambda: (source, words), heard.put)
+    events = queue.Queue[ReaderEvent]()
+    reader = Reader(lambda: (source, description), events.put)
     reader.start()
     try:
-        heard.get()  # that it has been found
-        sample = heard.get(timeout=_SENSOR_SECONDS)
+        events.get()  # the result of the search
+        sample = events.get(timeout=_SENSOR_SECONDS)
     except queue.Empty:
-        yield Finding("bad", f"telemetry: {words}: it does not answer", "choose another device.source, or none")
+        yield Finding("bad", f"telemetry: {description}: it does not answer", "choose another device.source, or none")
     else:
         if isinstance(sample, Telemetry):
-            yield Finding("ok", f"telemetry: {words}: {_sensed(sample)}")
+            yield Finding("ok", f"telemetry: {description}: {_readings(sample)}")
         else:
-            yield Finding("bad", f"telemetry: {words}", str(sample))
+            yield Finding("bad", f"telemetry: {description}", str(sample))
     finally:
         reader.stop()
 
 
-def _sensed(sample: Telemetry) -> str:
-    """What a sample has, and what it has not, in words."""
+def _readings(sample: Telemetry) -> str:
+    """The main readings of a sample, and the missing ones."""
     known = [f"tj {sample.tj:.1f} C" if sample.tj is not None else "no temperature"]
-    known.append(f"{sample.watts:.1f} W" if sample.watts is not None else "no power, so no joules either")
+    known.append(f"{sample.watts:.1f} W" if sample.watts is not None else "no power, so no energy accounting")
     missing = f" ({'; '.join(sample.missing)})" if sample.missing else ""
     return ", ".join([*known, *([f"mode {sample.mode}"] if sample.mode else [])]) + missing
 
@@ -239,12 +242,12 @@ def _sensed(sample: Telemetry) -> str:
 def _smaller(plan: MemoryPlan, available: int) -> str:
     longest = plan.tokens_within(available)
     if longest < _SHORTEST:
-        return "close other programs; no context worth having would fit"
+        return "close other programs; not even a short context would fit"
     return f"set engine.context: {longest}, or close other programs"
 
 
 def _answers_as_us(host: str, port: int) -> bool:
-    """Whether a daemon of ours listens there."""
+    """Whether a qwen-edge daemon listens at this address."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/health")
@@ -257,7 +260,7 @@ def _answers_as_us(host: str, port: int) -> bool:
 
 
 def check_port(host: str, port: int) -> Finding:
-    """Whether the daemon could listen there: on every address of the host, IPv4 and IPv6, as asyncio will."""
+    """Check that the daemon can listen on every address of the host, IPv4 and IPv6, as asyncio does."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -1,4 +1,4 @@
-"""`qwen-edge status`: how a running daemon and its device are."""
+"""`qwen-edge status`: shows the state of a running daemon and its device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qwen_edge.cli.asking import ask_device, url_option
+from qwen_edge.cli.daemon_client import ask_device, url_option
 from qwen_edge.cli.flags import Number
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import plain, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
@@ -33,46 +33,46 @@ _BAR = 20  # characters
 
 
 @click.command("status", short_help="Show temperatures, watts, speed, energy, cache.")
-@url_option("The daemon's address.")
-@click.option("--once", is_flag=True, help="Show it once.  [default: until Ctrl-C, if this is a terminal]")
-@click.option("--json", "as_json", is_flag=True, help="Once, as the daemon tells it (GET /v1/device).")
+@url_option("Address of the daemon.")
+@click.option("--once", is_flag=True, help="Print once and exit.  [default on a terminal: refresh until Ctrl-C]")
+@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer once, as JSON (GET /v1/device).")
 @click.option(
-    "--every", type=Number(0.2, MOST_SECONDS), default=1.0, show_default=True, help="Seconds between two looks."
+    "--every", type=Number(0.2, MOST_SECONDS), default=1.0, show_default=True, help="Seconds between two readings."
 )
 @click.option(
     "--record",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write what the sensors say to a new file, a line a look, until Ctrl-C: device.trace plays it again.",
+    help="Write the readings to a new file, one a line, until Ctrl-C. The setting device.trace plays it.",
 )
 def command(url: str, once: bool, as_json: bool, every: float, file: Path | None) -> None:
-    """Temperatures, watts, what the governor allows, tokens per second, joules per token, cache.
+    """Show temperatures, watts, the governor's decision, tokens per second, joules per token, and cache use.
 
-    Where keys are configured, put one into the environment as QWEN_EDGE_API_KEY."""
+    If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
     if as_json:
         click.echo(to_json(ask_device(url)))
     elif file:
         _record(url, every, file)
     elif once or not sys.stdout.isatty():
-        terminal().print(picture(ask_device(url)))
+        terminal().print(render(ask_device(url)))
     else:
-        with Live(picture(ask_device(url)), console=terminal(), auto_refresh=False) as live:
+        with Live(render(ask_device(url)), console=terminal(), auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(picture(ask_device(url)), refresh=True)
+                live.update(render(ask_device(url)), refresh=True)
 
 
 def _record(url: str, every: float, file: Path) -> None:
-    """Until Ctrl-C. Times are of a clock that begins anew when the machine does: so does a trace."""
+    """Record until Ctrl-C, into a new file: a trace cannot be continued after a reboot, which resets its clock."""
     last = -math.inf
     try:
         if file.exists() and file.stat().st_size:
-            raise UserError(f"{file} is there already: name another file, or delete it.")
+            raise UserError(f"{file} exists already: name another file, or delete it.")
         with file.open("ab") as out:
             while True:
                 sample = ask_device(url)["telemetry"]
                 if sample is None:
-                    raise UserError("There is no telemetry to record: qwen-edge status tells why.")
+                    raise UserError("There is no telemetry to record: qwen-edge status shows the reason.")
                 if sample["at"] > last:
                     record([msgspec.convert(sample, Telemetry)], out)
                     last = sample["at"]
@@ -81,8 +81,8 @@ def _record(url: str, every: float, file: Path) -> None:
         raise UserError(f"{file} cannot be written: {error.strerror}.") from None
 
 
-def picture(device: Json) -> RenderableType:
-    """What the daemon tells, for a terminal."""
+def render(device: Json) -> RenderableType:
+    """The answer of /v1/device, for a terminal."""
     governor = device["governor"]
     head = Text.assemble(
         (f"{clean(governor['level'])}  ", _COLOURS.get(governor["level"], "")),

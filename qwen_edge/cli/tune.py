@@ -1,4 +1,4 @@
-"""`qwen-edge tune`: what is quickest on this device, measured and kept."""
+"""`qwen-edge tune`: measures the fastest engine settings on this device and stores them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 from rich.table import Table
 
 from qwen_edge.cli.flags import config_of
-from qwen_edge.cli.showing import as_json as to_json
-from qwen_edge.cli.showing import other_program, terminal
+from qwen_edge.cli.terminal import as_json as to_json
+from qwen_edge.cli.terminal import other_program, terminal
 from qwen_edge.config.paths import find_model, find_place
-from qwen_edge.convert.load_check import ordinary_ends
+from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean
 from qwen_edge.models.tuning import keep
 from qwen_edge.supervisor.engine_settings import load_message
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from qwen_edge.llama.tune import Try
 
 
-@click.command("tune", short_help="Measure what is quickest here, and keep it.")
-@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="The settings the daemon will run with.")
-@click.option("--model", help="The model to measure with, if not the configured one.")
+@click.command("tune", short_help="Measure and store the fastest engine settings.")
+@click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="Settings file that the daemon will use.")
+@click.option("--model", help="Model to measure with.  [default: the configured one]")
 @click.option(
-    "--brief", is_flag=True, help="Only flash attention, in some seconds: what the daemon does at its first start."
+    "--brief", is_flag=True, help="Measure flash attention only, in seconds, as the daemon does at its first start."
 )
-@click.option("--json", "as_json", is_flag=True, help="Every try, as JSON on standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print every measurement as JSON.")
 def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
-    """Measure threads, flash attention and batch on this device, at several depths, and keep the best.
+    """Measure threads, flash attention and batch size on this device, at several depths of context, and store the best.
 
-    It is kept for the service where there is one and -c names no other settings, else for a daemon that you run
-    yourself. What the settings file gives is not tried. The daemon takes the result at its next start; stop it while
-    you measure.
+    The result is stored for the service if it is installed and -c names no other settings file, otherwise for a daemon
+    that you run yourself. Values given in the settings file are not varied. The daemon uses the result from its next
+    start on; stop the daemon while you measure.
     """
     from qwen_edge.llama.bindings import send_log_to
     from qwen_edge.llama.model import Model
@@ -46,7 +46,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     place.check("tune", writing=True)
     config = config_of(place)
     path = find_model(model or config.model, place.models)
-    ordinary_ends(path)  # a damaged file ends a process of its own, not this one
+    check_loads(path)  # a damaged file crashes a worker process, not this one
     load = load_message(config.engine, path)
     effort = Effort.brief() if brief else Effort()
     tries: list[Try] = []
@@ -54,7 +54,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     click.echo(clean(f"Measuring for {place.words(path)}"), err=as_json)
     if other := other_program(place):
         click.echo(
-            clean(f"{other} Its llama.cpp may be another build, for which this measurement does not count."), err=True
+            clean(f"{other} If its llama.cpp is another build, this measurement does not apply to it."), err=True
         )
     send_log_to(lambda _level, _text: None)
     with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
@@ -70,10 +70,10 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
 
 
 def _table(tries: list[Try]) -> Table:
-    """One line a try; a typical request is what the tries are compared by."""
+    """One row a measurement; measurements are compared by the seconds of a typical request."""
     caption = (
-        "Tokens per second of a prompt | of an answer, behind so many tokens that are in the cache. What looked better "
-        "was measured once more, which counts and is not shown."
+        "Tokens per second of prompt | answer, behind as many tokens in the cache. Settings that looked better were "
+        "measured again; the second measurement decides and is not shown."
     )
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     depths = [speed.depth for speed in tries[0].speeds]

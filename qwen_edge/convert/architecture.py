@@ -1,4 +1,4 @@
-"""What a Qwen checkpoint must hold: its hyperparameters, and each tensor's shape and name in GGUF.
+"""The supported architectures: their hyperparameters, and the shape and GGUF name of each tensor.
 
 The names follow gguf's tensor table for the architectures qwen2 and qwen3
 (https://github.com/ggml-org/llama.cpp/blob/master/gguf-py/gguf/tensor_mapping.py).
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_edge.convert.checkpoint import Checkpoint, number, positive, shown, whole_number
+from qwen_edge.convert.checkpoint import Checkpoint, number, positive, short_repr, whole_number
 from qwen_edge.convert.safetensors import Tensor
 from qwen_edge.core.errors import ConversionError
 
@@ -44,7 +44,7 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     declared = listed[0] if isinstance(listed, list) else listed
     name = ARCHITECTURES.get(declared) if isinstance(declared, str) else None
     if name is None:
-        told = declared if isinstance(declared, str) and declared.isprintable() else shown(declared)
+        told = declared if isinstance(declared, str) and declared.isprintable() else short_repr(declared)
         raise ConversionError(
             f"{where}: architecture {told[:80]} cannot be converted; {' and '.join(ARCHITECTURES)} can. "
             "For other models use llama.cpp's own converter."
@@ -53,14 +53,14 @@ def read_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     def integer(key: str, most: int = (1 << 31) - 1) -> int:
         value = config.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise ConversionError(f"{where}: {key} is {shown(value)}, a positive whole number was expected.")
+            raise ConversionError(f"{where}: {key} is {short_repr(value)}, a positive whole number was expected.")
         if value > most:
-            raise ConversionError(f"{where}: {key} is {shown(value)}, more than any model has.")
+            raise ConversionError(f"{where}: {key} is {short_repr(value)}, larger than in any model.")
         return value
 
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
-        raise ConversionError(f"{where}: rope_scaling is {shown(rope)}, a group of settings was expected.")
+        raise ConversionError(f"{where}: rope_scaling is {short_repr(rope)}, an object was expected.")
     theta = {"rope_theta": rope.get("rope_theta") or config.get("rope_theta") or 10000.0}
     return Architecture(
         name=name,
@@ -87,11 +87,12 @@ _CONTEXT = "original_max_position_embeddings"
 
 
 def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """What GGUF keeps of it, as numbers; {} if there is none. The original context may stand beside the group."""
+    """The RoPE scaling that GGUF stores, as numbers; {} if there is none. `original_max_position_embeddings` may be
+    inside the group or beside it."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     needs = {"default": [], "linear": ["factor"], "yarn": ["factor", _CONTEXT]}
     if not isinstance(kind, str) or kind not in needs:
-        raise ConversionError(f"{where}: rope scaling {shown(kind)} cannot be converted; linear and yarn can.")
+        raise ConversionError(f"{where}: rope scaling {short_repr(kind)} cannot be converted; linear and yarn can.")
     given = {_CONTEXT: config.get(_CONTEXT), **rope}
     if missing := [key for key in needs[kind] if given.get(key) is None]:
         raise ConversionError(f"{where}: rope scaling {kind!r} lacks {missing[0]}.")
@@ -105,16 +106,17 @@ def _rope_scaling(rope: Mapping[str, Any], config: Mapping[str, Any], where: str
 
 
 def name_tensors(checkpoint: Checkpoint, arch: Architecture) -> dict[str, Tensor]:
-    """GGUF name -> source tensor, in writing order. Raises ConversionError on a missing, extra or misshapen tensor."""
+    """GGUF name -> source tensor, in writing order. Raises ConversionError if a tensor is missing, unknown or has the
+    wrong shape."""
     expected = _expected_shapes(arch)
     named: dict[str, Tensor] = {}
     for tensor in checkpoint.tensors.values():
         if tensor.name.endswith(".rotary_emb.inv_freq"):
-            continue  # a constant that old checkpoints carry; computed from rope_theta
+            continue  # a constant in old checkpoints, which follows from rope_theta
         shape = expected.pop(tensor.name, None)
         if shape is None:
             raise ConversionError(
-                f"{tensor.file}: tensor {tensor.name!r} does not belong in {arch.name} with {arch.layers} layers. "
+                f"{tensor.file}: tensor {tensor.name!r} does not belong to {arch.name} with {arch.layers} layers. "
                 "config.json and the weights are not from the same checkpoint."
             )
         if shape != tensor.shape:

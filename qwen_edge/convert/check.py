@@ -1,6 +1,6 @@
-"""What a converted file must show before it is called finished: its numbers are sound, and it speaks.
+"""Checks a converted file with llama.cpp before it is published: finite weights, a correct tokenizer, one decode.
 
-Runs in a worker process, which it may take down.
+Runs in a worker process, as a damaged file may make llama.cpp abort.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _PROBES = (
 _PROMPT = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
-def check_model(file: Path, added: Mapping[str, int], ends: Sequence[int]) -> dict[str, Any]:
-    """Load every tensor with validation, take text through the tokenizer and back, find every end token as one, and
-    decode one prompt.
+def check_model(file: Path, added: Mapping[str, int], end_tokens: Sequence[int]) -> dict[str, Any]:
+    """Load every tensor with validation, encode and decode sample texts, check that each of `end_tokens` ends a turn,
+    and decode one prompt.
 
-    Returns what was seen, for the manifest. Raises EngineError naming what is wrong. Needs about the file's size of
-    memory, most of it mapped from the file.
+    Returns the results for the manifest. Raises EngineError with the fault found. Needs about as much memory as the
+    file is large, most of it mapped from the file.
     """
     with Model(file, gpu_layers=0, repack=False, check_tensors=True) as model:
         _check_tokenizer(model.vocab, added)
-        _check_ends(model.vocab, ends)
+        _check_end_tokens(model.vocab, end_tokens)
         token = _decode_once(model)
         return {
             "tensors": "every block finite",
             "tokenizer": f"{len(_PROBES)} texts and {len(added)} special tokens there and back",
-            "ends": [model.vocab.text(token) for token in ends],
+            "ends": [model.vocab.text(token) for token in end_tokens],
             "decode": f"{_PROMPT!r} -> {model.vocab.text(token)!r}",
             "parameters": model.parameters,
         }
@@ -57,8 +57,8 @@ def _check_tokenizer(vocab: Vocab, added: Mapping[str, int]) -> None:
             raise EngineError(f"The converted tokenizer does not know {text!r} as token {token}.")
 
 
-def _check_ends(vocab: Vocab, ends: Sequence[int]) -> None:
-    for token in ends:
+def _check_end_tokens(vocab: Vocab, end_tokens: Sequence[int]) -> None:
+    for token in end_tokens:
         if not vocab.is_end(token) or token not in vocab.ends:
             raise EngineError(f"The converted model does not end its turn with token {token}, {vocab.text(token)!r}.")
 

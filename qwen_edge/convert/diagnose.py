@@ -1,6 +1,8 @@
-"""What lies where a checkpoint was expected: a pointer, a web page, an adapter, a quantized model; and what to do.
+"""Diagnoses what was given in place of a checkpoint (a git-lfs pointer, a web page, an adapter, a quantized model) and
+says what to do.
 
-Everything here returns or raises one sentence. Contents are told by their first bytes, folders by the names in them.
+Every function returns or raises one sentence. Files are identified by their first bytes, folders by the names of their
+files.
 """
 
 from __future__ import annotations
@@ -15,38 +17,38 @@ from qwen_edge.llama.header import TELLING, stand_in
 
 _MERGE = (
     "Merge it into its base model with PEFT (model.merge_and_unload(), then save_pretrained of model and tokenizer), "
-    "and convert the folder that makes."
+    "and convert the resulting folder."
 )
-# a file of weights in another form -> what to do
+# weights in another format -> what to do
 _OTHER_WEIGHTS = {
     "*.gguf": "GGUF files need no conversion: qwen-edge serve --model FILE.",
-    "pytorch_model*.bin": "PyTorch's own files cannot be converted: load the model with transformers, and save it with "
+    "pytorch_model*.bin": "PyTorch files cannot be converted: load the model with transformers, and save it with "
     "save_pretrained(..., safe_serialization=True).",
     "consolidated*.safetensors": "It is in the layout of the model's maker, not in that of Hugging Face: download the "
     "checkpoint that transformers loads.",
     "consolidated*.pth": "It is in the layout of the model's maker, not in that of Hugging Face: download the "
     "checkpoint that transformers loads.",
-    "*.pth": "PyTorch's own files cannot be converted: save the model with transformers' save_pretrained().",
-    "*.pt": "PyTorch's own files cannot be converted: save the model with transformers' save_pretrained().",
-    "*.h5": "TensorFlow's files cannot be converted: save the model with transformers' save_pretrained().",
-    "*.msgpack": "Flax's files cannot be converted: save the model with transformers' save_pretrained().",
+    "*.pth": "PyTorch files cannot be converted: save the model with transformers' save_pretrained().",
+    "*.pt": "PyTorch files cannot be converted: save the model with transformers' save_pretrained().",
+    "*.h5": "TensorFlow files cannot be converted: save the model with transformers' save_pretrained().",
+    "*.msgpack": "Flax files cannot be converted: save the model with transformers' save_pretrained().",
     "*.onnx": "ONNX files cannot be converted: download the checkpoint that transformers loads.",
 }
 _PREFIXES = {"module.": "PyTorch's data-parallel wrapper", "_orig_mod.": "torch.compile"}
 
 
 def read_bytes(file: Path) -> bytes:
-    """All of a file of a checkpoint. Raises FileNotFoundError, OSError, and ConversionError if it is something else:
-    a pointer to the file, a web page, a pipe, nothing."""
+    """The content of a file of a checkpoint. Raises FileNotFoundError, OSError, and ConversionError if it is not a
+    regular file, is empty, or is a git-lfs pointer or a web page."""
     if file.exists() and not stat.S_ISREG(file.stat().st_mode) and not file.is_dir():
-        raise ConversionError(f"{file} is no regular file: it cannot be read. Put the checkpoint's own file there.")
+        raise ConversionError(f"{file} is not a regular file. Replace it by the file of the checkpoint.")
     data = file.read_bytes()
     refuse_other_content(file, data)
     return data
 
 
 def refuse_other_content(file: Path, begin: bytes) -> None:
-    """Raises ConversionError if these first bytes of a file are not of a checkpoint at all."""
+    """Raises ConversionError if `begin`, the first bytes of a file, show that it is not from a checkpoint."""
     if what := _other_content(begin):
         raise ConversionError(f"{file} is damaged: {what}")
 
@@ -57,26 +59,26 @@ def _other_content(begin: bytes) -> str | None:
     found = stand_in(begin)
     if found == "pointer":
         return (
-            "it is a git-lfs pointer, a few lines in place of the file. Fetch the file itself: run `git lfs install` "
+            "it is a git-lfs pointer, not the file itself. Fetch the file: run `git lfs install` "
             "and `git lfs pull` in its folder, or download it from the Hub."
         )
     if found == "page":
         return (
-            "it is a web page, saved in place of the file. Download it again, from an address with /resolve/ in it, "
+            "it is a web page, not the file itself. Download it again, from an address that contains /resolve/, "
             "or with the Hub's own tools; a gated model needs HF_TOKEN."
         )
     return None
 
 
 def explain_file(file: Path) -> str:
-    """Why a file cannot be the SOURCE of a conversion, which is a folder."""
+    """Why this file cannot be the SOURCE of a conversion: that has to be a folder."""
     if not stat.S_ISREG(file.stat().st_mode):
         return f"{file} is neither a folder nor a file. Give the folder of a checkpoint."
     with file.open("rb") as stream:
         begin = stream.read(TELLING)
     name = file.name.lower()
     if what := _other_content(begin):
-        return f"{file} is no checkpoint: {what}"
+        return f"{file} is not a checkpoint: {what}"
     if begin.startswith(b"GGUF") or name.endswith(".gguf"):
         return f"{file} is a GGUF file: it needs no conversion. Serve it: qwen-edge serve --model {file}"
     if name.endswith((".pth", ".pt", ".bin", ".ckpt")):
@@ -97,18 +99,18 @@ def explain_no_weights(folder: Path) -> str:
 
 
 def has_adapter(folder: Path) -> bool:
-    """Whether an adapter (LoRA and its like) lies there."""
+    """Whether the folder holds an adapter, such as LoRA."""
     return any((folder / name).exists() for name in ("adapter_config.json", "adapter_model.safetensors"))
 
 
 def explain_adapter(folder: Path, base: object) -> str:
-    """`base` is the name of the model it was made for, if that is known."""
+    """Why an adapter cannot be converted. `base`: the name of its base model, if known."""
     made_for = f" for {base[:200]}" if isinstance(base, str) and base else ""
     return f"{folder} holds a LoRA adapter{made_for}, not a whole model. {_MERGE}"
 
 
 def refuse_quantized(config: Mapping[str, Any], where: Path) -> None:
-    """Raises ConversionError for weights that are quantized already: GPTQ, AWQ, FP8, bitsandbytes, MLX, ..."""
+    """Raises ConversionError for weights that are already quantized: GPTQ, AWQ, FP8, bitsandbytes, MLX, ..."""
     found = config.get("quantization_config") or config.get("quantization")
     if not found:
         return
@@ -118,13 +120,13 @@ def refuse_quantized(config: Mapping[str, Any], where: Path) -> None:
     base = config.get("_name_or_path")
     known = f" (perhaps {base[:200]})" if isinstance(base, str) and "/" in base else ""
     raise ConversionError(
-        f"{where}: the checkpoint is quantized already, by {method[:40]}. Convert the original it was made of{known}: "
+        f"{where}: the checkpoint is quantized already, by {method[:40]}. Convert the original{known}: "
         "weights lose too much when they are quantized twice."
     )
 
 
 def refuse_wrapped(names: Collection[str], folder: Path) -> None:
-    """Raises ConversionError for tensors that a training tool saved under its own names."""
+    """Raises ConversionError for tensors that a training tool has renamed."""
     for name in names:
         if name.startswith("base_model.model.") or ".lora_" in name or ".base_layer." in name:
             raise ConversionError(

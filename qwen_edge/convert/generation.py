@@ -1,4 +1,4 @@
-"""The sampling defaults of generation_config.json, checked, in the types and under the names GGUF has for them."""
+"""The sampling defaults of generation_config.json: checked, and converted to GGUF's names and types."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qwen_edge.convert.checkpoint import Checkpoint, number, shown, whole_number
+from qwen_edge.convert.checkpoint import Checkpoint, number, short_repr, whole_number
 from qwen_edge.core.errors import ConversionError
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """`name` is GGUF's; values lie from `least` to `most`, and are not `least` itself if they must be `above` it."""
+    """`name` is GGUF's. Values lie between `least` and `most`; `above`: `least` itself is excluded."""
 
     name: str
     least: float = -math.inf
@@ -24,7 +24,7 @@ class _Setting:
         return self.least <= value <= self.most and not (self.above and value == self.least)
 
     @property
-    def words(self) -> str:
+    def range_text(self) -> str:
         least = f"{'above' if self.above else 'from'} {self.least:g}" if self.least > -math.inf else ""
         most = f"{'up ' if least else ''}to {self.most:g}" if self.most < math.inf else ""
         return " ".join(part for part in (least, most or ("up" if not self.above else "")) if part)
@@ -47,8 +47,8 @@ _SETTINGS = {
 
 
 def read_sampling(checkpoint: Checkpoint) -> Mapping[str, str | float]:
-    """GGUF's name -> value, for what is given. People write 20.0 or "20" where a count is meant. Raises ConversionError
-    for what no sampler could use."""
+    """GGUF name -> value, for the settings given. Counts may be written as 20.0 or "20". Raises ConversionError for a
+    value that no sampler can use."""
     given, where = checkpoint.generation, checkpoint.folder / "generation_config.json"
     found: dict[str, str | float] = {}
     if given.get("sequence") is not None:
@@ -59,12 +59,12 @@ def read_sampling(checkpoint: Checkpoint) -> Mapping[str, str | float]:
         value = (whole_number if setting.whole else number)(given, key, where)
         if not setting.takes(value):
             raise ConversionError(
-                f"{where}: {key} is {shown(given[key])}, which no sampler can use; numbers {setting.words} can be. "
-                "Correct the file, or take the key away."
+                f"{where}: {key} is {short_repr(given[key])}, which no sampler can use; "
+                f"use a number {setting.range_text}. Correct the file, or remove the key."
             )
         found[setting.name] = value
     return found
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else shown(value)
+    return value if isinstance(value, str) else short_repr(value)

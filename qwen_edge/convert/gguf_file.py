@@ -1,8 +1,8 @@
-"""Stage one: the unquantized GGUF, tensor for tensor and key for key what llama.cpp's own converter writes.
+"""Stage one: writes the unquantized GGUF file, with the same tensors and keys as llama.cpp's own converter.
 
-Weights are streamed in pieces of a few MiB and checked on the way, so the memory this takes does not depend on the
-size of the model. The header goes through gguf's writer; the order of keys follows llama.cpp's converter
-(conversion/base.py), so the two files are equal byte for byte but for the model's name.
+Weights are streamed in pieces of 4 MiB and checked on the way, so that memory use does not depend on the size of the
+model. The header is written by gguf's writer; the order of keys follows llama.cpp's converter (conversion/base.py), so
+that the two files are byte-identical but for the name of the model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qwen_edge.convert.architecture import Architecture
 from qwen_edge.convert.checkpoint import Checkpoint
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
-from qwen_edge.convert.templates import DEFAULT, key_of
+from qwen_edge.convert.templates import DEFAULT, gguf_template_name
 from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import END_TOKENS
@@ -30,17 +30,17 @@ from qwen_edge.llama.header import END_TOKENS
 _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
 _TYPES = {"BF16": gguf.GGMLQuantizationType.BF16, "F16": gguf.GGMLQuantizationType.F16}
 _FILE_TYPES = {"BF16": gguf.LlamaFileType.MOSTLY_BF16, "F16": gguf.LlamaFileType.MOSTLY_F16}
-# end tokens that llama.cpp knows by their texts (llama-vocab.cpp); others are named in keys, of which it has two more
-_KNOWN_ENDS = ("<|im_end|>", "<|endoftext|>")
-_MORE_ENDS = ("eot", "eom")
-# keys of a model card that may hold lists of texts, or also groups ({name: ..., repo_url: ...})
+# end tokens that llama.cpp knows by their text (llama-vocab.cpp); for others there are two further keys
+_KNOWN_END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+_END_TOKEN_ROLES = ("eot", "eom")
+# keys of a model card that may hold lists of texts; the second set also lists of {name: ..., repo_url: ...}
 _LISTS = {"license", "tags", "pipeline_tag", "language", "languages"}
 _GROUPS = {"base_model", "base_models", "base_model_sources", "dataset", "datasets", "dataset_sources"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be written: `tensors` maps GGUF names to their sources, in order."""
+    """The content of the file to write; `tensors` maps GGUF names to source tensors, in writing order."""
 
     name: str
     checkpoint: Checkpoint
@@ -51,17 +51,17 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What the person who converts should know of choices that were made."""
+        """Sentences for the user about choices that were made."""
         return [*self.checkpoint.notes, *self.tokenizer.notes]
 
     @property
     def dtype(self) -> str:
-        """The type of the matrices: that of the checkpoint's first 16-bit one, else F16, as llama.cpp guesses."""
+        """The type of all matrices: that of the first 16-bit matrix, else F16, as in llama.cpp's converter."""
         matrices = (tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) >= 2)
         return next((dtype for dtype in matrices if dtype in _TYPES), "F16")
 
     def stored_type(self, tensor: Tensor) -> gguf.GGMLQuantizationType:
-        """Vectors (norms, biases) are kept in F32: llama.cpp computes with them as they are."""
+        """The type of a tensor in the file. Vectors (norms, biases) stay in F32, in which llama.cpp uses them."""
         return gguf.GGMLQuantizationType.F32 if len(tensor.shape) < 2 else _TYPES[self.dtype]
 
     def stored_bytes(self, tensor: Tensor) -> int:
@@ -90,7 +90,7 @@ def _write_header(plan: Plan, file: Path) -> None:
     writer = gguf.GGUFWriter(path=None, arch=plan.architecture.name)
     for name, tensor in plan.tensors.items():
         kind = plan.stored_type(tensor)
-        # any dtype but uint8 makes the writer take the shape as it stands
+        # with any dtype but uint8 the writer does not change the shape
         writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), plan.stored_bytes(tensor), raw_dtype=kind)
     writer.add_type(gguf.GGUFType.MODEL)
     _general(plan, writer.get_total_parameter_count()[0]).set_gguf_meta_model(writer)
@@ -105,10 +105,10 @@ def _write_header(plan: Plan, file: Path) -> None:
 
 
 def _general(plan: Plan, parameters: int) -> gguf.Metadata:
-    """Authorship from the model card, sampling defaults from generation_config.json."""
+    """The general metadata: authorship from the model card, sampling defaults from generation_config.json."""
     card = _model_card(plan.checkpoint.folder)
     config = {key: value for key, value in plan.checkpoint.config.items() if isinstance(value, str)}
-    # the folder of a Hub download is named by its revision; its model's name tells more
+    # the folder of a Hub download is named after the revision, so the model's name is given
     metadata = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, Path(plan.name), parameters)
     metadata.name = metadata.name or plan.name
     if metadata.size_label is None:
@@ -119,7 +119,7 @@ def _general(plan: Plan, parameters: int) -> gguf.Metadata:
 
 
 def _model_card(folder: Path) -> dict[str, Any]:
-    """The front matter of README.md. Anyone writes what they like there: what gguf could not store is left out."""
+    """The front matter of README.md, without entries that gguf cannot store: authors may write anything there."""
     try:
         card = gguf.Metadata.load_model_card(folder)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -178,12 +178,12 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     for role, value in tokenizer.adds.items():
         getattr(writer, f"add_add_{role}_token")(value)
     _add_templates(writer, tokenizer.chat_templates)
-    _add_more_ends(writer, tokenizer)
+    _add_further_end_tokens(writer, tokenizer)
 
 
 def _add_templates(writer: gguf.GGUFWriter, templates: Mapping[str, str]) -> None:
-    """As gguf's writer does, but always in the same order."""
-    others = {key_of(name): text for name, text in sorted(templates.items()) if name != DEFAULT}
+    """Write the templates as gguf's writer does, but always in the same order."""
+    others = {gguf_template_name(name): text for name, text in sorted(templates.items()) if name != DEFAULT}
     for name, text in others.items():
         writer.add_string(gguf.Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), text)
     if others:
@@ -192,24 +192,24 @@ def _add_templates(writer: gguf.GGUFWriter, templates: Mapping[str, str]) -> Non
         writer.add_string(gguf.Keys.Tokenizer.CHAT_TEMPLATE, templates[DEFAULT])
 
 
-def _add_more_ends(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
-    """Tokens beside the end of sequence that end a turn. Those for which GGUF has no key go into one of ours, as text:
-    llama.cpp hands no arrays on."""
-    more = [token for token in tokenizer.ends[1:] if tokenizer.texts[token] not in _KNOWN_ENDS]
-    for role, token in zip(_MORE_ENDS, more, strict=False):
+def _add_further_end_tokens(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+    """Write the end tokens other than the end of sequence. If GGUF's keys do not suffice, the rest goes into a key of
+    qwen-edge, as text: llama.cpp's API does not return arrays."""
+    more = [token for token in tokenizer.end_tokens[1:] if tokenizer.texts[token] not in _KNOWN_END_TOKENS]
+    for role, token in zip(_END_TOKEN_ROLES, more, strict=False):
         getattr(writer, f"add_{role}_token_id")(token)
-    if rest := more[len(_MORE_ENDS) :]:
+    if rest := more[len(_END_TOKEN_ROLES) :]:
         writer.add_string(END_TOKENS, ",".join(map(str, rest)))
 
 
 def _stored_pieces(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> Iterator[memoryview]:
-    """The tensor's bytes as GGUF stores them, a piece at a time. A piece is valid until the next is asked for."""
+    """The tensor's bytes as GGUF stores them, piece by piece. A piece is valid until the next one is requested."""
     same = kind.name == tensor.dtype
     for piece in read_pieces(tensor):
         if not _all_finite(piece, tensor.dtype):
             raise ConversionError(
                 f"{tensor.file}: tensor {tensor.name!r} holds a value that is not a finite number. "
-                "The checkpoint is damaged or was trained to death: download it again, or use another."
+                "The checkpoint is damaged, or its training diverged: download it again, or use another."
             )
         if same:
             yield piece

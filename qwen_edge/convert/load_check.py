@@ -1,4 +1,4 @@
-"""Whether llama.cpp can load a model file, found out in a process that the file may take down."""
+"""Checks that llama.cpp can load a model file, in a worker process that a damaged file may crash."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.worker import run_worker
 
 
-def ordinary_ends(file: Path) -> list[str]:
-    """The ordinary words that would end an answer, which is seldom meant: `11 (',')`. Takes half a second. Raises
-    ConversionError for a file that llama.cpp refuses, or dies of."""
+def check_loads(file: Path) -> list[str]:
+    """Load the file and return the ordinary words among its end tokens, which are rarely intended, e.g. `11 (',')`.
+    Takes 0.5 s. Raises ConversionError for a file that llama.cpp refuses or that crashes it."""
     read_tensor_table(file)
     found: list[str] = run_worker({"do": "load", "file": str(file)}, lambda _: None)["ordinary_ends"]
     return found

@@ -1,6 +1,6 @@
-"""The manifest beside a converted file: where it came from, what made it, and what it was seen to do.
+"""The manifest of a converted file: its origin, the tools that made it, and the results of the checks.
 
-`<file>.json`, written by the converter, read by `doctor` and by whoever wonders in three years.
+`<file>.json` beside the model; written by the converter, read by `doctor` and by people.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Input(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`seconds` are wall time by stage; `fingerprint` tells whether a conversion of the same inputs would differ;
-    `types` counts tensors by type, `tensors` lists each as "Q4_K 1024x3072" (row length first, as GGUF has it)."""
+    """`seconds`: wall time by stage. `fingerprint`: changes if another conversion would give another file. `types`:
+    number of tensors by type. `tensors`: each tensor as "Q4_K 1024x3072" (row length first, as in GGUF)."""
 
     format: int
     file: str
@@ -45,7 +45,7 @@ def manifest_path(model: Path) -> Path:
 
 
 def read_manifest(model: Path) -> Manifest | None:
-    """The manifest beside a model; None if there is none that can be read, or it is not one of ours."""
+    """The manifest of a model; None if there is none, or it cannot be read as one."""
     try:
         return msgspec.json.decode(manifest_path(model).read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):

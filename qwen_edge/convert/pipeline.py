@@ -1,8 +1,8 @@
-"""The conversion, start to end: fetch, write the unquantized GGUF, quantize, check, publish.
+"""The stages of a conversion: fetch, write the unquantized GGUF file, quantize, check, publish.
 
-Each stage leaves its file in `<output>.work/` and a line in a journal there, so a conversion that was interrupted goes
-on at the stage it was in. The final name appears in one rename, when everything has been checked. What ends in an
-error leaves nothing behind; what is interrupted leaves the work folder.
+Each stage leaves its file in `<output>.work/` and an entry in a journal there, so that an interrupted conversion
+continues at the stage it was in. The output file appears by one rename after all checks. A conversion that fails leaves
+nothing behind; an interrupted one leaves the work folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qwen_edge.convert.architecture import name_tensors, read_architecture
 from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.generation import read_sampling
 from qwen_edge.convert.gguf_file import Plan, write_gguf
-from qwen_edge.convert.hub import Source, descriptions, fetch
+from qwen_edge.convert.hub import Source, description_files, fetch
 from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
@@ -39,8 +39,8 @@ from qwen_edge.core.errors import ConversionError
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion as asked for. `file_type` is one of TYPES, `head` one of HEADS or the type's own; without `output`
-    the file goes into `models`, named after model, type and head."""
+    """A requested conversion. `file_type` is one of TYPES; `head` is one of HEADS, or None for the type's own. Without
+    `output` the file goes into the folder `models`, named after model, type and head."""
 
     source: str
     file_type: str
@@ -53,14 +53,14 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """Type and head, as they stand in the file's name."""
+        """Type and head as in the name of the file."""
         return f"{self.file_type}-head-{self.head}" if self.head else self.file_type
 
 
 def convert(job: Job, progress: Progress) -> Path:
-    """Make the file; returns its path. Raises ConversionError (nothing left behind) and KeyboardInterrupt (resumable).
+    """Convert; return the path of the file. Raises ConversionError (nothing is left) and KeyboardInterrupt (resumable).
 
-    Runs in the caller's thread, with llama.cpp's part in worker processes.
+    Runs in the caller's thread; llama.cpp runs in worker processes.
     """
     source = fetch(job.source, job.revision, progress)
     try:
@@ -70,7 +70,7 @@ def convert(job: Job, progress: Progress) -> Path:
         output = _output(job, f"{plan.name.lower()}-{job.kind.lower()}.gguf")
     except OSError as error:
         raise ConversionError(
-            f"{error.filename or source.folder} cannot be read: {error.strerror or error}. Mend that, and try again."
+            f"{error.filename or source.folder} cannot be read: {error.strerror or error}. Fix that, and try again."
         ) from error
     for note in plan.notes:
         progress.say(f"note: {note}")
@@ -100,20 +100,20 @@ def make_plan(source: Source) -> Plan:
     tensors = name_tensors(checkpoint, arch)
     head = tensors.get("output.weight")
     if arch.tied_head and head and same_bytes(head, tensors["token_embd.weight"]):
-        # Qwen3-0.6B's file carries its tied head twice. Without a head llama.cpp takes the embedding for it, so
-        # leaving the copy out changes no answer and saves a fifth of the memory.
+        # Qwen3-0.6B stores its tied head a second time. Without a head llama.cpp uses the embedding, so dropping the
+        # copy changes no answer and saves a fifth of the memory.
         del tensors["output.weight"]
     tokenizer = read_tokenizer(checkpoint, arch.vocabulary)
     return Plan(source.name, checkpoint, arch, tokenizer, tensors, read_sampling(checkpoint))
 
 
 def _inputs(source: Source, plan: Plan) -> list[Path]:
-    """What the conversion reads; a person's other files in the same folder are no part of it."""
-    return sorted([*plan.checkpoint.weight_files, *descriptions(source.folder)])
+    """The files that the conversion reads; other files in the folder do not count."""
+    return sorted([*plan.checkpoint.weight_files, *description_files(source.folder)])
 
 
 def _fingerprint(source: Source, plan: Plan, kind: str) -> str:
-    """Changes when an input file or a tool does."""
+    """A digest that changes when an input file or a tool changes."""
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _inputs(source, plan)]
     return hashlib.sha256(repr((source.name, kind, sorted(_tools().items()), stats)).encode()).hexdigest()
 
@@ -123,7 +123,7 @@ def _tools() -> dict[str, str]:
 
 
 def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Path, progress: Progress) -> Manifest:
-    """Everything up to a checked file in the work folder. Stages that the journal knows as done are not done again."""
+    """All stages up to a checked file in the work folder. Stages that the journal lists as done are skipped."""
     journal = Journal(work / "journal.json", fingerprint)
     unquantized, quantized = work / "unquantized.gguf", work / "quantized.gguf"
     if not journal.has("quantize", quantized):
@@ -136,7 +136,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
             else:
                 quantize(plan, unquantized, quantized, job.file_type, job.head, threads=job.threads, progress=progress)
         unquantized.unlink(missing_ok=True)
-    progress.say("checking: every tensor finite, the tokenizer there and back, one decode")
+    progress.say("checking: every tensor is finite, the tokenizer round-trips, one decode")
     with journal.timed("check", quantized):
         checked = run_worker(_check_task(plan, quantized), lambda _: None)
     with journal.timed("hash", quantized):
@@ -163,18 +163,18 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
 
 
 def _check_task(plan: Plan, file: Path) -> dict[str, Any]:
-    return {"do": "check", "file": str(file), "added": plan.tokenizer.added, "ends": plan.tokenizer.ends}
+    return {"do": "check", "file": str(file), "added": plan.tokenizer.added, "end_tokens": plan.tokenizer.end_tokens}
 
 
 def _intact(output: Path, manifest: Manifest) -> bool:
     try:
         return output.stat().st_size == manifest.bytes and sha256(output) == manifest.sha256
-    except OSError:  # not there, or not to be read: made again
+    except OSError:  # missing or unreadable: converted again
         return False
 
 
 def _publish(model: Path, output: Path, manifest: Manifest) -> None:
-    """Manifest first, model last: whoever sees the model sees a finished one. Survives a power cut."""
+    """Manifest first, model last: a model that exists is complete and has its manifest. Survives a power cut."""
     described = encode_manifest(msgspec.structs.replace(manifest, file=output.name))
     atomic_file.replace(manifest_path(output), described, durable=True)
     model.replace(output)

@@ -1,6 +1,6 @@
-"""How far a conversion is: a bar with rate and time left on a terminal, plain lines in a log.
+"""The progress of a conversion: a bar with rate and time left on a terminal, plain lines in a log.
 
-Stages call `advance(n)` as they go and never know which of the two they feed.
+Stages call `advance(n)` and do not know which of the two is shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINE_EVERY = 10.0  # seconds between plain lines of one stage
 
 
 class Progress:
-    """`console` decides the form; a plain line is printed when a stage starts, every ten seconds, and when it ends."""
+    """`console` decides the form. Plain lines are printed at the start of a stage, every 10 s, and at its end."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -34,7 +34,7 @@ class Progress:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stage of `total` bytes; yields the function that adds finished bytes."""
+        """A stage of `total` bytes; yields the function to call with the number of further bytes done."""
         started = self._clock()
         if self._console.is_terminal:
             with self._bar() as bar:

@@ -1,4 +1,4 @@
-"""Stage two: the unquantized GGUF through llama.cpp's own quantizer, in a worker process."""
+"""Stage two: quantizes the GGUF file with llama.cpp's quantizer, in a worker process."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from qwen_edge.convert.worker import run_worker
 from qwen_edge.core.errors import ConversionError
 
 DEFAULT_TYPE = "Q4_K_M"
-# What is worth offering for a small model, with the bits a weight may take at most: rows that are no multiple of 256
-# fall back to 5 or 8 bits. For the 596 M weights of Qwen3-0.6B, Q4_K_M so stays under the 0.7 GB its users count on.
+# The types offered for a small model, with the most bits a weight may take: rows whose length is not a multiple of 256
+# fall back to 5 or 8 bits. With this bound, Q4_K_M of the 596 M weights of Qwen3-0.6B stays below 0.7 GB.
 TYPES = {"Q4_0": 9, "Q4_K_S": 9, "Q4_K_M": 9, "Q5_K_M": 9, "Q6_K": 9, "Q8_0": 9, "F16": 17, "BF16": 17}
-# The output head is a third of what is read for every token; llama.cpp's mix gives it 6 bits.
+# The output head is a third of the bytes read for each token; llama.cpp's mix gives it 6 bits a weight.
 HEADS = {"q8_0": "Q8_0", "q6_k": "Q6_K", "q4_k": "Q4_K"}
 _VOCABULARY_BYTES = 16 << 20
-_FULL = 1 << 20  # llama.cpp does not say why a write failed; so little room on the disk does
+_FULL = 1 << 20  # bytes: llama.cpp does not say why a write failed; less free space than this means a full disk
 
 
 def check_type(name: str) -> str:
-    """The type under its proper name. Raises ConversionError for one that is not offered."""
+    """The type in upper case. Raises ConversionError for a type that is not offered."""
     if name.upper() not in TYPES:
         raise ConversionError(f"{name} is not a quantization type this converter knows: {', '.join(TYPES)}.")
     return name.upper()
 
 
 def quantized_bytes(plan: Plan, file_type: str) -> int:
-    """The most the quantized file may take, vocabulary included."""
+    """An upper bound of the size of the quantized file in bytes, vocabulary included."""
     weights = sum(tensor.elements for tensor in plan.tensors.values())
     return weights * TYPES[file_type] // 8 + _VOCABULARY_BYTES
 
 
 def check_head(name: str | None, file_type: str) -> str | None:
-    """Raises ConversionError for a head that is not offered, or where nothing is quantized."""
+    """The head in lower case. Raises ConversionError if it is not offered, or `file_type` is not quantized."""
     if name is None:
         return None
     if name.lower() not in HEADS:
@@ -49,9 +49,8 @@ def check_head(name: str | None, file_type: str) -> str | None:
 def quantize(
     plan: Plan, source: Path, target: Path, file_type: str, head: str | None, *, threads: int, progress: Progress
 ) -> None:
-    """Write `target`. `head` is one of HEADS, or None for the type's own mix. Raises OSError if the disk is full,
-    ConversionError if llama.cpp refuses or dies, or if the
-    result is too large."""
+    """Write `target`. `head` is one of HEADS, or None for the type's own. Raises OSError if the disk is full,
+    ConversionError if llama.cpp fails or its process dies, or if the result is too large."""
     sizes = {name: plan.stored_bytes(tensor) for name, tensor in plan.tensors.items()}
     task = {
         "do": "quantize",
@@ -72,6 +71,6 @@ def quantize(
             raise
     if target.stat().st_size > quantized_bytes(plan, file_type):
         raise ConversionError(
-            f"The {file_type} file came out at {target.stat().st_size / 1e6:.1f} MB, more than that type can explain. "
-            "Please report this, with the checkpoint's name."
+            f"The {file_type} file has {target.stat().st_size / 1e6:.1f} MB, more than possible for that type. "
+            "Please report this, with the name of the checkpoint."
         )

@@ -1,6 +1,6 @@
-"""The safetensors container: which tensors a file holds and where their bytes lie.
+"""The safetensors format: the tensors of a file and the position of their bytes.
 
-Headers are checked before anything trusts them, so a truncated or damaged download is told as such.
+Headers are checked before use, so that a truncated or damaged download is reported as such.
 Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, JSON, raw data).
 """
 
@@ -19,7 +19,7 @@ from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import TELLING
 
 BYTES_PER_ELEMENT = {"BF16": 2, "F16": 2, "F32": 4}
-_LARGEST_HEADER = 100 << 20  # the format's own limit
+_LARGEST_HEADER = 100 << 20  # bytes; the limit of the format
 _PIECE = 4 << 20
 
 
@@ -49,9 +49,9 @@ class _Entry(msgspec.Struct):
 
 
 def read_header(file: Path) -> dict[str, Tensor]:
-    """The tensors of one file, sorted by name as the safetensors library lists them.
+    """The tensors of one file, sorted by name, as in the safetensors library.
 
-    Raises ConversionError for a file that is not safetensors, is cut short, or whose header contradicts itself.
+    Raises ConversionError for a file that is not in this format, is truncated, or has an inconsistent header.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -61,20 +61,20 @@ def read_header(file: Path) -> dict[str, Tensor]:
         if size < 8 or length > _LARGEST_HEADER:
             raise _damaged(file, "it does not begin with a safetensors header")
         if 8 + length > size:
-            raise _damaged(file, f"its header should take {length} bytes, the whole file has {size}")
+            raise _damaged(file, f"by its first bytes its header has {length} bytes, but the whole file only {size}")
         try:
             raw = msgspec.json.decode(stream.read(length), type=dict[str, msgspec.Raw])
             raw.pop("__metadata__", None)
             entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _damaged(file, f"its header is not what the format asks for ({error})") from None
+            raise _damaged(file, f"its header does not follow the format ({error})") from None
     tensors = {name: _tensor(file, name, entries[name], 8 + length) for name in sorted(entries)}
     _check_layout(file, tensors, size)
     return tensors
 
 
 def read_pieces(tensor: Tensor) -> Iterator[memoryview]:
-    """The tensor's bytes, a few MiB at a time into one buffer: a piece is valid until the next is asked for."""
+    """The tensor's bytes, in pieces of 4 MiB in one buffer: a piece is valid until the next one is requested."""
     buffer = bytearray(min(_PIECE, tensor.nbytes))
     with tensor.file.open("rb") as stream:
         stream.seek(tensor.offset)
@@ -82,13 +82,13 @@ def read_pieces(tensor: Tensor) -> Iterator[memoryview]:
         while left:
             piece = memoryview(buffer)[: min(left, _PIECE)]
             if stream.readinto(piece) != len(piece):
-                raise ConversionError(f"{tensor.file} became shorter while it was read. Start again.")
+                raise ConversionError(f"{tensor.file} was truncated while it was read. Start again.")
             yield piece
             left -= len(piece)
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same values in the same form."""
+    """Whether two tensors have the same type, shape and bytes."""
     return (one.dtype, one.shape) == (other.dtype, other.shape) and all(
         a == b for a, b in zip(read_pieces(one), read_pieces(other), strict=True)
     )
@@ -108,7 +108,7 @@ def _tensor(file: Path, name: str, entry: _Entry, data_start: int) -> Tensor:
 
 
 def _check_layout(file: Path, tensors: dict[str, Tensor], size: int) -> None:
-    """No gap, no overlap, and the file is as long as its header says."""
+    """Check that tensors neither overlap nor leave gaps, and that the file has the length its header implies."""
     end = None
     for tensor in sorted(tensors.values(), key=lambda t: t.offset):
         if end is not None and tensor.offset != end:

@@ -1,4 +1,4 @@
-"""The chat template of a checkpoint, tried before anything is written: no model can be served without a sound one."""
+"""Checks the chat template of a checkpoint before anything is written: a model without a valid one cannot be served."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_edge.renderer.handle import check_template
 
 
 def check_chat_template(folder: Path, tokenizer: Tokenizer) -> TemplateAbilities:
-    """What the template can do. Takes a tenth of a second, and some seconds for one that loops. Raises
+    """The abilities of the template. Takes 0.1 s, and several seconds for a template that loops. Raises
     ConversionError."""
     try:
         return check_template(_source(tokenizer))
@@ -22,7 +22,7 @@ def check_chat_template(folder: Path, tokenizer: Tokenizer) -> TemplateAbilities
 
 
 def _source(tokenizer: Tokenizer) -> TemplateSource | None:
-    """As the daemon will find it in the GGUF file."""
+    """The template as the daemon will read it from the GGUF file."""
     templates = tokenizer.chat_templates
     if DEFAULT not in templates:
         return None

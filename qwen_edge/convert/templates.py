@@ -1,4 +1,4 @@
-"""The chat templates of a checkpoint, wherever they are written, chosen as transformers chooses."""
+"""The chat templates of a checkpoint, from any of the files that may hold them, chosen as in transformers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_edge.convert.checkpoint import read_json, read_text, shown
+from qwen_edge.convert.checkpoint import read_json, read_text, short_repr
 from qwen_edge.core.errors import ConversionError
 
 DEFAULT = "default"
 
 
 def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """Name -> template, and what to say of the choice. {} if there is none; else one is called "default".
+    """Name -> template, and notes on the choice. {} if there is no template; otherwise one is named "default".
 
-    Files of their own come before tokenizer_config.json (`settings`), and that before chat_template.json, which is
-    written for processors of pictures. Raises ConversionError.
+    Template files take precedence over tokenizer_config.json (`settings`), and that over chat_template.json, which is
+    meant for image processors. Raises ConversionError.
     """
     where = folder / "tokenizer_config.json"
     inside = _by_name(settings.get("chat_template"), where)
@@ -25,7 +25,7 @@ def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str,
     if file.exists():
         chosen = {DEFAULT: read_text(file), **_additional(folder)}
         if inside and inside.get(DEFAULT) != chosen[DEFAULT]:
-            notes.append(f"{file.name} is taken, as transformers does; {where.name} has another chat template")
+            notes.append(f"{file.name} is used, as in transformers; {where.name} has another chat template")
     if not chosen:
         where = folder / "chat_template.json"
         chosen = _by_name(read_json(where).get("chat_template"), where)
@@ -38,7 +38,7 @@ def read_templates(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def _by_name(found: object, where: Path) -> dict[str, str]:
-    """One template; or several, as [{name, template}] or by name. {} for what is empty."""
+    """Name -> template from a value that is a template, a list of {name, template}, or an object; {} if empty."""
     if not found:
         return {}
     if isinstance(found, str):
@@ -50,22 +50,22 @@ def _by_name(found: object, where: Path) -> dict[str, str]:
         items = [(one.get("name"), one.get("template")) for one in found]
     if not items or not all(isinstance(name, str) and name and isinstance(text, str) for name, text in items):
         raise ConversionError(
-            f"{where}: chat_template is {shown(found)}; a text or a list of {{name, template}} was expected."
+            f"{where}: chat_template is {short_repr(found)}; a text or a list of {{name, template}} was expected."
         )
     named = dict(items)
-    if len({key_of(name) for name in named}) < len(items):
-        raise ConversionError(f"{where}: two chat templates have the same name. Take one of them away.")
+    if len({gguf_template_name(name) for name in named}) < len(items):
+        raise ConversionError(f"{where}: two chat templates have the same name. Remove one of them.")
     return named
 
 
 def _additional(folder: Path) -> dict[str, str]:
     files = sorted((folder / "additional_chat_templates").glob("*.jinja"))
     named = {file.stem: read_text(file) for file in files}
-    if len({key_of(name) for name in named}) < len(named):
-        raise ConversionError(f"{files[0].parent}: two chat templates have the same name. Take one of them away.")
+    if len({gguf_template_name(name) for name in named}) < len(named):
+        raise ConversionError(f"{files[0].parent}: two chat templates have the same name. Remove one of them.")
     return named
 
 
-def key_of(name: str) -> str:
-    """A template's name as GGUF writes it, in letters and digits of ASCII."""
+def gguf_template_name(name: str) -> str:
+    """The name of a template as GGUF writes it: every character but ASCII letters and digits becomes _."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)

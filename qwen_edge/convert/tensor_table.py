@@ -1,7 +1,7 @@
 """The tensor table of a GGUF file, read from its header alone.
 
-gguf's own reader makes a Python object of every one of 300,000 vocabulary strings; here they are stepped over. Nothing
-a file says is believed before it is compared with the file's size, so that any file is read in bounded time and memory.
+gguf's own reader makes a Python object of each of 300,000 vocabulary strings; this one skips them. Every length in the
+file is compared with the file's size before use, so that any file is read in bounded time and memory.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
 """
 
@@ -24,12 +24,12 @@ _LENGTH = struct.Struct("<Q")
 _ALIGNMENT = "general.alignment"
 _MOST_DIMENSIONS = 4
 _LONGEST_NAME = 65_536  # bytes of a key or of a tensor's name
-_MOST_STRINGS = 10_000_000  # in an array; the largest vocabularies have a twentieth
+_MOST_STRINGS = 10_000_000  # in an array: twenty times the largest vocabularies
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """`shape` as GGUF has it, row length first; `end` is where the tensor's bytes end, from the start of the data."""
+    """`shape` as in GGUF, row length first; `end`: the end of the tensor's bytes, relative to the start of the data."""
 
     name: str
     type: str
@@ -38,7 +38,7 @@ class TableRow:
 
 
 def read_tensor_table(file: Path) -> list[TableRow]:
-    """Raises ConversionError if the file is not a GGUF file or ends before its last tensor does."""
+    """Raises ConversionError if the file is not a GGUF file or ends before its last tensor."""
     if wrong := what_is_wrong(file):
         raise ConversionError(f"{file} is not a whole GGUF file: it {wrong}. Make it again: qwen-edge convert")
     try:
@@ -56,13 +56,13 @@ def read_tensor_table(file: Path) -> list[TableRow]:
 
 
 class _Header:
-    """Reads forward. Raises EOFError, struct.error, KeyError or ValueError where the file is no GGUF file."""
+    """Reads the header once. Raises EOFError, struct.error, KeyError or ValueError if it is not a GGUF header."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream, self._size = stream, size
 
     def read(self) -> tuple[list[TableRow], int]:
-        """The tensors, and where their data begin."""
+        """The tensors, and the offset of their data."""
         _, _, tensors, keys = self._unpack(HEADER)
         alignment = GGUF_DEFAULT_ALIGNMENT
         for _ in range(keys):
@@ -87,7 +87,7 @@ class _Header:
         return TableRow(name, kind.name, shape, offset + math.prod(shape) // block * block_bytes)
 
     def _skip(self, kind: int) -> None:
-        """One value of this kind."""
+        """Skip one value of this type."""
         if kind == _STRING:
             self._pass(self._unpack("<Q")[0])
         elif kind == _ARRAY:
@@ -95,7 +95,7 @@ class _Header:
             if item == _STRING and count <= _MOST_STRINGS:
                 for _ in range(count):
                     self._pass(*_LENGTH.unpack(self._stream.read(8)))
-            else:  # llama.cpp takes no arrays of arrays either
+            else:  # llama.cpp does not accept arrays of arrays either
                 self._pass(_SCALAR_BYTES[item] * count)
         else:
             self._pass(_SCALAR_BYTES[kind])
@@ -107,7 +107,7 @@ class _Header:
         return self._stream.read(length).decode("utf-8")
 
     def _pass(self, count: int) -> None:
-        if count > self._size:  # behind the end of the file, what is read next fails
+        if count > self._size:  # seeking past the end of the file makes the next read fail
             raise EOFError
         self._stream.seek(count, 1)
 

@@ -1,7 +1,8 @@
-"""A Qwen tokenizer, read from its Hugging Face files into what GGUF stores.
+"""Reads a Qwen tokenizer from its Hugging Face files, in the form that GGUF stores.
 
-Qwen's is a byte-level BPE with one fixed pre-tokenizer, which llama.cpp knows as `qwen2`. Other pre-tokenizers would
-split text differently and quietly ruin the model, so they are refused by name (vocabulary.py).
+Qwen's tokenizer is a byte-level BPE with one fixed pre-tokenizer, which llama.cpp calls `qwen2`. With another
+pre-tokenizer, text would be split differently and the model would silently answer worse, so others are refused
+(vocabulary.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_edge.convert.checkpoint import Checkpoint, read_json, shown
-from qwen_edge.convert.end_tokens import CONTROL, NORMAL, UNUSED, USER_DEFINED, find_ends, ordinary
+from qwen_edge.convert.checkpoint import Checkpoint, read_json, short_repr
+from qwen_edge.convert.end_tokens import CONTROL, NORMAL, UNUSED, USER_DEFINED, find_end_tokens, ordinary_word_notes
 from qwen_edge.convert.templates import read_templates
 from qwen_edge.convert.vocabulary import ROLES, AddedToken, Vocabulary, named_token, read_vocabulary
 from qwen_edge.core.errors import ConversionError
@@ -20,8 +21,8 @@ from qwen_edge.core.errors import ConversionError
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`texts[i]` and `kinds[i]` describe token i; `roles` are ids by role (eos, pad, ...), `added` by text. `ends` are
-    all tokens that end a turn, that of the role eos the first. `notes` are for the person who converts."""
+    """`texts[i]` and `kinds[i]` describe token i. `roles`: ids by role (eos, pad, ...). `added`: ids of added tokens by
+    text. `end_tokens`: all tokens that end a turn, the eos token first. `notes`: sentences for the user."""
 
     texts: Sequence[str]
     kinds: Sequence[int]
@@ -30,7 +31,7 @@ class Tokenizer:
     adds: Mapping[str, bool]
     chat_templates: Mapping[str, str]
     added: Mapping[str, int]
-    ends: Sequence[int]
+    end_tokens: Sequence[int]
     notes: Sequence[str] = ()
 
 
@@ -43,23 +44,23 @@ def read_tokenizer(checkpoint: Checkpoint, vocabulary: int) -> Tokenizer:
     ids = {token.content: token.id for token in words.added}
     roles = _roles(settings, checkpoint.config, ids, vocabulary)
     named = ids.get(named_token(settings, "eos_token") or "")
-    ends = find_ends(folder, checkpoint.config, checkpoint.generation, named, texts, kinds)
+    end_tokens = find_end_tokens(folder, checkpoint.config, checkpoint.generation, named, texts, kinds)
     templates, notes = read_templates(folder, settings)
     return Tokenizer(
         texts=texts,
         kinds=kinds,
         merges=words.merges,
-        roles={**roles, "eos": ends[0]},  # in its place, if it is there already
+        roles={**roles, "eos": end_tokens[0]},  # replaces the eos token of the settings, if any
         adds=_adds(settings, words.steps),
         chat_templates=templates,
         added=ids,
-        ends=ends,
-        notes=[*notes, *ordinary(ends, texts, kinds)],
+        end_tokens=end_tokens,
+        notes=[*notes, *ordinary_word_notes(end_tokens, texts, kinds)],
     )
 
 
 def _list_tokens(folder: Path, words: Vocabulary, vocabulary: int) -> tuple[list[str], list[int]]:
-    """Texts and kinds by id; rows of the embedding that no token uses are filled as llama.cpp fills them."""
+    """Texts and kinds by id; rows of the embedding without a token are filled as in llama.cpp's converter."""
     texts = [f"[PAD{i}]" for i in range(vocabulary)]
     kinds = [UNUSED] * vocabulary
     tokens = [(text, i, NORMAL) for text, i in words.vocab.items()]
@@ -67,7 +68,7 @@ def _list_tokens(folder: Path, words: Vocabulary, vocabulary: int) -> tuple[list
     for text, i, kind in tokens:
         if i >= vocabulary:
             raise ConversionError(
-                f"{folder}: token {shown(text)} has id {i}, the embedding has {vocabulary} rows. "
+                f"{folder}: token {short_repr(text)} has id {i}, the embedding has {vocabulary} rows. "
                 "Tokenizer and weights are not from the same checkpoint."
             )
         texts[i], kinds[i] = text, kind
@@ -75,7 +76,7 @@ def _list_tokens(folder: Path, words: Vocabulary, vocabulary: int) -> tuple[list
 
 
 def _kind(token: AddedToken) -> int:
-    """Tokens that steer generation are CONTROL, even where the checkpoint forgets to call them special."""
+    """Tokens such as <|im_end|> are CONTROL, even if the checkpoint does not mark them as special."""
     looks_special = token.content.startswith("<|") and token.content.endswith("|>")
     return CONTROL if token.special or looks_special else USER_DEFINED
 
@@ -83,9 +84,9 @@ def _kind(token: AddedToken) -> int:
 def _roles(
     settings: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int], vocabulary: int
 ) -> dict[str, int]:
-    """Special token ids: tokenizer_config.json has the first word, config.json the second.
+    """Special token ids from tokenizer_config.json and, for roles missing there, from config.json.
 
-    An id that is no token's means none: -1 is a common way to write that."""
+    An id outside the vocabulary means none; -1 is a common way to write that."""
     roles: dict[str, int] = {}
     for role in ROLES:
         text = named_token(settings, f"{role}_token")
@@ -99,7 +100,7 @@ def _roles(
 
 
 def _adds(settings: Mapping[str, Any], steps: Sequence[str]) -> dict[str, bool]:
-    """Whether llama.cpp should put a token before or after a prompt by itself (Qwen: never)."""
+    """By role, whether llama.cpp should add the token to a prompt by itself (Qwen: never)."""
     adds: dict[str, bool] = {}
     if "ByteLevel" in steps:
         adds = {"bos": False, "eos": False}

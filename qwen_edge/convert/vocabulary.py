@@ -1,7 +1,7 @@
-"""Vocabulary, merges and added tokens of a Qwen tokenizer, from whichever of its Hugging Face files hold them.
+"""Vocabulary, merges and added tokens of a Qwen tokenizer, from any of its Hugging Face files.
 
-tokenizer.json holds everything, or vocab.json and merges.txt do. Added tokens are in tokenizer.json, in
-tokenizer_config.json (added_tokens_decoder), or, as older tools save them, in added_tokens.json.
+tokenizer.json holds vocabulary and merges; without it, vocab.json and merges.txt do. Added tokens are in
+tokenizer.json, in tokenizer_config.json (added_tokens_decoder), or, written by older tools, in added_tokens.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from qwen_edge.convert.checkpoint import in_shape, read_text, read_typed, shown
+from qwen_edge.convert.checkpoint import as_type, read_text, read_typed, short_repr
 from qwen_edge.core.errors import ConversionError
 
 QWEN2_SPLIT = (
@@ -26,7 +26,7 @@ _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class AddedToken(msgspec.Struct, frozen=True):
-    """A token that is recognised in text as a whole. `special` ones steer, others (<think>) are text as well."""
+    """A token that is matched in text as a whole. `special`: a control token; others (<think>) are text, too."""
 
     id: _Id
     content: _Text
@@ -34,7 +34,7 @@ class AddedToken(msgspec.Struct, frozen=True):
 
 
 class _Flags(msgspec.Struct):
-    """An entry of added_tokens_decoder, whose key is the id."""
+    """An entry of added_tokens_decoder; the id is its key."""
 
     content: _Text
     special: bool = False
@@ -47,7 +47,7 @@ class _Bpe(msgspec.Struct):
 
 
 class _Step(msgspec.Struct):
-    """Of a pre- or post-processor: one of several, or a group of them."""
+    """A pre- or post-processor: a single step, or a group of steps."""
 
     type: str = ""
     pattern: dict[str, Any] = {}
@@ -64,7 +64,7 @@ class _TokenizerJson(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`added` have ids of their own, or those of words in `vocab`; `steps` are the kinds of post-processor."""
+    """`added`: added tokens; some have the id of a word in `vocab`. `steps`: the types of the post-processors."""
 
     vocab: Mapping[str, int]
     merges: Sequence[str]
@@ -90,7 +90,7 @@ def read_vocabulary(folder: Path, settings: Mapping[str, Any]) -> Vocabulary:
 
 
 def named_token(settings: Mapping[str, Any], key: str) -> str | None:
-    """The text of a token that the settings name, as text or as an object with `content`."""
+    """The text of the token under `key`, which is a string or an object with `content`."""
     entry = settings.get(key)
     text = entry.get("content") if isinstance(entry, dict) else entry
     return text if isinstance(text, str) else None
@@ -101,7 +101,7 @@ def _from_tokenizer_json(file: Path, whole: _TokenizerJson) -> tuple[dict[str, i
     splits = [step.pattern.get("Regex") for step in steps if step.type == "Split"]
     if whole.model.type != "BPE" or splits != [QWEN2_SPLIT]:
         raise ConversionError(
-            f"{file}: this is not Qwen's tokenizer (its pre-tokenizer splits text another way). "
+            f"{file}: this is not Qwen's tokenizer (its pre-tokenizer splits text differently). "
             "Only checkpoints with Qwen2's tokenizer can be converted."
         )
     if not whole.model.merges or not whole.model.vocab:
@@ -118,7 +118,7 @@ def _from_vocab_and_merges(folder: Path, settings: Mapping[str, Any]) -> tuple[d
         )
     if not str(settings.get("tokenizer_class", "")).startswith("Qwen2Tokenizer"):
         raise ConversionError(
-            f"{folder / 'tokenizer_config.json'}: tokenizer_class is {shown(settings.get('tokenizer_class'))}; "
+            f"{folder / 'tokenizer_config.json'}: tokenizer_class is {short_repr(settings.get('tokenizer_class'))}; "
             "without a tokenizer.json only Qwen2Tokenizer can be converted."
         )
     vocab = read_typed(vocab_file, dict[str, _Id])
@@ -126,7 +126,7 @@ def _from_vocab_and_merges(folder: Path, settings: Mapping[str, Any]) -> tuple[d
     merges = [line for line in lines if line.strip() and not line.startswith("#version")]
     for file, held in ((vocab_file, vocab), (merges_file, merges)):
         if not held:
-            raise ConversionError(f"{file} is damaged: nothing is in it. Download it again.")
+            raise ConversionError(f"{file} is damaged: it is empty. Download it again.")
     assert vocab is not None
     return vocab, merges
 
@@ -134,23 +134,23 @@ def _from_vocab_and_merges(folder: Path, settings: Mapping[str, Any]) -> tuple[d
 def _added(
     folder: Path, listed: Sequence[AddedToken], settings: Mapping[str, Any], vocab: Mapping[str, int]
 ) -> list[AddedToken]:
-    """Every added token, those of tokenizer.json first. What it does not know comes from the other files."""
+    """All added tokens: those of tokenizer.json first, then further ones from the other files."""
     known = {token.content for token in listed}
     others = {token.content: token for token in _from_settings(folder, settings) if token.content not in known}
     for text in sorted(_named_specials(folder, settings) - known):
         if text in others:
             others[text] = msgspec.structs.replace(others[text], special=True)
-        elif text in vocab and _markup(text):  # a word like "!" may be named, too: it stays one
+        elif text in vocab and _markup(text):  # a word such as "!" may be named, too, but stays a word
             others[text] = AddedToken(vocab[text], text, True)
     return [*listed, *others.values()]
 
 
 def _from_settings(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
-    """added_tokens_decoder; where it is missing, what older tools wrote: added_tokens.json."""
+    """The tokens of added_tokens_decoder or, if it is missing, of added_tokens.json, as older tools write it."""
     decoder = settings.get("added_tokens_decoder")
     if decoder is not None:
         where = f"{folder / 'tokenizer_config.json'}: added_tokens_decoder"
-        entries = in_shape(decoder, dict[str, _Flags], where)
+        entries = as_type(decoder, dict[str, _Flags], where)
         return [AddedToken(_id(number, where), flags.content, flags.special) for number, flags in entries.items()]
     older = read_typed(folder / "added_tokens.json", dict[str, _Id]) or {}
     return [AddedToken(number, text) for text, number in older.items()]
@@ -158,12 +158,12 @@ def _from_settings(folder: Path, settings: Mapping[str, Any]) -> list[AddedToken
 
 def _id(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ConversionError(f"{where} is damaged: {shown(text)} is no token's id. Download it again.")
+        raise ConversionError(f"{where} is damaged: {short_repr(text)} is not a token id. Download it again.")
     return int(text)
 
 
 def _named_specials(folder: Path, settings: Mapping[str, Any]) -> set[str]:
-    """The texts that the settings name as special tokens."""
+    """The texts of the special tokens in the settings."""
     older = read_typed(folder / "special_tokens_map.json", dict[str, Any]) or {}
     texts: set[str] = set()
     for source in (settings, older):
@@ -175,39 +175,40 @@ def _named_specials(folder: Path, settings: Mapping[str, Any]) -> set[str]:
 
 
 def _check_ids(folder: Path, vocab: Mapping[str, int], added: Sequence[AddedToken]) -> None:
-    """One text, one id, and the other way round."""
+    """Check that each text has one id and each id one text."""
     texts: dict[int, str] = {}
     for text, number in [*vocab.items(), *((token.content, token.id) for token in added)]:
         other = texts.setdefault(number, text)
         if other != text or vocab.get(text, number) != number:
-            what = f"{shown(other)} and {shown(text)} have the id {number}"
+            what = f"{short_repr(other)} and {short_repr(text)} have the id {number}"
             if other == text:
-                what = f"{shown(text)} has the ids {vocab[text]} and {number}"
+                what = f"{short_repr(text)} has the ids {vocab[text]} and {number}"
             raise ConversionError(
-                f"{folder}: the tokenizer files are damaged or of two checkpoints: {what}. "
+                f"{folder}: the tokenizer files are damaged or from two checkpoints: {what}. "
                 "Download them again, from one revision."
             )
 
 
 def _check_merges(file: Path, vocab: Mapping[str, int], merges: Sequence[str], added: set[str]) -> None:
-    """Each merge makes a token of the vocabulary out of two, and every token is made by one: files get cut short."""
+    """Check that each merge makes a token out of two, and that a merge makes each longer token, which finds truncated
+    files."""
     made = set()
     for merge in merges:
         left, space, right = merge.partition(" ")
         made.add(token := left + right)
         if not (left and space and right) or " " in right or not {left, right, token} <= vocab.keys():
             raise ConversionError(
-                f"{file} is damaged: the merge {shown(merge)} does not make a token of the vocabulary out of two. "
+                f"{file} is damaged: the merge {short_repr(merge)} does not make a token of the vocabulary out of two. "
                 "Download it again."
             )
     lost = [text for text in vocab if len(text) > 1 and text not in made and text not in added and not _markup(text)]
     if lost:
         raise ConversionError(
-            f"{file} is cut short: {len(lost):,} tokens of the vocabulary, {shown(lost[0])} the first, are made by no "
-            "merge. Download it again."
+            f"{file} is cut short: no merge makes {len(lost):,} tokens of the vocabulary, the first of them "
+            f"{short_repr(lost[0])}. Download it again."
         )
 
 
 def _markup(text: str) -> bool:
-    """Whether it looks like a token with a meaning of its own, which no merge makes."""
+    """Whether the text looks like a control token, which is not the result of a merge."""
     return text[:1] + text[-1:] in ("<>", "[]")

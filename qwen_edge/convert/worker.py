@@ -1,8 +1,8 @@
-"""The steps that need llama.cpp, in a process of their own.
+"""Runs the steps that need llama.cpp in a worker process.
 
-llama.cpp cannot be interrupted in the middle of a tensor, may abort on a file it does not like, and keeps what it
-allocated; a process can be killed, and what it dies of can be said in one sentence. One JSON object comes in as the
-argument, JSON lines go out: {"advance": bytes}, then {"result": ...} or {"error": "..."}.
+llama.cpp cannot be interrupted within a tensor, may abort on a damaged file, and does not free all its memory. A
+process can be killed, and the cause of its death can be reported. Protocol: one JSON object as the argument; JSON lines
+as output: {"advance": bytes}, then {"result": ...} or {"error": "..."}.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
 _MEMORY = "If this machine ran out of memory, close other programs and run the same command again."
 _REMEDIES = {"load": "llama.cpp cannot load this model file: make it again (qwen-edge convert)."}
-_LOAD_SECONDS = 120  # of processor time: a damaged header may make llama.cpp loop
+_LOAD_SECONDS = 120  # of processor time: a damaged header may make llama.cpp loop forever
 
 
 class StepError(ConversionError):
-    """A step has failed. `lasting`: so it would again with the same file, which llama.cpp refuses or crashes over."""
+    """A step has failed. `lasting`: it would fail again with the same file, which llama.cpp refuses or crashes on."""
 
     def __init__(self, message: str, *, lasting: bool) -> None:
         super().__init__(message)
@@ -39,13 +39,13 @@ class StepError(ConversionError):
 
 
 def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
-    """Do one task in a worker process; `advance` gets bytes done. Raises StepError with the worker's sentence.
+    """Do one task in a worker process; `advance` receives the bytes done. Raises StepError with its message.
 
-    Interrupted here (Ctrl-C), the worker is killed and nothing goes on in the background.
+    On an interrupt (Ctrl-C) the worker is killed; nothing continues in the background.
     """
     command = python_command("qwen_edge.convert.worker", json.dumps(task))
     with (
-        TemporaryFile("w+", errors="replace") as complaints,  # a pipe that nobody reads would stop a talkative worker
+        TemporaryFile("w+", errors="replace") as complaints,  # an unread pipe would block a worker that writes much
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as worker,
     ):
         assert worker.stdout
@@ -60,27 +60,27 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
                 advance(message["advance"])
             worker.wait()
             complaints.seek(0)
-            last_words = complaints.read().strip().splitlines()[-1:]
+            last_line = complaints.read().strip().splitlines()[-1:]
         except BaseException:
             worker.kill()
             raise
     raise StepError(
-        f"The step '{task['do']}' died ({_how(worker.returncode)}{': ' + last_words[0] if last_words else ''}). "
+        f"The step '{task['do']}' died ({_exit_reason(worker.returncode)}{': ' + last_line[0] if last_line else ''}). "
         f"{_REMEDIES.get(task['do'], _MEMORY)}",
         lasting=-worker.returncode in FAULTS,
     )
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def main(arguments: list[str]) -> None:
-    """The worker's side."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the command that asked
+    """The main function of the worker process."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # never outlive the parent
     sys.stdout = os.fdopen(os.dup(1), "w")
-    os.environ["GGML_NO_BACKTRACE"] = "1"  # so that the last line on stderr says what it died of
-    os.dup2(2, 1)  # what llama.cpp prints is no line of the protocol
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # so that the last line on stderr is the error message
+    os.dup2(2, 1)  # output of llama.cpp must not mix with the protocol
     task = json.loads(arguments[0])
     try:
         _say(result={"quantize": _quantize, "check": _check, "load": _load}[task["do"]](task))
@@ -93,7 +93,7 @@ def _say(**message: Any) -> None:
 
 
 def _quantize(task: dict[str, Any]) -> dict[str, Any]:
-    """source, target, type, head, tied, threads, sizes: {tensor: stored bytes}"""
+    """Keys of `task`: source, target, type, head, tied, threads, sizes: {tensor: stored bytes}."""
     from qwen_edge.llama.bindings import ERROR, send_log_to
     from qwen_edge.llama.quantize import quantize
 
@@ -104,7 +104,7 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
         nonlocal running
         if level == ERROR:
             complaints.append(text.strip())
-        if match := _TENSOR_LINE.match(text):  # printed when a tensor begins, so the one before is done
+        if match := _TENSOR_LINE.match(text):  # printed when a tensor begins, so the previous one is done
             _say(advance=task["sizes"].get(running, 0))
             running = match[1]
 
@@ -114,13 +114,13 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
             Path(task["source"]), Path(task["target"]), task["type"], task["threads"], task["head"], tied=task["tied"]
         )
     except EngineError as error:
-        raise EngineError(f"{error} It says: {'; '.join(complaints) or 'nothing'}") from None
+        raise EngineError(f"{error} Its log: {'; '.join(complaints) or 'empty'}") from None
     _say(advance=task["sizes"].get(running, 0))
     return {}
 
 
 def _load(task: dict[str, Any]) -> dict[str, Any]:
-    """file"""
+    """Key of `task`: file."""
     resource.setrlimit(resource.RLIMIT_CPU, (_LOAD_SECONDS, _LOAD_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from qwen_edge.llama.bindings import ERROR, send_log_to
@@ -135,13 +135,13 @@ def _load(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(task: dict[str, Any]) -> dict[str, Any]:
-    """file, added: {text: id}, ends: ids"""
+    """Keys of `task`: file, added: {text: id}, end_tokens: ids."""
     from qwen_edge.convert.check import check_model
     from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 
     complaints: list[str] = []
     send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
     try:
-        return {"seen": check_model(Path(task["file"]), task["added"], task["ends"]), "tools": versions()}
+        return {"seen": check_model(Path(task["file"]), task["added"], task["end_tokens"]), "tools": versions()}
     except EngineError as error:
         raise type(error)(" ".join([str(error), *complaints])) from None

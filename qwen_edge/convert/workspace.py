@@ -1,6 +1,6 @@
-"""The folder a conversion works in: locked, resumable, and gone when it is not needed.
+"""The work folder of a conversion: locked, resumable, and removed when it is not needed any more.
 
-`<output>.work/` lies beside the output, on the same file system, so the finished file can be renamed into place.
+`<output>.work/` is beside the output, on the same file system, so that the finished file can be renamed into place.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pathlib import Path
 from qwen_edge.core import atomic_file
 from qwen_edge.core.errors import ConversionError
 
-_ROOM_TO_SPARE = 64 << 20  # a file system is never quite as empty as it says
+_ROOM_TO_SPARE = 64 << 20  # bytes: a file system has a little less space than it reports
 
 
 def check_room(work: Path, needed: int) -> None:
-    """Refuse at once what would fill the disk after minutes; `needed` bytes, those already there included."""
+    """Raise ConversionError now rather than after minutes, if the disk lacks space. `needed`: bytes in all, including
+    those already in `work`."""
     there = sum(file.stat().st_size for file in work.iterdir())
     needed += _ROOM_TO_SPARE - there
     free = shutil.disk_usage(work).free
@@ -34,7 +35,7 @@ def check_room(work: Path, needed: int) -> None:
 
 @contextmanager
 def work_folder(output: Path) -> Iterator[Path]:
-    """`<output>.work`, locked. Removed when all is done or has failed, kept when interrupted."""
+    """Create and lock `<output>.work`. It is removed after success or an error, and kept after an interrupt."""
     work = output.with_name(output.name + ".work")
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -62,19 +63,19 @@ def work_folder(output: Path) -> Iterator[Path]:
 
 
 def _explain(error: OSError, output: Path) -> str:
-    """What a disk refused while the conversion ran."""
+    """The message for an OSError during the conversion."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk of {output.parent} is full. Make room, or choose another disk with -o."
-    return f"{error.filename or output.parent}: {error.strerror or error}. Mend that, or choose another place with -o."
+    return f"{error.filename or output.parent}: {error.strerror or error}. Fix that, or choose another place with -o."
 
 
 def _remove(work: Path) -> None:
-    """As far as the disk lets us: what it just refused is told already, and must not be told by a traceback."""
+    """Remove as much as the disk allows: its error is already reported, and must not end in a traceback."""
     shutil.rmtree(work, ignore_errors=True)
 
 
 class Journal:
-    """What an interrupted conversion had finished, with the seconds it took; void if the inputs changed since."""
+    """The finished stages of an interrupted conversion, with their seconds; empty if the inputs have changed since."""
 
     def __init__(self, file: Path, fingerprint: str) -> None:
         self._file = file
@@ -90,7 +91,7 @@ class Journal:
 
     @contextmanager
     def timed(self, stage: str, file: Path) -> Iterator[None]:
-        """A stage that makes `file`: noted as done only when the file is safely on disk."""
+        """A stage that writes `file`; it is recorded as done only after the file has been synced."""
         started = time.monotonic()
         yield
         atomic_file.sync(file)

@@ -1,4 +1,4 @@
-"""llama.cpp's batch over numpy arrays: one assignment a slice instead of ctypes calls for every token."""
+"""llama.cpp's batch, filled from numpy arrays: one assignment for each slice instead of ctypes calls for each token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen_edge.llama.bindings import C
 
 
 class Batch:
-    """Of up to `size` tokens, filled anew for every decode. Used by the engine's thread."""
+    """A batch of up to `size` tokens, filled again for every decode. Used by the engine's thread."""
 
     def __init__(self, size: int) -> None:
         self._tokens, self._positions, self._sequences = (np.zeros(size, np.int32) for _ in range(3))
@@ -22,10 +22,10 @@ class Batch:
         first, each = self._sequences.ctypes.data, self._sequences.itemsize
         addresses = (ctypes.c_void_p * size)(*range(first, first + size * each, each))
         self._lists = ctypes.cast(addresses, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
-        self._kept = addresses
+        self._kept = addresses  # keeps the memory that _lists points to
 
     def fill(self, slices: Sequence[Slice]) -> Any:
-        """The slices one after the other, as llama.cpp takes them. Raises EngineError if they are too many."""
+        """Put the slices into a llama_batch, one after the other. Raises EngineError if they have too many tokens."""
         if (count := sum(len(one.tokens) for one in slices)) > len(self._tokens):
             raise EngineError(f"{count} tokens are more than a batch of {len(self._tokens)} holds")
         end = 0

@@ -1,7 +1,7 @@
 """The C functions of llama.cpp, and its log.
 
-`C` is llama_cpp.llama_cpp, the plain ctypes layer. The package's own `__init__` would also import its chat formats,
-jinja2, a disk cache and multiprocessing, which no one here uses: 0.15 s and 15 MB at every start of the engine.
+`C` is llama_cpp.llama_cpp, the plain ctypes layer. The package's `__init__` would also import chat formats, jinja2, a
+disk cache and multiprocessing, which are not used here: 0.15 s and 15 MB at every start of the engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.llama_cpp_build import install_bindings
 
-ERROR = 4  # of ggml_log_level
+ERROR = 4  # a value of ggml_log_level
 
 
 def _import_bindings() -> Any:
@@ -29,17 +29,17 @@ def _import_bindings() -> Any:
     try:
         return importlib.import_module("llama_cpp.llama_cpp")
     finally:
-        # whoever imports the package later gets the real one, which takes up the module loaded here
+        # a later import of the package gets the real one, which reuses the module loaded here
         del sys.modules["llama_cpp"]
 
 
 C: Any = _import_bindings()
 
-_log_callback: Any = None  # llama.cpp keeps one logger per process and does not keep it alive
+_log_callback: Any = None  # one logger per process; llama.cpp does not keep a reference to the callback
 
 
 def send_log_to(sink: Callable[[int, str], None]) -> None:
-    """Hand every log line of llama.cpp to `sink(level, text)`, on the thread that logs."""
+    """Pass every log line of llama.cpp to `sink(level, text)`, in the thread that logs."""
 
     def receive(level: int, text: bytes, _user_data: Any) -> None:
         sink(level, text.decode("utf-8", "replace"))
@@ -50,23 +50,23 @@ def send_log_to(sink: Callable[[int, str], None]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What this process runs on, for the manifest and for `doctor`."""
+    """The versions of llama.cpp and its bindings, for the manifest and for `doctor`."""
     return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": C.llama_version().decode()}
 
 
 def function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml that llama_cpp does not declare; the loaded library finds it among its own dependencies."""
+    """A function of ggml that llama_cpp does not declare; it is found in the dependencies of the loaded library."""
     found = C._lib[name]
     found.restype, found.argtypes = result, list(arguments)
     return found
 
 
 def build() -> str:
-    """What this llama.cpp was compiled for: its version, and the instructions and devices it has kernels for."""
+    """The version of llama.cpp, and the instruction sets and devices it was compiled for."""
     features = C.llama_print_system_info().decode().replace(" = 1", "").replace(" |", "").split()
     return f"llama.cpp {C.llama_version().decode()}, {' '.join(features)}"
 
 
 def uses_amx() -> bool:
-    """Whether llama.cpp was compiled for the matrix units of server processors and finds them here."""
+    """Whether llama.cpp was compiled for AMX, the matrix units of server processors, and this processor has them."""
     return b"AMX_INT8 = 1" in C.llama_print_system_info()

@@ -1,4 +1,4 @@
-"""The devices llama.cpp was built for and finds on this machine."""
+"""The devices that llama.cpp was built for and finds on this machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _KINDS = {0: "CPU", 1: "GPU", 2: "GPU", 3: "accelerator"}  # enum ggml_backend_d
 
 @dataclass(frozen=True)
 class Device:
-    """One device: its short name in llama.cpp (CUDA0), what the driver calls it, its kind, and its free memory in bytes
-    (0 where it does not tell)."""
+    """One device: its short name in llama.cpp (CUDA0), the driver's name, its kind, and its free memory in bytes (0 if
+    not reported)."""
 
     name: str
     description: str
@@ -25,7 +25,7 @@ class Device:
 
 
 def list_devices() -> list[Device]:
-    """Every device, GPUs and the CPU. A GPU that is missing here will not be used, whatever the settings say."""
+    """All devices: GPUs and the CPU. A GPU that is missing here is not used, whatever the settings are."""
     get = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     count = function("ggml_backend_dev_count", ctypes.c_size_t)
     name = function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
@@ -46,12 +46,12 @@ def list_devices() -> list[Device]:
 
 
 def gpus(gpu_layers: int) -> list[Device]:
-    """The devices that compute layers, where so many are to be computed there (-1: all)."""
+    """The GPUs that will compute layers, if `gpu_layers` are to be on GPUs (-1: all)."""
     return [device for device in list_devices() if device.kind == "GPU"] if gpu_layers else []
 
 
 def built_for_gpu() -> bool:
-    """Whether llama.cpp was built with anything beside the CPU, be there such a device now or not."""
+    """Whether llama.cpp was built for any GPU, even if none is present now."""
     count = function("ggml_backend_reg_count", ctypes.c_size_t)
     get = function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
     name = function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)

@@ -1,4 +1,4 @@
-"""Which model a file is: the SHA-256 of all of it, computed once for each file and then remembered."""
+"""The identity of a model file: its SHA-256, computed once for each file and then stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_edge.kv.folder import open_ours
 
 
 class _Note(msgspec.Struct, frozen=True):
-    """What was found out about a file, as long as these are its size and time."""
+    """The checksum of a file, valid while its size and modification time are these."""
 
     size: int
     modified: int
@@ -21,8 +21,8 @@ class _Note(msgspec.Struct, frozen=True):
 
 
 def model_sha256(model: Path, notes: Path) -> str:
-    """Of the model file. `notes` is a JSON file with those known already, which need not be there. Half a second for
-    one that is new. Raises OSError if the model cannot be read."""
+    """The SHA-256 of the model file. `notes` is a JSON file of known checksums, which need not exist. Takes 0.5 s for a
+    new file. Raises OSError if the model cannot be read."""
     status = model.stat()
     known = _read(notes)
     note = (known or {}).get(str(model))
@@ -34,14 +34,14 @@ def model_sha256(model: Path, notes: Path) -> str:
 
 
 def _write(notes: Path, known: dict[str, _Note]) -> None:
-    """Where the disk refuses, nothing is kept: the checksums can be computed again."""
+    """An error of the disk is ignored: the checksums can be computed again."""
     with contextlib.suppress(OSError):
         notes.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic_file.replace(notes, msgspec.json.encode(known), private=True)
 
 
 def _read(notes: Path) -> dict[str, _Note] | None:
-    """None if there is something that is not ours, which is left alone."""
+    """The known checksums; None if the file is not ours, and must not be replaced."""
     try:
         with open_ours(notes) as source:
             return msgspec.json.decode(source.read() or b"", type=dict[str, _Note])

@@ -1,4 +1,4 @@
-"""How much memory a model with a full context will take, worked out by llama.cpp itself without taking it."""
+"""The memory that a model with a full context takes, computed by llama.cpp without allocating it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PROGRAM_BYTES = 136 << 20
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by purpose. `token` are those of one token in a KV cache of `kv_type` that holds `tokens`; `compute` are
-    the buffers of one batch and its logits, `copies` those of what has to leave the cache, `program` is everything that
-    is not llama.cpp's."""
+    """Bytes by purpose. `token`: one token in a KV cache of `kv_type` with room for `tokens`. `compute`: the buffers of
+    one batch and its logits. `copies`: copies of conversations evicted from the cache. `program`: everything outside
+    llama.cpp."""
 
     weights: int
     tokens: int
@@ -51,14 +51,14 @@ class MemoryPlan:
         return f"{sums} = {self.total / 1e6:.0f} MB ({each})"
 
     def tokens_within(self, available: int) -> int:
-        """The longest context for which so many bytes would do, in steps of 256; 0 if none would."""
+        """The longest context that fits into `available` bytes, in steps of 256 tokens; 0 if none does."""
         left = available - (self.total - self.kv_cache)
         return max(0, left // self.token // 256 * 256)
 
 
 def plan_memory(load: Load, available: int) -> MemoryPlan:
-    """Read the model's header and let llama.cpp reserve on paper; `available` bytes decide on a kv_type that is open.
-    Takes a third of a second. Raises EngineError."""
+    """Read the model's header and let llama.cpp plan its buffers without allocating them. `available` (bytes) decides
+    on the kv_type if it is `auto`. Takes 0.3 s. Raises EngineError."""
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:

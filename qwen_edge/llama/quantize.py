@@ -8,19 +8,20 @@ from pathlib import Path
 from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import C
 
-# Rows are widened to f32 and quantized in slabs of this size. llama.cpp's default (8 GiB) widens the whole embedding
-# at once, 622 MB for Qwen3-0.6B; the bytes written are the same, and small slabs stay in the cache.
-_SLAB_BYTES = 32 << 20
+# Rows are converted to f32 and quantized in blocks of this size. llama.cpp's default (8 GiB) converts the whole
+# embedding at once, 622 MB for Qwen3-0.6B. The bytes written are the same, and small blocks stay in the processor's
+# cache.
+_BLOCK_BYTES = 32 << 20
 
 
 def quantize(source: Path, target: Path, file_type: str, threads: int, head: str | None = None, *, tied: bool) -> None:
-    """`file_type` is llama.cpp's name for it, e.g. Q4_K_M; `head` that of a tensor type, e.g. Q8_0, for the output head
-    (the embedding, where it is `tied` to that). Blocks until done; each tensor is reported to llama.cpp's log. Raises
-    EngineError if it refuses."""
+    """`file_type`: llama.cpp's name, e.g. Q4_K_M. `head`: tensor type of the output head, e.g. Q8_0 (of the embedding,
+    if the head is `tied` to it). Blocks until done; llama.cpp logs each tensor. Raises EngineError if llama.cpp
+    fails."""
     params = C.llama_model_quantize_default_params()
     params.ftype = getattr(C, f"LLAMA_FTYPE_MOSTLY_{file_type}")
     params.nthread = threads
-    params.max_buf_size = _SLAB_BYTES
+    params.max_buf_size = _BLOCK_BYTES
     if head and tied:
         params.token_embedding_type = getattr(C, f"GGML_TYPE_{head}")
     elif head:

@@ -1,4 +1,4 @@
-"""Choosing the next token: a few edits of the logits, then the largest of them or llama.cpp's sampler chain."""
+"""Samples the next token: biases and bans on the logits, then their maximum or llama.cpp's sampler chain."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Alternative, Logprob, Sampling
 
-_GREEDY_BELOW = 1e-3  # logits divided by less leave the range of floats
+_GREEDY_BELOW = 1e-3  # a lower temperature would make logits overflow
 _NO_PENALTIES = (1.0, 0.0, 0.0)
-_FEW = 256  # likeliest tokens that are looked for here; llama.cpp lists all 150,000 first, for half a millisecond
-_GROUP = 64  # logits, of which the largest is looked at first
+_FEW = 256  # up to this top_k the candidates are found here; llama.cpp would list all 150,000 tokens first (0.5 ms)
+_GROUP = 64  # logits in a group, whose largest is found first
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-_BREAKERS = (b"\n", b":", b'"', b"*")  # where DRY's repetitions end, as its author proposes
+_BREAKERS = (b"\n", b":", b'"', b"*")  # at these DRY stops matching repetitions, as its author proposes
 
 
 class Sampler:
-    """Chooses the tokens of one sequence, from the logits of a context. Used by the engine's thread."""
+    """Samples the tokens of one sequence from the logits of a context. Used by the engine's thread."""
 
     def __init__(self, settings: Sampling, cells: FixedCells, vocab: Vocab) -> None:
-        """Raises ValueError if the settings name a token that there is not."""
+        """Raises ValueError if the settings name a token outside the vocabulary."""
         if unknown := [token for token, _ in settings.logit_bias if not 0 <= token < vocab.size]:
             raise ValueError(f"logit_bias names token {unknown[0]}; the model's go from 0 to {vocab.size - 1}")
         self._settings = settings
@@ -33,12 +33,12 @@ class Sampler:
         self._taken = 0
         self._biased = np.array([token for token, _ in settings.logit_bias], np.int64)
         self._bias = np.array([bias for _, bias in settings.logit_bias], np.float32)
-        # a chain would first write all 150,000 logits into a list, for half a millisecond a token
+        # a chain would first copy all 150,000 logits into a list, which takes 0.5 ms a token
         largest = settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES
         self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, cells.size)
 
     def sample(self, row: int) -> int:
-        """The next token, from the logits at place `row` of the last batch, which it may change."""
+        """The next token, from the logits in row `row` of the last batch, which are changed by biases and bans."""
         logits = self._cells.logits(row)
         if len(self._bias):
             logits[self._biased] += self._bias
@@ -48,32 +48,33 @@ class Sampler:
         return self._chain.sample(self._cells.context.handle, row, logits) if self._chain else int(logits.argmax())
 
     def logprob(self, row: int, token: int) -> Logprob:
-        """How likely the token just sampled was, and the likeliest ones: after biases, before temperature and cuts."""
+        """The log probabilities of the sampled token and of the likeliest ones: after biases, before temperature and
+        truncation."""
         logits = self._cells.logits(row).astype(np.float64)
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
         count = min(self._settings.logprobs or 0, len(logits) - 1)
         top = np.argpartition(-logits, count)[:count]
         top = top[np.argsort(-logits[top], kind="stable")]
-        return Logprob(self._shown(token, logits), tuple(self._shown(int(one), logits) for one in top))
+        return Logprob(self._alternative(token, logits), tuple(self._alternative(int(one), logits) for one in top))
 
     def close(self) -> None:
         if self._chain:
             self._chain.close()
 
-    def _shown(self, token: int, logits: Any) -> Alternative:
+    def _alternative(self, token: int, logits: Any) -> Alternative:
         piece = self._vocab.piece(token) or self._vocab.text(token).encode()
         return Alternative(piece, max(float(logits[token]), -9999.0))  # JSON has no infinity; OpenAI writes this
 
 
 class _Chain:
-    """llama.cpp's samplers in llama.cpp's own order: penalties see all logits, temperature comes after every cut."""
+    """llama.cpp's samplers in its own order: penalties apply to all logits, temperature comes after all truncation."""
 
     def __init__(self, settings: Sampling, vocab: Vocab, context: int) -> None:
-        """`context` is as long as an answer can be."""
+        """`context`: the size of the context in tokens, the most that an answer can have."""
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         whole = _penalties(settings) != _NO_PENALTIES or settings.dry_multiplier or settings.top_k > _FEW
-        self._few = 0 if whole else settings.top_k  # the first cut is to so many
+        self._few = 0 if whole else settings.top_k  # candidates to find here: top_k truncates first, to this many
         if _penalties(settings) != _NO_PENALTIES:
             self._add(C.llama_sampler_init_penalties(vocab.size, settings.penalty_window, *_penalties(settings)))
         if settings.dry_multiplier:
@@ -85,7 +86,7 @@ class _Chain:
             self._add(C.llama_sampler_init_top_k(settings.top_k))
         if settings.typical_p < 1.0:
             if settings.ignore_eos or settings.min_tokens:
-                # a token that cannot be has no entropy, and llama.cpp would make a NaN of it
+                # a banned token has no entropy, and llama.cpp would compute NaN
                 self._add(C.llama_sampler_init_top_k(vocab.size - len(vocab.ends)))
             self._add(C.llama_sampler_init_typical(settings.typical_p, 1))
         if settings.top_p < 1.0:
@@ -96,7 +97,7 @@ class _Chain:
         self._add(C.llama_sampler_init_dist(settings.seed))
 
     def sample(self, context: Any, row: int, logits: Any) -> int:
-        """From these logits, which are the context's at place `row`. The chain also remembers the token, for its
+        """Sample from `logits`, which are the context's in row `row`. The chain also remembers the token for its
         penalties."""
         if self._few <= 0:
             return int(C.llama_sampler_sample(self._chain, context, row))
@@ -118,21 +119,21 @@ class _Chain:
 
 
 def likeliest(logits: Any, count: int) -> Any:
-    """The tokens of the `count` largest logits, or some more, or all there are."""
+    """The tokens of at least the `count` largest logits, possibly a few more."""
     groups = len(logits) // _GROUP
     if count > groups:
         return np.arange(len(logits))
-    # so many groups have a logit that is no smaller than the last of the largest groups' largest
+    # at least `count` logits are no smaller than the count-th largest of the groups' maxima
     largest = logits[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
     return np.flatnonzero(logits >= np.partition(largest, -count)[-count])
 
 
 def _dry(settings: Sampling, vocab: Vocab, whole: int) -> Any:
-    """Penalises what would go on with a repetition (https://github.com/oobabooga/text-generation-webui/pull/5677)."""
+    """DRY: penalises tokens that would continue a repetition (https://github.com/oobabooga/text-generation-webui/pull/5677)."""
     window = whole if settings.dry_penalty_last_n < 0 else settings.dry_penalty_last_n
     shape = settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length, window
     if vocab.dry is None or vocab.dry[0] != shape:
-        # llama.cpp reads the whole vocabulary for this, tens of milliseconds: the last one made is kept to be cloned
+        # llama.cpp reads the whole vocabulary for it, tens of milliseconds: the last sampler is kept for cloning
         if vocab.dry:
             C.llama_sampler_free(vocab.dry[1])
         breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)

@@ -1,9 +1,9 @@
-"""What llama.cpp writes of a KV cache, and how it is turned for a cache with another kind of attention.
+"""llama.cpp's format of a saved KV cache, and its conversion for a cache with another kind of attention.
 
-With flash attention the values of a token lie together, without it those of a channel; llama.cpp takes back only what
-lies as its own do. The form is that of llama_kv_cache::state_write_data in its src/llama-kv-cache.cpp: at the end of
-all, whether values are transposed, the number of layers, then for each layer a head and its keys, then for each layer
-a head and its values.
+With flash attention the values (V) of a token are contiguous, without it those of a channel; llama.cpp restores only
+the layout it uses itself. The format is that of llama_kv_cache::state_write_data in its src/llama-kv-cache.cpp. The end
+of the saved bytes holds: whether V is transposed; the number of layers; for each layer a head and the keys; for each
+layer a head and the values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HEAD = 12  # bytes: the type of the elements, and the size of a row or of one e
 
 
 def turn(saved: Bytes, cells: int, layers: int, token: int, *, transposed: bool) -> None:
-    """Let the values, of two bytes each, lie as they are wanted. There are so many `cells`, and `token` bytes of keys
-    and values of each in all layers together. Raises EngineError for another form than that above."""
+    """Convert, in place, the values (two bytes each) to the layout `transposed`. `cells`: number of cells; `token`:
+    bytes of keys and values of one cell in all layers. Raises EngineError if the bytes do not have the format above."""
     if not cells:
         return
     at = saved.size - (8 + layers * 2 * _HEAD + cells * token)
@@ -44,11 +44,11 @@ def turn(saved: Bytes, cells: int, layers: int, token: int, *, transposed: bool)
 
 
 def cells_of_all(saved: Bytes) -> int:
-    """How many cells there are in what was saved of a whole context: behind the architecture's name and one stream."""
+    """The number of cells in a saved context; it follows the name of the architecture and the number of streams."""
     name = 4 + int(saved[:4].view(np.uint32)[0])
     return int(saved[name + 4 : name + 8].view(np.uint32)[0])
 
 
 def cells_of_sequence(saved: Bytes) -> int:
-    """How many cells there are in what was saved of one sequence: behind a mark, its number and one stream."""
+    """The number of cells in a saved sequence; it follows a mark, the id of the sequence and the number of streams."""
     return int(saved[12:16].view(np.uint32)[0])

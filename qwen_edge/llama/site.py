@@ -1,4 +1,4 @@
-"""Where a model is run: everything that changes what is quickest, beside the model and its settings."""
+"""The site: everything but the model and its settings on which the fastest settings depend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qwen_edge.protocol.messages import Load
 
 
 def site(gpu_layers: int) -> str:
-    """In words: the key of what was measured. `gpu_layers` are those of the settings, -1 for all."""
+    """A description of the site, used as the key of measurements. `gpu_layers` as in the settings, -1 for all."""
     devices = ", ".join(map(str, gpus(gpu_layers))) or "no GPU"
     parts = [
-        f"{cpu_name()} ({cpu_model()}), {usable_cores()} cores",  # a Jetson's power mode is seen by its cores
+        f"{cpu_name()} ({cpu_model()}), {usable_cores()} cores",  # a Jetson's power mode shows in its number of cores
         f"{devices}, gpu_layers {gpu_layers}",
         platform.machine(),
         f"llama-cpp-python {versions()['llama-cpp-python']}",
@@ -26,5 +26,5 @@ def site(gpu_layers: int) -> str:
 
 
 def with_measured(load: Load) -> Load:
-    """With the tuning that was measured here, if there is one."""
+    """`load` with the tuning that was measured at this site, if any."""
     return replace(load, tuning=load.tuning or load.measured.get(site(load.gpu_layers)))

@@ -1,8 +1,9 @@
-"""Measures what is quickest on this device: threads, attention, and how many tokens of a prompt to compute at once.
+"""Measures the fastest settings on this device: threads, flash attention, and batch size.
 
-One after the other, each with the best of what was measured before. A try is real work in a real context: some tokens
-of a prompt and some of an answer, at several depths. The depth costs next to nothing: what a few tokens left in the
-cache is copied until there is enough of it, as how long attention takes does not depend on what it reads.
+The settings are varied one after the other, each with the best values found so far. A try is real work in a real
+context: some tokens of a prompt and some of an answer, at several depths (tokens already in the cache). Filling the
+cache to a depth is cheap: the cells of a few tokens are copied as often as needed, as the time that attention takes
+does not depend on the content of the cells.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from qwen_edge.llama.resolve import resolve
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 512, 2048)
-_PROMPT, _ANSWER = 256, 64  # tokens of the request that tries are compared by
+_PROMPT, _ANSWER = 256, 64  # tokens of the typical request by which tries are compared
 _BATCHES = (64, 128, 256, 512)
-_BETTER = 0.97  # of the time, at most: less may be chance
-_SEED = 64  # tokens that are computed to be copied
+_BETTER = 0.97  # a try is better if it takes at most this share of the time; a smaller gain may be chance
+_SEED = 64  # tokens to compute, whose cells are then copied
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens a second behind so many tokens, of a prompt and of an answer."""
+    """Tokens per second of prompt and of answer, with `depth` tokens in the cache."""
 
     depth: int
     prompt: float
@@ -47,21 +48,21 @@ class Speed:
 
 @dataclass(frozen=True)
 class Try:
-    """One setting and how quick it was. `seconds` are those of a typical request."""
+    """One setting and its speeds. `seconds`: the time of a typical request."""
 
     tuning: Tuning
     speeds: tuple[Speed, ...]
 
     @property
     def seconds(self) -> float:
-        """At the depths where caches are not small, of which the settings are kept."""
+        """The mean over the depths beyond a small cache: the stored settings are for those."""
         deep = [speed.seconds for speed in self.speeds if speed.depth >= SMALL_ROOM]
         return statistics.mean(deep or [speed.seconds for speed in self.speeds])
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: at which depths, with how many tokens, and which settings."""
+    """The extent of a measurement: depths, tokens, settings to vary, seconds after which no further try starts."""
 
     depths: tuple[int, ...] = DEPTHS
     prompt: int = 256
@@ -72,9 +73,9 @@ class Effort:
 
     @staticmethod
     def brief() -> Effort:
-        """Some seconds, for a first start. After so many, nothing further is tried. Not threads: a device has much else
-        to do when it starts, and while it does, fewer of them seem better. But also far from the beginning: attention
-        that is quicker in the middle of a small cache may take twice as long at 2,048 tokens."""
+        """A measurement of some seconds, for the first start of the daemon. Threads are not varied: while the device
+        starts other programs, fewer threads seem better. A large depth is included: a kind of attention that is faster
+        in a small cache may take twice as long at 2,048 tokens."""
         return Effort((SMALL_ROOM // 2, DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
 
 
@@ -85,8 +86,8 @@ def tune(
     tried: Callable[[Try], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuning:
-    """The best of what `asked` leaves open. `tried` hears of every setting's first try. Raises EngineError if not even
-    the first one can be run."""
+    """The best values of the settings that `asked` leaves open. `tried` is called with the first try of each setting.
+    Raises EngineError if the first setting cannot be run."""
     began = clock()
     load = resolve(model, asked)
     best = measure(model, load, effort, clock)
@@ -99,10 +100,10 @@ def tune(
             try:
                 other = measure(model, _with(load, tuning), effort, clock)
             except EngineError:
-                continue  # a kind of attention that this device does not have, or no memory for the batch
+                continue  # attention not supported by this device, or no memory for the batch
             tried(other)
             if _beats(other, best) or _is_for_small(other, best):
-                # once more, in turn: something else on this machine may have slowed one of them
+                # measure both again: another program may have slowed one of them down
                 best, other = (measure(model, _with(load, one.tuning), effort, clock) for one in (best, other))
                 small = small or _is_for_small(other, best)
                 best = other if _beats(other, best) else best
@@ -110,7 +111,7 @@ def tune(
 
 
 def _learned(best: Try, small: bool, asked: Load, effort: Effort) -> Tuning:
-    """What has been found out; what was given or not looked at is left open."""
+    """The result: values that were given or not varied are left open."""
     found = best.tuning
     attention: Attention = "small" if small and found.flash_attention == "off" else found.flash_attention
     return Tuning(
@@ -125,8 +126,8 @@ def _beats(one: Try, other: Try) -> bool:
 
 
 def _is_for_small(flash: Try, plain: Try) -> bool:
-    """Whether with flash attention, while there is little in the cache, the first word comes sooner and the last one no
-    later."""
+    """Whether flash attention is better in a small cache: the first token comes sooner, and the whole request takes no
+    longer."""
     kinds = (flash.tuning.flash_attention, plain.tuning.flash_attention)
     first, other = flash.speeds[0], plain.speeds[0]
     sooner = other.prompt < _BETTER * first.prompt and _BETTER * first.seconds < other.seconds
@@ -134,11 +135,11 @@ def _is_for_small(flash: Try, plain: Try) -> bool:
 
 
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
-    """How quick these settings are. Raises EngineError if they cannot be run."""
+    """Measure the speeds of these settings. Raises EngineError if they cannot be run."""
     depths = [depth for depth in effort.depths if depth + effort.prompt < min(load.context, model.trained_context)]
     speeds, skips = list[Speed](), False
     for depth in depths or [0]:
-        # as large as a cache is that has grown to hold so much: a larger one is slower
+        # the size that a growing cache has at this depth: a larger cache is slower
         size = max(depth + max(effort.prompt, _SEED) + effort.answer, load.batch)
         cells = FixedCells(model, replace(load, context=size, parallel=1))
         skips = cells.skips
@@ -169,7 +170,7 @@ def _speed(cells: FixedCells, depth: int, effort: Effort, clock: Callable[[], fl
 
 
 def _fill(cells: FixedCells, depth: int) -> int:
-    """Make so many cells that sequence 0 holds; returns the position behind them."""
+    """Fill `depth` cells that belong to sequence 0; return the position behind them."""
     if depth == 0:
         return 0
     for start in range(0, _SEED, cells.batch):
@@ -184,7 +185,7 @@ def _fill(cells: FixedCells, depth: int) -> int:
 
 
 def _tokens(count: int) -> list[int]:
-    return [number % 16 for number in range(count)]  # every vocabulary has these
+    return [number % 16 for number in range(count)]  # ids that exist in every vocabulary
 
 
 def _with(load: Load, tuning: Tuning) -> Load:
@@ -192,7 +193,7 @@ def _with(load: Load, tuning: Tuning) -> Load:
 
 
 def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator[Tuning]:
-    """All cores but one, and half of them: more of them than the memory can feed only make heat."""
+    """All cores but one, and half of them: more cores than the memory bandwidth can feed only produce heat."""
     cores = usable_cores()
     for count in dict.fromkeys((cores - 1, cores // 2)):
         if count > 0 and effort.threads and not asked.threads:
@@ -200,7 +201,7 @@ def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator
 
 
 def _attention(best: Tuning, asked: Load, load: Load, _effort: Effort) -> Iterator[Tuning]:
-    if asked.flash_attention == "auto" and load.kv_type == "f16":  # the other types need it
+    if asked.flash_attention == "auto" and load.kv_type == "f16":  # other types need flash attention
         yield replace(best, flash_attention="off" if best.flash_attention == "on" else "on")
 
 

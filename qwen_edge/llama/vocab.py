@@ -1,4 +1,4 @@
-"""Text to tokens and back, by llama.cpp's tokenizer."""
+"""Converts text to tokens and back with llama.cpp's tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.cuts import Cuts
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
-_KEPT = 65_536  # tokens of texts that need not be read again: half a megabyte
+_KEPT = 65_536  # tokens of recent texts that are cached: 0.5 MB
 
 
 class Vocab:
@@ -31,10 +31,10 @@ class Vocab:
         self._named_ends = frozenset(ends)
         self._keep = keep
         self._pieces: dict[int, bytes] = {}
-        self._encoded: dict[str, array[int]] = {}  # the latest last
-        self._kept = 0  # tokens in there
-        self._lock = Lock()  # of both
-        self.dry: tuple[tuple[float, ...], Any] | None = None  # the sampler that knows its pieces, and its settings
+        self._encoded: dict[str, array[int]] = {}  # the most recent last
+        self._kept = 0  # number of tokens in _encoded
+        self._lock = Lock()  # of _encoded and _kept
+        self.dry: tuple[tuple[float, ...], Any] | None = None  # settings of a DRY sampler, and the sampler
         self.size = int(C.llama_vocab_n_tokens(handle))
         self.begin = self._first_token(names_begin)
         self.cuts = Cuts(handle, self.size)
@@ -45,23 +45,23 @@ class Vocab:
 
     @cached_property
     def ends(self) -> list[int]:
-        """The tokens with which the model can end its turn. Special ones, but for what the file names for it."""
+        """The tokens that end the model's turn: special tokens, and those that the file names as end tokens."""
         named = {C.llama_vocab_eos(self._vocab), C.llama_vocab_eot(self._vocab), *self._named_ends}
         return sorted(token for token in {*self._steering, *named} if 0 <= token < self.size and self.is_end(token))
 
     @property
     def ordinary_ends(self) -> list[int]:
-        """Those that are words, or parts of words. In a file without an end token llama.cpp takes the comma for one."""
+        """The end tokens that are ordinary text. In a file without an end token llama.cpp uses the comma."""
         return [token for token in self.ends if token not in self._steering]
 
     @cached_property
     def specials(self) -> Mapping[str, int]:
-        """Every token that template text may name (control and user-defined ones), by text."""
+        """The control and user-defined tokens, which the text of a template may contain, by text."""
         return {self.text(token): token for token in self._steering}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text: nothing in it is read as a special token. Those of the latest texts are kept: every
-        turn of a conversation brings all the texts before it."""
+        """Token ids of plain text, in which nothing is a special token. The tokens of recent texts are cached: each
+        turn of a conversation repeats all earlier texts."""
         return self.encode_some(text, math.inf, lambda: None)
 
     def _first_token(self, named: bool) -> int:
@@ -73,12 +73,12 @@ class Vocab:
         return token if named or C.llama_vocab_get_attr(self._vocab, token) & _CONTROL else -1
 
     def knows(self, text: str) -> bool:
-        """Whether the tokens of this text are kept."""
+        """Whether the tokens of this text are cached."""
         return text in self._encoded
 
     def encode_some(self, text: str, most: float, between: Callable[[], None]) -> list[int]:
-        """The same, a slice of a long text at a time; `between` is called after each, and may raise an exception to end
-        the work. Raises PromptTooLongError as soon as it is certain that there are more than `most` tokens."""
+        """As `encode`, slice by slice. `between` is called after each slice, and may raise an exception to stop. Raises
+        PromptTooLongError as soon as it is certain that there are more than `most` tokens."""
         with self._lock:
             known = self._encoded.get(text)
         if known is None:
@@ -91,7 +91,7 @@ class Vocab:
         return known.tolist()
 
     def least(self, texts: Iterable[str]) -> int:
-        """How many tokens these texts have at least, by their length: a bound that costs nothing."""
+        """A lower bound of the number of tokens, computed from the lengths of the texts only."""
         longest = self.cuts.longest
         return sum(-(-len(text.encode("utf-8")) // longest) for text in texts) if longest else 0
 
@@ -108,8 +108,7 @@ class Vocab:
         return ids
 
     def _encode_plain(self, text: str) -> list[int]:
-        """llama.cpp recognises user-defined tokens (<think>, <tool_call>) whatever it is told, so their texts are
-        cut."""
+        """llama.cpp matches user-defined tokens (<think>, <tool_call>) in any text, so the text is cut within them."""
         ids: list[int] = []
         begin = 0
         while match := self._user_defined.search(text, begin):
@@ -118,11 +117,11 @@ class Vocab:
         return ids + self._encode(text[begin:], special=False)
 
     def encode_marked(self, text: str) -> list[int]:
-        """Token ids of text in which <|im_end|> and its like mean the tokens they name."""
+        """Token ids of text in which special tokens such as <|im_end|> are recognised."""
         return self._encode(text, special=True)
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for, which may be part of a character; b"" for control tokens."""
+        """The bytes of a token, which may be a part of a character; b"" for control tokens."""
         known = self._pieces.get(token)
         if known is None:
             known = self._pieces[token] = self._read_piece(token, special=False)
@@ -136,7 +135,7 @@ class Vocab:
         return b"".join(self._read_piece(token, special=special) for token in tokens)
 
     def is_mark(self, token: int) -> bool:
-        """Whether it is a special token, or white space."""
+        """Whether the token is special, or white space."""
         return token in self._steering or self.piece(token).isspace()
 
     def is_end(self, token: int) -> bool:
@@ -145,8 +144,8 @@ class Vocab:
 
     @cached_property
     def _steering(self) -> dict[int, int]:
-        """Attributes by token, of control and user-defined ones. llama.cpp must be asked token by token: 0.05 s, and
-        twice that if the interpreter lock went away and came back each time."""
+        """Attributes of the control and user-defined tokens. It takes a call for each token: 0.05 s in all, and twice
+        that if each call released the interpreter lock."""
         address = ctypes.cast(C.llama_vocab_get_attr, ctypes.c_void_p).value or 0
         attribute = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int32)(address)
         known = enumerate(map(attribute, repeat(ctypes.cast(self._vocab, ctypes.c_void_p)), range(self.size)))

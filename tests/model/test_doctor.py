@@ -50,7 +50,7 @@ def test_a_sound_installation_is_all_well(tiny_model, settings):
     assert line(report, "Python 3.").startswith("ok")
     assert line(report, "C++ compiler").startswith("ok")
     assert "llama-cpp-python" in line(report, "llama.cpp ")
-    assert "whole" in line(report, "model ")
+    assert "complete" in line(report, "model ")
     assert "checksum verified" in line(report, "manifest:")
     assert "KV cache" in line(report, "memory:")
     assert not [line for line in report if line.startswith("BAD")]
@@ -101,7 +101,7 @@ def test_a_model_that_llama_cpp_dies_of_is_bad_and_the_doctor_lives(tiny_model, 
 
 def test_an_end_token_that_is_an_ordinary_word_is_worth_a_note(endless_model, settings):
     code, report = doctor("--model", str(endless_model), "-c", settings("server: {port: 0}"))
-    note = line(report, "ends its answers with an ordinary word")
+    note = line(report, "an ordinary word ends every answer")
     assert (code, note[:4]) == (0, "note")
     assert "convert the model again" in report[report.index(note) + 1]
 
@@ -170,7 +170,7 @@ def test_little_memory_beside_a_running_daemon_is_a_note_that_says_so(tiny_model
         code, report = doctor("--model", str(tiny_model), "-c", settings(f"server: {{port: {port}}}"))
     memory = line(report, "memory:")
     assert (code, memory[:4]) == (0, "note")
-    assert "the daemon that runs holds part of the rest" in memory
+    assert "the running daemon holds part of the rest" in memory
 
 
 def test_bindings_that_cannot_be_loaded_are_bad_and_nothing_else_fails(tiny_model, settings, monkeypatch):
@@ -226,8 +226,9 @@ def test_where_a_service_is_installed_the_doctor_looks_where_it_looks(tiny_model
     monkeypatch.setattr("qwen_edge.cli.doctor.find_place", lambda file: place)
     code, report = doctor()
     assert code == 0
-    assert report[0] == f"ok    looking at the service: settings {place.settings}, state folder {place.state}"
+    assert report[0] == f"ok    checking the service: settings {place.settings}, state folder {place.state}"
     assert line(report, "model ").startswith(f"ok    model {tiny_model}: ")
     other = line(report, "The service runs")
-    assert other == f"note  The service runs {place.program}, and this is the installation in {sys.prefix}."
+    installation = f"this command belongs to the installation in {sys.prefix}."
+    assert other == f"note  The service runs {place.program}, but {installation}"
     assert report[report.index(other) + 1] == f"       -> sudo {place.program} doctor"

@@ -235,11 +235,11 @@ def test_8k_is_measured_only_where_it_is_asked_for(small, capsys):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--start", "a", "--start", "b"], "The number of commands to --start is 2, that of URLs 1: give one"),
-        (["--start", "a 'b"], "No closing quotation; words are quoted as in a shell."),
-        (["--start", ""], "an empty command starts nothing"),
-        (["--load-seconds", "5"], "--load-seconds is for the servers of --start, and there is none."),
-        (["--article", "--work", "relativity"], "--article has work of its own"),
+        (["--start", "a", "--start", "b"], "There are 2 --start commands and 1 URLs: give one command"),
+        (["--start", "a 'b"], "No closing quotation; quote words as in a shell."),
+        (["--start", ""], "the command is empty"),
+        (["--load-seconds", "5"], "--load-seconds only applies to servers started with --start."),
+        (["--article", "--work", "relativity"], "--article has its own workloads"),
     ],
     ids=["count", "quotation", "empty", "load-seconds alone", "article and work"],
 )

@@ -187,8 +187,8 @@ def test_a_sensor_that_ends_the_services_own_reading_is_said_to_hang_it(board, s
 @pytest.mark.parametrize(
     "name, other, said",
     [
-        ("__version__", "7.1.9", "jtop's service is of release 7.1.9, and the jetson-stats here is 7."),
-        ("__author__", "Somebody", "jtop's service does not take the key"),
+        ("__version__", "7.1.9", "jtop's service is of release 7.1.9, the jetson-stats installed here is 7."),
+        ("__author__", "Somebody", "jtop's service rejects the key"),
     ],
 )
 def test_another_release_of_the_service_is_said(board, source, name, other, said):

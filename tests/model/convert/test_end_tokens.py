@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from qwen_edge.convert.load_check import ordinary_ends
+from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.model import Model
 from tests.checkpoints import write_checkpoint
@@ -32,11 +32,11 @@ def test_every_end_token_of_the_checkpoint_ends_a_turn_and_can_be_barred(tmp_pat
 
 
 def test_a_proper_end_token_is_nothing_to_tell(tiny_model):
-    assert ordinary_ends(tiny_model) == []
+    assert check_loads(tiny_model) == []
 
 
 def test_a_word_that_llama_cpp_takes_for_the_end_is_told_with_its_text(endless_model):
-    assert ordinary_ends(endless_model) == [TAKEN]
+    assert check_loads(endless_model) == [TAKEN]
 
 
 def test_the_daemon_warns_of_a_word_that_ends_answers(endless_model):
@@ -52,4 +52,4 @@ def test_a_file_that_llama_cpp_dies_of_takes_nobody_along(tiny_model, tmp_path):
     data[place : place + 4] = bytes(4)
     (tmp_path / "m.gguf").write_bytes(data)
     with pytest.raises(ConversionError, match=r"died \(SIG|could not load"):
-        ordinary_ends(tmp_path / "m.gguf")
+        check_loads(tmp_path / "m.gguf")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_edge.cli.asking import DEFAULT, service_address
+from qwen_edge.cli.daemon_client import DEFAULT, service_address
 from qwen_edge.cli.flags import config_of
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError

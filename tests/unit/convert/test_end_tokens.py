@@ -46,7 +46,7 @@ def test_the_ids_are_where_these_tests_think(folder):
 @pytest.mark.parametrize("tokenizer", ["<|im_end|>", {"content": "<|im_end|>", "lstrip": False}])
 def test_an_end_token_is_named_as_text_or_as_an_object(folder, tokenizer):
     name_ends(folder, tokenizer=tokenizer)
-    assert plan_of(folder).tokenizer.ends == [IM_END]
+    assert plan_of(folder).tokenizer.end_tokens == [IM_END]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_end_token_is_named_as_text_or_as_an_object(folder, tokenizer):
 )
 def test_ends_are_taken_from_all_three_files(folder, named, ends):
     name_ends(folder, **named)
-    assert plan_of(folder).tokenizer.ends == ends
+    assert plan_of(folder).tokenizer.end_tokens == ends
 
 
 def test_ends_that_llama_cpp_does_not_know_go_into_its_keys_and_what_is_left_into_ours(folder, tmp_path):
@@ -114,5 +114,5 @@ def test_a_special_token_that_the_vocabulary_holds_as_a_word_ends_a_turn(folder)
     with edited(folder / "tokenizer_config.json") as settings:
         del settings["added_tokens_decoder"]
     plan = plan_of(folder)
-    assert (plan.tokenizer.ends, plan.tokenizer.kinds[IM_END]) == ([IM_END], gguf.TokenType.CONTROL)
+    assert (plan.tokenizer.end_tokens, plan.tokenizer.kinds[IM_END]) == ([IM_END], gguf.TokenType.CONTROL)
     assert plan.notes == []

@@ -93,12 +93,14 @@ def test_what_was_fetched_is_found_offline(hub, tmp_path):
 
 def test_what_was_not_fetched_is_told_offline(hub, tmp_path):
     line = fetch(hub, tmp_path, "acme/tiny", HF_HUB_OFFLINE="1")
-    assert line.startswith("REFUSED acme/tiny is not (wholly) in the local Hub cache")
+    assert line.startswith("REFUSED acme/tiny is not (completely) in the local Hub cache")
 
 
 def test_a_hub_that_is_not_there_is_told(hub, tmp_path):
     line = fetch(hub, tmp_path, "acme/tiny", HF_ENDPOINT="http://127.0.0.1:9")
-    assert line.startswith("REFUSED acme/tiny is not (wholly) in the local Hub cache, and the Hub cannot be reached")
+    assert line.startswith(
+        "REFUSED acme/tiny is not (completely) in the local Hub cache, and the Hub cannot be reached"
+    )
 
 
 def test_a_repository_that_does_not_exist_is_told(hub, tmp_path):
@@ -119,10 +121,10 @@ def test_a_private_repository_opens_with_the_token(hub, tmp_path):
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "The Hub refuses to hand out acme/tiny (HTTP 401). Check that HF_TOKEN is valid and may read it."),
-        (403, "The Hub refuses to hand out acme/tiny (HTTP 403). Check that HF_TOKEN is valid and may read it."),
-        (404, "The Hub answered HTTP 404 when asked for acme/tiny. Try again later"),
-        (500, "The Hub answered HTTP 500 when asked for acme/tiny. Try again later"),
+        (401, "The Hub refuses access to acme/tiny (HTTP 401). Check that HF_TOKEN is valid and may read it."),
+        (403, "The Hub refuses access to acme/tiny (HTTP 403). Check that HF_TOKEN is valid and may read it."),
+        (404, "The Hub answered HTTP 404 for acme/tiny. Try again later"),
+        (500, "The Hub answered HTTP 500 for acme/tiny. Try again later"),
     ],
 )
 def test_what_the_hub_answers_instead_is_told(hub, tmp_path, status, message):
@@ -132,7 +134,7 @@ def test_what_the_hub_answers_instead_is_told(hub, tmp_path, status, message):
 
 @pytest.mark.parametrize("name", ["acme/-tiny", "acme/tiny.git", "acme/ti--ny", "acme/" + "x" * 100])
 def test_a_name_the_hub_would_not_give_is_told(name):
-    with pytest.raises(ConversionError, match=f"^{name} is not a name the Hub would give"):
+    with pytest.raises(ConversionError, match=f"^{name} is not a valid Hub name"):
         fetch_here(name, None, Progress(Console(file=io.StringIO())))
 
 
@@ -146,7 +148,7 @@ def test_a_cache_that_cannot_be_written_is_told(hub, tmp_path):
     (tmp_path / "file").write_text("")
     line = fetch(hub, tmp_path, "acme/tiny", HF_HOME=str(tmp_path / "file"))
     assert line.startswith(f"REFUSED Cannot write to the Hub cache: {tmp_path}/file")
-    assert line.endswith("Set HF_HOME to a folder of yours.")
+    assert line.endswith("Set HF_HOME to a folder you may write to.")
 
 
 def refused_by(monkeypatch, error: Exception) -> str:

@@ -77,8 +77,8 @@ def test_trailing_bytes_are_damage_too(file):
     [
         ({"dtype": "I8", "shape": [4], "data_offsets": [0, 4]}, "is I8; only BF16, F16, F32 can be converted"),
         ({"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}, r"of shape \[3\] cannot take 4 bytes"),
-        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "not what the format asks for"),
-        ({"dtype": "F32", "shape": [1]}, "not what the format asks for"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "does not follow the format"),
+        ({"dtype": "F32", "shape": [1]}, "does not follow the format"),
         ({"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}, "cannot take -4 bytes"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_pipe_in_place_of_a_file_is_told(tmp_path, name):
     write_checkpoint(tmp_path)
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
-    assert f"{name} is no regular file" in refused(tmp_path)
+    assert f"{name} is not a regular file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "model.safetensors"])

@@ -33,7 +33,7 @@ def test_a_file_of_its_own_comes_before_the_settings_and_that_is_said(folder):
     plan = plan_of(folder)
     assert plan.tokenizer.chat_templates == {"default": "new"}
     assert plan.notes == [
-        "chat_template.jinja is taken, as transformers does; tokenizer_config.json has another chat template"
+        "chat_template.jinja is used, as in transformers; tokenizer_config.json has another chat template"
     ]
 
 

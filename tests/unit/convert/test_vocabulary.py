@@ -30,7 +30,7 @@ def move_to_added_tokens_json(folder) -> None:
 
 def same_tokens(one, other) -> None:
     a, b = plan_of(one).tokenizer, plan_of(other).tokenizer
-    assert (a.texts, a.kinds, a.added, a.ends) == (b.texts, b.kinds, b.added, b.ends)
+    assert (a.texts, a.kinds, a.added, a.end_tokens) == (b.texts, b.kinds, b.added, b.end_tokens)
 
 
 def test_added_tokens_json_serves_as_well(folder, old):
@@ -83,7 +83,7 @@ def test_a_word_that_is_named_as_padding_stays_a_word(folder):
         (lambda t: t["model"].update(merges=["ab"]), "the merge 'ab' does not make a token"),
         (lambda t: t["model"].update(merges=["h e", 5]), "at `$.model.merges[1]`"),
         (lambda t: t["model"].update(merges=[*MERGES, "q z"]), "the merge 'q z' does not make a token"),
-        (lambda t: t["model"].update(merges=MERGES[:2]), "is cut short: 3 tokens of the vocabulary"),
+        (lambda t: t["model"].update(merges=MERGES[:2]), "is cut short: no merge makes 3 tokens of the vocabulary"),
         (lambda t: t["model"].update(vocab=[["a", 0]]), "at `$.model.vocab`"),
         (lambda t: t["model"].update(vocab={}), "no vocabulary or no merges"),
         (lambda t: t["model"]["vocab"].update(a=-1), "at `$.model.vocab[...]`"),
@@ -114,9 +114,12 @@ def test_a_tokenizer_json_of_another_shape_is_told_with_the_place(folder, change
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("#version: 0.2\n", "merges.txt is damaged: nothing is in it"),
-        ("\n\n", "merges.txt is damaged: nothing is in it"),
-        ("#version: 0.2\nh e\nl l\n", "merges.txt is cut short: 3 tokens of the vocabulary, 'ĠĠ' the first"),
+        ("#version: 0.2\n", "merges.txt is damaged: it is empty"),
+        ("\n\n", "merges.txt is damaged: it is empty"),
+        (
+            "#version: 0.2\nh e\nl l\n",
+            "merges.txt is cut short: no merge makes 3 tokens of the vocabulary, the first of them 'ĠĠ'",
+        ),
         ("#version: 0.2\nh e\nl l\nĠ Ġ\nhe ll\nhell", "the merge 'hell' does not make"),
         ("#version: 0.2\nh e\nl l\nĠ Ġ\nhe l", "the merge 'he l' does not make"),
     ],

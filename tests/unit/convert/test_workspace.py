@@ -27,7 +27,7 @@ def test_a_full_disk_or_quota(tmp_path, number):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EIO])
 def test_another_refusal_names_the_file(tmp_path, number):
     told = refused(tmp_path / "m.gguf", OSError(number, os.strerror(number), "/some/file"))
-    assert told == f"/some/file: {os.strerror(number)}. Mend that, or choose another place with -o."
+    assert told == f"/some/file: {os.strerror(number)}. Fix that, or choose another place with -o."
 
 
 def test_a_place_below_a_file(tmp_path):

@@ -7,7 +7,7 @@ from email.message import Message
 
 import pytest
 
-from qwen_edge.cli import asking, main
+from qwen_edge.cli import daemon_client, main
 from qwen_edge.core.errors import NotNowError, UserError
 
 
@@ -39,12 +39,12 @@ def test_a_daemon_that_is_not_there_is_told_without_the_layers_around_the_cause(
     with pytest.raises(
         NotNowError, match=r"^There is no qwen-edge at http://127\.0\.0\.1:1/x: Connection refused\. Is"
     ):
-        asking.ask("GET", "http://127.0.0.1:1/x")
+        daemon_client.ask("GET", "http://127.0.0.1:1/x")
 
 
 def test_an_address_without_http_is_told_what_an_address_looks_like():
     with pytest.raises(NotNowError, match=r"unknown url type: localhost\. .* --url http://HOST:PORT"):
-        asking.ask("GET", "localhost:8080/v1/cache")
+        daemon_client.ask("GET", "localhost:8080/v1/cache")
 
 
 def test_a_key_that_is_missing_is_asked_for_where_the_command_takes_it(monkeypatch):
@@ -52,6 +52,6 @@ def test_a_key_that_is_missing_is_asked_for_where_the_command_takes_it(monkeypat
         body = io.BytesIO(json.dumps({"error": {"message": "A valid API key is needed."}}).encode())
         raise urllib.error.HTTPError("http://127.0.0.1:1", 401, "Unauthorized", Message(), body)
 
-    monkeypatch.setattr(asking.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(daemon_client.urllib.request, "urlopen", refuse)
     with pytest.raises(UserError, match=r"A valid API key is needed\. .* QWEN_EDGE_API_KEY"):
-        asking.ask("GET", "http://127.0.0.1:1/v1/cache")
+        daemon_client.ask("GET", "http://127.0.0.1:1/v1/cache")

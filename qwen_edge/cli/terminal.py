@@ -1,4 +1,4 @@
-"""How text that others wrote (models, servers, files, errors) is shown on a terminal: as it is, and as nothing else."""
+"""Shows text from models, servers, files and errors on a terminal: verbatim, never as markup or control sequences."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 def terminal(*, stderr: bool = False) -> Console:
-    """Where tables go: what stands in them is no markup, even an address such as http://[fe80::1]."""
-    from rich.console import Console  # the daemon starts without it
+    """The console for tables. Text in them is not markup, not even an address such as http://[fe80::1]."""
+    from rich.console import Console  # the daemon does not import rich
 
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def plain(text: object) -> Text:
-    """For rich: one line, no markup in it, and no control characters."""
+    """Text for rich: one line, without markup and control characters."""
     from rich.text import Text
 
     return Text(clean(str(text)).replace("\n", "\\n").replace("\t", "\\t"))
 
 
 def as_json(value: Any) -> str:
-    """For scripts, and for terminals: JSON leaves some control characters as they are."""
+    """JSON for scripts and terminals: control characters that JSON would leave as they are become \\u escapes."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return "".join(f"\\u{ord(one):04x}" if is_hidden(one) and ord(one) < 0x10000 else one for one in text)
 
 
 def other_program(place: Place) -> str:
-    """A sentence, if the service runs another installation than this one."""
+    """A sentence if the service runs another installation than this one, else ""."""
     if place.program is None or place.program.parent.resolve() == (Path(sys.prefix) / "bin").resolve():
         return ""
-    return f"The service runs {place.program}, and this is the installation in {sys.prefix}."
+    return f"The service runs {place.program}, but this command belongs to the installation in {sys.prefix}."

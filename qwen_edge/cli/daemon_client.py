@@ -1,4 +1,4 @@
-"""How the verbs that are about a running daemon ask it."""
+"""HTTP client of the verbs that query a running daemon."""
 
 from __future__ import annotations
 
@@ -21,41 +21,43 @@ from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 DEFAULT = "http://127.0.0.1:8080"
-_SECONDS = 120.0  # an engine that sleeps has to load its model
+_SECONDS = 120.0  # a sleeping engine has to load its model
 
-_WHERE_KEYS_GO = "For this command put the key into the environment as QWEN_EDGE_API_KEY."
+_WHERE_KEYS_GO = "For this command, set the environment variable QWEN_EDGE_API_KEY to the key."
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - the other way round
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - addresses to listen on, mapped to addresses to connect to
 
 
 def url_option(explained: str) -> Callable[[_Command], _Command]:
-    """`--url` of a verb that is about a running daemon."""
-    return click.option("--url", default=service_address, help=f"{explained}  [default: the service's, else {DEFAULT}]")
+    """The option `--url` of a verb that queries a running daemon."""
+    return click.option(
+        "--url", default=service_address, help=f"{explained}  [default: that of the installed service, else {DEFAULT}]"
+    )
 
 
 def service_address(root: Path = Path("/")) -> str:
-    """Where the service of this machine listens by its settings, else where a daemon without settings does.
+    """The address on which the service of this machine listens by its settings; without a service, the default one.
 
-    Raises ConfigError for settings that the service could not start with either."""
+    Raises ConfigError for settings with which the service could not start."""
     place = find_place(None, root=root)
     try:
         server = config_of(place).server if place.service else None
     except ConfigError as error:
-        raise ConfigError(f"{error} Mend that, or say where the daemon is with --url.") from None
-    if server is None or not server.port:  # 0: any free port, which only its log names
+        raise ConfigError(f"{error} Correct that, or give the address of the daemon with --url.") from None
+    if server is None or not server.port:  # 0 means any free port, which only the log of the daemon shows
         return DEFAULT
     host = _EVERYWHERE.get(server.host, server.host)
     return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
 def path_at(url: str, path: str) -> str:
-    """A path of the daemon whose address is `url`, with or without /v1."""
+    """The URL of `path` on the daemon at `url`, which may end in /v1."""
     return url.rstrip("/").removesuffix("/v1") + path
 
 
 def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
-    """The daemon's JSON; the key is taken from the environment (QWEN_EDGE_API_KEY). Raises NotNowError without a
-    daemon, UserError when it refuses."""
+    """Send a request with the key in QWEN_EDGE_API_KEY; return the JSON of the answer. Raises NotNowError if the daemon
+    cannot be reached, UserError if it refuses."""
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("QWEN_EDGE_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
@@ -69,12 +71,12 @@ def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
             raise UserError(_complaint(error)) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotNowError(
-            f"There is no qwen-edge at {url}: {_cause(error)}. Is it running? Say where with --url http://HOST:PORT."
+            f"There is no qwen-edge at {url}: {_cause(error)}. Is it running? Give its address with --url http://HOST:PORT."
         ) from None
 
 
 def ask_device(url: str) -> dict[str, Any]:
-    """How the daemon at `url` and its device are. Raises as `ask` does, and UserError for something else's answer."""
+    """The state of the daemon at `url` and of its device. Raises as `ask`, and UserError if it is no qwen-edge."""
     found = ask("GET", path_at(url, "/v1/device"))
     if not isinstance(found, dict) or found.get("object") != "device":
         raise another_answer(url)
@@ -82,12 +84,12 @@ def ask_device(url: str) -> dict[str, Any]:
 
 
 def another_answer(url: str) -> UserError:
-    """For an answer that a daemon of this release does not give."""
-    return UserError(f"{url} does not answer as a qwen-edge of this release does. Say where it is with --url.")
+    """The error for an answer that a daemon of this release would not give."""
+    return UserError(f"The server at {url} is not a qwen-edge of this release. Give the daemon's address with --url.")
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, without the layers of urllib around it."""
+    """The cause of an error, without the wrappers of urllib."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return (getattr(reason, "strerror", None) or str(reason)).strip()
 
@@ -97,4 +99,4 @@ def _complaint(error: urllib.error.HTTPError) -> str:
         message = str(json.load(error)["error"]["message"])
         return f"{message} {_WHERE_KEYS_GO}" if error.code == http.HTTPStatus.UNAUTHORIZED else message
     except (ValueError, KeyError, TypeError):
-        return f"{error.url} answers {error.code}. Is this a qwen-edge? Say where it is with --url."
+        return f"{error.url} answers {error.code}. Is it a qwen-edge? Give the daemon's address with --url."

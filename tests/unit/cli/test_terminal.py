@@ -15,10 +15,11 @@ from rich.console import Console
 
 from qwen_edge.bench.article import article_table
 from qwen_edge.bench.report import Results
-from qwen_edge.cli import advise, asking, cache, doctor, main, status
-from qwen_edge.cli.showing import as_json, other_program, plain, terminal
+from qwen_edge.cli import advise, cache, doctor, main, status
+from qwen_edge.cli.terminal import as_json, other_program, plain, terminal
 from qwen_edge.config.paths import Place
 from qwen_edge.convert.progress import Progress
+from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 from tests.unit.cli.devices import device
 
@@ -70,7 +71,7 @@ def test_a_conversation_is_listed_as_it_is(monkeypatch, capsys):
 
 def test_a_device_is_shown_as_it_is(monkeypatch, capsys):
     nasty = device(NASTY)
-    out = shown(status.picture(nasty))
+    out = shown(status.render(nasty))
     assert not obeyed(out)
     assert out.count("[red]x[/red][/]") >= 8
     monkeypatch.setattr(status, "ask_device", lambda _url: nasty)
@@ -141,7 +142,7 @@ def test_something_else_that_answers_there_is_told_in_one_sentence(capsys, answe
 
 def test_a_servers_complaint_is_shown_as_it_is(monkeypatch, capsys):
     def refuse(*_arguments):
-        raise asking.UserError(f"no: {NASTY}")
+        raise UserError(f"no: {NASTY}")
 
     monkeypatch.setattr(cache, "ask", refuse)
     with pytest.raises(SystemExit):
@@ -174,5 +175,5 @@ def test_another_installation_than_the_services_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.prefix", str(tmp_path / "b"))
     assert (
         other_program(place)
-        == f"The service runs {tmp_path}/a/bin/qwen-edge, and this is the installation in {tmp_path}/b."
+        == f"The service runs {tmp_path}/a/bin/qwen-edge, but this command belongs to the installation in {tmp_path}/b."
     )
