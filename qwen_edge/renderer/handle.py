@@ -96,7 +96,7 @@ class Renderer:
         except UnservableError as error:  # a file that has been exchanged since the start
             raise unavailable(str(error), retry_after=60) from None
         if isinstance(answer, Refused):
-            raise RequestError(answer.why, param=answer.param)
+            raise RequestError(answer.why, parameter=answer.parameter)
         assert isinstance(answer, Rendered)
         return answer
 
@@ -145,7 +145,7 @@ class Renderer:
                 await self._end()
                 raise job.failure(f"it takes longer than {self._seconds:g} s") from None
             except RecursionError:
-                raise RequestError("The messages or tools are nested too deeply.", param="messages") from None
+                raise RequestError("The messages or tools are nested too deeply.", parameter="messages") from None
             else:
                 if isinstance(answer, Refused) and answer.spent:
                     await self._end()
@@ -203,7 +203,7 @@ class _Job:
         """The error of a template that is of no use for this."""
         if self.question is None:
             return _unusable(why)
-        return RequestError(f"The model's chat template cannot render these messages: {why}.", param="messages")
+        return RequestError(f"The model's chat template cannot render these messages: {why}.", parameter="messages")
 
 
 async def _within(seconds: float, thing: Coroutine[Any, Any, _T]) -> _T:

@@ -81,7 +81,7 @@ class _Worker:
             prompt = self._template.render(question.request)
             return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt))
         except RequestError as error:
-            return Refused(error.message, error.param, spent=isinstance(error.__context__, MemoryError))
+            return Refused(error.message, error.parameter, spent=isinstance(error.__context__, MemoryError))
 
     def _open(self, question: Open) -> Answer:
         try:

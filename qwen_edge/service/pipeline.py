@@ -70,7 +70,7 @@ class ChatService:
         if request.choices > self._max_pending:
             raise RequestError(
                 f"n is {request.choices}, and engine.parallel and server.max_waiting allow {self._max_pending}.",
-                param="n",
+                parameter="n",
             )
         sampling = request.sampling
         seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]

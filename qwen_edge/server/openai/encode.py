@@ -13,13 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
-from qwen_edge.core.errors import RequestError
-from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
-
-_LONGEST = 2000  # characters of an error's message
 
 
 class Encoder:
@@ -117,23 +113,6 @@ def _token(token: Alternative) -> Json:
         "logprob": token.logprob,
         "bytes": list(token.piece),
     }
-
-
-def error(failure: RequestError) -> Json:
-    """OpenAI's error object. Names from outside are cut where a message is made; what is forgotten there can neither
-    break the JSON (half a surrogate pair would) nor give orders to a terminal."""
-    return {
-        "error": {
-            "message": printable(failure.message, _LONGEST),
-            "type": failure.kind,
-            "param": None if failure.param is None else printable(failure.param),
-            "code": failure.code,
-        }
-    }
-
-
-def model_card(name: str, created: int, context: int) -> Json:
-    return {"id": name, "object": "model", "created": created, "owned_by": "qwen-edge", "context_length": context}
 
 
 def _call(call: ToolCall) -> Json:

@@ -320,13 +320,13 @@ def test_keys_of_tools_that_are_null_are_as_if_not_sent():
 def test_tools_that_the_template_would_drop_are_refused():
     with pytest.raises(RequestError, match="no place for tools") as error:
         render(ChatTemplate(CHATML, SPECIALS), user("x"), tools=(WEATHER,))
-    assert (error.value.status, error.value.param) == (400, "tools")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "tools")
 
 
 def test_calls_and_system_messages_that_the_template_would_drop_are_refused():
     with pytest.raises(RequestError, match="no place for calls of tools") as error:
         render(ChatTemplate(CHATML, SPECIALS), user("x"), CALLED, RAIN)
-    assert (error.value.status, error.value.param) == (400, "messages")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "messages")
     with pytest.raises(RequestError, match="no place for system messages"):
         render(ChatTemplate(ALTERNATING, SPECIALS), BRIEF, user("x"))
     with pytest.raises(RequestError, match="no place for system messages"):
@@ -389,6 +389,6 @@ def test_whatever_a_template_raises_is_a_bad_request_in_one_line(expression):
     template = ChatTemplate("{% if messages[0].content == 'é' %}{{ " + expression + " }}{% endif %}", SPECIALS)
     with pytest.raises(RequestError, match="cannot render these messages") as error:
         render(template, user("é"))
-    assert (error.value.status, error.value.param) == (400, "messages")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "messages")
     assert len(error.value.message) < 400
     assert "\n" not in error.value.message
