@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +59,31 @@ class Content:
 
 
 @dataclass(frozen=True)
+class ToolCallStart:
+    """A call of this tool begins. The pieces of its arguments follow, then its end, and no other delta between them."""
+
+    name: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallArguments:
+    """A piece of a call's arguments. All pieces together are a JSON object, letter for letter as the model wrote it."""
+
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallEnd:
+    """The call is whole."""
+
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class ToolCall:
-    """One whole call; `arguments` is a JSON object, letter for letter as the model wrote it."""
+    """One whole call, as a conversation's history has it. `logprobs` of all its pieces."""
 
     name: str
     arguments: str
@@ -78,4 +101,29 @@ class Finish:
     logprobs: tuple[Logprob, ...] = ()
 
 
-Delta = Reasoning | Content | ToolCall
+ToolCallDelta = ToolCallStart | ToolCallArguments | ToolCallEnd
+Delta = Reasoning | Content | ToolCallDelta
+
+
+class CallBuilder:
+    """`add` the deltas of one answer in their order: the call comes with its last one, None with every other."""
+
+    def __init__(self) -> None:
+        self._name, self._arguments, self._logprobs = "", list[str](), list[Logprob]()
+
+    def add(self, delta: Delta) -> ToolCall | None:
+        if isinstance(delta, ToolCallStart):
+            self._name, self._arguments, self._logprobs = delta.name, [], [*delta.logprobs]
+        elif isinstance(delta, ToolCallArguments):
+            self._arguments.append(delta.text)
+            self._logprobs += delta.logprobs
+        elif isinstance(delta, ToolCallEnd):
+            self._logprobs += delta.logprobs
+            return ToolCall(self._name, "".join(self._arguments), tuple(self._logprobs))
+        return None
+
+
+def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
+    """The calls of one answer."""
+    builder = CallBuilder()
+    return tuple(call for delta in deltas if (call := builder.add(delta)) is not None)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from qwen_edge.chat.abilities import Findings, Outcome, TemplateAbilities, TemplateSource, probe
 from qwen_edge.chat.jinja import DeclinedError, Program, reason, to_json
-from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.messages import ChatRequest, ToolCall
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.core.errors import RequestError
@@ -93,15 +93,11 @@ class ChatTemplate:
             ) from None
         return tuple(self._segments(prompt, mark))
 
-    def next_turn(self, request: ChatRequest, answer: Sequence[Delta]) -> tuple[Segment, ...]:
-        """What the prompt of the next turn will begin with, if this is the answer, whatever is said then: so far as two
-        that differ in nothing else agree. The tokens of the last text may turn out otherwise when it goes on. Raises
-        RequestError."""
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(piece.text for piece in answer if isinstance(piece, Content)),
-        }
-        calls = [piece for piece in answer if isinstance(piece, ToolCall)]
+    def next_turn(self, request: ChatRequest, content: str, calls: Sequence[ToolCall] = ()) -> tuple[Segment, ...]:
+        """What the prompt of the next turn will begin with, if `content` and `calls` are the answer, whatever is said
+        then: so far as two that differ in nothing else agree. The tokens of the last text may turn out otherwise when
+        it goes on. Raises RequestError."""
+        message: dict[str, Any] = {"role": "assistant", "content": content}
         if calls:
             functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
             message["tool_calls"] = [{"type": "function", "function": function} for function in functions]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
-from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.messages import ChatRequest, Content, Delta, whole_calls
 from qwen_edge.core.errors import EngineError, RequestError, UnservableError, stopping, too_many_messages, unavailable
 from qwen_edge.protocol.messages import Ready, Segment
 from qwen_edge.renderer.messages import Answer, Foresee, Open, Opened, Refused, Render, Rendered
@@ -77,7 +77,7 @@ class Renderer:
     async def next_turn(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> tuple[Segment, ...]:
         """What the next prompt will begin with, if `said` is the answer. Raises RequestError."""
         content = "".join(piece.text for piece in said if isinstance(piece, Content))
-        calls = tuple(replace(piece, logprobs=()) for piece in said if isinstance(piece, ToolCall))
+        calls = tuple(replace(call, logprobs=()) for call in whole_calls(said))
         return (await self._rendered(model, Foresee(request, content, calls))).prompt
 
     async def stop(self) -> None:

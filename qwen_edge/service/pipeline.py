@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import msgspec
 
-from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
+from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCallDelta, ToolCallStart
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.tools import CALL, in_order
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
@@ -107,7 +107,7 @@ class ChatService:
         )
         names = {tool["function"]["name"] for tool in request.tools}
         parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
-        called, logprobs, said = False, list[Logprob](), list[Delta]()
+        called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
         async with aclosing(self._ask(submit, request)) as events:
             async for event in events:
                 logprobs += event.logprobs if isinstance(event, Tokens) else ()
@@ -116,9 +116,10 @@ class ChatService:
                     known, logprobs = tuple(logprobs), []
                     if isinstance(delta, Reasoning) and not request.return_reasoning:
                         continue
-                    if called and isinstance(delta, ToolCall) and not request.parallel_calls:
+                    if isinstance(delta, ToolCallStart):
+                        left_out, called = called and not request.parallel_calls, True
+                    if left_out and isinstance(delta, ToolCallDelta):
                         continue
-                    called = called or isinstance(delta, ToolCall)
                     said.append(delta)
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):

@@ -81,8 +81,8 @@ async def _chunks(body: ChatBody, encoder: openai.Encoder, events: _Events) -> A
         if isinstance(event, Finish):
             finishes.append(event)
             yield encoder.finish(choice, event)
-        else:
-            yield encoder.delta(choice, event)
+        elif chunk := encoder.delta(choice, event):
+            yield chunk
         if len(finishes) == (body.n or 1):
             break
     if body.stream_options and body.stream_options.include_usage:

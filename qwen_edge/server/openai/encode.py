@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
+from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
@@ -24,20 +24,23 @@ class Encoder:
     def __init__(self, model: str) -> None:
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._calls = Counter[int]()
+        self._builders = defaultdict[int, CallBuilder](CallBuilder)
 
     def first(self, choice: int) -> Json:
         """The chunk that says who speaks."""
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
-    def delta(self, choice: int, delta: Delta) -> Json:
-        logprobs = _logprobs(delta.logprobs)
+    def delta(self, choice: int, delta: Delta) -> Json | None:
+        """A call is one chunk, when it is whole: None before that."""
         if isinstance(delta, Reasoning):
-            return self._chunk(choice, {"reasoning_content": delta.text}, logprobs)
+            return self._chunk(choice, {"reasoning_content": delta.text}, _logprobs(delta.logprobs))
         if isinstance(delta, Content):
-            return self._chunk(choice, {"content": delta.text}, logprobs)
-        call = {"index": self._calls[choice], **_call(delta)}
+            return self._chunk(choice, {"content": delta.text}, _logprobs(delta.logprobs))
+        if (call := self._builders[choice].add(delta)) is None:
+            return None
+        numbered = {"index": self._calls[choice], **_call(call)}
         self._calls[choice] += 1
-        return self._chunk(choice, {"tool_calls": [call]}, logprobs)
+        return self._chunk(choice, {"tool_calls": [numbered]}, _logprobs(call.logprobs))
 
     def finish(self, choice: int, finish: Finish) -> Json:
         return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason)
@@ -65,17 +68,17 @@ class Encoder:
 def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
     """The events of one answer folded together."""
     reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
-    reason = "stop"
+    reason, builder = "stop", CallBuilder()
     for event in events:
         logprobs += event.logprobs
         if isinstance(event, Reasoning):
             reasoning.append(event.text)
         elif isinstance(event, Content):
             content.append(event.text)
-        elif isinstance(event, ToolCall):
-            calls.append(_call(event))
-        else:
+        elif isinstance(event, Finish):
             reason = event.reason
+        elif call := builder.add(event):
+            calls.append(_call(call))
     message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = "".join(reasoning)

@@ -13,7 +13,15 @@ import psutil
 import pytest
 
 from qwen_edge.chat.abilities import TemplateSource
-from qwen_edge.chat.messages import ChatRequest, Content, ToolCall
+from qwen_edge.chat.messages import (
+    ChatRequest,
+    Content,
+    Reasoning,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from qwen_edge.chat.template import ChatTemplate
 from qwen_edge.core.errors import RequestError, UnservableError
 from qwen_edge.protocol.messages import Alternative, Logprob, Ready, Sampling
@@ -98,8 +106,11 @@ async def test_a_prompt_is_the_one_that_the_template_gives_in_this_process(rende
     template = ChatTemplate(TEMPLATE, SPECIALS)
     assert rendered.prompt == template.render(asked)
     assert (rendered.reasoning, rendered.reasons) == (template.reasoning, False)
-    said = [Content("It "), Content("rains."), ToolCall("f", '{"a":  1}', (Logprob(Alternative(b"\xff", -1.0), ()),))]
-    assert await renderer.next_turn(model(TEMPLATE), asked, said) == template.next_turn(asked, said)
+    odd = (Logprob(Alternative(b"\xff", -1.0), ()),)  # bytes that are no text
+    call = [ToolCallStart("f", odd), ToolCallArguments('{"a":'), ToolCallArguments("  1}", odd), ToolCallEnd(odd)]
+    said = [Reasoning("Hm."), Content("It "), Content("rains.", odd), *call, *call]
+    foretold = template.next_turn(asked, "It rains.", [ToolCall("f", '{"a":  1}')] * 2)
+    assert await renderer.next_turn(model(TEMPLATE), asked, said) == foretold
     assert (await renderer.render(model(CHATML + "<think>"), asked)).reasons
     assert len(starts.lives) == 1
 
