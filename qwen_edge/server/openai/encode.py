@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall
+from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall, together
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ class Encoder:
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
         """The extra chunk of stream_options.include_usage: no choices, only the counts."""
-        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": usage(finishes)}
+        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": _usage(finishes)}
 
     def whole(self, events: Iterable[tuple[int, Delta | Finish]]) -> Json:
         """A non-streaming body, from the same events."""
@@ -56,7 +56,7 @@ class Encoder:
             answers[choice].append(event)
         choices = [_choice(choice, answers[choice]) for choice in sorted(answers)]
         finishes = [event for answer in answers.values() for event in answer if isinstance(event, Finish)]
-        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": usage(finishes)}
+        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": _usage(finishes)}
 
     def _chunk(
         self, index: int, delta: Mapping[str, Any], logprobs: Json | None = None, reason: str | None = None
@@ -87,18 +87,17 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
     return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
 
 
-def usage(finishes: Sequence[Finish]) -> Json:
-    """The counts of all answers to a request; they have its prompt in common."""
-    first, completion = finishes[0].done, sum(finish.done.completion_tokens for finish in finishes)
-    joules = [finish.joules for finish in finishes if finish.joules is not None]
+def _usage(finishes: Sequence[Finish]) -> Json:
+    """The counts of all answers to a request."""
+    usage = together([finish.usage for finish in finishes])
     energy: Json = {}
-    if len(joules) == len(finishes) and sum(joules) > 0:
-        energy = {"energy_joules": sum(joules), "tokens_per_joule": completion / sum(joules)}
+    if usage.joules:
+        energy = {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}
     return {
-        "prompt_tokens": first.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": first.prompt_tokens + completion,
-        "prompt_tokens_details": {"cached_tokens": min(finish.done.cached_tokens for finish in finishes)},
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         **energy,
     }
 
