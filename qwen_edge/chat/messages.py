@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from qwen_edge.protocol.messages import EVERYBODY, Caller, Done, Logprob, Priority, Sampling
+from qwen_edge.protocol.messages import EVERYBODY, Caller, Logprob, MissReason, Priority, Sampling
+
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,31 @@ class Content:
 
 
 @dataclass(frozen=True)
+class ToolCallStart:
+    """A call of this tool begins. The pieces of its arguments follow, then its end, and no other delta between them."""
+
+    name: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallArguments:
+    """A piece of a call's arguments. All pieces together are a JSON object, letter for letter as the model wrote it."""
+
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolCallEnd:
+    """The call is whole."""
+
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class ToolCall:
-    """One whole call; `arguments` is a JSON object, letter for letter as the model wrote it."""
+    """One whole call, as a conversation's history has it. `logprobs` of all its pieces."""
 
     name: str
     arguments: str
@@ -68,14 +93,61 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Finish:
-    """The end of an answer. `reason` is OpenAI's finish_reason: stop, length or tool_calls. `joules` are what it took,
-    where that is measured."""
+class Usage:
+    """What one answer took. `cached_tokens` of the prompt needed no computing; where more of them might have been
+    spared, `missed` says why they were not. `joules` where they are measured."""
 
-    reason: str
-    done: Done
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    missed: MissReason | Literal[""] = ""
     joules: float | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of an answer, and why it ends. `logprobs` of tokens that belong to no delta."""
+
+    reason: FinishReason
+    usage: Usage
     logprobs: tuple[Logprob, ...] = ()
 
 
-Delta = Reasoning | Content | ToolCall
+ToolCallDelta = ToolCallStart | ToolCallArguments | ToolCallEnd
+Delta = Reasoning | Content | ToolCallDelta
+
+
+class CallBuilder:
+    """`add` the deltas of one answer in their order: the call comes with its last one, None with every other."""
+
+    def __init__(self) -> None:
+        self._name, self._arguments, self._logprobs = "", list[str](), list[Logprob]()
+
+    def add(self, delta: Delta) -> ToolCall | None:
+        if isinstance(delta, ToolCallStart):
+            self._name, self._arguments, self._logprobs = delta.name, [], [*delta.logprobs]
+        elif isinstance(delta, ToolCallArguments):
+            self._arguments.append(delta.text)
+            self._logprobs += delta.logprobs
+        elif isinstance(delta, ToolCallEnd):
+            self._logprobs += delta.logprobs
+            return ToolCall(self._name, "".join(self._arguments), tuple(self._logprobs))
+        return None
+
+
+def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
+    """The calls of one answer."""
+    builder = CallBuilder()
+    return tuple(call for delta in deltas if (call := builder.add(delta)) is not None)
+
+
+def together(usages: Sequence[Usage]) -> Usage:
+    """What all answers to one request took, of which there is one at least: they have its prompt in common."""
+    joules = [usage.joules for usage in usages if usage.joules is not None]
+    return Usage(
+        prompt_tokens=usages[0].prompt_tokens,
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=min(usage.cached_tokens for usage in usages),
+        missed=next((usage.missed for usage in usages if usage.missed), ""),
+        joules=sum(joules) if len(joules) == len(usages) else None,
+    )

@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from enum import Enum, auto
 
-from qwen_edge.chat.messages import Content, Delta, Reasoning, ToolCall
+from qwen_edge.chat.messages import (
+    Content,
+    Delta,
+    Reasoning,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from qwen_edge.chat.tools import CALL, ends_inside_string, may_be_call, parse_call
 from qwen_edge.core.partial_match import unfinished_marker
 from qwen_edge.protocol.messages import Markers
@@ -99,7 +107,7 @@ class Parser:
             return
         call, text, rest = region
         if call is not None:
-            yield call
+            yield from _pieces(call)
             self._enter(_Part.ANSWER, rest)
         else:
             yield Content(self._gap + CALL.open + text)
@@ -120,7 +128,7 @@ class Parser:
             yield Reasoning(self._gap + CALL.open + text)
             self._enter(_Part.REASONING, rest, behind_marker=False)
         elif final:
-            yield call
+            yield from _pieces(call)
             self._enter(_Part.REASONING, rest)
 
     def _call_region(self, *, final: bool) -> tuple[ToolCall | None, str, str] | None:
@@ -140,3 +148,10 @@ class Parser:
 
     def _enter(self, part: _Part, rest: str, *, behind_marker: bool = True) -> None:
         self._part, self._held, self._behind_marker, self._searched = part, rest, behind_marker, 0
+
+
+def _pieces(call: ToolCall) -> Iterator[Delta]:
+    """A call comes when it is whole: before that it may turn out to be text."""
+    yield ToolCallStart(call.name)
+    yield ToolCallArguments(call.arguments)
+    yield ToolCallEnd()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from qwen_edge.chat.abilities import Findings, Outcome, TemplateAbilities, TemplateSource, probe
 from qwen_edge.chat.jinja import DeclinedError, Program, reason, to_json
-from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.messages import ChatRequest, ToolCall
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.core.errors import RequestError
@@ -89,19 +89,15 @@ class ChatTemplate:
             raise
         except Exception as error:  # whatever a stranger's program may raise
             raise RequestError(
-                f"The model's chat template cannot render these messages: {reason(error)}", param="messages"
+                f"The model's chat template cannot render these messages: {reason(error)}", parameter="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
 
-    def next_turn(self, request: ChatRequest, answer: Sequence[Delta]) -> tuple[Segment, ...]:
-        """What the prompt of the next turn will begin with, if this is the answer, whatever is said then: so far as two
-        that differ in nothing else agree. The tokens of the last text may turn out otherwise when it goes on. Raises
-        RequestError."""
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": "".join(piece.text for piece in answer if isinstance(piece, Content)),
-        }
-        calls = [piece for piece in answer if isinstance(piece, ToolCall)]
+    def next_turn(self, request: ChatRequest, content: str, calls: Sequence[ToolCall] = ()) -> tuple[Segment, ...]:
+        """What the prompt of the next turn will begin with, if `content` and `calls` are the answer, whatever is said
+        then: so far as two that differ in nothing else agree. The tokens of the last text may turn out otherwise when
+        it goes on. Raises RequestError."""
+        message: dict[str, Any] = {"role": "assistant", "content": content}
         if calls:
             functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
             message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
@@ -120,22 +116,23 @@ class ChatTemplate:
         """What the template would drop in silence, or cannot do, is refused. Raises RequestError."""
         can, roles = self.abilities, {message["role"] for message in request.messages}
         if request.tools and not can.tools:
-            raise RequestError("This model's chat template has no place for tools: leave tools out.", param="tools")
+            raise RequestError("This model's chat template has no place for tools: leave tools out.", parameter="tools")
         if not can.calls and any(message.get("tool_calls") for message in request.messages):
             raise RequestError(
-                "This model's chat template has no place for calls of tools: leave tool_calls out.", param="messages"
+                "This model's chat template has no place for calls of tools: leave tool_calls out.",
+                parameter="messages",
             )
         if "system" in roles and not can.system:
             raise RequestError(
                 "This model's chat template has no place for system messages: put their text before the first "
                 "question.",
-                param="messages",
+                parameter="messages",
             )
         if request.thinking and self.reasoning is None:
-            raise RequestError("This model cannot think: leave enable_thinking out.", param="enable_thinking")
+            raise RequestError("This model cannot think: leave enable_thinking out.", parameter="enable_thinking")
         if request.thinking is False and can.thinking == "always":
             raise RequestError(
-                "This model always thinks: enable_thinking=false has no effect.", param="enable_thinking"
+                "This model always thinks: enable_thinking=false has no effect.", parameter="enable_thinking"
             )
 
     def _program(self, request: ChatRequest) -> Program:
@@ -251,4 +248,4 @@ def _unused_mark(values: Any) -> str:
     for mark in _MARKS:
         if mark not in text:
             return mark
-    raise RequestError("The messages contain all 32 Unicode noncharacters from U+FDD0 on.", param="messages")
+    raise RequestError("The messages contain all 32 Unicode noncharacters from U+FDD0 on.", parameter="messages")

@@ -62,4 +62,4 @@ def _cut(text: str, where: str) -> tuple[str, list[str]]:
 
 
 def _lonely(what: str) -> RequestError:
-    return RequestError(what, param="messages")
+    return RequestError(what, parameter="messages")

@@ -7,15 +7,29 @@ its one sentence and exits with its code, never with a traceback. The code tells
     75  something is not there, and may be there later (EX_TEMPFAIL in sysexits.h). A restart may mend it.
     78  this model or this installation cannot be served as it is (EX_CONFIG). No restart mends it.
 
-systemd/qwen-edge.service names 2 and 78 in RestartPreventExitStatus. A `RequestError` is the same for one HTTP request
-and knows its place in OpenAI's error shape. Anything else that escapes is a bug of ours, and is shown whole.
+systemd/qwen-edge.service names 2 and 78 in RestartPreventExitStatus. A `RequestError` is the same for one request, in
+terms of our own: the dialect in which the client asks writes it (server/openai/errors.py). Anything else that escapes
+is a bug of ours, and is shown whole.
 Plain values: any thread, any process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorKind = Literal[
+    "invalid_request",  # the client must send something else
+    "authentication",  # no key, or a wrong one
+    "permission",  # not for whoever asks from there
+    "not_found",
+    "timeout",  # the client was too slow
+    "too_large",
+    "unsupported_encoding",
+    "rate_limited",  # this client must wait, others need not
+    "unavailable",  # everybody must wait
+    "internal",  # a fault on our side
+]
 
 
 class UserError(Exception):
@@ -68,19 +82,17 @@ class PromptTooLongError(Exception):
 
 @dataclass(eq=False)  # not frozen: Python writes the traceback into an exception
 class RequestError(Exception):
-    """One HTTP request that cannot be answered, in the terms of OpenAI's error object.
+    """One request that cannot be answered. It knows no dialect and no HTTP.
 
-    `kind` is OpenAI's `type`, `retry_after` (seconds) becomes the header of the same name; `headers` are further ones.
-    Raised anywhere between the HTTP schema and the engine; turned into JSON in one place (server/middleware.py).
-    """
+    `parameter` names the part of the request that is wrong, `code` is a word for programs that is finer than the
+    `kind`, and after `retry_after` seconds it is worth trying again. Raised anywhere between the parser of a request
+    and the engine; turned into a response in one place (server/middleware.py)."""
 
     message: str
-    status: int = 400
-    kind: str = "invalid_request_error"
+    kind: ErrorKind = "invalid_request"
     code: str | None = None
-    param: str | None = None
+    parameter: str | None = None
     retry_after: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.message
@@ -93,7 +105,7 @@ class WaitedTooLongError(RequestError):
         message = (
             "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy."
         )
-        super().__init__(message, status=503, kind="server_error", code="unavailable", retry_after=10)
+        super().__init__(message, "unavailable", code="unavailable", retry_after=10)
 
 
 def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False) -> RequestError:
@@ -103,7 +115,7 @@ def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False
         f"The prompt is {'at least ' if at_least else ''}{prompt_tokens} tokens long and this server's context holds "
         f"{context} tokens, answer included. Shorten the messages, or raise engine.context in the configuration.",
         code="context_length_exceeded",
-        param="messages",
+        parameter="messages",
     )
 
 
@@ -113,14 +125,14 @@ def too_many_messages(count: int, most: int) -> RequestError:
         f"There are {count} messages, and this server takes {most} at most, as each takes room in its context. "
         "Leave out the oldest.",
         code="context_length_exceeded",
-        param="messages",
+        parameter="messages",
     )
 
 
 def internal_error() -> RequestError:
     """A bug of ours, logged whole where it was caught."""
     message = "Internal error: this is a bug in qwen-edge. The server's log has the details."
-    return RequestError(message, status=500, kind="server_error", code="internal_error")
+    return RequestError(message, "internal", code="internal_error")
 
 
 def stopping() -> RequestError:
@@ -132,8 +144,7 @@ def engine_failed(detail: str) -> RequestError:
     """The engine lost this request; a retry will find it restarted."""
     return RequestError(
         f"The engine failed while answering ({detail}). It is being restarted: try again.",
-        status=503,
-        kind="server_error",
+        "unavailable",
         code="engine_failed",
         retry_after=3,
     )
@@ -141,7 +152,7 @@ def engine_failed(detail: str) -> RequestError:
 
 def unavailable(message: str, retry_after: int) -> RequestError:
     """The server takes no work now (loading, stopping, queue full); it will after `retry_after` seconds."""
-    return RequestError(message, status=503, kind="server_error", code="unavailable", retry_after=retry_after)
+    return RequestError(message, "unavailable", code="unavailable", retry_after=retry_after)
 
 
 def too_hot(who: str, device: str, retry_after: int) -> RequestError:
@@ -154,8 +165,7 @@ def over_budget(client: str, retry_after: int) -> RequestError:
     return RequestError(
         f"{client or 'This client'} has spent more energy than device.joules_per_hour allows. "
         f"It may ask again in {retry_after} s.",
-        status=429,
-        kind="rate_limit_error",
+        "rate_limited",
         code="energy_budget_exceeded",
         retry_after=retry_after,
     )
@@ -166,7 +176,7 @@ def no_such_model(asked: str, served: str) -> RequestError:
     return RequestError(
         f"There is no model {asked!r} here; this server has {served!r}. "
         "To let it answer to other names, list them in server.model_aliases, or set server.model_names: any.",
-        status=404,
+        "not_found",
         code="model_not_found",
-        param="model",
+        parameter="model",
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
-from qwen_edge.chat.messages import ChatRequest, Content, Delta, ToolCall
+from qwen_edge.chat.messages import ChatRequest, Content, Delta, whole_calls
 from qwen_edge.core.errors import EngineError, RequestError, UnservableError, stopping, too_many_messages, unavailable
 from qwen_edge.protocol.messages import Ready, Segment
 from qwen_edge.renderer.messages import Answer, Foresee, Open, Opened, Refused, Render, Rendered
@@ -77,7 +77,7 @@ class Renderer:
     async def next_turn(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> tuple[Segment, ...]:
         """What the next prompt will begin with, if `said` is the answer. Raises RequestError."""
         content = "".join(piece.text for piece in said if isinstance(piece, Content))
-        calls = tuple(replace(piece, logprobs=()) for piece in said if isinstance(piece, ToolCall))
+        calls = tuple(replace(call, logprobs=()) for call in whole_calls(said))
         return (await self._rendered(model, Foresee(request, content, calls))).prompt
 
     async def stop(self) -> None:
@@ -96,7 +96,7 @@ class Renderer:
         except UnservableError as error:  # a file that has been exchanged since the start
             raise unavailable(str(error), retry_after=60) from None
         if isinstance(answer, Refused):
-            raise RequestError(answer.why, param=answer.param)
+            raise RequestError(answer.why, parameter=answer.parameter)
         assert isinstance(answer, Rendered)
         return answer
 
@@ -145,7 +145,7 @@ class Renderer:
                 await self._end()
                 raise job.failure(f"it takes longer than {self._seconds:g} s") from None
             except RecursionError:
-                raise RequestError("The messages or tools are nested too deeply.", param="messages") from None
+                raise RequestError("The messages or tools are nested too deeply.", parameter="messages") from None
             else:
                 if isinstance(answer, Refused) and answer.spent:
                     await self._end()
@@ -203,7 +203,7 @@ class _Job:
         """The error of a template that is of no use for this."""
         if self.question is None:
             return _unusable(why)
-        return RequestError(f"The model's chat template cannot render these messages: {why}.", param="messages")
+        return RequestError(f"The model's chat template cannot render these messages: {why}.", parameter="messages")
 
 
 async def _within(seconds: float, thing: Coroutine[Any, Any, _T]) -> _T:

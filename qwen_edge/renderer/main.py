@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwen_edge.chat.jinja import reason
-from qwen_edge.chat.messages import Content, Delta
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.renderer.messages import (
@@ -76,12 +75,11 @@ class _Worker:
         assert self._template, "the first question opens a template"
         try:
             if isinstance(question, Foresee):
-                said: list[Delta] = [Content(question.content), *question.calls]
-                return Rendered(self._template.next_turn(question.request, said))
+                return Rendered(self._template.next_turn(question.request, question.content, question.calls))
             prompt = self._template.render(question.request)
             return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt))
         except RequestError as error:
-            return Refused(error.message, error.param, spent=isinstance(error.__context__, MemoryError))
+            return Refused(error.message, error.parameter, spent=isinstance(error.__context__, MemoryError))
 
     def _open(self, question: Open) -> Answer:
         try:

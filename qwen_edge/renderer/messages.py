@@ -54,7 +54,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     and the process ends."""
 
     why: str
-    param: str | None = None
+    parameter: str | None = None
     spent: bool = False
 
 

@@ -7,7 +7,7 @@ from aiohttp import web
 from qwen_edge.server import middleware
 from qwen_edge.server.admin import cache
 from qwen_edge.server.admin import status as admin
-from qwen_edge.server.openai import chat
+from qwen_edge.server.openai import chat, models
 from qwen_edge.server.state import STATE, State
 
 
@@ -20,8 +20,8 @@ def make_app(state: State) -> web.Application:
     app[STATE] = state
     app.on_response_prepare.append(middleware.let_pages_read)
     app.router.add_post("/v1/chat/completions", chat.chat_completions)
-    app.router.add_get("/v1/models", admin.list_models)
-    app.router.add_get("/v1/models/{name:.+}", admin.show_model)
+    app.router.add_get("/v1/models", models.list_models)
+    app.router.add_get("/v1/models/{name:.+}", models.show_model)
     app.router.add_get("/v1/cache", cache.list_kept)
     app.router.add_delete("/v1/cache/{key}", cache.forget)
     app.router.add_post("/v1/cache/{key}/pin", cache.pin)

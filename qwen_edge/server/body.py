@@ -33,7 +33,7 @@ async def read_whole(request: web.Request) -> bytes:
     try:
         data = await asyncio.wait_for(request.read(), settings.body_seconds)
     except asyncio.TimeoutError:
-        raise RequestError(f"The body did not come within {settings.body_seconds:g} s.", status=408) from None
+        raise RequestError(f"The body did not come within {settings.body_seconds:g} s.", "timeout") from None
     except web.RequestPayloadError as error:
         raise RequestError(f"The body is not as its headers say: {printable(_first_line(error))}.") from None
     except web.HTTPRequestEntityTooLarge:
@@ -58,7 +58,7 @@ def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
         raise RequestError(
             f"Unknown parameter: {printable(names[0])!r}. To let such pass, set server.unknown_parameters: ignore.",
             code="unknown_parameter",
-            param=names[0],
+            parameter=names[0],
         )
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     log.warning("unknown parameters ignored: %s%s", ", ".join(map(printable, names[:_MOST_NAMED])), more)
@@ -80,7 +80,7 @@ def _decoded(data: bytes, codings: Sequence[str], most: int) -> bytes:
     raise RequestError(
         f"Content-Encoding {printable(', '.join(codings))} is not known here: "
         "send the body as it is, or as gzip or deflate.",
-        status=415,
+        "unsupported_encoding",
         code="unsupported_content_encoding",
     )
 
@@ -113,7 +113,7 @@ def _broken(encoding: str, why: str) -> RequestError:
 
 
 def _too_large(most: int) -> RequestError:
-    return RequestError(f"The body is larger than {most} bytes (server.max_body_bytes).", status=413)
+    return RequestError(f"The body is larger than {most} bytes (server.max_body_bytes).", "too_large")
 
 
 def _first_line(error: BaseException) -> str:

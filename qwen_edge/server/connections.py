@@ -24,8 +24,7 @@ from aiohttp.streams import StreamReader
 from qwen_edge.config.schema import ServerConfig
 from qwen_edge.core.errors import RequestError, internal_error, unavailable
 from qwen_edge.core.printable import printable
-from qwen_edge.server.middleware import error_response
-from qwen_edge.server.openai import encode as openai
+from qwen_edge.server.openai.errors import error_object, error_response, http_error_response
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ class Connection(web.RequestHandler):
         """As aiohttp does it, with OpenAI's error object for what it refuses before our middlewares see it."""
         if isinstance(resp, web.HTTPException):
             words = f"{printable(request.method)} {printable(request.path)}: {resp.reason}."
-            resp = error_response(RequestError(words, status=resp.status))
+            resp = http_error_response(resp, words)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -256,7 +255,7 @@ class Refusal(asyncio.Protocol):
         self._wire = transport
         self._others.add(self)
         error = unavailable(f"All {self._most} connections (server.max_connections) are in use.", retry_after=1)
-        body = msgspec.json.encode(openai.error(error))
+        body = msgspec.json.encode(error_object(error))
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\nConnection: close\r\n\r\n"

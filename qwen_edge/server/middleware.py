@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-import msgspec
 from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
@@ -17,7 +16,7 @@ from qwen_edge.core.errors import RequestError, UserError, internal_error, stopp
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import origin
-from qwen_edge.server.openai import encode as openai
+from qwen_edge.server.openai.errors import error_response, http_error_response
 from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)
@@ -50,17 +49,16 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """OpenAI's error object for whatever goes wrong. Our own bugs are logged whole and told as such."""
+    """An error of the dialect for whatever goes wrong. Our own bugs are logged whole and told as such."""
     try:
         return await handler(request)
     except RequestError as error:
         return error_response(error)
     except web.HTTPException as error:
-        message = f"{_shown(request)}: {error.reason}.{_what_there_is(error)}"
-        return error_response(RequestError(message, status=error.status, headers=_about_request(error)))
+        return http_error_response(error, f"{_shown(request)}: {error.reason}.{_what_there_is(error)}")
     except UserError as error:
         log.error("%s: %s", _shown(request), printable(error, 500))
-        return error_response(RequestError(str(error), status=500, kind="server_error"))
+        return error_response(RequestError(str(error), "internal"))
     except ConnectionError:
         raise  # the client is gone: nobody to answer
     except Exception:
@@ -93,11 +91,6 @@ def _what_there_is(error: web.HTTPException) -> str:
     return f" Send {' or '.join(sorted(error.allowed_methods))}." if isinstance(error, web.HTTPMethodNotAllowed) else ""
 
 
-def _about_request(error: web.HTTPException) -> dict[str, str]:
-    """The headers of aiohttp's refusal that tell what may be asked, as Allow does, without those about its own text."""
-    return {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
-
-
 def _who_asks(request: web.Request, keys: Keys) -> Caller:
     """Whose key was sent. Raises RequestError."""
     kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
@@ -108,9 +101,8 @@ def _who_asks(request: web.Request, keys: Keys) -> Caller:
             return caller
     raise RequestError(
         "A valid API key is needed: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'.",
-        status=401,
+        "authentication",
         code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
     )
 
 
@@ -121,11 +113,3 @@ async def let_pages_read(request: web.Request, response: web.StreamResponse) -> 
 
 def _shown(request: web.Request) -> str:
     return f"{printable(request.method)} {printable(request.path)}"
-
-
-def error_response(error: RequestError) -> web.Response:
-    headers = dict(error.headers)
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    body = msgspec.json.encode(openai.error(error))
-    return web.Response(body=body, status=error.status, content_type="application/json", headers=headers)

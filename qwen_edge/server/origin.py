@@ -39,7 +39,7 @@ def refuse_foreign_host(request: web.Request, server: ServerConfig) -> None:
                 "names of its own machine only. Use http://127.0.0.1 or http://localhost with its port (behind a "
                 "proxy: let it send 'Host: localhost'), or set server.api_keys_file."
             )
-            raise RequestError(message, status=403, code="foreign_host")
+            raise RequestError(message, "permission", code="foreign_host")
 
 
 def refuse_foreign_page(request: web.Request, server: ServerConfig) -> None:
@@ -93,7 +93,7 @@ def _foreign_page(origin: str) -> RequestError:
     if not _ORIGIN.fullmatch(origin):  # null is what any page can send
         remedy = "Pages can be let in by an origin of the form https://host:port only, listed in server.origins."
     message = f"Requests from web pages of {printable(origin)} are refused. {remedy}"
-    return RequestError(message, status=403, code="foreign_origin")
+    return RequestError(message, "permission", code="foreign_origin")
 
 
 def _is_local_page(origin: str) -> bool:

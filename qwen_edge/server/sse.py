@@ -11,10 +11,7 @@ import asyncio
 import contextlib
 from types import TracebackType
 
-import msgspec
 from aiohttp import web
-
-from qwen_edge.server.openai import encode as openai
 
 _COMMENT = b": still working\n\n"  # clients skip lines that begin with a colon
 _UNBOUNDED = 1 << 62  # bytes
@@ -52,29 +49,27 @@ class EventStream:
         await asyncio.gather(self._comments, return_exceptions=True)
         self._limit_buffer(None)
 
-    async def send(self, event: openai.Json) -> None:
-        await self._write(b"data: " + msgspec.json.encode(event) + b"\n\n")
-
-    async def end(self, last: bytes = b"") -> web.StreamResponse:
-        """Wait until the client has taken nearly everything."""
-        if last:
-            await self._write(last)
-        await self._response.write_eof()
-        return self._response
-
-    async def _write(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
+        """Whole events, as the dialect frames them."""
         async with self._sending:
             if not self._response.prepared:
                 await self._response.prepare(self._request)
             self._last = self._clock()
             await self._response.write(data)
 
+    async def end(self, last: bytes = b"") -> web.StreamResponse:
+        """Wait until the client has taken nearly everything."""
+        if last:
+            await self.send(last)
+        await self._response.write_eof()
+        return self._response
+
     async def _fill_silence(self) -> None:
         with contextlib.suppress(ConnectionError):  # whoever sends next hears of it
             while True:
                 due = self._last + self._quiet_seconds
                 if due <= self._clock():
-                    await self._write(_COMMENT)
+                    await self.send(_COMMENT)
                 else:
                     await asyncio.sleep(due - self._clock())
 

@@ -15,6 +15,7 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.admin.device_metrics import DeviceMetrics
 from qwen_edge.server.admin.metrics import Metrics
+from qwen_edge.service.local_engine import LocalEngine
 from qwen_edge.service.pipeline import ChatService
 from qwen_edge.service.thermal import ThermalControl
 from qwen_edge.supervisor.supervisor import Supervisor
@@ -38,14 +39,15 @@ class State:
 
     def __post_init__(self) -> None:
         limits = self.config.server
-        self.service = ChatService(
+        answerer = LocalEngine(
             self.engine,
-            self.thermal,
             self.renderer,
-            max_pending=limits.max_waiting + self.config.engine.parallel,
+            self.thermal.joules,
+            most_pending=limits.max_waiting + self.config.engine.parallel,
             wait_seconds=limits.wait_seconds,
             answer_seconds=limits.answer_seconds,
         )
+        self.service = ChatService(answerer, self.thermal)
         self.metrics = Metrics(self.engine, DeviceMetrics(self.thermal))
         self.idle.set()
 

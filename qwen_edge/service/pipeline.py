@@ -1,73 +1,52 @@
-"""THE pipeline, top to bottom: chat request -> prompt -> engine -> text -> deltas.
+"""THE pipeline: a chat request comes in, or not; somebody answers it; what the client wants to see of that goes out.
 
-HTTP stands above it, processes and llama.cpp below; neither is seen here.
+HTTP and its dialects stand above it. Who answers is an `Answerer`: the model of this machine's engine is the only one
+(service/local_engine.py).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 
-from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning, ToolCall
-from qwen_edge.chat.parser import Parser
-from qwen_edge.chat.tools import CALL
-from qwen_edge.core.errors import RequestError, WaitedTooLongError, unavailable
+from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
+from qwen_edge.core.errors import RequestError, WaitedTooLongError
 from qwen_edge.core.merge_streams import merged
-from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
-from qwen_edge.renderer.handle import Renderer
-from qwen_edge.renderer.messages import Rendered
 from qwen_edge.service.thermal import ThermalControl
-from qwen_edge.supervisor.supervisor import Supervisor
 
-log = logging.getLogger(__name__)
 
-_EVER = 1e9  # seconds
+class Answerer(Protocol):
+    """Whoever can answer a chat request. Used on the daemon's event loop."""
 
-_MISSED: dict[MissReason, str] = {
-    "new": "the rest is new: no earlier prompt is of this conversation",
-    "changed": "an earlier prompt of this conversation differs from here on "
-    "(an edited message, other tools, a clock in the system prompt: see docs/api.md)",
-    "evicted": "the rest was computed before, and has left the KV cache since",
-}
+    @property
+    def most_pending(self) -> int:
+        """How many answers may be given or waited for at once."""
+
+    def refuse_if_busy(self) -> None:
+        """Raises RequestError where another answer cannot be asked for now."""
+
+    def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
+        """One answer as it comes: its deltas in order, then Finish. With the `first` of several answers to one question
+        the conversation is expected to go on. Closing the generator stops the work. Raises RequestError."""
 
 
 class ChatService:
-    """Answers chat requests with the engine's model. Used on the daemon's event loop."""
+    """Answers chat requests. Used on the daemon's event loop."""
 
-    def __init__(
-        self,
-        engine: Supervisor,
-        thermal: ThermalControl,
-        renderer: Renderer,
-        *,
-        max_pending: int,
-        wait_seconds: float,
-        answer_seconds: float,
-    ) -> None:
-        """`max_pending` requests may be running or waiting. One may wait so many seconds, and then compute for so
-        many."""
-        self._engine = engine
+    def __init__(self, answerer: Answerer, thermal: ThermalControl) -> None:
+        self._answerer = answerer
         self._thermal = thermal
-        self._renderer = renderer
-        self._max_pending = max_pending
-        self._wait_seconds = wait_seconds
-        self._answer_seconds = answer_seconds
-        self._rendering = 0  # requests whose prompts are being rendered, or wait for that
-        self._looks = set[asyncio.Task[None]]()  # under way: each renders the next turn of a conversation
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
         They share the prompt and differ in the seed. Leaving early stops them all. Raises RequestError."""
-        if request.choices > self._max_pending:
+        if request.choices > (most := self._answerer.most_pending):
             raise RequestError(
-                f"n is {request.choices}, and engine.parallel and server.max_waiting allow {self._max_pending}.",
-                param="n",
+                f"n is {request.choices}, and engine.parallel and server.max_waiting allow {most}.", parameter="n"
             )
         sampling = request.sampling
         seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]
@@ -77,93 +56,15 @@ class ChatService:
                 yield number, event
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
-        """Yield the answer as it comes, Finish last. With the `first` of several the conversation is expected to go on;
-        the others wait for their place as long as it takes. Leaving early stops the generation. Raises RequestError."""
-        model = self._ready_model()
+        """Yield one answer as it comes, Finish last. Leaving early stops the generation. Raises RequestError."""
+        self._answerer.refuse_if_busy()
         priority = self._thermal.admit(request.priority, request.client)
-        rendered = await self._render(model, request)
-        submit = Submit(
-            id=0,
-            prompt=rendered.prompt,
-            sampling=request.sampling,
-            max_tokens=request.max_tokens or model.context,
-            max_seconds=request.max_seconds or _EVER,
-            work_seconds=self._answer_seconds,
-            stop=request.stop,
-            reasoning=rendered.reasoning,
-            reasons=rendered.reasons,
-            calls=CALL if request.tools else None,
-            priority=priority,
-            client=request.client,
-            caller=request.caller,
-            wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
-            conversation=request.conversation,
-            asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
-            pin_seconds=request.pin_seconds,
-        )
-        names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
-        called, logprobs, said = False, list[Logprob](), list[Delta]()
-        async with aclosing(self._ask(submit, request)) as events:
-            async for event in events:
-                logprobs += event.logprobs if isinstance(event, Tokens) else ()
-                deltas = parser.feed(event.text) if isinstance(event, Tokens) else parser.finish()
-                for delta in deltas:
-                    known, logprobs = tuple(logprobs), []
-                    if isinstance(delta, Reasoning) and not request.return_reasoning:
-                        continue
-                    if called and isinstance(delta, ToolCall) and not request.parallel_calls:
-                        continue
-                    called = called or isinstance(delta, ToolCall)
-                    said.append(delta)
-                    yield replace(delta, logprobs=known) if known else delta
-                if isinstance(event, Done):
-                    _tell_miss(event)
-                    if first:
-                        look = asyncio.create_task(self._look_ahead(model, request, said))
-                        self._looks.add(look)
-                        look.add_done_callback(self._looks.discard)
-                    reason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, event, self._thermal.joules(event.id), tuple(logprobs))
-
-    async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
-        """Its prompt. The request has its place among those that may be pending from here on. Raises RequestError."""
-        self._rendering += 1
         try:
-            return await self._renderer.render(model, request)
-        finally:
-            self._rendering -= 1
-
-    async def _ask(self, submit: Submit, request: ChatRequest) -> AsyncGenerator[Tokens | Done, None]:
-        """What the engine says to it. Raises RequestError."""
-        try:
-            async with aclosing(self._engine.answer(submit)) as events:
+            async with aclosing(self._answerer.answer(replace(request, priority=priority), first=first)) as events:
                 async for event in events:
-                    yield event
+                    if request.return_reasoning or not isinstance(event, Reasoning):
+                        yield event
         except WaitedTooLongError:
             # a device that has paused meanwhile is not busy, but hot: whoever asks now hears so, and for how long
             self._thermal.admit(request.priority, request.client)
             raise
-
-    async def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
-        """Let the engine read the conversation as its next turn will show it, while nobody waits."""
-        with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
-            prompt = await self._renderer.next_turn(model, request, said)
-            self._engine.warm(Warm(prompt, request.caller))
-
-    def _ready_model(self) -> Ready:
-        if self._engine.model is None:
-            raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
-        if (pending := self._engine.pending + self._rendering) >= self._max_pending:
-            raise unavailable(
-                f"{pending} requests are being answered or waiting, as many as engine.parallel and "
-                "server.max_waiting allow.",
-                retry_after=5,
-            )
-        return self._engine.model
-
-
-def _tell_miss(done: Done) -> None:
-    if done.missed:
-        at, of = done.missed_at, done.prompt_tokens
-        log.debug("prefix missed at %d of %d tokens: %s", at, of, _MISSED[done.missed])

@@ -80,7 +80,7 @@ async def test_a_conversation_that_goes_on_never_misses(serve):
 
 
 async def test_a_clock_in_the_system_prompt_is_a_change(serve, caplog):
-    caplog.set_level(logging.DEBUG, "qwen_edge.service.pipeline")
+    caplog.set_level(logging.DEBUG, "qwen_edge.service.local_engine")
     served = await serve(lambda prompt: "Yes.")
     await talk(served, "hi", system=f"It is 12:01. {RULES}")
     at = len("|system\nIt is 12:0")
@@ -92,7 +92,7 @@ async def test_a_clock_in_the_system_prompt_is_a_change(serve, caplog):
 
 
 async def test_an_edited_history_is_told_where_it_differs(serve, caplog):
-    caplog.set_level(logging.DEBUG, "qwen_edge.service.pipeline")
+    caplog.set_level(logging.DEBUG, "qwen_edge.service.local_engine")
     served = await serve(lambda prompt: "Yes.")
     turns = ["Which plants are good for a room without sun?", "Ferns and ivy are.", "And which are not?"]
     await talk(served, *turns)
@@ -129,7 +129,7 @@ async def test_what_had_to_leave_the_cache_is_told(serve):
 
 
 async def test_a_prompt_that_does_not_miss_is_not_in_the_log(serve, caplog):
-    caplog.set_level(logging.DEBUG, "qwen_edge.service.pipeline")
+    caplog.set_level(logging.DEBUG, "qwen_edge.service.local_engine")
     served = await serve(lambda prompt: "Yes.")
     await talk(served, "hi")
     assert "prefix missed at 0 of" in caplog.text

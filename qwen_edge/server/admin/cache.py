@@ -63,7 +63,7 @@ def _found(kept: CacheReport, key: str) -> web.Response:
         raise RequestError(
             f"Nothing is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
             "see `qwen-edge cache ls` or GET /v1/cache.",
-            status=404,
+            "not_found",
             code="not_found",
         )
     return _as_json(kept)

@@ -15,9 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from qwen_edge.chat.messages import Delta, Finish
+from qwen_edge.chat.messages import Delta, Finish, together
 from qwen_edge.protocol.messages import MissReason
-from qwen_edge.server.openai import encode as openai
 from qwen_edge.supervisor.state import State
 from qwen_edge.supervisor.supervisor import Supervisor
 
@@ -109,16 +108,13 @@ class Metrics:
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def _count(self, finishes: Sequence[Finish]) -> None:
-        """As `usage` has it: the answers to one request have its prompt in common."""
-        usage = openai.usage(finishes)
-        prompt, cached = usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
-        self._prompt.inc(prompt)
-        self._cached.inc(cached)
-        self._completion.inc(usage["completion_tokens"])
-        missed = next((finish.done.missed for finish in finishes if finish.done.missed), None)
-        if missed:
-            self._misses.labels(missed).inc()
-            self._missed.labels(missed).inc(prompt - cached)
+        usage = together([finish.usage for finish in finishes])
+        self._prompt.inc(usage.prompt_tokens)
+        self._cached.inc(usage.cached_tokens)
+        self._completion.inc(usage.completion_tokens)
+        if usage.missed:
+            self._misses.labels(usage.missed).inc()
+            self._missed.labels(usage.missed).inc(usage.prompt_tokens - usage.cached_tokens)
 
 
 class _Registry(CollectorRegistry):

@@ -14,6 +14,7 @@ from qwen_edge.core.errors import RequestError, internal_error, no_such_model, u
 from qwen_edge.core.printable import printable
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai import encode as openai
+from qwen_edge.server.openai import framing
 from qwen_edge.server.openai.parse import ChatBody, read_body, to_request
 from qwen_edge.server.sse import EventStream
 from qwen_edge.server.state import STATE, caller_of
@@ -52,12 +53,12 @@ async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, 
         try:
             async with aclosing(events), aclosing(_chunks(body, encoder, events)) as chunks:
                 async for chunk in chunks:
-                    await stream.send(chunk)
-            last = b"data: [DONE]\n\n"
+                    await stream.send(framing.chunk_event(chunk))
+            last = framing.DONE
         except RequestError as error:
             if not stream.begun:
                 raise
-            await stream.send(openai.error(error))
+            await stream.send(framing.error_event(error))
             last = b""
         except ConnectionError:
             raise  # the client is gone
@@ -65,7 +66,7 @@ async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, 
             if not stream.begun:
                 raise
             log.exception("streaming an answer failed")
-            await stream.send(openai.error(internal_error()))
+            await stream.send(framing.error_event(internal_error()))
             last = b""
     return await stream.end(last)
 
@@ -80,8 +81,8 @@ async def _chunks(body: ChatBody, encoder: openai.Encoder, events: _Events) -> A
         if isinstance(event, Finish):
             finishes.append(event)
             yield encoder.finish(choice, event)
-        else:
-            yield encoder.delta(choice, event)
+        elif chunk := encoder.delta(choice, event):
+            yield chunk
         if len(finishes) == (body.n or 1):
             break
     if body.stream_options and body.stream_options.include_usage:

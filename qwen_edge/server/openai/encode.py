@@ -12,14 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCall
-from qwen_edge.core.errors import RequestError
-from qwen_edge.core.printable import printable
+from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall, together
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
-
-_LONGEST = 2000  # characters of an error's message
 
 
 class Encoder:
@@ -28,27 +24,30 @@ class Encoder:
     def __init__(self, model: str) -> None:
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._calls = Counter[int]()
+        self._builders = defaultdict[int, CallBuilder](CallBuilder)
 
     def first(self, choice: int) -> Json:
         """The chunk that says who speaks."""
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
-    def delta(self, choice: int, delta: Delta) -> Json:
-        logprobs = _logprobs(delta.logprobs)
+    def delta(self, choice: int, delta: Delta) -> Json | None:
+        """A call is one chunk, when it is whole: None before that."""
         if isinstance(delta, Reasoning):
-            return self._chunk(choice, {"reasoning_content": delta.text}, logprobs)
+            return self._chunk(choice, {"reasoning_content": delta.text}, _logprobs(delta.logprobs))
         if isinstance(delta, Content):
-            return self._chunk(choice, {"content": delta.text}, logprobs)
-        call = {"index": self._calls[choice], **_call(delta)}
+            return self._chunk(choice, {"content": delta.text}, _logprobs(delta.logprobs))
+        if (call := self._builders[choice].add(delta)) is None:
+            return None
+        numbered = {"index": self._calls[choice], **_call(call)}
         self._calls[choice] += 1
-        return self._chunk(choice, {"tool_calls": [call]}, logprobs)
+        return self._chunk(choice, {"tool_calls": [numbered]}, _logprobs(call.logprobs))
 
     def finish(self, choice: int, finish: Finish) -> Json:
         return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason)
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
         """The extra chunk of stream_options.include_usage: no choices, only the counts."""
-        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": usage(finishes)}
+        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": _usage(finishes)}
 
     def whole(self, events: Iterable[tuple[int, Delta | Finish]]) -> Json:
         """A non-streaming body, from the same events."""
@@ -57,7 +56,7 @@ class Encoder:
             answers[choice].append(event)
         choices = [_choice(choice, answers[choice]) for choice in sorted(answers)]
         finishes = [event for answer in answers.values() for event in answer if isinstance(event, Finish)]
-        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": usage(finishes)}
+        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": _usage(finishes)}
 
     def _chunk(
         self, index: int, delta: Mapping[str, Any], logprobs: Json | None = None, reason: str | None = None
@@ -69,17 +68,17 @@ class Encoder:
 def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
     """The events of one answer folded together."""
     reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
-    reason = "stop"
+    reason, builder = "stop", CallBuilder()
     for event in events:
         logprobs += event.logprobs
         if isinstance(event, Reasoning):
             reasoning.append(event.text)
         elif isinstance(event, Content):
             content.append(event.text)
-        elif isinstance(event, ToolCall):
-            calls.append(_call(event))
-        else:
+        elif isinstance(event, Finish):
             reason = event.reason
+        elif call := builder.add(event):
+            calls.append(_call(call))
     message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = "".join(reasoning)
@@ -88,18 +87,17 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
     return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
 
 
-def usage(finishes: Sequence[Finish]) -> Json:
-    """The counts of all answers to a request; they have its prompt in common."""
-    first, completion = finishes[0].done, sum(finish.done.completion_tokens for finish in finishes)
-    joules = [finish.joules for finish in finishes if finish.joules is not None]
+def _usage(finishes: Sequence[Finish]) -> Json:
+    """The counts of all answers to a request."""
+    usage = together([finish.usage for finish in finishes])
     energy: Json = {}
-    if len(joules) == len(finishes) and sum(joules) > 0:
-        energy = {"energy_joules": sum(joules), "tokens_per_joule": completion / sum(joules)}
+    if usage.joules:
+        energy = {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}
     return {
-        "prompt_tokens": first.prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": first.prompt_tokens + completion,
-        "prompt_tokens_details": {"cached_tokens": min(finish.done.cached_tokens for finish in finishes)},
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         **energy,
     }
 
@@ -117,23 +115,6 @@ def _token(token: Alternative) -> Json:
         "logprob": token.logprob,
         "bytes": list(token.piece),
     }
-
-
-def error(failure: RequestError) -> Json:
-    """OpenAI's error object. Names from outside are cut where a message is made; what is forgotten there can neither
-    break the JSON (half a surrogate pair would) nor give orders to a terminal."""
-    return {
-        "error": {
-            "message": printable(failure.message, _LONGEST),
-            "type": failure.kind,
-            "param": None if failure.param is None else printable(failure.param),
-            "code": failure.code,
-        }
-    }
-
-
-def model_card(name: str, created: int, context: int) -> Json:
-    return {"id": name, "object": "model", "created": created, "owned_by": "qwen-edge", "context_length": context}
 
 
 def _call(call: ToolCall) -> Json:

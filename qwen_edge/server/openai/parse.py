@@ -177,11 +177,11 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
         what, path = split_complaint(error)
         param = path[2:] or None
         complaint = printable(what.replace("`", ""), 300) + _choices(what, param or "")
-        raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", param=param) from None
+        raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", parameter=param) from None
     for param, (supported, is_asked) in _NOT_YET.items():
         if is_asked(body):
             message = f"{param}: this value is not supported, {supported}. Leave it out, or send that."
-            raise RequestError(message, code="unsupported_value", param=param)
+            raise RequestError(message, code="unsupported_value", parameter=param)
     return body
 
 
@@ -222,7 +222,7 @@ def _refuse_unreadable(messages: list[Any]) -> None:
     for number, message in enumerate(messages):
         if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
             param = f"messages[{number}].{field}"
-            raise RequestError(f"{param} is not supported.", code="unsupported_value", param=param)
+            raise RequestError(f"{param} is not supported.", code="unsupported_value", parameter=param)
 
 
 def _whole(value: Any) -> Any:
@@ -238,10 +238,10 @@ def to_request(
     arguments = dict(body.chat_template_kwargs or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
-        raise RequestError(f"chat_template_kwargs may not set {taken[0]!r}.", param="chat_template_kwargs")
+        raise RequestError(f"chat_template_kwargs may not set {taken[0]!r}.", parameter="chat_template_kwargs")
     thinking = arguments.pop("enable_thinking", None)
     if not isinstance(thinking, bool | None):
-        raise RequestError("enable_thinking must be true or false.", param="chat_template_kwargs")
+        raise RequestError("enable_thinking must be true or false.", parameter="chat_template_kwargs")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return ChatRequest(
         messages=tuple(_message(message) for message in body.messages),
@@ -273,7 +273,7 @@ def _tools(body: ChatBody) -> tuple[dict[str, Any], ...]:
 
 def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:
     if body.top_logprobs and not body.logprobs:
-        raise RequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+        raise RequestError("top_logprobs needs logprobs: true.", parameter="top_logprobs")
     seed = secrets.randbits(32) if body.seed is None else body.seed
     return Sampling(
         temperature=_first(body.temperature, defaults.temperature, model.temperature),

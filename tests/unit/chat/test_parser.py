@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.chat.messages import Content, Reasoning, ToolCall
+from qwen_edge.chat.messages import (
+    Content,
+    Reasoning,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+    whole_calls,
+)
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.template import THINK
 from tests.cuts import cut
@@ -21,7 +29,7 @@ def parse(pieces, *, tools=("set_light",), reasons=False, reasoning=THINK):
     deltas = [delta for piece in pieces for delta in parser.feed(piece)] + parser.finish()
     thought = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
     said = "".join(delta.text for delta in deltas if isinstance(delta, Content))
-    return thought, said, [delta for delta in deltas if isinstance(delta, ToolCall)]
+    return thought, said, [*whole_calls(deltas)]
 
 
 GOLDEN = {
@@ -122,6 +130,17 @@ def test_a_call_comes_whole_with_its_arguments_letter_for_letter():
     _, _, [call] = parse(list(f'<tool_call>{{"name": "set_light", "arguments": {arguments}}}</tool_call>'))
     assert call.arguments == arguments
     assert json.loads(call.arguments)["level"] == 1.5
+
+
+@pytest.mark.parametrize("text", [f"a{CALL}b", f"a{CALL}{CALL}b", f"<think>a{CALL}{CALL}"])
+def test_a_call_is_a_start_its_arguments_and_an_end_with_nothing_between(text):
+    parser = Parser(THINK, ("set_light",))
+    deltas = [delta for letter in text for delta in parser.feed(letter)] + parser.finish()
+    calls = [delta for delta in deltas if not isinstance(delta, Content | Reasoning)]
+    one = [ToolCallStart(LIGHT.name), ToolCallArguments(LIGHT.arguments), ToolCallEnd()]
+    assert calls == one * text.count("<tool_call>")
+    start = deltas.index(one[0])
+    assert deltas[start : start + len(calls)] == calls
 
 
 PLAIN = "§"  # never part of a marker or of a valid call

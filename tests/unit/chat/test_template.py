@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.chat.messages import ChatRequest, Content, Reasoning, ToolCall
+from qwen_edge.chat.messages import ChatRequest, ToolCall
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Sampling, Segment
@@ -165,10 +165,10 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ([Reasoning("Hm."), Content("It "), Content("rains.")], {"content": "It rains."}),
-        ([Content("")], {"content": ""}),
+        (("It rains.",), {"content": "It rains."}),
+        (("",), {"content": ""}),
         (
-            [Content("Let me see."), ToolCall("weather", '{"city":  "Bonn"}'), ToolCall("weather", "{}")],
+            ("Let me see.", [ToolCall("weather", '{"city":  "Bonn"}'), ToolCall("weather", "{}")]),
             {
                 "content": "Let me see.",
                 "tool_calls": [
@@ -181,7 +181,7 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}
 )
 def test_the_next_turn_begins_as_foretold(template, thinking, said, message):
     first = request(user("Weather?"), thinking=thinking, tools=(WEATHER,))
-    foretold = template.next_turn(first, said)
+    foretold = template.next_turn(first, *said)
     results = [{"role": "tool", "content": text, "tool_call_id": "1"} for text in ("12 degrees", "snow")]
     following = results if "tool_calls" in message else [user("And tomorrow?")]
     second = render(
@@ -234,7 +234,7 @@ def test_what_is_volatile_cannot_forge_a_control_token(template):
 @pytest.mark.parametrize("steps", [(), (CALLED, RAIN)], ids=["a question", "the end of a tool loop"])
 def test_the_next_turn_is_foretold_without_the_clock_of_this_one(template, steps):
     now = (at("noon"), user("Hi"), assistant("Hello!"), user("Rain?"), *steps)
-    foretold = template.next_turn(request(*now, volatile=True), [Content("Yes.")])
+    foretold = template.next_turn(request(*now, volatile=True), "Yes.")
     later = render(template, at("one"), *now[1:], assistant("Yes."), user("And now?"), volatile=True)
     assert foretold[:-1] == later[: len(foretold) - 1]
     assert foretold[-1] == Segment("user\n")
@@ -244,7 +244,7 @@ def test_the_next_turn_is_foretold_without_the_clock_of_this_one(template, steps
 
 def test_a_tools_result_is_foretold_behind_a_question_that_keeps_its_clock(template):
     now = (at("noon"), user("Hi"), assistant("Hello!"), user("Rain?"))
-    foretold = template.next_turn(request(*now, volatile=True), [ToolCall("weather", "{}")])
+    foretold = template.next_turn(request(*now, volatile=True), "", [ToolCall("weather", "{}")])
     result = render(template, *now, CALLED, RAIN, volatile=True)
     assert foretold[:-1] == result[: len(foretold) - 1]
     assert foretold[-1] == Segment("tool\n")
@@ -253,7 +253,7 @@ def test_a_tools_result_is_foretold_behind_a_question_that_keeps_its_clock(templ
 
 
 def test_the_next_turn_is_foretold_where_there_is_no_question_yet(template):
-    foretold = template.next_turn(request(at("noon"), volatile=True), [Content("Yes.")])
+    foretold = template.next_turn(request(at("noon"), volatile=True), "Yes.")
     later = render(template, at("one"), assistant("Yes."), user("And now?"), volatile=True)
     assert foretold[:-1] == later[: len(foretold) - 1]
     assert foretold[-1] == Segment("user\n")
@@ -320,13 +320,13 @@ def test_keys_of_tools_that_are_null_are_as_if_not_sent():
 def test_tools_that_the_template_would_drop_are_refused():
     with pytest.raises(RequestError, match="no place for tools") as error:
         render(ChatTemplate(CHATML, SPECIALS), user("x"), tools=(WEATHER,))
-    assert (error.value.status, error.value.param) == (400, "tools")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "tools")
 
 
 def test_calls_and_system_messages_that_the_template_would_drop_are_refused():
     with pytest.raises(RequestError, match="no place for calls of tools") as error:
         render(ChatTemplate(CHATML, SPECIALS), user("x"), CALLED, RAIN)
-    assert (error.value.status, error.value.param) == (400, "messages")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "messages")
     with pytest.raises(RequestError, match="no place for system messages"):
         render(ChatTemplate(ALTERNATING, SPECIALS), BRIEF, user("x"))
     with pytest.raises(RequestError, match="no place for system messages"):
@@ -389,6 +389,6 @@ def test_whatever_a_template_raises_is_a_bad_request_in_one_line(expression):
     template = ChatTemplate("{% if messages[0].content == 'é' %}{{ " + expression + " }}{% endif %}", SPECIALS)
     with pytest.raises(RequestError, match="cannot render these messages") as error:
         render(template, user("é"))
-    assert (error.value.status, error.value.param) == (400, "messages")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "messages")
     assert len(error.value.message) < 400
     assert "\n" not in error.value.message

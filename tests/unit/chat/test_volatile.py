@@ -123,4 +123,4 @@ def test_a_mark_without_its_partner_is_refused(system, part):
     with pytest.raises(RequestError) as refused:
         moved([said("system", "Be brief."), said("system", system), said("user", "Q")])
     assert refused.value.message.startswith(f"messages[1]: {part}")
-    assert (refused.value.status, refused.value.param) == (400, "messages")
+    assert (refused.value.kind, refused.value.parameter) == ("invalid_request", "messages")

@@ -13,7 +13,15 @@ import psutil
 import pytest
 
 from qwen_edge.chat.abilities import TemplateSource
-from qwen_edge.chat.messages import ChatRequest, Content, ToolCall
+from qwen_edge.chat.messages import (
+    ChatRequest,
+    Content,
+    Reasoning,
+    ToolCall,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from qwen_edge.chat.template import ChatTemplate
 from qwen_edge.core.errors import RequestError, UnservableError
 from qwen_edge.protocol.messages import Alternative, Logprob, Ready, Sampling
@@ -98,8 +106,11 @@ async def test_a_prompt_is_the_one_that_the_template_gives_in_this_process(rende
     template = ChatTemplate(TEMPLATE, SPECIALS)
     assert rendered.prompt == template.render(asked)
     assert (rendered.reasoning, rendered.reasons) == (template.reasoning, False)
-    said = [Content("It "), Content("rains."), ToolCall("f", '{"a":  1}', (Logprob(Alternative(b"\xff", -1.0), ()),))]
-    assert await renderer.next_turn(model(TEMPLATE), asked, said) == template.next_turn(asked, said)
+    odd = (Logprob(Alternative(b"\xff", -1.0), ()),)  # bytes that are no text
+    call = [ToolCallStart("f", odd), ToolCallArguments('{"a":'), ToolCallArguments("  1}", odd), ToolCallEnd(odd)]
+    said = [Reasoning("Hm."), Content("It "), Content("rains.", odd), *call, *call]
+    foretold = template.next_turn(asked, "It rains.", [ToolCall("f", '{"a":  1}')] * 2)
+    assert await renderer.next_turn(model(TEMPLATE), asked, said) == foretold
     assert (await renderer.render(model(CHATML + "<think>"), asked)).reasons
     assert len(starts.lives) == 1
 
@@ -118,7 +129,7 @@ async def test_a_template_that_hangs_is_stopped_and_those_that_wait_are_answered
     hanging = asyncio.create_task(refusal(renderer, "hang"))
     waiting = [asyncio.create_task(renderer.render(model(OBEDIENT), request(f"wait {i}"))) for i in range(3)]
     error = await hanging
-    assert (error.status, error.param) == (400, "messages")
+    assert (error.kind, error.parameter) == ("invalid_request", "messages")
     assert "takes longer than 1 s" in error.message
     for number, answer in enumerate(await asyncio.gather(*waiting)):
         assert f"wait {number}" in text_of(answer.prompt)
@@ -130,7 +141,7 @@ async def test_a_template_that_hangs_is_stopped_and_those_that_wait_are_answered
 @pytest.mark.parametrize(("order", "words"), [("eat", "too much memory"), ("fail", "division by zero")])
 async def test_what_a_template_does_to_itself_is_a_bad_request(renderer, order, words):
     error = await refusal(renderer, order)
-    assert (error.status, error.param) == (400, "messages")
+    assert (error.kind, error.parameter) == ("invalid_request", "messages")
     assert words in error.message
     assert "hi" in text_of((await renderer.render(model(OBEDIENT), request())).prompt)
 
@@ -147,7 +158,7 @@ async def test_a_question_that_kills_every_process_is_a_bad_request(renderer, st
     starts.dying = True
     starts.lives[0].process.kill()
     error = await refusal(renderer, "hi")
-    assert (error.status, error.param) == (400, "messages")
+    assert (error.kind, error.parameter) == ("invalid_request", "messages")
     assert "ends the process" in error.message
     assert len(starts.lives) == 2
     starts.dying = False
@@ -170,7 +181,7 @@ async def test_without_a_process_the_client_may_try_again(starts):
     renderer.spawn()
     with pytest.raises(RequestError, match="Too many open files") as error:
         await renderer.render(model(TEMPLATE), request())
-    assert (error.value.status, error.value.retry_after) == (503, 5)
+    assert (error.value.kind, error.value.retry_after) == ("unavailable", 5)
     assert "hi" in text_of((await renderer.render(model(TEMPLATE), request())).prompt)
     await renderer.stop()
 
@@ -185,7 +196,7 @@ async def test_at_any_depth_there_is_a_prompt_or_a_refusal_that_names_the_depth(
         rendered = await renderer.render(model(TEMPLATE), request(template_arguments=deep))
     except RequestError as error:
         assert "nested too deeply" in error.message
-        assert error.status == 400
+        assert error.kind == "invalid_request"
         assert depth > 100
     else:
         assert "hi" in text_of(rendered.prompt)
@@ -197,7 +208,8 @@ async def test_more_messages_than_the_context_has_tokens_are_refused_unrendered(
     many = ChatRequest(messages=({"role": "user", "content": ""},) * 4097, sampling=Sampling())
     with pytest.raises(RequestError, match=r"4097 messages.*4096 at most") as error:
         await renderer.render(model(OBEDIENT), many)
-    assert (error.value.status, error.value.code, error.value.param) == (400, "context_length_exceeded", "messages")
+    assert (error.value.kind, error.value.parameter) == ("invalid_request", "messages")
+    assert error.value.code == "context_length_exceeded"
     with pytest.raises(RequestError, match=r"20000 messages.*10000 at most"):
         await renderer.render(model(OBEDIENT, context=1 << 20), replace(many, messages=many.messages[:1] * 20_000))
 
@@ -208,7 +220,7 @@ async def test_a_template_that_was_exchanged_is_tried_again(renderer, starts):
     for broken in ("{{ 1 / 0 }}", None):
         with pytest.raises(RequestError) as error:
             await renderer.render(model(broken), request())
-        assert error.value.status == 503
+        assert error.value.kind == "unavailable"
     assert text_of((await renderer.render(model(CHATML + "!"), request())).prompt).endswith("!")
 
 
@@ -217,7 +229,7 @@ async def test_a_stop_ends_what_hangs_and_what_waits(renderer, starts):
     asking = [asyncio.create_task(refusal(renderer, "hang")) for _ in range(3)]
     await asyncio.sleep(0.05)
     await renderer.stop()
-    assert {error.status for error in await asyncio.gather(*asking)} == {503}
+    assert {error.kind for error in await asyncio.gather(*asking)} == {"unavailable"}
     with pytest.raises(RequestError):
         await renderer.render(model(OBEDIENT), request())
 
@@ -252,7 +264,7 @@ async def test_a_template_that_hangs_ends_also_when_the_daemon_is_gone(starts):
     starts.lives[0]._streams[1].transport.abort()
     code = await asyncio.get_running_loop().run_in_executor(None, starts.lives[0].process.wait, 30)
     assert code == -signal.SIGXCPU
-    assert (await hanging).status == 503
+    assert (await hanging).kind == "unavailable"
 
 
 async def test_limits_are_those_of_one_question_and_not_of_a_life(renderer, starts):

@@ -106,7 +106,7 @@ def test_who_asks_in_a_pause_hears_why_and_when_to_come_back(deaths, clock):
     for _ in range(3):
         die(deaths, clock, after=1.0)
     refusal = deaths.refusal()
-    assert (refusal.status, refusal.retry_after) == (503, 4)
+    assert (refusal.kind, refusal.retry_after) == ("unavailable", 4)
     assert (
         "died 3 times without a minute of service in between (the last time: a fault). It is started again in 2 s"
         in str(refusal)

@@ -1,0 +1,160 @@
+"""The local engine answers: chat request -> prompt -> engine -> text -> deltas.
+
+The pipeline (service/pipeline.py) stands above it, processes and llama.cpp below; neither is seen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from qwen_edge.chat.messages import ChatRequest, Delta, Finish, FinishReason, ToolCallDelta, ToolCallStart, Usage
+from qwen_edge.chat.parser import Parser
+from qwen_edge.chat.tools import CALL
+from qwen_edge.core.errors import RequestError, unavailable
+from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
+from qwen_edge.renderer.handle import Renderer
+from qwen_edge.renderer.messages import Rendered
+from qwen_edge.supervisor.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+_EVER = 1e9  # seconds
+
+_MISSED: dict[MissReason, str] = {
+    "new": "the rest is new: no earlier prompt is of this conversation",
+    "changed": "an earlier prompt of this conversation differs from here on "
+    "(an edited message, other tools, a clock in the system prompt: see docs/api.md)",
+    "evicted": "the rest was computed before, and has left the KV cache since",
+}
+
+
+class LocalEngine:
+    """The Answerer (service/pipeline.py) that has this machine's engine and its model. Used on the daemon's event
+    loop."""
+
+    def __init__(
+        self,
+        engine: Supervisor,
+        renderer: Renderer,
+        joules: Callable[[int], float | None],
+        *,
+        most_pending: int,
+        wait_seconds: float,
+        answer_seconds: float,
+    ) -> None:
+        """`joules` tells what a request that has ended took. `most_pending` requests may be running or waiting. One may
+        wait for `wait_seconds`, and then compute for `answer_seconds`."""
+        self._engine = engine
+        self._renderer = renderer
+        self._joules = joules
+        self._most_pending = most_pending
+        self._wait_seconds = wait_seconds
+        self._answer_seconds = answer_seconds
+        self._rendering = 0  # requests whose prompts are being rendered, or wait for that
+        self._looks = set[asyncio.Task[None]]()  # under way: each renders the next turn of a conversation
+
+    @property
+    def most_pending(self) -> int:
+        return self._most_pending
+
+    def refuse_if_busy(self) -> None:
+        """Raises RequestError while the model is not loaded, or as many requests as may be are pending."""
+        self._ready_model()
+        if (pending := self._engine.pending + self._rendering) >= self._most_pending:
+            raise unavailable(
+                f"{pending} requests are being answered or waiting, as many as engine.parallel and "
+                "server.max_waiting allow.",
+                retry_after=5,
+            )
+
+    async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
+        """Messages to a prompt, the prompt to the engine, its text to deltas. Where there are several answers, those
+        that are not the `first` wait for their place as long as it takes."""
+        model = self._ready_model()
+        rendered = await self._render(model, request)
+        names = {tool["function"]["name"] for tool in request.tools}
+        parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
+        called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
+        async with aclosing(self._engine.answer(self._submit(model, request, rendered, first=first))) as events:
+            async for event in events:
+                logprobs += event.logprobs if isinstance(event, Tokens) else ()
+                for delta in parser.feed(event.text) if isinstance(event, Tokens) else parser.finish():
+                    known, logprobs = tuple(logprobs), []
+                    if isinstance(delta, ToolCallStart):
+                        left_out, called = called and not request.parallel_calls, True
+                    if left_out and isinstance(delta, ToolCallDelta):
+                        continue
+                    said.append(delta)
+                    yield replace(delta, logprobs=known) if known else delta
+                if isinstance(event, Done):
+                    _tell_miss(event)
+                    if first:
+                        self._look_ahead(model, request, said)
+                    reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
+                    yield Finish(reason, self._usage(event), tuple(logprobs))
+
+    def _submit(self, model: Ready, request: ChatRequest, rendered: Rendered, *, first: bool) -> Submit:
+        """The request in the engine's terms."""
+        return Submit(
+            id=0,
+            prompt=rendered.prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens or model.context,
+            max_seconds=request.max_seconds or _EVER,
+            work_seconds=self._answer_seconds,
+            stop=request.stop,
+            reasoning=rendered.reasoning,
+            reasons=rendered.reasons,
+            calls=CALL if request.tools else None,
+            priority=request.priority,
+            client=request.client,
+            caller=request.caller,
+            wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
+            conversation=request.conversation,
+            asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
+            pin_seconds=request.pin_seconds,
+        )
+
+    def _usage(self, done: Done) -> Usage:
+        return Usage(
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            cached_tokens=done.cached_tokens,
+            missed=done.missed,
+            joules=self._joules(done.id),
+        )
+
+    async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
+        """Its prompt. The request has its place among those that may be pending from here on. Raises RequestError."""
+        self._rendering += 1
+        try:
+            return await self._renderer.render(model, request)
+        finally:
+            self._rendering -= 1
+
+    def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
+        """Let the engine read the conversation as its next turn will show it, while nobody waits."""
+        look = asyncio.create_task(self._render_ahead(model, request, said))
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
+
+    async def _render_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
+        with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
+            prompt = await self._renderer.next_turn(model, request, said)
+            self._engine.warm(Warm(prompt, request.caller))
+
+    def _ready_model(self) -> Ready:
+        if self._engine.model is None:
+            raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
+        return self._engine.model
+
+
+def _tell_miss(done: Done) -> None:
+    if done.missed:
+        at, of = done.missed_at, done.prompt_tokens
+        log.debug("prefix missed at %d of %d tokens: %s", at, of, _MISSED[done.missed])
