@@ -1,6 +1,7 @@
 """The daemon: puts the parts together, says when it is ready, and stops in good order.
 
-The engine process is started before aiohttp is imported, so both load at once.
+`Daemon.run` is its life: start-up, main loop, shutdown. The engine process is started before aiohttp is imported, so
+both load at once.
 """
 
 from __future__ import annotations
@@ -41,9 +42,12 @@ from qwen_edge.supervisor.engine_settings import files, load_message, patience_w
 from qwen_edge.supervisor.state import State as EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy: the engine process is started before any of these is imported
+    from aiohttp import web
+
     from qwen_edge.device.from_config import Found
     from qwen_edge.server.connections import Connections
+    from qwen_edge.server.state import State
     from qwen_edge.service.thermal import ThermalControl
 
 log = logging.getLogger(__name__)
@@ -126,7 +130,7 @@ def tell_of_shorter_context(config: EngineConfig, model: Ready) -> None:
 
 
 class Daemon:
-    """One life, on one event loop."""
+    """One life of the daemon, on one event loop. Make it, then `run` it once."""
 
     def __init__(
         self,
@@ -139,7 +143,7 @@ class Daemon:
         *,
         renderer: Renderer | None = None,
     ) -> None:
-        """`find` makes the source of telemetry; None: what the settings say. `renderer` None: one of its own."""
+        """`find` makes the source of telemetry; None: the one that the settings name. `renderer` None: a new one."""
         self._config = config
         self._model = model
         self._keys = keys
@@ -147,54 +151,78 @@ class Daemon:
         self._notifier = notifier
         self._find = find
         self._renderer = renderer or Renderer()
-        self._status = ""  # once it serves
+        self._status = ""  # the line for the service manager, once the daemon serves
+        self._stop, self._stop_now = asyncio.Event(), asyncio.Event()  # the first signal, and the second
+        self._tasks: list[asyncio.Task[None]] = []  # beside the engine's
+        self._runner: web.AppRunner | None = None
+        self._connections: Connections | None = None
+        self._server: asyncio.Server | None = None
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Load, listen, serve, stop. While the model loads, /health answers 503."""
+        """The whole life of the daemon. `say` gets the line that it is ready. Raises EngineError or NotNowError if it
+        cannot start."""
+        engine = asyncio.create_task(self._engine.run())
+        try:
+            state = await self._start_up(engine, say)
+            await self._main_loop(engine)
+            await self._drain(state)
+        finally:
+            await self._shutdown()
+        await engine
+
+    async def _start_up(self, engine: asyncio.Task[None], say: Callable[[str], None]) -> State:
+        """Listen, and wait until the model is loaded and the renderer has its template; until then /health answers 503.
+        Returns early if a signal comes meanwhile."""
+        from qwen_edge.service.thermal import ThermalControl
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        thermal = ThermalControl(self._engine, self._config.device, find=self._find)
+        self._tasks += [asyncio.create_task(one) for one in (self._watchdog(), thermal.run(), self._tell(thermal))]
+        state = await self._serve_http(thermal)
+        await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
+        if model := self._engine.model:
+            await self._first_of(self._renderer.open(TemplateSource.of(model)), self._stop.wait())
+            if not self._stop.is_set():
+                self._remember(model)
+                self._announce(model, say)
+        return state
+
+    async def _main_loop(self, engine: asyncio.Task[None]) -> None:
+        """Serve until a signal. Raises what ends the supervisor, which is a bug."""
+        await self._first_of(self._stop.wait(), engine)
+
+    async def _shutdown(self) -> None:
+        """End all that was started: requests that still run are cut off. What was not started is passed over."""
+        for task in self._tasks:
+            task.cancel()
+        if self._server:
+            self._server.close()
+        if self._runner:
+            await self._runner.cleanup()
+        await self._renderer.stop()
+        await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
+        if self._connections:
+            await self._connections.close()
+
+    async def _serve_http(self, thermal: ThermalControl) -> State:
+        """Make the application, and take connections. Raises NotNowError."""
         from aiohttp import web
 
         from qwen_edge.server.app import make_app
         from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
-        from qwen_edge.service.thermal import ThermalControl
 
-        self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        engine = asyncio.create_task(self._engine.run())
-        thermal = ThermalControl(self._engine, self._config.device, find=self._find)
-        others = [asyncio.create_task(one) for one in (self._watchdog(), thermal.run(), self._tell(thermal))]
         state = State(self._config, self._engine, thermal, self._model.stem, self._keys, self._renderer)
-        runner = web.AppRunner(
+        self._runner = web.AppRunner(
             make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
         )
-        connections, server = None, None
-        try:
-            await runner.setup()
-            assert runner.server
-            connections = Connections(runner.server, self._config.server, self._connection_limit())
-            others.append(asyncio.create_task(connections.run()))
-            server = await self._listen(connections)
-            address = _address(self._config.server.host, server)
-            await self._first_of(self._engine.loaded(), self._stop.wait(), engine)
-            if self._engine.model:
-                await self._first_of(self._renderer.open(TemplateSource.of(self._engine.model)), self._stop.wait())
-            if self._engine.model and not self._stop.is_set():
-                self._remember(self._engine.model)
-                self._announce(address, self._engine.model, say)
-                await self._first_of(self._stop.wait(), engine)
-            await self._drain(state, connections, server)
-        finally:
-            for task in others:
-                task.cancel()
-            if server:
-                server.close()
-            await runner.cleanup()
-            await self._renderer.stop()
-            await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
-            if connections:
-                await connections.close()
-        await engine
+        await self._runner.setup()
+        assert self._runner.server
+        self._connections = Connections(self._runner.server, self._config.server, self._connection_limit())
+        self._tasks.append(asyncio.create_task(self._connections.run()))
+        self._server = await self._listen(self._connections)
+        return state
 
     async def _listen(self, connections: Connections) -> asyncio.Server:
         """Bind and accept. Raises NotNowError."""
@@ -223,7 +251,7 @@ class Daemon:
         return most
 
     def _remember(self, model: Ready) -> None:
-        """Keep what the engine has measured, so that it need not at the next start."""
+        """Keep what the engine has measured, so that it does not measure again at the next start."""
         if model.tuning:
             keep(self._model, model.site, model.tuning)
             attention = model.tuning.flash_attention
@@ -233,7 +261,8 @@ class Daemon:
                 "for short conversations" if attention == "small" else attention,
             )
 
-    def _announce(self, address: str, model: Ready, say: Callable[[str], None]) -> None:
+    def _announce(self, model: Ready, say: Callable[[str], None]) -> None:
+        """Say on which address it serves, and what may surprise the user."""
         check_gpu(self._config.engine, model, find_gpu())
         tell_of_shorter_context(self._config.engine, model)
         for word in model.ordinary_ends:
@@ -244,6 +273,8 @@ class Daemon:
             )
         where = f"{model.gpu_layers}/{model.layers + 1} layers on the GPU" if model.gpu_layers else "CPU"
         size = f"context {model.context}  {self._memory(model)}"
+        assert self._server
+        address = _address(self._config.server.host, self._server)
         status = f"{address}  {self._model.stem}  {size}{where}, {model.threads} threads"
         seconds = time.time() - psutil.Process().create_time()
         say(f"qwen-edge {version('qwen-edge')}  {status}  ready in {seconds:.2f} s")
@@ -251,7 +282,7 @@ class Daemon:
         self._notifier.ready(status)
 
     def _memory(self, model: Ready) -> str:
-        """What would be free if daemon and engine were not here, now and once the context is full; nothing if the
+        """How much memory would be free without daemon and engine, now and once the context is full; empty if the
         system does not tell."""
         try:
             processes = [psutil.Process(), *psutil.Process().children()]
@@ -261,30 +292,31 @@ class Daemon:
         full = f" ({(now + model.bytes_to_come) / 1e6:.0f} when it is full)" if model.bytes_to_come else ""
         return f"{now / 1e6:.0f} MB{full}  "
 
-    async def _drain(self, state: Any, connections: Connections, server: asyncio.Server) -> None:
-        """Take nothing new, finish what runs until clients have it; give up after drain_seconds, or at once at a second
-        signal."""
+    async def _drain(self, state: State) -> None:
+        """Take no new request, and finish those that run until clients have their answers; give up after drain_seconds,
+        or at once at a second signal."""
+        assert self._server and self._connections
         state.stopping = True
         self._notifier.stopping(self._config.server.drain_seconds + 10)
-        server.close()
-        connections.hurry()
+        self._server.close()
+        self._connections.hurry()
         if state.in_flight:
             log.info("stopping: %d requests are being finished", state.in_flight)
         with contextlib.suppress(asyncio.TimeoutError):
-            finished = self._first_of(self._finished(state, connections), self._stop_now.wait())
+            finished = self._first_of(self._finished(state, self._connections), self._stop_now.wait())
             await asyncio.wait_for(finished, self._config.server.drain_seconds)
         if state.in_flight:
             log.warning("stopping now: %d requests are cut off", state.in_flight)
 
     @staticmethod
-    async def _finished(state: Any, connections: Connections) -> None:
+    async def _finished(state: State, connections: Connections) -> None:
         await state.idle.wait()
         await connections.emptied()
 
     async def _watchdog(self) -> None:
-        """Tell systemd we are alive as long as the engine is heard of: a daemon without an engine is of no use.
+        """Tell systemd that the daemon is alive as long as the engine is heard of: without an engine it is of no use.
 
-        While an engine loads or is replaced, for at most as long as loading may take."""
+        While an engine loads or is replaced, the daemon counts as alive for as long as loading may take."""
         interval = self._notifier.watchdog_seconds
         while True:
             if self._engine.model is None:
@@ -296,7 +328,7 @@ class Daemon:
             await asyncio.sleep(min(interval / 4, 10.0) if interval else 10.0)
 
     async def _tell(self, thermal: ThermalControl) -> None:
-        """Let the service manager know how the device is."""
+        """Tell the service manager how engine and device are, every few seconds."""
         while True:
             await asyncio.sleep(_TELL_SECONDS)
             if self._status and not self._stop.is_set():
@@ -311,7 +343,8 @@ class Daemon:
 
     @staticmethod
     async def _first_of(*things: Awaitable[Any]) -> None:
-        """Wait until one of them is done; errors in it are raised. Tasks among them go on."""
+        """Wait until one of `things` is done, and raise its error if it has one. The others are cancelled, except
+        tasks, which go on."""
         tasks = [asyncio.ensure_future(thing) for thing in things]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task, thing in zip(tasks, things, strict=True):
@@ -322,12 +355,12 @@ class Daemon:
 
 
 def _cause(error: OSError) -> str:
-    """The system's words alone: asyncio puts its own, with the address once more, around them."""
+    """The system's message alone: asyncio adds a text of its own to it, with the address once more."""
     number = error.errno or 0  # negative where a name is not known
     return os.strerror(number) if number > 0 else str(error.strerror or error)
 
 
 def _address(host: str, server: asyncio.Server) -> str:
-    """Where clients find us, with the port that was really taken (for port 0)."""
+    """The daemon's URL, with the port that was really taken (for port 0)."""
     port = server.sockets[0].getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

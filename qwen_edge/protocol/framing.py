@@ -20,7 +20,7 @@ def encode(messages: list[Inbound] | list[Outbound]) -> bytes:
 
 
 class Frames(Generic[_Message]):
-    """Cuts a byte stream into the messages of one direction. Not thread-safe."""
+    """Cuts a byte stream into the messages of one direction. For one thread."""
 
     def __init__(self, decoder: msgspec.msgpack.Decoder[list[_Message]]) -> None:
         self._decoder = decoder

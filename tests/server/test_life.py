@@ -116,7 +116,7 @@ async def test_an_engine_that_dies_again_and_again_is_given_a_pause_and_health_s
 
 
 async def test_an_engine_that_nobody_needs_goes_and_comes_back_with_the_next_request(serve):
-    served = await serve(idle=0.2)
+    served = await serve(idle=1.0)
     assert (await served.ask())[0] == 200
     await until(lambda: served.supervisor.state == "asleep")
     assert served.supervisor.pid is None

@@ -1,0 +1,109 @@
+"""What an engine that is ready reports: the progress of each request, its steps, and that it lives.
+
+From the engine: Started, Tokens, Done, Failed, CacheReport, StepStats, Beat.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from qwen_edge.protocol.sampling import Logprob
+
+MissReason = Literal["new", "changed", "evicted"]  # see engine/misses.py
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """From the engine: it begins to compute the request. If the engine dies now, the request may be the reason, and is
+    not given to another engine."""
+
+    id: int
+
+
+class Tokens(msgspec.Struct, frozen=True, tag=True):
+    """From the engine: new text of one request. `logprobs` are of all tokens sampled since the message before."""
+
+    id: int
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the last message of a request. `cached_tokens` of the prompt's tokens were in the KV cache;
+    times in seconds. If more might have been cached, `missed` says why they were not, and `missed_at` how many tokens
+    were still cached when the request began."""
+
+    id: int
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+    missed: MissReason | Literal[""] = ""
+    missed_at: int = 0
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """From the engine: the last message of a request that cannot be answered, or not to its end; or, with `id` None, of
+    an engine that ends (`unservable`: no other engine will do better, see core/errors.py). The daemon also makes it
+    itself when it gives a request up.
+
+    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. no_memory:
+    the KV cache cannot grow as large as the request needs."""
+
+    id: int | None
+    code: Literal["context_too_long", "bad_request", "waited", "no_memory", "engine", "unservable", "stopping"]
+    detail: str
+    tokens: int = 0
+
+
+class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One remembered prompt of `tokens` tokens: how many of them are `cached` in the KV cache, `copied` in memory and
+    `written` to files, which take `file_bytes`, including what other conversations share. `ends` are its last words,
+    `pinned_until` a time of the wall clock. Only an admin is told the `owner`."""
+
+    key: str
+    tokens: int
+    cached: int
+    copied: int
+    written: int
+    file_bytes: int
+    pinned_until: float
+    ends: str
+    owner: str = ""
+
+
+class CacheReport(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to InspectCache: all conversations that the caller may see. `found`: the key was
+    among them. `warning`: what could not be done."""
+
+    id: int
+    found: bool
+    conversations: tuple[Conversation, ...]
+    warning: str = ""
+
+
+class Share(msgspec.Struct, frozen=True, array_like=True):
+    """What one request had of a step: tokens of its prompt, and tokens of its answer with guesses. Id 0 is idle
+    prefill."""
+
+    id: int
+    prompt: int
+    decoded: int
+
+
+class StepStats(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, after each step. The step `began` at a time of the monotonic clock, which all processes share,
+    after the engine had `rested` to keep the device cool, and gave `chosen` tokens of answers; times in seconds."""
+
+    began: float
+    seconds: float
+    rested: float
+    chosen: int
+    shares: tuple[Share, ...]
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """From the engine: a sign of life when there is nothing else to say."""
