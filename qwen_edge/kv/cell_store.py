@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+PIECE = 256  # cells that are copied, written or loaded at once: what takes no longer than may pass between two steps
+FEW = 16  # tokens that are as quickly computed as loaded
+
 
 class Cache(Protocol):
     """What is done to the real cells."""

@@ -38,7 +38,7 @@ class Holding:
 
 def holdings(cells: KvCacheManager, caller: Caller = EVERYBODY) -> list[Holding]:
     """All prompts that the caller may see, the longest first. Between two steps of the engine."""
-    copies, files = cells.stash.copies, cells.disk.copies if cells.disk else []
+    copies, files = cells.host_tier.copies, cells.disk.copies if cells.disk else []
     known = [*cells.prompts(), *((copy.caller.owner, copy.tokens) for copy in (*copies, *files))]
     longest = list[tuple[str, list[int]]]()
     for owner, tokens in sorted(known, key=lambda one: len(one[1]), reverse=True):
@@ -58,9 +58,9 @@ def forget(cells: KvCacheManager, holding: Holding, caller: Caller = EVERYBODY) 
         return _begins(holding.tokens, tokens) and not any(_begins(one, tokens) for one in others)
 
     cells.drop_if(only_its, owner)
-    for copy in cells.stash.copies:
+    for copy in cells.host_tier.copies:
         if copy.caller.owner == owner and only_its(copy.tokens):
-            cells.stash.remove(copy)
+            cells.host_tier.remove(copy)
     for copy in cells.disk.copies if cells.disk else []:
         if cells.disk and copy.caller.owner == owner and only_its(copy.tokens):
             cells.disk.remove(copy)

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from qwen_edge.kv.cell_store import FEW
 from qwen_edge.kv.eviction_score import score
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
-
-LEAST = 16  # tokens: fewer are as quickly computed, unless they are all of a copy, behind which another may go on
 
 
 @dataclass(eq=False)
@@ -68,7 +67,7 @@ class HostTier:
         """How many tokens behind `start` should be put here; none if they are here, for this scope, or not worth it. Of
         what is longer than all there is room for, the beginning."""
         count = min(len(tokens), self._limit) - start
-        if len(tokens) < LEAST or count <= 0:
+        if len(tokens) < FEW or count <= 0:
             return 0
         there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
         return 0 if there else count
@@ -134,7 +133,7 @@ def next_of(leads: list[Lead], held: int) -> Lead | None:
     save only a few tokens, and this one would be used in part."""
     here = [lead for lead in leads if lead[0].start <= held < lead[1]]
     best = max(here, key=lambda lead: lead[1], default=None)
-    if best and (reach(leads, held) - held >= LEAST or best[1] == len(best[0].tokens)):
+    if best and (reach(leads, held) - held >= FEW or best[1] == len(best[0].tokens)):
         return best
     return None
 

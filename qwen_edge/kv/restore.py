@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from qwen_edge.kv.cell_store import FEW
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.reading import Read
-
-_WORTH = 16  # tokens at least that a copy in memory brings: a file is not read instead of it
 
 
 class Restore:
@@ -73,17 +72,17 @@ class Restore:
 
     def _next(self) -> tuple[Copy, int] | None:
         """What leads farthest, from memory if that has much of it."""
-        memory = self._cells.stash.leads(self._wanted, self._scope)
+        memory = self._cells.host_tier.leads(self._wanted, self._scope)
         files = self._disk.leads(self._wanted, self._scope) if self._disk else []
         near = next_of(memory, self.held)
-        if near and near[1] - self.held >= _WORTH:
+        if near and near[1] - self.held >= FEW:
             return near
         return next_of([*memory, *files], self.held)
 
     def _bring(self, copy: Copy, until: int) -> bool:
         """From memory at once; from a file when it is read. False if there is no more to be had."""
-        if copy in self._cells.stash.copies:
-            self._cells.stash.use(copy, until, asked=self._asked)
+        if copy in self._cells.host_tier.copies:
+            self._cells.host_tier.use(copy, until, asked=self._asked)
             return self._load(copy, copy.cells, until)
         assert self._disk
         self._since = self._clock() if self._since is None else self._since

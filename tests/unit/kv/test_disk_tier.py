@@ -428,7 +428,7 @@ def test_a_copy_is_not_written_when_a_longer_one_takes_its_place(tmp_path):
         while one.cells.prepare():
             one.disk.wait(10)
         assert files(tmp_path) == []
-    assert [copy.size for copy in one.cells.stash.copies] == [120]
+    assert [copy.size for copy in one.cells.host_tier.copies] == [120]
     write(one)
     assert len(files(tmp_path)) == 1
     one.disk.close()
@@ -444,7 +444,7 @@ def test_what_goes_on_from_others_is_written_after_them(tmp_path):
     for _ in range(2):
         one.cells.tidy()  # the first one's end leaves the cache, for the stash
     one.park(sequence)
-    assert sum(copy.size for copy in one.cells.stash.copies) == 40
+    assert sum(copy.size for copy in one.cells.host_tier.copies) == 40
     assert one.cells.write()
     one.disk.wait(10)
     assert [copy.start for copy in one.disk.copies] == [0]
@@ -514,7 +514,7 @@ def test_where_there_is_no_memory_for_copies_at_the_end_that_is_said(tmp_path, c
 
 def test_where_the_beginning_of_a_copy_is_not_known_any_more_that_is_said(tmp_path, caplog):
     one = home(tmp_path, stash=400)
-    one.cells.stash.put(copy_of(LONG[:100], 40))
+    one.cells.host_tier.put(copy_of(LONG[:100], 40))
     one.cells.leave(10, lambda: 0.0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == "100 tokens of 1 conversations are not written down: the tokens before them have left memory"
