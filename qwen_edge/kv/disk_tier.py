@@ -112,7 +112,9 @@ class DiskTier:
         head = self._head_of(copy)
         file = self._folder.path / head.name
         kept = Copy(copy.tokens, copy.start, file, copy.hits, caller=copy.caller)
-        gone = [(old, self._bytes.pop(old.cells)) for old in self._index.put(kept) if old.cells != file]
+        replaced = self._index.put(kept)
+        gone = [old for old in (*replaced.covered, *replaced.evicted) if old.cells != file]
+        gone = [(old, self._bytes.pop(old.cells)) for old in gone]
         self._bytes[file] = head.file_bytes
         surplus = self._surplus(kept)
         # a power cut meanwhile leaves what this one is instead of, if there is room for both
@@ -174,9 +176,13 @@ class DiskTier:
         """What is in files: the cells of each are its file."""
         return self._index.copies
 
+    def parts(self, tokens: Sequence[int], owner: str) -> list[Copy]:
+        """The owner's files of which all tokens, from the beginning, are among these."""
+        return self._index.parts(tokens, owner)
+
     def holds(self, copy: Copy) -> bool:
         """Whether it is still in a file."""
-        return copy.cells in self._bytes and copy in self._index.copies
+        return copy.cells in self._bytes and copy in self._index
 
     def file_bytes(self, copy: Copy) -> int:
         return self._bytes[copy.cells]
@@ -283,7 +289,8 @@ class DiskTier:
             if head.fingerprint == self._fingerprint:
                 tokens, caller = list(array("i", head.tokens)), Caller(head.owner)
                 kept = Copy(tokens, head.start, file, head.hits, caller=caller)
-                for old in self._index.put(kept):
+                replaced = self._index.put(kept)
+                for old in (*replaced.covered, *replaced.evicted):
                     gone.append(old.cells)
                     del self._bytes[old.cells]
             else:

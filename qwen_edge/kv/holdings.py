@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import xxhash
 
-from qwen_edge.kv.host_tier import Copy
+from qwen_edge.kv.disk_tier import DiskTier
+from qwen_edge.kv.host_tier import HostTier, without_beginnings
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.radix import Tokens, common_prefix
 from qwen_edge.protocol.messages import EVERYBODY, Caller
@@ -38,14 +39,16 @@ class Holding:
 
 def holdings(cells: KvCacheManager, caller: Caller = EVERYBODY) -> list[Holding]:
     """All prompts that the caller may see, the longest first. Between two steps of the engine."""
-    copies, files = cells.host_tier.copies, cells.disk.copies if cells.disk else []
-    known = [*cells.prompts(), *((copy.caller.owner, copy.tokens) for copy in (*copies, *files))]
+    known = cells.prompts()
+    for tier in _tiers(cells):
+        copies = without_beginnings(sorted(tier.copies, key=lambda copy: copy.end, reverse=True))
+        known += [(copy.caller.owner, copy.tokens) for copy in copies]
     longest = list[tuple[str, list[int]]]()
     for owner, tokens in sorted(known, key=lambda one: len(one[1]), reverse=True):
         seen = caller.admin or owner == caller.owner
         if seen and not any(other == owner and _begins(one, tokens) for other, one in longest):
             longest.append((owner, tokens))
-    return [_holding(cells, owner, tokens, copies, files) for owner, tokens in longest]
+    return [_holding(cells, owner, tokens) for owner, tokens in longest]
 
 
 def forget(cells: KvCacheManager, holding: Holding, caller: Caller = EVERYBODY) -> None:
@@ -58,24 +61,23 @@ def forget(cells: KvCacheManager, holding: Holding, caller: Caller = EVERYBODY) 
         return _begins(holding.tokens, tokens) and not any(_begins(one, tokens) for one in others)
 
     cells.drop_if(only_its, owner)
-    for copy in cells.host_tier.copies:
-        if copy.caller.owner == owner and only_its(copy.tokens):
-            cells.host_tier.remove(copy)
-    for copy in cells.disk.copies if cells.disk else []:
-        if cells.disk and copy.caller.owner == owner and only_its(copy.tokens):
-            cells.disk.remove(copy)
+    for tier in _tiers(cells):
+        for copy in tier.parts(holding.tokens, owner):
+            if only_its(copy.tokens):
+                tier.remove(copy)
 
 
-def _holding(cells: KvCacheManager, owner: str, tokens: list[int], copies: list[Copy], files: list[Copy]) -> Holding:
-    def hold(copy: Copy) -> bool:
-        return copy.caller.owner == owner and _begins(tokens, copy.tokens)
+def _tiers(cells: KvCacheManager) -> list[HostTier | DiskTier]:
+    return [cells.host_tier, cells.disk] if cells.disk else [cells.host_tier]
 
-    written = [file for file in files if hold(file)]
+
+def _holding(cells: KvCacheManager, owner: str, tokens: list[int]) -> Holding:
+    written = cells.disk.parts(tokens, owner) if cells.disk else []
     return Holding(
         owner=owner,
         tokens=tokens,
         cached=cells.known(tokens, owner),
-        copied=sum(copy.size for copy in copies if hold(copy)),
+        copied=sum(copy.size for copy in cells.host_tier.parts(tokens, owner)),
         written=sum(file.size for file in written),
         file_bytes=sum(cells.disk.file_bytes(file) for file in written) if cells.disk else 0,
         pinned_until=cells.pins.until(tokens, owner),

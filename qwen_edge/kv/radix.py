@@ -109,12 +109,13 @@ class Radix:
 
     def tokens(self, node: Node) -> list[int]:
         """All tokens from the beginning to the end of a node."""
-        stretches = list[list[int]]()
-        above: Node | None = node
-        while above:
-            stretches.append(above.tokens)
+        above, stretches, tokens = node, [node.tokens], list[int]()
+        while above.parent:
             above = above.parent
-        return [token for stretch in reversed(stretches) for token in stretch]
+            stretches.append(above.tokens)
+        for stretch in reversed(stretches):
+            tokens += stretch
+        return tokens
 
     def nodes(self) -> Iterator[Node]:
         """All stretches; the tree is not changed meanwhile."""

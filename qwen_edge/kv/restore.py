@@ -81,7 +81,7 @@ class Restore:
 
     def _bring(self, copy: Copy, until: int) -> bool:
         """From memory at once; from a file when it is read. False if there is no more to be had."""
-        if copy in self._cells.host_tier.copies:
+        if copy in self._cells.host_tier:
             self._cells.host_tier.use(copy, until, asked=self._asked)
             return self._load(copy, copy.cells, until)
         assert self._disk

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from qwen_edge.kv.allocation import Allocation
 from qwen_edge.kv.cell_store import FEW, PIECE, Cache
 from qwen_edge.kv.disk_tier import DiskTier
-from qwen_edge.kv.host_tier import Copy, HostTier, Prompt, covers, next_of
+from qwen_edge.kv.host_tier import Copy, HostTier, Prompt, Replaced, next_of, without_beginnings
 from qwen_edge.kv.pins import Pins
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ class Saving:
         self._allocation.changed |= self._allocation.prompts.keys()
         self._copies = self._host_tier.copies
 
-    def copied(self, copy: Copy, gone: Sequence[Copy]) -> None:
-        """A copy has been put into the stash, and those in `gone` had to leave. What may be wanted again of these is
+    def copied(self, copy: Copy, replaced: Replaced) -> None:
+        """The host tier has taken a copy, and others have left it. Of the evicted ones, what may be wanted again is
         written now, as nothing will hold it later."""
-        self._copies = [one for one in (*self._copies, copy) if one not in gone]
-        for one in gone:
-            if self.disk and self.disk.ready and self._asked(one, 2) and not covers(copy, one):
+        self._copies = [one for one in (*self._copies, copy) if one in self._host_tier]
+        for one in replaced.evicted:
+            if self.disk and self.disk.ready and self._asked(one, 2):
                 reach = self.disk.reach(one.tokens, one.caller.scope)
-                if one.start <= reach <= len(one.tokens) - FEW:
+                if one.start <= reach <= one.end - FEW:
                     self.disk.put(one)
 
     def write(self, least: int = 2) -> bool:
@@ -100,8 +100,10 @@ class Saving:
         worths = [
             (parked.tree.end(one).score, Prompt(parked.prompt(one), parked.owners[one])) for one in parked.prompts
         ]
-        worths += [(copy.score, Prompt(copy.tokens, copy.caller)) for copy in self._host_tier.copies]
-        pinned = [(self._pins.holds(one.tokens, one.caller.owner), score, one) for score, one in worths]
+        copies = sorted(self._host_tier.copies, key=lambda one: (self._is_pinned(one), one.score), reverse=True)
+        # the tokens of a prompt are put together only once, not for each of its copies
+        worths += [(one.score, Prompt(one.tokens, one.caller)) for one in without_beginnings(copies)]
+        pinned = [(self._is_pinned(one), score, one) for score, one in worths]
         pinned.sort(key=lambda one: one[:2], reverse=True)
         return [prompt for _, _, prompt in pinned if len(prompt.tokens) >= FEW]
 
@@ -132,7 +134,10 @@ class Saving:
         return found[0] if found else None
 
     def _asked(self, copy: Copy, least: int) -> bool:
-        return copy.asked >= least or self._pins.holds(copy.tokens, copy.caller.owner)
+        return copy.asked >= least or self._is_pinned(copy)
+
+    def _is_pinned(self, one: Prompt | Copy) -> bool:
+        return self._pins.any and self._pins.holds(one.tokens, one.caller.owner)
 
     def _asked_until(self, sequence: int, least: int) -> int:
         """How many of a parked sequence's tokens were asked for so often, or are pinned."""
