@@ -20,6 +20,7 @@ from qwen_edge.kv.budget import Budget
 from qwen_edge.kv.file import Head, is_ours, read_cells, read_head, write
 from qwen_edge.kv.folder import Folder
 from qwen_edge.kv.host_tier import Copy, HostTier, Lead, Prompt, reach
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.note import Note
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.reading import Read, ReadFile
@@ -51,6 +52,7 @@ class DiskTier:
         What was computed with another fingerprint is not used, and goes first. `read` reads the cells of a file. Raises
         OSError for a folder that cannot be used."""
         self._fingerprint = fingerprint
+        self._model_id: ModelId | None = None
         self._limit = limit
         self._clock = clock
         self._read_file = read
@@ -71,6 +73,13 @@ class DiskTier:
         self._most = limit // cell
         self._index = HostTier(self._most, self.pins)
         self._scan()
+
+    def serve(self, model_id: ModelId) -> None:
+        """The KV cache of this model and adapter uses the files from now on. Raises ValueError if the cache of another
+        does: the fingerprint is that of one model and adapter."""
+        if self._model_id not in (None, model_id):
+            raise ValueError(f"the files of {self._model_id} are not for {model_id}")
+        self._model_id = model_id
 
     @property
     def ready(self) -> bool:

@@ -15,6 +15,7 @@ from qwen_edge.kv.cell_store import Cache
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.eviction import Eviction
 from qwen_edge.kv.host_tier import Copy
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.tiers import Tiers
 from qwen_edge.protocol.messages import EVERYBODY, Caller
@@ -26,8 +27,19 @@ class KvCacheManager:
     engine's thread."""
 
     def __init__(
-        self, cache: Cache, size: int, sequences: int, spare: int, stash: int = 0, disk: DiskTier | None = None
+        self,
+        cache: Cache,
+        size: int,
+        sequences: int,
+        spare: int,
+        stash: int = 0,
+        disk: DiskTier | None = None,
+        *,
+        model_id: ModelId,
     ) -> None:
+        """All cells are computed with `model_id`. Raises ValueError for a disk tier that another one uses."""
+        if disk:
+            disk.serve(model_id)
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
         self._cache = cache

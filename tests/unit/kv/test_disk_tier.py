@@ -19,6 +19,9 @@ from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
+from qwen_edge.kv.manager import KvCacheManager
+from qwen_edge.kv.model_id import ModelId
+from tests.fakes import FakeCache
 from tests.unit.kv.test_manager import Home
 
 LONG = list(range(600))
@@ -93,6 +96,16 @@ def test_what_was_computed_with_something_else_is_not_used_and_that_is_told(tmp_
     keep(one, copy_of(LONG))
     one = disk(tmp_path)
     assert find(one, LONG, 0)[1] == len(LONG), "it is there when its model is back"
+    one.close()
+
+
+@pytest.mark.parametrize("other", [ModelId("model b"), ModelId("model a", "house")], ids=["model", "adapter"])
+def test_the_cache_of_another_model_or_adapter_never_uses_the_same_files(tmp_path, other):
+    one = disk(tmp_path)
+    for _ in range(2):
+        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=ModelId("model a"))
+    with pytest.raises(ValueError, match=f"are not for .*{other.adapter}"):
+        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=other)
     one.close()
 
 
