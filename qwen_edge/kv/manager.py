@@ -23,7 +23,7 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 class KvCacheManager:
     """Of `size` cells and `sequences` sequences. While some are open, parked ones keep no more than `spare` cells for
-    themselves. The host tier holds copies of up to `stash` cells; `disk` keeps what is asked for again. Used by the
+    themselves. The host tier holds copies of up to `copies` cells; `disk` keeps what is asked for again. Used by the
     engine's thread."""
 
     def __init__(
@@ -32,7 +32,7 @@ class KvCacheManager:
         size: int,
         sequences: int,
         spare: int,
-        stash: int = 0,
+        copies: int = 0,
         disk: DiskTier | None = None,
         *,
         model_id: ModelId,
@@ -44,7 +44,7 @@ class KvCacheManager:
         self.pins = disk.pins if disk else Pins()
         self._cache = cache
         self._allocation = Allocation(cache, size, sequences, self.pins)
-        self._tiers = Tiers(cache, self._allocation, self.pins, stash, disk)
+        self._tiers = Tiers(cache, self._allocation, self.pins, copies, disk)
         self._eviction = Eviction(self._allocation, self._tiers, cache, self.pins, spare)
         self.host_tier = self._tiers.host_tier
 

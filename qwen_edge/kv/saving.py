@@ -1,7 +1,8 @@
-"""What of the cells and their copies is written to files, and when.
+"""Writing cells and copies to the disk tier: what, and when.
 
-While the engine is idle: what was asked for twice, or is pinned. When it goes: everything, what is worth most first.
-A prompt is written from its beginning on, a stretch a file: none is of use without what comes before it.
+While the engine is idle, prompts that were asked for twice or are pinned; when the engine stops, all prompts, those of
+the highest score first. A prompt is written from its beginning on, a stretch a file, as no stretch is of use without
+those before it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class Saving:
         self._host_tier = host_tier
         self._pins = pins
         self._copies: list[Copy] = []  # those that may hold something which no file holds
-        self._no_memory = self._no_room = False  # why something could not be written: no memory for it; too many files
+        self._no_memory = self._no_room = False  # why not all could be written: no memory for a copy; `limit` reached
         self._renewed = 0
 
     def review(self) -> None:
-        """Anything may be to write: something was pinned, or the files have gone."""
+        """Look through everything for what is to be written: something was pinned, or the files have gone."""
         self._allocation.changed |= self._allocation.prompts.keys()
         self._copies = self._host_tier.copies
 
@@ -49,16 +50,16 @@ class Saving:
                     self.disk.put(one)
 
     def write(self, least: int = 2) -> bool:
-        """Between two requests: have a stretch written that was asked for so often, at least, and that is in no file.
-        False if there is none, or the disk is not ready."""
+        """Between two requests: have a stretch written that was asked for at least so often and is in no file. False if
+        there is none, or the disk is not ready."""
         if not self.disk or not self.disk.ready:
             return False
-        if self.disk.renewed != self._renewed:  # somebody has deleted all of it
+        if self.disk.renewed != self._renewed:  # somebody has deleted all files
             self._renewed = self.disk.renewed
             self.review()
         changed = self._allocation.changed
         while changed:
-            sequence = max(changed, key=self._allocation.tree.length)  # others may be beginnings of it
+            sequence = max(changed, key=self._allocation.tree.length)  # the others may be beginnings of this one
             prompt, asked = self._allocation.prompt(sequence), self._asked_until(sequence, least)
             # a prompt's last token is computed anew also when all of it was asked for before
             if len(prompt) - asked > 1:
@@ -74,7 +75,8 @@ class Saving:
         return False
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
-        """The engine is about to go: write all that is remembered, for so long, and tell what was not written."""
+        """The engine is about to stop: write all that is remembered, for no longer than so many seconds, and log what
+        was not written."""
         if not self.disk:
             return
         until, prompts, done = clock() + seconds, self._by_worth(), list[Prompt]()
@@ -95,7 +97,7 @@ class Saving:
         self.disk.close()
 
     def _by_worth(self) -> list[Prompt]:
-        """All prompts that are in the cache or in copies; the pinned first, then what is worth most."""
+        """All prompts of the cache and the host tier: first the pinned ones, then those of the highest score."""
         parked = self._allocation
         worths = [
             (parked.tree.end(one).score, Prompt(parked.prompt(one), parked.owners[one])) for one in parked.prompts
@@ -108,8 +110,9 @@ class Saving:
         return [prompt for _, _, prompt in pinned if len(prompt.tokens) >= FEW]
 
     def _write_next(self, prompt: Prompt, few: int = FEW, beside: Sequence[Prompt] = ()) -> bool:
-        """Have the first stretch of this prompt written that is in no file for its owner. False if there is none,
-        or it has fewer than `few` tokens, or no room beside the files that this prompt and those `beside` it need."""
+        """Have the first stretch of this prompt written that is in no file for its owner. False if there is none, if
+        fewer than `few` tokens are in no file, or if there is no room beside the files that this prompt and the prompts
+        in `beside` need."""
         assert self.disk
         at = self.disk.reach(prompt.tokens, prompt.caller.scope)
         copy = self._stretch(prompt, at) if len(prompt.tokens) - at >= few else None
@@ -122,9 +125,11 @@ class Saving:
         return True
 
     def _stretch(self, prompt: Prompt, at: int) -> Copy | None:
-        """Of this prompt, what comes from there on: from the cache, or else as it lies in the stash."""
+        """A stretch of this prompt from position `at` on: a piece from the cache, or else a copy of the host tier."""
         tokens, caller = prompt
-        known, holder = self._allocation.tree.match(tokens)  # whoever has computed it: the prompt's owner has sent it
+        known, holder = self._allocation.tree.match(
+            tokens
+        )  # of whichever owner: the prompt's owner has sent the same tokens
         if holder is not None and at < known:
             end = min(known, (at // PIECE + 1) * PIECE)
             if (saved := self._cache.save(holder, at, end)) is not None:
@@ -140,7 +145,7 @@ class Saving:
         return self._pins.any and self._pins.holds(one.tokens, one.caller.owner)
 
     def _asked_until(self, sequence: int, least: int) -> int:
-        """How many of a parked sequence's tokens were asked for so often, or are pinned."""
+        """How many of a parked sequence's tokens were asked for at least so often, or are pinned."""
         caller, path = self._allocation.owners[sequence], self._allocation.tree.path(sequence)
         asked = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
         if not self._pins.any:
