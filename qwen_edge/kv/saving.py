@@ -127,9 +127,8 @@ class Saving:
     def _stretch(self, prompt: Prompt, at: int) -> Copy | None:
         """A stretch of this prompt from position `at` on: a piece from the cache, or else a copy of the host tier."""
         tokens, caller = prompt
-        known, holder = self._allocation.tree.match(
-            tokens
-        )  # of whichever owner: the prompt's owner has sent the same tokens
+        # the holder may belong to another owner: the prompt's owner has sent the same tokens
+        known, holder = self._allocation.tree.match(tokens)
         if holder is not None and at < known:
             end = min(known, (at // PIECE + 1) * PIECE)
             if (saved := self._cache.save(holder, at, end)) is not None:
