@@ -123,8 +123,8 @@ class DiskTier:
         file = self._folder.path / head.name
         kept = Copy(copy.tokens, copy.start, file, copy.hits, caller=copy.caller)
         replaced = self._index.put(kept)
-        gone = [old for old in (*replaced.covered, *replaced.evicted) if old.cells != file]
-        gone = [(old, self._bytes.pop(old.cells)) for old in gone]
+        others = [old for old in (*replaced.covered, *replaced.evicted) if old.cells != file]
+        gone = [(old, self._bytes.pop(old.cells)) for old in others]
         self._bytes[file] = head.file_bytes
         surplus = self._surplus(kept)
         # if there is room for both, a power cut in between leaves the files that the new one replaces
