@@ -1,6 +1,8 @@
 """A tree of token stretches: what many copies of cells are of, every shared beginning once.
 
 Matching compares tokens and never hashes alone: a copy that matched by accident would answer from another text's cells.
+Unlike a node of `radix`, a stretch has no set of its holders: each of the copies of a long prompt would be in the sets
+of all stretches before it.
 """
 
 from __future__ import annotations
