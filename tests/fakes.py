@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
 
@@ -127,6 +128,7 @@ class FakeBackend(FakeCache):
         self.preempted = 0.0
         self.stash = context if stash is None else stash
         self.fingerprint, self.cell_bytes = "fake", 4
+        self.model_id = ModelId("fake")
         self.gate = gate
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
         self.open_samplers = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Logprob, Sampling, Segment
 
@@ -50,6 +51,10 @@ class Backend(Cache, Protocol):
     @property
     def spare(self) -> int:
         """Cells that finished requests may keep while other requests run: each may slow down every token."""
+
+    @property
+    def model_id(self) -> ModelId:
+        """Which model and adapter the cells are computed with."""
 
     @property
     def fingerprint(self) -> str:

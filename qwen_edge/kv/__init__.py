@@ -1,1 +1,1 @@
-"""Which tokens the KV cache holds, for whom, and what goes when it is full; copies of them, and files. No model."""
+"""The KV cache manager: which cells hold which tokens, for whom, what is evicted, and the tiers below. No model."""

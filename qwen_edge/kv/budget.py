@@ -1,4 +1,4 @@
-"""How much may be written in a day, over restarts."""
+"""The limit of bytes written in a day, counted across restarts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class _Written(msgspec.Struct, frozen=True):
 
 
 class Budget:
-    """`per_day` bytes. What has been written today stands in a note, a few bytes for each of ours. Used by the engine's
+    """`per_day` bytes may be written in a day. The count of today's bytes is kept in a note. Used by the engine's
     thread."""
 
     def __init__(self, note: Note, per_day: int, clock: Callable[[], float]) -> None:
-        """`clock` is that of the wall, in seconds."""
+        """`clock` is the wall clock, in seconds."""
         self._note = note
         self._per_day = per_day
         self._clock = clock
@@ -34,12 +34,12 @@ class Budget:
         return max(0, self._per_day - self._today)
 
     def spend(self, count: int) -> None:
-        """So many bytes are about to be written."""
+        """`count` bytes are about to be written."""
         self._written = _Written(self._day, self._today + count)
         self.write()
 
     def write(self) -> None:
-        """Have the note written, beside the work."""
+        """Have the note written by the writer's thread."""
         self._note.write(msgspec.json.encode(self._written))
 
     @property

@@ -1,16 +1,19 @@
-"""The real cells, as those see them who only count them."""
+"""The operations on the real cells that the KV cache manager needs; llama.cpp has them in `llama`."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
+PIECE = 256  # cells that are copied, written or loaded at once: what takes no longer than may pass between two steps
+FEW = 16  # tokens that are as quickly computed as loaded
+
 
 class Cache(Protocol):
-    """What is done to the real cells."""
+    """The real cells, of which the manager only knows positions and counts."""
 
     @property
     def room(self) -> int:
-        """How many there are now: a cache may begin small and grow when more are needed."""
+        """How many cells there are now: a cache may begin small and grow when more are needed."""
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """The target sequence also holds the source's cells from position `start` to before `end`."""
@@ -25,5 +28,5 @@ class Cache(Protocol):
         """The sequence holds the saved cells from position `start` to before `end`, in new cells."""
 
     def make_room(self, cells: int) -> bool:
-        """So many cells will be held next, those that are held now among them. False if there is no memory for them;
-        all is as before then."""
+        """`cells` cells will be held next, including those that are held now. False if there is no memory for them:
+        then nothing has changed."""

@@ -1,4 +1,4 @@
-"""A stretch of cells in a file: a mark, the length of the head, the head (msgpack), its checksum, and the cells."""
+"""The file format of a stretch of cells: mark, length of the head, head (msgpack), checksum of the head, cells."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from qwen_edge.kv.folder import open_ours
 _NAME = re.compile(r"[0-9a-f]{32}\.kv(\.new)?")  # of a file, and of its draft
 _MARK = b"qwen-kv\1"  # the last byte is the version of the format
 _LENGTH = struct.Struct("<8sI")
-_CHECKSUM = 16  # bytes of XXH3 with 128 bits: it finds damage, as fast as memory is read; it is no secret
-_AROUND = 256  # bytes of the head beside its texts, the mark and the checksum
+_CHECKSUM = 16  # bytes of a 128-bit XXH3: finds damage as fast as memory is read; protects against no attacker
+_AROUND = 256  # bytes, at most, of the mark, the checksum, and the head without its texts
 _LONGEST = 1 << 24  # bytes of a head
 
 
 class Head(msgspec.Struct, frozen=True):
-    """`tokens` are all from the beginning, four bytes each; the cells are of those behind the first `start`, `size`
-    bytes in all. `checksum` is that of the cells. `owner` is the name of the key that sent the tokens; empty where
-    there were no keys."""
+    """`tokens` are all tokens from the beginning of the prompt, four bytes each. The file has the cells of those from
+    position `start` on, in `size` bytes, with this `checksum`. `owner` is the name of the API key that sent the tokens;
+    empty where there were no keys."""
 
     fingerprint: str
     start: int
@@ -40,20 +40,20 @@ class Head(msgspec.Struct, frozen=True):
 
     @property
     def file_bytes(self) -> int:
-        """The file is no larger than this."""
+        """An upper limit of the size of the file."""
         return self.size + len(self.tokens) + len(self.fingerprint) + len(self.owner.encode()) + _AROUND
 
     @property
     def name(self) -> str:
-        """Of the file: the same stretch, computed with the same for the same owner, has one."""
+        """The file's name: the same for the same stretch of the same owner, computed under the same fingerprint."""
         key = xxhash.xxh3_128(f"{self.fingerprint}\n{self.owner}".removesuffix("\n").encode())
         key.update(struct.pack("<q", self.start) + self.tokens)
         return f"{key.hexdigest()}.kv"
 
 
 def write(file: Path, head: Head, cells: Any) -> None:
-    """Put a whole file there, so that no power cut leaves half of one. Raises OSError, also where another's file has
-    its name."""
+    """Write a whole file, so that no power cut leaves half of one. Raises OSError, also where somebody else's file has
+    the same name."""
     body = memoryview(cells).cast("B")
     head = msgspec.structs.replace(head, checksum=xxhash.xxh3_128_digest(body))
     encoded = msgspec.msgpack.encode(head)
@@ -68,8 +68,8 @@ def write(file: Path, head: Head, cells: Any) -> None:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether a file, or the draft of one, was written by us: it has a name as ours have and begins with our mark. A
-    file whose mark is damaged is left alone, as it may be anybody's. Raises OSError."""
+    """Whether qwen-edge has written a file, or the draft of one: its name has our form, and it begins with our mark. A
+    file whose mark is damaged does not count, as it may be anybody's. Raises OSError."""
     if not _NAME.fullmatch(file.name):
         return False
     with open_ours(file) as source:
@@ -77,18 +77,18 @@ def is_ours(file: Path) -> bool:
 
 
 def read_head(file: Path) -> Head:
-    """Raises OSError, and ValueError for what is no such file, or not a whole one."""
+    """The head of a file. Raises OSError, and ValueError for a file of another format or an incomplete one."""
     with open_ours(file) as source:
         head = _head(source)
         if os.fstat(source.fileno()).st_size != source.tell() + head.size:
             raise ValueError("its length is wrong")
         if head.name != file.name:
-            raise ValueError("it has another's name")
+            raise ValueError("its name is not that of its content")
     return head
 
 
 def read_cells(file: Path, room: Callable[[int], memoryview]) -> memoryview:
-    """The cells, in so much room as is asked for. Raises OSError, and ValueError for cells that are damaged."""
+    """The cells of a file, in memory that `room` provides. Raises OSError, and ValueError for damaged cells."""
     with open_ours(file) as source:
         head = _head(source)
         if os.fstat(source.fileno()).st_size != source.tell() + head.size:

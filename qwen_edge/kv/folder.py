@@ -1,8 +1,8 @@
-"""The folder in which conversations are kept: ours alone while the engine lives, made again if somebody deletes it.
+"""The folder of conversations: locked while the engine lives, made again if somebody deletes it.
 
-Whatever the file system refuses (a card that was remounted read-only, a full disk, no descriptors) is told once, until
-it works again, and costs what could not be kept: never a request, never the engine. Other people's files may lie beside
-ours and are left alone.
+What the file system refuses (a card that was remounted read-only, a full disk, no descriptors) is logged once, until it
+works again. Until then conversations are not kept, but no request fails and the engine does not stop. Other people's
+files may lie beside ours and are left alone.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ _ADVICE = {
 
 
 class Folder:
-    """A folder that nobody else uses meanwhile. Used by the thread that opens it, and then by the disk's writer."""
+    """A folder that no other qwen-edge uses meanwhile. Used by the thread that opens it, then by the disk tier's
+    writer."""
 
     def __init__(self, path: Path, patience: float = 0.0) -> None:
-        """A folder that another uses is waited for so many seconds. Raises OSError for one that cannot be used."""
+        """Waits for a folder that another qwen-edge uses, no longer than `patience` seconds. Raises OSError for a
+        folder that cannot be used."""
         self.path = path
         self.renewals = 0  # how often it has been made again, with nothing in it
         self._told = set[str]()
@@ -54,7 +56,7 @@ class Folder:
         self._lock = lock
 
     def close(self) -> None:
-        """Others may use it."""
+        """Let others use the folder."""
         self._lock.close()
 
     def renew(self) -> None:
@@ -71,7 +73,7 @@ class Folder:
         self.renewals += 1
 
     def list(self) -> list[Path]:
-        """All that lies in it, what was used last at the end. Raises OSError."""
+        """All files in the folder, the last used ones at the end. Raises OSError."""
         found = list[tuple[float, Path]]()
         with os.scandir(self.path) as entries:
             for entry in entries:
@@ -80,12 +82,12 @@ class Folder:
         return [path for _, path in sorted(found)]
 
     def has_space(self, size: int) -> bool:
-        """Whether so many bytes can be written, and some are left for others. Raises OSError."""
+        """Whether `size` bytes can be written with some left for others. Raises OSError."""
         space = os.statvfs(self.path)
         return space.f_bavail * space.f_frsize >= size + _SPACE
 
     def unlink(self, files: Iterable[Path]) -> None:
-        """Delete files of ours, as far as the disk lets us."""
+        """Delete these files, as far as the file system lets us."""
         for file in files:
             try:
                 file.unlink(missing_ok=True)
@@ -93,13 +95,13 @@ class Folder:
                 self.tell("files that are not needed any more cannot be deleted", error)
 
     def touch(self, files: Iterable[Path]) -> None:
-        """They have been used just now, which is known after a restart, too."""
+        """Set the time of these files to now, so that their last use is known after a restart."""
         for file in files:
-            with contextlib.suppress(OSError):  # on a read-only card they are as old as they were
+            with contextlib.suppress(OSError):  # on a read-only card they keep their times
                 os.utime(file)
 
     def tell(self, what: str, error: Exception) -> None:
-        """Warn of something that does not work, once until `works` is called for it."""
+        """Warn that something does not work: once, until `works` is called for it."""
         if what not in self._told:
             self._told.add(what)
             number = error.errno if isinstance(error, OSError) else None
@@ -107,13 +109,12 @@ class Folder:
             log.warning("%s: %s: %s. %s.", self.path, what, error, advice)
 
     def works(self, what: str) -> None:
-        """It does now: the next time it does not is told again."""
+        """It works now: the next failure is logged again."""
         self._told.discard(what)
 
 
 def open_ours(path: Path) -> FileIO:
-    """An ordinary file, for reading, unbuffered. Raises OSError, also for a link, and for a pipe, which would be waited
-    for."""
+    """Open an ordinary file for reading, unbuffered. Raises OSError, also for a link or a pipe, which might block."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -125,7 +126,8 @@ def open_ours(path: Path) -> FileIO:
 
 
 def _make_private(folder: Path) -> None:
-    """Conversations are nobody else's to read, and what others may write is nothing to load. Raises OSError."""
+    """Make the folder, if need be. Nobody else may read conversations, and files that others may have written must not
+    be loaded. Raises OSError for a folder in which others may write."""
     for parent in [*reversed(folder.parents), folder]:
         parent.mkdir(mode=0o700, exist_ok=True)
     status = folder.stat()
@@ -134,8 +136,8 @@ def _make_private(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> FileIO | None:
-    """The folder is ours until this is closed, or the process ends; None if it is another's. Nothing is written to the
-    lock, whosever it is. Raises OSError."""
+    """A lock of the folder, held until it is closed or the process ends; None if another process holds it. Nothing is
+    written to the lock file, as it may be anybody's. Raises OSError."""
     try:
         return _flocked(folder / "lock", os.O_RDONLY)  # a disk can be remounted read-only while it is held
     except OSError as error:

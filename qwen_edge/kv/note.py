@@ -1,4 +1,4 @@
-"""A small file of ours in the folder of conversations: JSON, read once at the start and replaced as a whole."""
+"""A small JSON file in the folder of conversations, read once at the start and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ _ASIDE = 9  # files that may lie aside under one name
 
 
 class Note:
-    """Read and written by the engine's thread; the file itself is touched by the writer's alone, once the engine
-    runs."""
+    """Used by the engine's thread; once the engine runs, only the writer's thread touches the file itself."""
 
     def __init__(self, folder: Folder, name: str, writer: Executor) -> None:
         self._folder = folder
         self._file = folder.path / name
         self._writer = writer
-        self._strange = False  # what lies there is not what we have written
-        self._newest: bytes | None = None  # what the file is to hold, until that is tried
-        self._wrote = True  # it holds what was last tried
+        self._strange = False  # the file is not one that qwen-edge has written
+        self._newest: bytes | None = None  # what is to be written, until the writer tries it
+        self._wrote = True  # whether the last try succeeded
         self._last: Future[bool] | None = None
 
     def read(self, kind: type[T]) -> T | None:
-        """What it holds. None if there is none, or nothing of that kind: then it is set aside, with a warning."""
+        """The content. None if there is no file, or one with other content, which is set aside with a warning."""
         try:
             with open_ours(self._file) as source:
                 data = source.read(_LONGEST + 1) or b""
@@ -50,12 +49,12 @@ class Note:
             return None
 
     def write(self, data: bytes) -> None:
-        """Have it replaced. Of what is to be written while the disk is busy only the newest is."""
+        """Have the file replaced. If the disk is busy meanwhile, only the newest of several contents is written."""
         self._newest = data
         self._last = self._writer.submit(self._write)
 
     def written(self, seconds: float) -> bool:
-        """Whether the file holds what it should; so long is waited for it."""
+        """Whether the file has the newest content; waits for that no longer than so many seconds."""
         if self._last is None:
             return True
         wait([self._last], seconds)
@@ -83,7 +82,7 @@ class Note:
         return True
 
     def _set_aside(self) -> bool:
-        """Rename what is not ours, so that nothing of it is lost when ours is written. False if that is impossible."""
+        """Rename a file that is not ours, so that it is not lost when ours is written. False if that is impossible."""
         for number in range(1, _ASIDE + 1):
             aside = Path(f"{self._file}.set-aside-{number}")
             if aside.exists() or aside.is_symlink():

@@ -1,7 +1,8 @@
-"""Whose the sequences of the KV cache are, and what of the others' each may use.
+"""Who owns each sequence of the KV cache, and which cells of other owners it may use.
 
-Whoever has computed tokens, or sent them, may use what is kept of them; others may not, even where it is the same
-cells: that they are there tells that somebody has sent this text. What an admin has pinned is for all.
+An owner may use the cells of tokens that it has sent. Others may not, even where their own tokens are in the same
+cells: a prompt that is answered sooner would tell that somebody else has sent this text. What an admin has pinned is
+for all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from qwen_edge.protocol.messages import Caller
 
 
 class Owners:
-    """Of open and parked sequences. Used by the engine's thread."""
+    """The owners of open and parked sequences. Used by the engine's thread."""
 
     def __init__(self, tree: Radix, pins: Pins) -> None:
         self._tree = tree
@@ -25,16 +26,16 @@ class Owners:
         return self._callers[sequence]
 
     def take(self, sequence: int, caller: Caller) -> None:
-        """The sequence is this caller's from now on."""
+        """The sequence belongs to this caller from now on."""
         self._callers[sequence] = caller
 
     def release(self, sequence: int) -> None:
-        """The sequence is nobody's."""
+        """The sequence belongs to nobody."""
         self._callers.pop(sequence, None)
 
     def match(self, tokens: Tokens, scope: str | None, among: Set[int] | None = None) -> tuple[int, int | None]:
-        """The longest beginning of `tokens` that is held (by one of those `among`, if given) and may be used: its
-        length, and some sequence that holds it."""
+        """The longest beginning of `tokens` that some sequence holds (one of `among`, if given) and that may be used in
+        this scope: its length, and a sequence that holds it."""
         if scope is None:
             return self._tree.match(tokens, among)
         theirs = {one for one, caller in self._callers.items() if caller.owner == scope}
@@ -43,7 +44,7 @@ class Owners:
         return max(own, self._tree.match(tokens[:public], among), key=lambda found: found[0])
 
     def of(self, node: Node) -> list[Caller]:
-        """Those who hold a stretch, each owner once, in an order that is the same each time."""
+        """The callers whose sequences hold a stretch, each owner once, in an order that is always the same."""
         return list({self._callers[one].owner: self._callers[one] for one in sorted(node.sequences)}.values())
 
     def is_alone(self, sequence: int, node: Node) -> bool:

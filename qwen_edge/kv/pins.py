@@ -1,6 +1,6 @@
-"""Prompts that somebody wants kept for a time: what they begin with goes last, and is written down at once.
+"""Prompts that somebody wants kept for a time: their cells go last and are written to files at once.
 
-A pin is its owner's. What an admin has pinned is public: everybody may use what is kept of it.
+A pin belongs to its owner. The pin of an admin is public: everybody may use the cells of the pinned prompt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _LATEST = 1e12  # seconds: a pin that ends later was not made by us
 
 
 class _Pin(msgspec.Struct, frozen=True):
-    """Four bytes a token, and the time of the wall clock, in seconds, until which they are pinned, and by whom."""
+    """As it is written: four bytes a token, the time of the wall clock, in seconds, at which the pin ends, and its
+    owner."""
 
     tokens: bytes
     until: float
@@ -45,7 +46,7 @@ class _Held(NamedTuple):
 
 
 class Pins:
-    """Used by the engine's thread. What is pinned in a note outlives it."""
+    """All pins. Used by the engine's thread. Pins that are kept in a note outlive the engine."""
 
     def __init__(self, note: Note | None = None, clock: Callable[[], float] = time.time) -> None:
         self._note = note
@@ -54,8 +55,8 @@ class Pins:
         self._pins = [_Held(list(array("i", pin.tokens)), pin.until, pin.owner, pin.public) for pin in kept or []]
 
     def pin(self, tokens: Sequence[int], seconds: float, caller: Caller = EVERYBODY) -> None:
-        """Keep these tokens for so long from now; 0 is as if the caller had never pinned them, or, for an admin,
-        nobody. Of too many pins of one owner, the one that would end first does."""
+        """Keep these tokens for so many seconds from now. 0 ends the caller's pin of them; for an admin, the pins of
+        all. If one owner has too many pins, the one that would end first is dropped."""
         same, ends = list(tokens), caller.admin and seconds <= 0
         kept = [pin for pin in self._now(None) if pin.tokens != same or not (ends or pin.owner == caller.owner)]
         mine = [pin for pin in kept if pin.owner == caller.owner]
@@ -67,8 +68,8 @@ class Pins:
         self.write()
 
     def until(self, tokens: Sequence[int], owner: str | None = None) -> float:
-        """When the last pin of a prompt that begins with these tokens ends, of those that are this owner's or public,
-        or of all; 0 if there is none."""
+        """When the last pin of a prompt that begins with these tokens ends; 0 if there is none. Only pins of `owner`
+        and public ones count; None: all."""
         count = len(tokens)
         ends = (pin.until for pin in self._now(owner) if common_prefix(pin.tokens, tokens) == count)
         return max(ends, default=0.0) if count else 0.0
@@ -78,11 +79,11 @@ class Pins:
         return bool(self._pins)
 
     def holds(self, tokens: Sequence[int], owner: str | None = None) -> bool:
-        """Whether somebody wants them kept now: this owner or an admin, or anybody."""
+        """Whether a pin of these tokens has not ended: one of `owner` or a public one; None: any."""
         return bool(self._pins) and self.until(tokens, owner) > 0
 
     def reach(self, tokens: Sequence[int], owner: str | None = None) -> int:
-        """How many of these tokens, from the beginning, somebody wants kept now: this owner or an admin, or anybody."""
+        """How many of these tokens, from the beginning, are pinned: by `owner` or publicly; None: by anybody."""
         return max((common_prefix(pin.tokens, tokens) for pin in self._now(owner)), default=0)
 
     def public(self, tokens: Sequence[int]) -> int:
@@ -90,16 +91,16 @@ class Pins:
         return max((common_prefix(pin.tokens, tokens) for pin in self._now(None) if pin.public), default=0)
 
     def written(self, seconds: float) -> bool:
-        """Whether the pins are in their note, for which so long is waited: else they end with the engine."""
+        """Whether the pins are in their note, which is waited for so many seconds: else they end with the engine."""
         return self._note is not None and self._note.written(seconds)
 
     def write(self) -> None:
-        """Have the note written, beside the work."""
+        """Have the note written by the writer's thread."""
         if self._note:
             pins = [_Pin(array("i", pin.tokens).tobytes(), pin.until, pin.owner, pin.public) for pin in self._pins]
             self._note.write(msgspec.json.encode(pins))
 
     def _now(self, owner: str | None) -> Iterator[_Held]:
-        """The pins that have not ended: those of this owner and the public ones; None: all."""
+        """The pins that have not ended: those of `owner` and the public ones; None: all."""
         now = self._clock()
         return (pin for pin in self._pins if pin.until > now and (owner is None or pin.public or pin.owner == owner))

@@ -1,8 +1,8 @@
 """A radix tree over token ids: what the cache holds, every shared beginning once.
 
 A node is a stretch of tokens and the set of sequences that hold it. A sequence holds a whole path from the root, so
-its node's sequences are always among its parent's. Tokens that two sequences hold in common, from the beginning, stand
-in one node: they occupy the same cells.
+that the sequences of a node are always among those of its parent. Tokens that two sequences have in common, from the
+beginning, are in one node and occupy the same cells.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ Tokens = Sequence[int]
 
 
 class Node:
-    """`depth` tokens lie before this stretch. `score` and `hits` are for whoever decides what goes first; hits are
-    counted for each scope, in which requests share what was computed."""
+    """A stretch with `depth` tokens before it. `score` and `hits` are what eviction goes by; hits are counted for each
+    scope, in which requests share what was computed."""
 
     __slots__ = ("children", "depth", "hits", "parent", "score", "sequences", "tokens")
 
@@ -33,7 +33,7 @@ class Node:
 
 
 class Radix:
-    """Sequences are numbers. Used by one thread."""
+    """The tree. Sequences are numbers. Used by one thread."""
 
     def __init__(self) -> None:
         self._root = Node([], None, set())
@@ -44,7 +44,7 @@ class Radix:
         return sequence in self._ends
 
     def length(self, sequence: int) -> int:
-        """How many tokens a sequence holds; 0 for one that is not here."""
+        """How many tokens a sequence holds; 0 for one that is not in the tree."""
         return self._ends[sequence].end if sequence in self._ends else 0
 
     def end(self, sequence: int) -> Node:
@@ -52,7 +52,7 @@ class Radix:
         return self._ends[sequence]
 
     def match(self, tokens: Sequence[int], among: Set[int] | None = None) -> tuple[int, int | None]:
-        """The longest beginning of `tokens` that is held (by one of those `among`, if given): its length, and some
+        """The longest beginning of `tokens` that some sequence holds (one of `among`, if given): its length, and a
         sequence that holds it."""
         node, length, holder = self._root, 0, None
         while length < len(tokens) and (child := node.children.get(tokens[length])):
@@ -66,7 +66,7 @@ class Radix:
         return length, holder
 
     def insert(self, sequence: int, tokens: Sequence[int]) -> None:
-        """The sequence holds these tokens now. They go on from what it held before, if it was here."""
+        """The sequence holds these tokens now; if it held any before, these begin with them."""
         node = self._root
         while node.end < len(tokens):
             child = node.children.get(tokens[node.end])
@@ -82,7 +82,7 @@ class Radix:
             self._ends[sequence] = node
 
     def cut(self, sequence: int, length: int = 0) -> None:
-        """The sequence holds no more than its first `length` tokens; what nobody holds any more is gone."""
+        """The sequence holds no more than its first `length` tokens; stretches that nobody holds any more are gone."""
         node = self._ends.pop(sequence, self._root)
         while node.parent and node.depth >= length:
             self._leave(node, sequence)
@@ -94,8 +94,8 @@ class Radix:
             self._ends[sequence] = node
 
     def part(self, sequence: int, length: int) -> None:
-        """Let a stretch end behind the first `length` tokens that the sequence holds: what lies before it and behind it
-        may be of different worth."""
+        """Let a stretch end behind the first `length` tokens that the sequence holds, as the tokens before and behind
+        that position may have different scores."""
         for node in self.path(sequence):
             if node.depth < length < node.end:
                 self._split(node, length - node.depth)
@@ -109,15 +109,16 @@ class Radix:
 
     def tokens(self, node: Node) -> list[int]:
         """All tokens from the beginning to the end of a node."""
-        stretches = list[list[int]]()
-        above: Node | None = node
-        while above:
-            stretches.append(above.tokens)
+        above, stretches, tokens = node, [node.tokens], list[int]()
+        while above.parent:
             above = above.parent
-        return [token for stretch in reversed(stretches) for token in stretch]
+            stretches.append(above.tokens)
+        for stretch in reversed(stretches):
+            tokens += stretch
+        return tokens
 
     def nodes(self) -> Iterator[Node]:
-        """All stretches; the tree is not changed meanwhile."""
+        """All stretches; the tree must not change meanwhile."""
         nodes = list(self._root.children.values())
         while nodes:
             node = nodes.pop()
@@ -129,8 +130,8 @@ class Radix:
         return [sequence for sequence in node.sequences if self._ends[sequence] is node]
 
     def _append(self, node: Node, sequence: int, tokens: list[int]) -> Node:
-        """A new stretch behind a node; or that node grows, where only this sequence is and nobody has asked for it yet:
-        a stretch that was asked for keeps its hits to itself, as nobody has asked for what comes behind it."""
+        """A new stretch behind a node. If only this sequence holds the node and nobody has asked for it yet, the node
+        grows instead: a node with hits must not, as nobody has asked for the new tokens."""
         self.cells += len(tokens)
         if node.sequences == {sequence} and not node.children and not any(node.hits.values()):
             node.tokens += tokens
@@ -157,7 +158,8 @@ class Radix:
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two lists have in common from their beginning; by halves, as comparing slices is done in C."""
+    """How many tokens two lists have in common from their beginning. Found by halving, as Python compares slices in
+    C."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high

@@ -1,4 +1,4 @@
-"""A file of cells that a thread reads, while the engine goes on."""
+"""A file of cells that a thread reads while the engine continues."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ ReadFile = Callable[[Path, Room], memoryview]  # raises OSError, and ValueError 
 
 
 class Read:
-    """One file at a time is read, into memory that belongs to it until it is `over`. Used by the engine's thread."""
+    """One file being read, into memory that belongs to this read until it is `over`. Used by the engine's thread."""
 
     def __init__(
         self, reader: Executor, read: ReadFile, copy: Copy, room: Room, written: Future[None] | None = None
     ) -> None:
-        """It may be `written` just now: that is waited for, in the reader's thread."""
+        """`written`: the job that is still writing the file, if there is one; the reader's thread waits for it."""
         self.copy = copy
         self._given_up = False
         self._job = reader.submit(_read, read, copy.cells, room, written)
 
     @property
     def done(self) -> bool:
-        """Whether it has been read, or failed."""
+        """Whether the file has been read, or reading has failed."""
         return self._job.done()
 
     @property
     def over(self) -> bool:
-        """Whether its memory may be used by another: a thread that hangs in a read has it still."""
+        """Whether another read may use the memory: a thread that hangs still writes to it."""
         return self._given_up and self._job.done()
 
     def wait(self, seconds: float) -> None:
-        """Until it is done, or so long."""
+        """Wait until the read is done, for no longer than so many seconds."""
         wait([self._job], seconds)
 
     def cells(self) -> memoryview:
-        """When it is done: what was read, until it is given up. Raises OSError, and ValueError for damage."""
+        """The cells, when the read is done and until it is given up. Raises OSError, and ValueError for damage."""
         return self._job.result()
 
     def give_up(self) -> None:
-        """What was read is loaded, or nobody wants it any more."""
+        """The cells are loaded into the cache, or nobody wants them any more."""
         self._given_up = True
         self._job.cancel()
 

@@ -1,4 +1,4 @@
-"""What is run through the model at once is made of these."""
+"""The parts of a batch that the model computes at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Consecutive tokens of one sequence, to be run at `position` and after; the logits of so many of the last ones are
-    wanted."""
+    """Consecutive tokens of one sequence, the first at `position`. `logits`: for how many of them, the last ones, the
+    logits are wanted."""
 
     sequence: int
     position: int

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.device.host.cpu import preempted
 from qwen_edge.device.host.memory import give_back
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.context import NoMemoryError
@@ -86,11 +87,19 @@ class LlamaBackend:
         return _SPARE_CELLS if has_price and self.stash else self._cells.size  # without copies, cells are all there is
 
     @property
+    def model_id(self) -> ModelId:
+        return ModelId(self._load.model)
+
+    @property
     def fingerprint(self) -> str:
         assert self._sha256, "asked for only where there are files"
         # values lie as attention wants them, which is put right when it is known
         layout = "as llama.cpp likes" if self._load.flash_attention == "auto" else "known"
-        parts = [f"model {self._sha256.result()}", "adapter none", f"KV {self._load.kv_type}, {layout}"]
+        parts = [
+            f"model {self._sha256.result()}",
+            f"adapter {self.model_id.adapter}",
+            f"KV {self._load.kv_type}, {layout}",
+        ]
         return "; ".join([*parts, *(f"{name} {number}" for name, number in versions().items()), platform.machine()])
 
     @property

@@ -287,7 +287,8 @@ def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is
     assert backend.open_samplers == 0
     if not broken:
         assert engine.open_cells == 0
-        assert len(engine._cells._idle) + len(engine._cells._tree._ends) == backend.sequences, "a sequence has leaked"
+        cells = engine._cells._allocation
+        assert len(cells._unused) + len(cells.tree._ends) == backend.sequences, "a sequence has leaked"
 
 
 def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():

@@ -19,6 +19,9 @@ from qwen_edge.kv import file as kv_file
 from qwen_edge.kv import folder as kv_folder
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
+from qwen_edge.kv.manager import KvCacheManager
+from qwen_edge.kv.model_id import ModelId
+from tests.fakes import FakeCache
 from tests.unit.kv.test_manager import Home
 
 LONG = list(range(600))
@@ -93,6 +96,16 @@ def test_what_was_computed_with_something_else_is_not_used_and_that_is_told(tmp_
     keep(one, copy_of(LONG))
     one = disk(tmp_path)
     assert find(one, LONG, 0)[1] == len(LONG), "it is there when its model is back"
+    one.close()
+
+
+@pytest.mark.parametrize("other", [ModelId("model b"), ModelId("model a", "house")], ids=["model", "adapter"])
+def test_the_cache_of_another_model_or_adapter_never_uses_the_same_files(tmp_path, other):
+    one = disk(tmp_path)
+    for _ in range(2):
+        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=ModelId("model a"))
+    with pytest.raises(ValueError, match=f"are not for .*{other.adapter}"):
+        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=other)
     one.close()
 
 
@@ -428,7 +441,7 @@ def test_a_copy_is_not_written_when_a_longer_one_takes_its_place(tmp_path):
         while one.cells.prepare():
             one.disk.wait(10)
         assert files(tmp_path) == []
-    assert [copy.size for copy in one.cells.stash.copies] == [120]
+    assert [copy.size for copy in one.cells.host_tier.copies] == [120]
     write(one)
     assert len(files(tmp_path)) == 1
     one.disk.close()
@@ -444,7 +457,7 @@ def test_what_goes_on_from_others_is_written_after_them(tmp_path):
     for _ in range(2):
         one.cells.tidy()  # the first one's end leaves the cache, for the stash
     one.park(sequence)
-    assert sum(copy.size for copy in one.cells.stash.copies) == 40
+    assert sum(copy.size for copy in one.cells.host_tier.copies) == 40
     assert one.cells.write()
     one.disk.wait(10)
     assert [copy.start for copy in one.disk.copies] == [0]
@@ -514,7 +527,7 @@ def test_where_there_is_no_memory_for_copies_at_the_end_that_is_said(tmp_path, c
 
 def test_where_the_beginning_of_a_copy_is_not_known_any_more_that_is_said(tmp_path, caplog):
     one = home(tmp_path, stash=400)
-    one.cells.stash.put(copy_of(LONG[:100], 40))
+    one.cells.host_tier.put(copy_of(LONG[:100], 40))
     one.cells.leave(10, lambda: 0.0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == "100 tokens of 1 conversations are not written down: the tokens before them have left memory"

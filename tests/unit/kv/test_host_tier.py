@@ -102,7 +102,7 @@ def test_cells_go_without_a_copy_where_there_is_no_memory_for_one():
     one = home.begin(SECOND)
     home.cells.tidy()
     assert home.cache.used == 0
-    assert home.cells.stash.size == 0
+    assert home.cells.host_tier.size == 0
     home.close(one)
     for number in range(4):  # more prompts than sequences
         home.remember([500 + number] * 30)
@@ -127,7 +127,7 @@ def test_what_is_forgotten_is_not_copied_any_more():
     home.remember([1] * 600)
     home.cells.drop_if(lambda prompt: True)
     assert home.cells.prepare()
-    assert home.cells.stash.size == 0
+    assert home.cells.host_tier.size == 0
 
 
 def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
@@ -157,7 +157,7 @@ def test_nothing_is_copied_ahead_where_parked_cells_may_stay():
     home = Home(size=2000, spare=1000, stash=2000)
     home.remember(FIRST)
     assert not home.cells.prepare()
-    assert home.cells.stash.size == 0
+    assert home.cells.host_tier.size == 0
 
 
 def test_answers_are_not_copied():
@@ -167,7 +167,7 @@ def test_answers_are_not_copied():
     home.begin(SECOND)
     home.cells.tidy()
     assert home.cache.used == 0
-    assert home.cells.stash.size == 25
+    assert home.cells.host_tier.size == 25
 
 
 def test_of_what_leads_on_from_another_the_end_goes_first():
@@ -231,7 +231,7 @@ def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, 
             home.cells.prepare()
         home.cells.tidy()
         home.check()
-        assert home.cells.stash.size <= stash
+        assert home.cells.host_tier.size <= stash
     for sequence in list(home.open):
         home.close(sequence)
     assert home.cells.available == home.cells.size

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.manager import KvCacheManager
+from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.restore import Restore
 from tests.fakes import FakeCache
 
@@ -21,7 +22,7 @@ class Home:
     ) -> None:
         self.cache = FakeCache()
         self.disk = disk
-        self.cells = KvCacheManager(self.cache, size, sequences, spare, stash, disk)
+        self.cells = KvCacheManager(self.cache, size, sequences, spare, stash, disk, model_id=ModelId("fake"))
         self.prompts: int | None = None  # how much of every sequence is prompt; None: all of it
         self.open: dict[int, tuple[list[int], int]] = {}  # the tokens, and how many of them are computed
 
