@@ -65,15 +65,8 @@ class Engine:
         self._backend = backend
         self._speculates = speculates
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
-        self._cells = KvCacheManager(
-            backend,
-            backend.context,
-            backend.sequences,
-            backend.spare,
-            backend.stash,
-            disk,
-            model_id=backend.model_id,
-        )
+        sizes = backend.context, backend.sequences, backend.spare, backend.stash
+        self._cells = KvCacheManager(backend, *sizes, disk, model_id=backend.model_id)
         self._cell_budget = CellBudget(backend, self._cells, self.clock)
         self._tokenizing = Tokenizing(backend, self.clock)
         self._cost = CostModel()
