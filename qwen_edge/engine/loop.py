@@ -276,11 +276,11 @@ class Engine:
         dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
         events += [Failed(one, "waited", "") for one in dropped]
         for sequence in self._sequences[:]:
-            if sequence.waited_too_long(now):
+            if sequence.late(now, self.duty.slept):
+                events += self._finish(sequence, "length", sequence.output.finish())
+            elif sequence.started is None and sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
-            elif sequence.late(now, self.duty.slept):
-                events += self._finish(sequence, "length", sequence.output.finish())
         return events
 
     def _give_places(self) -> list[Outbound]:

@@ -151,8 +151,9 @@ class Sequence:
     @property
     def seq_id(self) -> int:
         """Of a placed sequence: its number in the KV cache."""
-        assert isinstance(self.phase, Placed)
-        return self.phase.seq_id
+        phase = self.phase
+        assert isinstance(phase, Placed)
+        return phase.seq_id
 
     # tokens
 
@@ -226,7 +227,8 @@ class Sequence:
         return took >= self.request.max_seconds or took - rests >= self.request.work_seconds
 
     def waited_too_long(self, now: float) -> bool:
-        return self.started is None and now - self.arrived >= self.request.wait_seconds
+        """Of a sequence that has not started."""
+        return now - self.arrived >= self.request.wait_seconds
 
     # messages
 
