@@ -130,7 +130,8 @@ class Model:
         return int(named) if named and named.isdecimal() and int(named) < size else None
 
     def _own_scalars(self) -> Iterator[tuple[str, str]]:
-        """Keys and values (numbers as text) of the metadata of the model's architecture, such as `qwen3.block_count`."""
+        """Keys and values (numbers as text) of the architecture's metadata, such as `qwen3.block_count`."""
+
         own = f"{self.meta('general.architecture')}."
         buffer = ctypes.create_string_buffer(_KEY_BYTES)
         for number in range(C.llama_model_meta_count(self._model)):
