@@ -2,7 +2,8 @@
 
 The template's source does not tell: a name may stand in a comment, and only running the template shows what it does
 with tools or a system message. So each probe puts words that occur nowhere else into a conversation and searches the
-prompt for them. Pure; jinja2 is not imported here, because the daemon reads these values and renders in another process.
+prompt for them. Pure; jinja2 is not imported here, because the daemon reads these values and renders in another
+process.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Parser:
     """Call `feed` with each piece of text, then `finish`. Both return the deltas that are certain by then."""
 
     def __init__(self, reasoning: Markers | None, tools: Collection[str], *, reasons: bool = False) -> None:
-        """`tools`: the names that may be called; if empty, tags are text. `reasons`: the text begins in the reasoning."""
+        """`tools`: the names that may be called; if empty, tags are text. `reasons`: the text begins with reasoning."""
 
         self._reasoning = reasoning
         self._tools = tools

@@ -1,8 +1,9 @@
 """Moves text that changes from one request to the next (a clock, sensor readings) out of the system prompt.
 
 The KV cache covers a prompt up to its first difference from an earlier prompt. If the system prompt begins with a
-clock, the whole prompt is recomputed whenever the clock changes. So text between the marks in system messages is moved to the
-last user message, after which little is left to compute. Pure; ChatTemplate calls it when a request asks for it.
+clock, the whole prompt is recomputed whenever the clock changes. So text between the marks in system messages is
+moved to the last user message, after which little is left to compute. Pure; ChatTemplate calls it when a request asks
+for it.
 """
 
 from __future__ import annotations
