@@ -2,9 +2,9 @@
 
 aiohttp parses and answers requests. This module adds the limits that aiohttp does not have. A connection is closed
 after a while if it sends no complete request head, if it is kept alive without a request, or if its client does not
-read the answer. If all places are taken, a new connection replaces the oldest one without a request in flight. Answers wait in
-the buffers of the transports, so that a slow client holds up no other (see sse.py); the bytes in all buffers together
-are limited. Used on the daemon's event loop.
+read the answer. If all places are taken, a new connection replaces the oldest one without a request in flight. Answers
+wait in the buffers of the transports, so that a slow client holds up no other (see sse.py); the bytes in all buffers
+together are limited. Used on the daemon's event loop.
 """
 
 from __future__ import annotations
