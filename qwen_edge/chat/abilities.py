@@ -158,7 +158,6 @@ def _can_switch_thinking(render: Render, faults: list[str]) -> bool:
 
 def _common_fault(what: str, outcomes: Sequence[Outcome]) -> list[str]:
     """The first fault, if every outcome is a fault."""
-
     return [f"it fails with {what}: {outcomes[0].fault}"] if all(outcome.fault for outcome in outcomes) else []
 
 

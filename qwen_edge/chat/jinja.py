@@ -89,7 +89,6 @@ def to_json(
     sort_keys: bool = False,
 ) -> str:
     """The filter `tojson` with the arguments of the one in transformers. jinja2's own filter escapes HTML."""
-
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

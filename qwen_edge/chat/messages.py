@@ -143,7 +143,6 @@ def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
 
 def together(usages: Sequence[Usage]) -> Usage:
     """The usage of all answers to one request, which share its prompt. `usages` has at least one element."""
-
     joules = [usage.joules for usage in usages if usage.joules is not None]
     return Usage(
         prompt_tokens=usages[0].prompt_tokens,

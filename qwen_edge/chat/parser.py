@@ -39,7 +39,6 @@ class Parser:
 
     def __init__(self, reasoning: Markers | None, tools: Collection[str], *, reasons: bool = False) -> None:
         """`tools`: the names that may be called; if empty, tags are text. `reasons`: the text begins with reasoning."""
-
         self._reasoning = reasoning
         self._tools = tools
         self._part = _Part.REASONING if reasons else _Part.START if reasoning else _Part.ANSWER
@@ -153,7 +152,6 @@ class Parser:
 
 def _pieces(call: ToolCall) -> Iterator[Delta]:
     """The deltas of a complete call. An incomplete call may still turn out to be text, so it yields nothing."""
-
     yield ToolCallStart(call.name)
     yield ToolCallArguments(call.arguments)
     yield ToolCallEnd()

@@ -71,7 +71,6 @@ def may_be_call(body: str) -> bool:
 
 def ends_inside_string(body: str) -> bool:
     """Whether the JSON text stops inside a string. A closing tag there is part of the string."""
-
     inside = escaped = False
     for char in body:
         if escaped:

@@ -51,7 +51,6 @@ def taken_out(messages: Sequence[Mapping[str, Any]]) -> tuple[_Messages, str]:
 
 def _cut(text: str, where: str) -> tuple[str, list[str]]:
     """The text outside the marks, and the parts inside, each without line breaks at its ends."""
-
     pieces = _MARK.split(text)  # text, mark, text, mark, ... text
     for number, mark in enumerate(pieces[1::2]):
         if number % 2 == 0 and mark != _OPEN:

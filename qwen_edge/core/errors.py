@@ -176,7 +176,6 @@ def over_budget(client: str, retry_after: int) -> RequestError:
 
 def no_such_model(asked: str, served: str) -> RequestError:
     """The request names a model that this server does not have."""
-
     return RequestError(
         f"There is no model {asked!r} here; this server has {served!r}. "
         "To let it answer to other names, list them in server.model_aliases, or set server.model_names: any.",

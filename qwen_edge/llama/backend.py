@@ -260,5 +260,4 @@ def _hash_beside(load: Load) -> Future[str] | None:
 
 def _cells(model: Model, load: Load) -> FixedCells:
     """A growing cache, unless the configured context is no larger than the first size of a growing cache."""
-
     return FixedCells(model, load) if load.context <= FIRST_ROOM else GrowingCells(model, load)

@@ -146,7 +146,6 @@ class Context:
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
         """Give the source's cells from `start` to before `end`, -1 for all, to the target too. Copies nothing."""
-
         C.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
@@ -250,5 +249,4 @@ def _pages(size: int) -> Bytes:
 
 def bytes_of(array: Bytes) -> Any:
     """A pointer to the array's bytes, for llama.cpp. The array must outlive the pointer."""
-
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -139,7 +139,6 @@ class FixedCells:
 
     def _is_possible(self, room: int) -> bool:
         """Whether llama.cpp can create a simulated context of `room` cells, which takes no memory."""
-
         with Model(self.settings.model.path, gpu_layers=self._load.gpu_layers, simulate=True) as model:
             context = ContextSettings.of(model, self._load, C.llama_init_from_model).open(room, self._threads)
             if context:

@@ -255,5 +255,4 @@ class GrowingCells(FixedCells):
 
 def whole_blocks(cells: int) -> int:
     """`cells`, rounded up to whole blocks: llama.cpp allocates, and attention reads, whole blocks."""
-
     return -(-cells // _BLOCK) * _BLOCK

@@ -48,7 +48,6 @@ def _in_header(begin: bytes, size: int) -> str | None:
 
 def stand_in(begin: bytes) -> Literal["pointer", "page"] | None:
     """Whether a download saved a git-lfs pointer or a web page instead of the file. `begin`: the file's first bytes."""
-
     if begin.startswith(b"version https://git-lfs.github.com/spec/"):
         return "pointer"
     text = begin[:TELLING].removeprefix(_BYTE_ORDER_MARK).lstrip().lower()

@@ -34,7 +34,6 @@ def memory_of(model: Any) -> Memory:
 def _window(model: Any) -> int:
     """The length of the attention window in tokens, 0 for none. llama.cpp returns the file's unsigned number as a
     signed one."""
-
     return int(C.llama_model_n_swa(model)) & 0xFFFF_FFFF
 
 
@@ -113,7 +112,6 @@ class _Reading(ctypes.Structure):
 
 def _header(path: Path, key: bytes) -> str | None:
     """The value of `key` in a GGUF file's metadata, if it is text."""
-
     handle = ctypes.c_void_p
     opened = function("gguf_init_from_file", handle, ctypes.c_char_p, _Reading)(bytes(path), _Reading(True, None))
     if not opened:

@@ -131,7 +131,6 @@ class Model:
 
     def _own_scalars(self) -> Iterator[tuple[str, str]]:
         """Keys and values (numbers as text) of the architecture's metadata, such as `qwen3.block_count`."""
-
         own = f"{self.meta('general.architecture')}."
         buffer = ctypes.create_string_buffer(_KEY_BYTES)
         for number in range(C.llama_model_meta_count(self._model)):
@@ -189,7 +188,6 @@ class Model:
 def _why_not(path: Path, *, simulated: bool) -> EngineError:
     """Why llama.cpp did not load the file; it gives no reason itself. If a simulated load, which needs neither memory
     nor a device, fails too, the file is at fault. Otherwise the next attempt may succeed."""
-
     try:
         with path.open("rb") as file:
             file.read(4096)

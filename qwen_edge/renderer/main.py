@@ -111,6 +111,5 @@ def _bound_computing(seconds: int) -> None:
 
 def _bound(what: int, limit: int) -> None:
     """Set the soft limit, which can be changed again; at most the present hard limit."""
-
     _, most = resource.getrlimit(what)
     resource.setrlimit(what, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

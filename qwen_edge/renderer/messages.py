@@ -65,7 +65,6 @@ Answer = Opened | Rendered | Refused
 
 def encode(message: Question | Answer) -> bytes:
     """The message as one line. Raises RecursionError if it is nested too deeply."""
-
     return msgspec.json.encode(message) + b"\n"
 
 

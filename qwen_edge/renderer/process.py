@@ -56,6 +56,5 @@ class RendererProcess:
 
     def reap(self) -> None:
         """Wait for the process after `end`. May block for a moment; gives up on a process that hangs in the kernel."""
-
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_REAP_SECONDS)
