@@ -21,14 +21,14 @@ from typing import Literal
 ErrorKind = Literal[
     "invalid_request",  # the client must send something else
     "authentication",  # no key, or a wrong one
-    "permission",  # not for whoever asks from there
+    "permission",  # not allowed from this address or web page
     "not_found",
     "timeout",  # the client was too slow
     "too_large",
     "unsupported_encoding",
-    "rate_limited",  # this client must wait, others need not
-    "unavailable",  # everybody must wait
-    "internal",  # a fault on our side
+    "rate_limited",  # only this client must wait
+    "unavailable",  # all clients must wait
+    "internal",  # a bug in qwen-edge
 ]
 
 
@@ -142,7 +142,7 @@ def stopping() -> RequestError:
 
 
 def engine_failed(detail: str) -> RequestError:
-    """The engine lost this request; a retry will find it restarted."""
+    """The engine failed during this request. It is being restarted, so the client may retry."""
     return RequestError(
         f"The engine failed while answering ({detail}). It is being restarted: try again.",
         "unavailable",
