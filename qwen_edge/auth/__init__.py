@@ -1,1 +1,1 @@
-"""Who may ask."""
+"""API keys and their owners."""

@@ -1,4 +1,4 @@
-"""API keys: who may ask, under which name they are known, and who may see what others have asked."""
+"""API keys: which keys are valid, their owners' names, and which keys are admin keys."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)
 
-_SHORTEST = 16  # characters: fewer can be guessed
+_SHORTEST = 16  # characters: a shorter key can be guessed
 _COMMENT = re.compile(r"(^|\s)#.*")
 _ADMIN = "admin"
-_MARK = "\ufeff"  # editors of Windows begin a file with this byte order mark, which joined files hold in their midst
-# characters without a shape that Unicode counts among letters and accents: fillers and selectors of variants
+_MARK = "\ufeff"  # the byte order mark of Windows editors; in concatenated files it may be at the start of any line
+# invisible characters that Unicode classifies as letters or accents: fillers and variation selectors
 _SHAPELESS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 
 
 class Keys:
-    """The owner's name of each key, and which keys are those of admins. Two keys with one name have one owner. Empty:
-    everybody may ask, and sees everything."""
+    """The valid keys, the name of each key's owner, and the admin keys. Keys with the same name have the same owner.
+    Without keys, every client may use the server, and sees everything."""
 
     def __init__(self, names: Mapping[str, str] | None = None, admins: Collection[str] = ()) -> None:
         self._names = dict(names or {})
@@ -39,12 +39,12 @@ class Keys:
         return bool(self._names)
 
     def owner(self, key: bytes) -> str | None:
-        """The name of whoever has this key, None if nobody has. Takes as long for a wrong key as for a right one."""
+        """The name of the key's owner; None for an invalid key. Takes the same time for a valid and an invalid key."""
         found = self._find(key)
         return None if found is None else self._names[found]
 
     def caller(self, key: bytes) -> Caller | None:
-        """The same, with what the key allows."""
+        """The key's owner and rights; None for an invalid key."""
         found = self._find(key)
         return None if found is None else Caller(self._names[found], found in self._admins)
 
@@ -54,11 +54,11 @@ class Keys:
 
 
 def read_keys(config: Config) -> Keys:
-    """The keys of the configured file, or of systemd's credential `api-keys`. One key a line; behind it the name of
-    whoever has it, if it has one; behind the name the word admin (Admin, ADMIN), for a key that sees all. A #
-    at the start of a line or after white space begins a comment. Raises ConfigError.
+    """Read the keys from the configured file, or from systemd's credential `api-keys`. Each line has a key, then the
+    owner's name (optional), then the word admin (optional; also Admin, ADMIN) for a key that sees everything. A # at
+    the start of a line or after white space begins a comment. Raises ConfigError.
 
-    Binding to anything but loopback without a key is refused: it would hand the device to the whole network.
+    Without a key, any address except loopback is refused: it would open the device to the whole network.
     """
     file = config.server.api_keys_file
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "api-keys"
@@ -125,7 +125,7 @@ def _keys_in(file: Path) -> Keys:
 
 
 def _warn_if_others_read(file: Path) -> None:
-    """systemd's credentials are guarded by their folder, whatever their mode."""
+    """Warn if other users can read the file. systemd's credentials are exempt: their folder protects them."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and file.resolve().is_relative_to(Path(folder).resolve()):
         return
@@ -135,5 +135,5 @@ def _warn_if_others_read(file: Path) -> None:
 
 
 def _name_of(key: str) -> str:
-    """Of a key without one: the same as long as the key is, and no help to whoever wants to guess it."""
+    """The owner's name for a key without a name. It depends only on the key, and does not help to guess the key."""
     return f"key-{hashlib.blake2b(key.encode(), digest_size=3).hexdigest()}"

@@ -1,1 +1,1 @@
-"""Measures servers from outside, as their users feel them: the same work for each, in turn, over HTTP."""
+"""Measures servers over HTTP, as a client sees them: the same workloads for each server, in turn."""

@@ -7,11 +7,12 @@ from rich.table import Table
 from qwen_edge.bench.report import Results
 
 WORK = ("relativity", "8K context")
-REPEAT = 10  # times that the article's question is asked; 8K context is slow
+REPEAT = 10  # how often the article's question is asked (not the 8K workload, which is slow)
 
 
 def article_table(results: Results) -> Table:
-    """One line a server, of medians; "-" where nothing was measured. Memory is that after the 8K."""
+    """A table with one line of medians for each server; "-" for a missing value. Memory is measured after the 8K
+    workload."""
     table = Table(box=None, pad_edge=False)
     table.add_column("server", no_wrap=True)
     for title in ("load time, s", "first token, ms", "tokens/s", "memory (PSS), MiB", "8K supported"):

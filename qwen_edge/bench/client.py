@@ -1,4 +1,4 @@
-"""One streamed chat completion, timed."""
+"""Measures the time of one streamed chat completion."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from qwen_edge.core.errors import UserError
 
 
 class UnreachableError(UserError):
-    """There is no connection to the server, or it broke."""
+    """The connection to the server failed or broke."""
 
 
 class RefusedError(UserError):
-    """The server answers, but not with what was asked for: `status` is HTTP's."""
+    """The server answered with an error. `status`: the HTTP status."""
 
     def __init__(self, url: str, status: int, words: str) -> None:
         remedy = " Is this a server of OpenAI's API?" if status == 404 else ""
@@ -31,13 +31,13 @@ class RefusedError(UserError):
 
 @dataclass(frozen=True)
 class Answer:
-    """Seconds from the request to each piece of text, and the tokens the server says it made (or the pieces that came,
-    where it says nothing)."""
+    """One timed answer. `at`: seconds from the request to each piece of text. `tokens`: the number that the server
+    reports; if it reports none, the number of pieces."""
 
     at: tuple[float, ...]
     tokens: int
     prompt_tokens: int
-    text: str = ""  # without reasoning, where the server tells it apart
+    text: str = ""  # without the reasoning, if the server separates it
 
     @property
     def first(self) -> float:
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def speed(self) -> float:
-        """Tokens a second after the first."""
+        """Tokens per second after the first token."""
         return (self.tokens - 1) / (self.at[-1] - self.at[0]) if len(self.at) > 1 else 0.0
 
     @property
@@ -54,7 +54,7 @@ class Answer:
 
 
 class Server:
-    """An OpenAI-compatible server at `url` (without /v1). Its first model is asked."""
+    """An OpenAI-compatible server at `url` (without /v1). Requests go to its first model."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -71,8 +71,8 @@ class Server:
         begun: asyncio.Event | None = None,
         **more: Any,
     ) -> Answer:
-        """`history` are the messages before. `begun` is set at the first text. Raises UserError with the server's own
-        words where it refuses."""
+        """Ask a question and time the answer. `history`: the earlier messages. `begun`: set at the first text. Raises
+        UserError with the server's error message."""
         messages = [{"role": "system", "content": system}] if system else []
         body = {
             "model": await self.model(),
@@ -99,10 +99,10 @@ class Server:
         except RefusedError as refused:
             if refused.status not in (400, 422) or not more:
                 raise
-            # a strict server: its answers end where they end
+            # a strict server refuses the additional parameters: ask again without them
             return await self.ask(user, system=system, history=history, max_tokens=max_tokens, begun=begun)
         finally:
-            if begun:  # whoever waits for the beginning need not wait for one that will not come
+            if begun:  # after an error too: nobody must wait for a text that will not come
                 begun.set()
         if not at:
             raise UserError(f"{self.url} answered without any text.")
@@ -110,8 +110,8 @@ class Server:
         return Answer(tuple(at), tokens, prompt_tokens, "".join(text))
 
     async def prompt_tokens(self, user: str) -> int:
-        """Ask for one token of answer, which need not have any text, and return how many tokens the server counts in
-        the prompt; 0 if it does not say. Raises UserError as `ask` does."""
+        """The number of tokens of the prompt as the server counts them; 0 if it does not report them. Asks for an
+        answer of one token, which may have no text. Raises UserError as `ask` does."""
         messages = [{"role": "user", "content": user}]
         body = {"model": await self.model(), "messages": messages, "max_tokens": 1, "temperature": 0}
         async with self._request("POST", "/v1/chat/completions", json=body) as response:
@@ -149,8 +149,8 @@ class Server:
 
 @asynccontextmanager
 async def servers_at(urls: Sequence[str]) -> AsyncIterator[list[Server]]:
-    """Those at these URLs, with a connection for each question: some close one that is kept just when it is used
-    again. The key in the environment (QWEN_EDGE_API_KEY), if there is one, is sent to all of them."""
+    """The servers at these URLs. Each question opens a new connection, because some servers close an idle connection
+    at the moment of its next use. The key in the environment (QWEN_EDGE_API_KEY), if any, is sent to all servers."""
     key = os.environ.get("QWEN_EDGE_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     connector, timeout = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=None)

@@ -1,4 +1,4 @@
-"""A smart home's system prompt of 1,500 words, as Home Assistant's users have it: clock and states at its top. Pure."""
+"""A smart home's system prompt of 1,500 words, like Home Assistant's: it begins with a clock and states. Pure."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ Do not repeat the question, do not explain these rules, and do not say that you 
 
 
 def home_prompt(rooms: Sequence[str], minute: int, *, marked: bool) -> str:
-    """The system prompt at so many minutes past 7:40, the rooms in this order. `marked`: with <volatile> around what
-    changes; nothing else differs from one minute to another."""
+    """The system prompt at `minute` minutes past 7:40, with the rooms in this order. `marked`: with <volatile> around
+    the clock and the states, which are all that changes from minute to minute."""
     now = _now(minute)
     lines = [
         f"<volatile>\n{now}\n</volatile>" if marked else now,

@@ -1,4 +1,4 @@
-"""Runs the work on all servers, in turn."""
+"""Runs the workloads on all servers, in turn."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds: how long a server may load, and how long all rest before the work and before their memory is looked at,
-    as servers tidy up when nobody asks."""
+    """Seconds: how long a server may load, and how long all servers rest before the workloads, and before their memory
+    is measured. The rest lets servers finish the work that they do when idle."""
 
     load: float = 600.0
     rest: float = 0.0
@@ -36,14 +36,14 @@ async def measure(
     start: Sequence[Sequence[str]] = (),
     patience: Patience = Patience(),
 ) -> Results:
-    """Every server once with a first question that does not count, then all of them in turn, `repeat` times for each
-    work that is not slow. `say` hears what is being done. `start` has a command for each URL, or none: they run as long
-    as this does. Raises UserError if a server cannot be started or measured."""
+    """Ask each server one question that does not count; then run each workload on all servers in turn, `repeat` times
+    unless it is slow. `say` gets progress messages. `start`: a command for each URL, or none; the commands run until
+    the measurement ends. Raises UserError if a server cannot be started or measured."""
     results = Results(urls)
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(servers_at(urls))
         if start:
-            # one has loaded before the next begins, so that each has the machine for itself
+            # servers load one after the other, so that each has the machine for itself
             for server, url, command in zip(servers, urls, start, strict=True):
                 say(f"start: {url}")
                 child = await stack.enter_async_context(running(server, command))
@@ -63,7 +63,7 @@ async def measure(
 
 async def _in_turn(servers: Sequence[Server], name: str, repeat: int, seed: int, say: Say, results: Results) -> None:
     for number in range(repeat):
-        # every other round begins with the last server, so that none is always the first
+        # every other round runs in reverse order, so that no server is always the first
         for server, url in list(zip(servers, results.servers, strict=True))[:: -1 if number % 2 else 1]:
             await quiet(results.servers)
             say(f"{name}, {number + 1} of {repeat}: {url}")

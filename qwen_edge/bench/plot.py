@@ -1,4 +1,4 @@
-"""The figures as bars, in an SVG file. Pure."""
+"""Draws the figures as a bar chart in SVG. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLOURS = ("#2f6f8f", "#c9772b", "#7a8f3c", "#8a5a8f", "#999999")
 
 
 def draw(results: Results) -> str:
-    """One group of bars a figure, each as long as its share of the group's longest."""
+    """The chart, with one group of bars for each figure. The longest bar of each group has the full length."""
     parts, y = list[str](), 30
     for row in results.rows:
         most = max(row.median(server) for server in results.servers) or 1.0

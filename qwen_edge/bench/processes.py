@@ -1,4 +1,4 @@
-"""What a server on this machine takes: of its memory, and of its processors while nobody asks it."""
+"""Measures the memory of a server on this machine, and its processor time while it is idle."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from urllib.parse import urlsplit
 import psutil
 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
-_LOOK, _BUSY = 0.5, 0.05  # seconds between two looks, and of processor time in them that are work
-_LONGEST = 60.0  # seconds that a server is waited for
+_LOOK, _BUSY = 0.5, 0.05  # seconds between two measurements; processor seconds in between that mean a busy server
+_LONGEST = 60.0  # seconds to wait for a server to become idle
 
 
 def resident(url: str) -> int | None:
-    """Bytes of the process that listens at the URL's port and of all its children; what they share with others counts
-    in proportion (PSS). None for another machine's, or another user's."""
+    """Bytes of memory of the process that listens at the URL's port and of all its children. Shared memory counts in
+    proportion (PSS). None if the process is on another machine, or another user's."""
     try:
         return sum(one.memory_full_info().pss for one in _family(url)) or None
-    except (psutil.Error, AttributeError):  # AttributeError: there is no PSS on this system
+    except (psutil.Error, AttributeError):  # AttributeError: this system has no PSS
         return None
 
 
 async def quiet(urls: Sequence[str]) -> None:
-    """Wait until none of several servers computes: what one does for itself when it has answered must not slow down
-    another on the same machine. Not for ever: some never rest."""
+    """Wait until all servers are idle, because the background work of one would slow down another on the same machine.
+    Wait no longer than _LONGEST: some servers are never idle."""
     if len({urlsplit(url).netloc for url in urls}) < 2:
         return
     loop = asyncio.get_running_loop()
@@ -38,7 +38,7 @@ async def quiet(urls: Sequence[str]) -> None:
 
 
 def _seconds(urls: Sequence[str]) -> float:
-    """Of processor time that they have taken, all together."""
+    """The processor time, in seconds, that all servers have used."""
     total = 0.0
     for url in urls:
         try:
@@ -50,8 +50,8 @@ def _seconds(urls: Sequence[str]) -> float:
 
 
 def _family(url: str) -> list[psutil.Process]:
-    """The process that listens at the URL's port, and its children; none if it is another machine's or user's. Raises
-    psutil.Error."""
+    """The process that listens at the URL's port, and its children; empty if it is on another machine, or another
+    user's. Raises psutil.Error."""
     parts = urlsplit(url)
     if parts.hostname not in _LOCAL:
         return []

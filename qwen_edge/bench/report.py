@@ -1,4 +1,4 @@
-"""Figures of many runs, side by side. Pure."""
+"""Compares the figures of several servers over many runs. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[str, str]  # workload and figure
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: for each server its runs, in the same order, as they were taken in turn."""
+    """One figure: the values of each server's runs. The n-th values of all servers belong to the same round."""
 
     workload: str
     figure: str
@@ -27,7 +27,7 @@ class Row:
         return statistics.median(self.runs[server])
 
     def ratio(self, server: str, other: str) -> float:
-        """Run by run, the median of server / other: above 1 is better where more is better, worse elsewhere."""
+        """The median, over the rounds, of server / other. Above 1 is better if more is better, and else worse."""
         pairs = zip(self.runs[server], self.runs[other], strict=True)
         return statistics.median(_ratio(mine, theirs) for mine, theirs in pairs)
 
@@ -37,7 +37,7 @@ class Row:
 
 
 class Results:
-    """Collects what the runs say."""
+    """Collects the figures of the runs."""
 
     def __init__(self, servers: Sequence[str]) -> None:
         self.servers = list(servers)
@@ -49,7 +49,7 @@ class Results:
 
     @property
     def rows(self) -> list[Row]:
-        """The figures that are known of every server: nothing stands beside a gap."""
+        """The figures that every server has; others cannot be compared."""
         return [
             Row(workload, figure, dict(runs))
             for (workload, figure), runs in self._runs.items()
@@ -57,12 +57,12 @@ class Results:
         ]
 
     def median(self, workload: str, figure: str, server: str) -> float | None:
-        """None if that was not measured, or could not be."""
+        """None if the figure was not measured, or could not be."""
         runs = self._runs.get((workload, figure), {}).get(server)
         return statistics.median(runs) if runs else None
 
     def table(self) -> Table:
-        """Medians with all runs behind them, and the first server's ratio to each of the others."""
+        """The medians, followed by all runs, and the first server's ratio to each of the others."""
         table = Table(box=None, pad_edge=False)
         for title in ("work", "figure", *self.servers, *(f"first / {other}" for other in self.servers[1:])):
             table.add_column(title, overflow="fold")
@@ -83,7 +83,7 @@ class Results:
 
 
 def _ratio(mine: float, theirs: float) -> float:
-    if mine == theirs:  # two zeroes, too
+    if mine == theirs:  # also if both are 0
         return 1.0
     return mine / theirs if theirs else float("inf")
 

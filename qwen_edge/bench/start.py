@@ -1,4 +1,4 @@
-"""Servers that the bench starts itself, to know how long they load. None outlives the bench."""
+"""Starts servers to measure how long they load, and stops them when the bench ends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import IO
 from qwen_edge.bench.client import RefusedError, Server, UnreachableError
 from qwen_edge.core.errors import UserError
 
-_PAUSE = 0.05  # seconds between two questions to a server that is loading
+_PAUSE = 0.05  # seconds between two requests to a loading server
 _LAST_LINES, _LAST_BYTES = 10, 4096
 
 
 @asynccontextmanager
 async def running(server: Server, command: Sequence[str], *, grace: float = 10.0) -> AsyncIterator[Child]:
-    """`command` runs until the context is left; then it gets SIGTERM, and after `grace` seconds SIGKILL. Raises
-    UserError if it cannot be started, or if the server cannot be reached any more because the command has ended."""
+    """Run `command` until the context is left; then send SIGTERM, and after `grace` seconds SIGKILL. Raises UserError
+    if the command cannot be started, or if the server is unreachable because the command has ended."""
     await _must_be_free(server)
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
@@ -37,7 +37,7 @@ async def running(server: Server, command: Sequence[str], *, grace: float = 10.0
         try:
             yield child
         except UnreachableError as error:
-            await asyncio.wait({child.ended}, timeout=1)  # a connection breaks a little before its process is gone
+            await asyncio.wait({child.ended}, timeout=1)  # a connection breaks shortly before its process has ended
             if child.ended.done():
                 raise UserError(f"{error} {child.story()}") from None
             raise
@@ -46,8 +46,8 @@ async def running(server: Server, command: Sequence[str], *, grace: float = 10.0
 
 
 class Child:
-    """A command and all that it starts, in a process group of their own. `ended` is done when the command has ended,
-    with its exit status."""
+    """A command and all processes that it starts, in their own process group. `ended`: a future of the command's exit
+    status."""
 
     def __init__(self, command: str, process: asyncio.subprocess.Process, log: IO[bytes], began: float) -> None:
         self._command = command
@@ -57,8 +57,8 @@ class Child:
         self.ended = asyncio.create_task(self._wait())
 
     async def load(self, server: Server, seconds: float) -> float:
-        """Seconds from the start until the server has answered with one token. Raises UserError when the command ends
-        before, when the server refuses for other reasons than loading, and after `seconds`."""
+        """Seconds from the start until the server has answered with one token. Raises UserError if the command ends
+        earlier, if the server refuses for another reason than loading, or after `seconds`."""
         answering = asyncio.create_task(_first_answer(server))
         try:
             await asyncio.wait({answering, self.ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -77,14 +77,14 @@ class Child:
             await asyncio.gather(answering, return_exceptions=True)
 
     def story(self) -> str:
-        """How a command that has ended did so, and what it said last."""
+        """How the command has ended, and the end of its output."""
         status = self.ended.result()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
         remedy = "" if status else " It has to stay in the foreground."
         return f"{self._command} {how}.{remedy} {self._last_lines()}"
 
     async def stop(self, grace: float) -> None:
-        """Returns when the command and what it started are gone."""
+        """Stop the command and the processes that it started, and wait for their end."""
         try:
             if not self.ended.done():
                 self._signal(signal.SIGTERM)
@@ -96,7 +96,7 @@ class Child:
 
     async def _wait(self) -> int:
         status = await self._process.wait()
-        self._signal(signal.SIGKILL)  # what it left behind; now, as its number may be another's later
+        self._signal(signal.SIGKILL)  # the remaining processes; now, because the group's id may be reused later
         return status
 
     def _signal(self, number: signal.Signals) -> None:
@@ -104,7 +104,7 @@ class Child:
             os.killpg(self._process.pid, number)
 
     def _last_lines(self) -> str:
-        # not read(): the command writes where this file stands
+        # not read(): the command shares this file's position
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES)).decode(errors="replace")
         lines = text.splitlines()[-_LAST_LINES:]
@@ -117,7 +117,7 @@ async def _must_be_free(server: Server) -> None:
     except UnreachableError:
         return
     except RefusedError:
-        pass  # something is there, and says no
+        pass  # the server runs and refuses
     raise UserError(
         f"{server.url} answers already, before its server is started. Stop what runs there, or leave out --start."
     )

@@ -1,5 +1,5 @@
-"""The work that servers are compared at. Every prompt is new, so that nothing is remembered that a user would not
-find remembered either."""
+"""The workloads by which servers are compared. Every prompt is new, so that a server's cache helps only where it would
+help a user too."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Workload:
-    """`run` does the work once. What is slow takes minutes on a CPU: it is done once for each server, whatever number
-    of repeats is asked for, and only when it is asked for itself."""
+    """One workload. `run` runs it once. `slow`: it takes minutes on a CPU, so it runs only if it is named, and once for
+    each server, whatever the number of repeats."""
 
     run: Callable[[Server, Random], Awaitable[Figures]]
     slow: bool = False
@@ -32,7 +32,7 @@ _TEXT = (
     "because while slowly quickly reads shows turns keeps finds and or with without house street market river bridge"
 )
 _WORDS = _TEXT.split()
-# where reasoning ends, some tokens have no text to show, which is no stall
+# at the end of the reasoning some tokens have no text, which would look like a stall
 _UNTHINKING = {"enable_thinking": False}
 
 _TURNS, _READING = 5, 3.0  # seconds
@@ -46,7 +46,7 @@ async def one_question(server: Server, rng: Random) -> Figures:
 
 
 async def eight_clients(server: Server, rng: Random) -> Figures:
-    """Eight clients at once with a system prompt of 400 words in common, which the server has seen once before."""
+    """Eight clients at once with the same system prompt of 400 words, which the server has seen once before."""
     system = _words(rng, 400)
     await server.ask(_words(rng, 10), system=system, max_tokens=16)
     answers, seconds = await _at_once(
@@ -97,13 +97,13 @@ async def conversation_without_thinking(server: Server, rng: Random) -> Figures:
 
 
 async def conversation_thinking(server: Server, rng: Random) -> Figures:
-    """Answers as long as the model makes them, but no more than 256 tokens, with what it thinks before."""
+    """Answers that the model ends itself, of at most 256 tokens, reasoning included."""
     return await conversation(server, rng, max_tokens=256)
 
 
 async def home(server: Server, rng: Random, *, marked: bool = False, **options: Any) -> Figures:
-    """Four short questions to a home of 1,500 words, with no history. Each comes a minute later by the clock at the top
-    of the prompt, which is 3 s in truth."""
+    """Four short questions to a home of 1,500 words, without history. The clock at the top of the prompt advances by a
+    minute from one question to the next; the real pause is 3 s."""
     rooms, first = rng.sample(list(ROOMS), len(ROOMS)), list[float]()
     for minute, question in enumerate(QUESTIONS):
         await asyncio.sleep(_READING if minute else 0)
@@ -114,19 +114,20 @@ async def home(server: Server, rng: Random, *, marked: bool = False, **options: 
 
 
 async def home_volatile(server: Server, rng: Random) -> Figures:
-    """The same with what changes marked, for a server that knows x_volatile; others compute the marks with the rest."""
+    """The same with marked clock and states, for a server that knows x_volatile. Others read the marks as text."""
     return await home(server, rng, marked=True, x_volatile=True)
 
 
 async def relativity(server: Server, rng: Random) -> Figures:
-    """The question of the article on Qwen3-0.6B at the edge, always the same: a server may remember the prompt."""
+    """The question of the article on Qwen3-0.6B at the edge. It is always the same: a server may cache the prompt."""
     answer = await server.ask("请简述相对论的基本原理", max_tokens=256)
     return {"first token, s": answer.first, "tokens/s": answer.speed}
 
 
 async def context_of_8k(server: Server, rng: Random) -> Figures:
-    """A prompt that fills 8,192 tokens, but for a few, with the 16 of its answer. A server that refuses it, or cuts it,
-    does not support 8K. Raises UserError if the server does not count tokens."""
+    """A prompt that fills 8,192 tokens, except for a small margin, together with the 16 tokens of its answer. A server
+    that refuses the prompt, or truncates it, does not support 8K. Raises UserError if the server reports no token
+    count."""
     try:
         few, more = [await server.prompt_tokens(_rounds(rng, count)) for count in (4, 12)]
         if few >= more:
@@ -141,7 +142,7 @@ async def context_of_8k(server: Server, rng: Random) -> Figures:
         if not 400 <= refused.status < 500:
             raise
         return {"8K supported": 0.0}
-    # some servers keep the part that fits, and answer that: their own count tells (none tells nothing)
+    # some servers truncate the prompt and answer: their token count shows it (no count shows nothing)
     if 0 < answer.prompt_tokens < 0.98 * (few + (count - 4) * a_round):
         return {"8K supported": 0.0}
     return {"8K supported": 1.0, "first token, s": answer.first}

@@ -1,8 +1,9 @@
-"""What a model's chat template can do, found out by rendering small conversations with it.
+"""Finds out what a model's chat template can do, by rendering small conversations with it.
 
-Its source tells little: a name in it may stand in a comment, and what it does with tools or with a system message shows
-only when it runs. So words that occur nowhere else are put into a conversation, and the prompt is searched for them.
-Pure; jinja2 is not imported here, as the daemon reads these values and leaves rendering to another process.
+The template's source does not tell: a name may stand in a comment, and only running the template shows what it does
+with tools or a system message. So each probe puts words that occur nowhere else into a conversation and searches the
+prompt for them. Pure; jinja2 is not imported here, because the daemon reads these values and renders in another
+process.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _ARGUMENTS = {_KEY: _VALUE}
 
 
 class TemplateSource(msgspec.Struct, frozen=True):
-    """A model's chat template, jinja2. `tool_use` is the one for conversations with tools, if the model has one of its
-    own. `specials` are the texts of the model's special tokens; `bos` and `eos` are two of them, or empty."""
+    """A model's chat template, in jinja2. `tool_use`: the template for conversations with tools, if the model has a
+    separate one. `specials`: the texts of the model's special tokens; `bos` and `eos` are two of them, or empty."""
 
     default: str
     tool_use: str | None = None
@@ -34,23 +35,23 @@ class TemplateSource(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, model: Ready) -> TemplateSource | None:
-        """None if the model has no chat template."""
+        """The templates of a loaded model; None if it has none."""
         return cls.chosen(model.chat_template, model.tool_template, model.specials, model.bos_token, model.eos_token)
 
     @classmethod
     def chosen(
         cls, default: str | None, tool_use: str | None, specials: tuple[str, ...], bos: str, eos: str
     ) -> TemplateSource | None:
-        """Of the two templates that a model file may have: one for tools only is used for all conversations. None if
-        there is neither."""
+        """From the two templates that a model file may have. A tool template without a default one is used for all
+        conversations. None if the file has neither."""
         source = default or tool_use
         return cls(source, tool_use or None, specials, bos, eos) if source else None
 
 
 class TemplateAbilities(msgspec.Struct, frozen=True):
-    """What a request may ask of the template. `tools`: it shows the tools that are offered; `calls`: it shows the calls
-    of earlier turns, with their arguments as JSON text or as an object; `thinking`: whether enable_thinking changes the
-    prompt of a model that thinks."""
+    """What a request may ask of the template. `tools`: it renders the offered tools. `calls`: it renders the tool calls
+    of earlier turns; `arguments`: whether it takes their arguments as JSON text or as an object. `thinking`: whether
+    enable_thinking changes the prompt of a model that thinks."""
 
     system: bool = False
     tools: bool = False
@@ -66,7 +67,7 @@ class TemplateAbilities(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of rendering. `declined`: the template said that it does not take such messages; `fault`: it failed."""
+    """The result of rendering. `declined`: why the template refused the messages; `fault`: how it failed."""
 
     text: str = ""
     declined: str = ""
@@ -77,15 +78,15 @@ Render = Callable[[Mapping[str, Any]], Outcome]
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """`fault` is empty, or says why the template is of no use."""
+    """The result of probing a template. `fault` says why the template is unusable; empty if it is usable."""
 
     abilities: TemplateAbilities
     fault: str = ""
 
 
 def probe(default: Render, tool_use: Render, *, thinks: bool) -> Findings:
-    """Try the template for conversations without tools and the one for those with tools. `thinks`: the template knows
-    the marks of thinking."""
+    """Probe the template for conversations without tools and the one for conversations with tools. `thinks`: the
+    template contains the think markers."""
     faults = list[str]()
     system = _shows_system(default, faults)
     tools = _shows_tools(tool_use, faults)
@@ -97,7 +98,7 @@ def probe(default: Render, tool_use: Render, *, thinks: bool) -> Findings:
 
 
 def _shows_system(render: Render, faults: list[str]) -> bool:
-    """Whether system messages are shown. A template that shows no conversation at all is at fault."""
+    """Whether the template renders system messages. A template that renders no conversation at all is at fault."""
     question = _user(_SECOND)
     turns = (_user(_FIRST), {"role": "assistant", "content": _ANSWER}, question)
     plain = _first_taken(render, turns, (question,))
@@ -113,21 +114,21 @@ def _shows_system(render: Render, faults: list[str]) -> bool:
 
 
 def _first_taken(render: Render, *conversations: Sequence[Message]) -> Outcome:
-    """Of the first conversation that the template does not decline."""
+    """The outcome of the first conversation that the template does not decline."""
     outcomes = [_outcome(render, messages) for messages in conversations]
     return next((outcome for outcome in outcomes if not outcome.declined), outcomes[-1])
 
 
 def _shows_tools(render: Render, faults: list[str]) -> bool:
-    """Whether tools that are offered are shown."""
+    """Whether the template renders the offered tools."""
     outcomes = [_outcome(render, (*start, _user(_FIRST)), tools=_tools(_TOOL)) for start in ((_system(),), ())]
     faults += _common_fault("tools", outcomes)
     return any(_TOOL in outcome.text for outcome in outcomes)
 
 
 def _shows_calls(render: Render, faults: list[str]) -> tuple[bool, Literal["text", "object"]]:
-    """Whether calls of earlier turns are shown, and how the template wants their arguments. Text is what the model has
-    written, letter for letter; so it is preferred where both are right."""
+    """Whether the template renders the tool calls of earlier turns, and in which form it takes their arguments. Text is
+    preferred if both work, because it is exactly what the model has written."""
     text = json.dumps(_ARGUMENTS)
     as_text = _render_calls(render, text)
     if any(text in outcome.text for outcome in as_text):
@@ -140,7 +141,7 @@ def _shows_calls(render: Render, faults: list[str]) -> tuple[bool, Literal["text
 
 
 def _render_calls(render: Render, arguments: Any) -> list[Outcome]:
-    """A conversation with a call, as whole as the template takes it."""
+    """The outcomes of conversations with a tool call, from the most complete conversation to the call alone."""
     call = {"id": "probe0001", "type": "function", "function": {"name": _TOOL, "arguments": arguments}}
     said = {"role": "assistant", "content": "", "tool_calls": [call]}
     result = {"role": "tool", "content": _RESULT, "tool_call_id": "probe0001", "name": _TOOL}
@@ -156,7 +157,7 @@ def _can_switch_thinking(render: Render, faults: list[str]) -> bool:
 
 
 def _common_fault(what: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """The first fault, if nothing but faults came out."""
+    """The first fault, if every outcome is a fault."""
     return [f"it fails with {what}: {outcomes[0].fault}"] if all(outcome.fault for outcome in outcomes) else []
 
 

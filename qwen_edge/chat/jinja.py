@@ -1,6 +1,6 @@
 """jinja2 as Hugging Face sets it up for chat templates: sandboxed, with its functions, filters and tags.
 
-A template is a stranger's program. The sandbox keeps it away from Python's objects, but not from an endless loop or
+A template is untrusted code. The sandbox keeps it away from Python's objects, but does not prevent an endless loop or
 gigabytes of memory: `renderer/` runs it in a process with limits.
 """
 
@@ -19,22 +19,21 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen_edge.core.printable import printable
 
-LONGEST_SOURCE = 1 << 18  # characters; the longest templates of well-known models have some 30,000
+LONGEST_SOURCE = 1 << 18  # characters; the longest templates of well-known models have about 30,000
 LONGEST_PROMPT = 1 << 23  # characters: more than any context holds
-_LONGEST_REASON = 300  # characters: some templates put all messages into what they complain of
+_LONGEST_REASON = 300  # characters: some templates put all messages into their error text
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DeclinedError(jinja2.TemplateError):
-    """The template called raise_exception: it has been written not to take these messages."""
+    """The template called raise_exception to refuse these messages."""
 
 
 class Program:
     """One compiled template."""
 
     def __init__(self, source: str) -> None:
-        """Raises jinja2.TemplateSyntaxError, and whatever else compiling a stranger's program may raise: constant
-        expressions are computed here."""
+        """Raises jinja2.TemplateSyntaxError, or any other exception: the compiler computes constant expressions."""
         if len(source) > LONGEST_SOURCE:
             raise ValueError(f"it has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
         environment = ImmutableSandboxedEnvironment(
@@ -46,7 +45,7 @@ class Program:
         self._template = environment.from_string(source)
 
     def render(self, /, **variables: Any) -> str:
-        """The text it renders, which can be encoded. Raises DeclinedError, and anything else."""
+        """The rendered text, without lone surrogates. Raises DeclinedError, or any other exception."""
         pieces, length = list[str](), 0
         for piece in self._template.generate(variables):
             length += len(piece)
@@ -60,8 +59,8 @@ class Program:
 
 
 class _GenerationTags(Extension):
-    """{% generation %} and {% endgeneration %} mark for training tools what the model has said. Here they mean nothing,
-    so what stands between them is rendered as if they were not there."""
+    """{% generation %} and {% endgeneration %} mark the model's own text, for training tools. They are ignored here:
+    the text between them is rendered as usual."""
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
 
@@ -71,7 +70,7 @@ class _GenerationTags(Extension):
 
 
 def reason(error: BaseException) -> str:
-    """What has gone wrong in a template, in one line."""
+    """The template's error in one line."""
     if isinstance(error, MemoryError):
         return "it takes too much memory"
     if isinstance(error, RecursionError):
@@ -89,7 +88,7 @@ def to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """The filter `tojson` with the arguments that transformers' has. jinja2's own escapes HTML."""
+    """The filter `tojson` with the arguments of the one in transformers. jinja2's own filter escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

@@ -1,4 +1,4 @@
-"""The values of a chat: what is asked for, and the pieces an answer comes in."""
+"""The values of a chat: the request, and the deltas of an answer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One chat completion, checked and in the model's terms.
+    """One chat completion request, checked and in the model's terms.
 
-    `messages` and `tools` are as the chat template wants them (content is always a string). `thinking` None leaves
-    the choice to the model's template, `max_tokens` None to the room in the context. `choices` answers are wanted. The
-    answer must begin within `wait_seconds` and takes no more than `max_seconds`; None leaves it to the server.
-    `client` is the name of whoever asks, `caller` whose key it was, and `conversation` the client's name for the
-    conversation; names may be empty. It `goes_on` if the client names it for the sake of what is remembered. For
-    `pin_seconds` it should stay in memory. What is marked `volatile` in system messages is rendered with the last
-    question (chat/volatile.py)."""
+    `messages`, `tools`: in the form that the chat template takes (content is always a string). `thinking`: None leaves
+    the choice to the template. `max_tokens`: None for the rest of the context. `choices`: the number of answers.
+    `wait_seconds`: within which the answer must begin; `max_seconds`: the longest time that it may take; None for the
+    server's limits. `client`: the client's name; `caller`: the owner of the key; `conversation`: the client's name for
+    the conversation; names may be empty. `goes_on`: whether that name announces further turns. `pin_seconds`: how long
+    the conversation should stay in memory. `volatile`: whether the marked text of system messages is rendered with the
+    last question (chat/volatile.py)."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -46,7 +46,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """A piece of what the model thinks before it answers. `logprobs`, here and below, of the tokens it came from."""
+    """A piece of the model's reasoning before the answer. `logprobs`, here and below: of the tokens of this piece."""
 
     text: str
     logprobs: tuple[Logprob, ...] = ()
@@ -62,7 +62,7 @@ class Content:
 
 @dataclass(frozen=True)
 class ToolCallStart:
-    """A call of this tool begins. The pieces of its arguments follow, then its end, and no other delta between them."""
+    """A call of the named tool begins. Its ToolCallArguments follow, then ToolCallEnd, with no other delta between."""
 
     name: str
     logprobs: tuple[Logprob, ...] = ()
@@ -70,7 +70,7 @@ class ToolCallStart:
 
 @dataclass(frozen=True)
 class ToolCallArguments:
-    """A piece of a call's arguments. All pieces together are a JSON object, letter for letter as the model wrote it."""
+    """A piece of a call's arguments. The joined pieces are a JSON object, exactly as the model wrote it."""
 
     text: str
     logprobs: tuple[Logprob, ...] = ()
@@ -78,14 +78,14 @@ class ToolCallArguments:
 
 @dataclass(frozen=True)
 class ToolCallEnd:
-    """The call is whole."""
+    """The call is complete."""
 
     logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One whole call, as a conversation's history has it. `logprobs` of all its pieces."""
+    """One complete tool call, as in the history of a conversation. `logprobs`: of all its tokens."""
 
     name: str
     arguments: str
@@ -94,8 +94,8 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one answer took. `cached_tokens` of the prompt needed no computing; where more of them might have been
-    spared, `missed` says why they were not. `joules` where they are measured."""
+    """The usage of one answer. `cached_tokens`: tokens of the prompt that were in the KV cache. `missed`: why not more
+    of them were, if more were possible. `joules`: None if power is not measured."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -106,7 +106,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer, and why it ends. `logprobs` of tokens that belong to no delta."""
+    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta."""
 
     reason: FinishReason
     usage: Usage
@@ -118,7 +118,7 @@ Delta = Reasoning | Content | ToolCallDelta
 
 
 class CallBuilder:
-    """`add` the deltas of one answer in their order: the call comes with its last one, None with every other."""
+    """Builds tool calls from the deltas of one answer. `add` returns a call at its ToolCallEnd, and None otherwise."""
 
     def __init__(self) -> None:
         self._name, self._arguments, self._logprobs = "", list[str](), list[Logprob]()
@@ -136,13 +136,13 @@ class CallBuilder:
 
 
 def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
-    """The calls of one answer."""
+    """The complete tool calls of one answer."""
     builder = CallBuilder()
     return tuple(call for delta in deltas if (call := builder.add(delta)) is not None)
 
 
 def together(usages: Sequence[Usage]) -> Usage:
-    """What all answers to one request took, of which there is one at least: they have its prompt in common."""
+    """The usage of all answers to one request, which share its prompt. `usages` has at least one element."""
     joules = [usage.joules for usage in usages if usage.joules is not None]
     return Usage(
         prompt_tokens=usages[0].prompt_tokens,

@@ -1,9 +1,9 @@
-"""Generated text, as it streams in, to reasoning, answer and tool calls.
+"""Splits streamed text into reasoning, answer and tool calls.
 
-A marker may be cut anywhere between two pieces, so text that may be the beginning of one waits. What turns out not to
-be a call is handed on as the text it is: nothing the model said is ever lost, but the newlines next to markers, which
-belong to the format (Qwen's chat template drops them from the history too). A call inside reasoning that never ends
-is handed on as a call; where the reasoning ends behind it, the model has only thought of it. Pure; one instance an
+A marker may be divided between two pieces, so text that may be the beginning of a marker is held back. Text that turns
+out not to be a call is yielded as text: nothing that the model wrote is lost except the newlines next to markers, which
+belong to the format (Qwen's chat template drops them from the history too). A call inside reasoning that never ends is
+yielded as a call; if the reasoning ends behind the call, the call is part of the reasoning. Pure; one instance per
 answer.
 """
 
@@ -27,7 +27,7 @@ from qwen_edge.protocol.messages import Markers
 
 
 class _Part(Enum):
-    START = auto()  # nothing visible yet: reasoning may open here, and only here
+    START = auto()  # no visible text yet: only here may reasoning begin
     REASONING = auto()
     ANSWER = auto()
     CALL = auto()  # behind an opening tag
@@ -35,17 +35,17 @@ class _Part(Enum):
 
 
 class Parser:
-    """`feed` it text, then `finish`; both return the deltas that have become certain."""
+    """Call `feed` with each piece of text, then `finish`. Both return the deltas that are certain by then."""
 
     def __init__(self, reasoning: Markers | None, tools: Collection[str], *, reasons: bool = False) -> None:
-        """`tools` are the names that may be called (none: tags are text); `reasons`: the text begins as reasoning."""
+        """`tools`: the names that may be called; if empty, tags are text. `reasons`: the text begins with reasoning."""
         self._reasoning = reasoning
         self._tools = tools
         self._part = _Part.REASONING if reasons else _Part.START if reasoning else _Part.ANSWER
         self._held = ""
-        self._behind_marker = reasons  # newlines that come now belong to the format
-        self._gap = ""  # the newlines before an opening tag, in case it opens nothing
-        self._searched = 0  # so far the body of a call has no closing tag of its own
+        self._behind_marker = reasons  # whether newlines at this position belong to the format
+        self._gap = ""  # the newlines before an opening tag, which are text if the tag opens no call
+        self._searched = 0  # up to this index the body of the call has no closing tag
 
     def feed(self, text: str) -> list[Delta]:
         self._held += text
@@ -55,7 +55,7 @@ class Parser:
         return list(self._advance(final=True))
 
     def _advance(self, *, final: bool) -> Iterator[Delta]:
-        """Work on what is held until nothing moves any more."""
+        """Parse the held text until no further part of it is certain."""
         before = None
         while before != (before := (self._part, len(self._held), self._searched)):
             if self._part is _Part.START:
@@ -80,7 +80,7 @@ class Parser:
             self._enter(_Part.ANSWER, self._held, behind_marker=False)
 
     def _text(self, kind: type[Reasoning] | type[Content], ends: Mapping[str, _Part], final: bool) -> Iterator[Delta]:
-        """Hand on text up to the first marker of `ends`, behind which its part begins."""
+        """Yield text up to the first marker of `ends`, then enter the part that this marker begins."""
         if self._behind_marker:
             self._held = self._held.lstrip("\n")
             self._behind_marker = not self._held
@@ -102,7 +102,7 @@ class Parser:
             self._held = self._held[len(text) :]
 
     def _call(self, *, final: bool) -> Iterator[Delta]:
-        """Wait for the closing tag, or for the end of the text, and see whether a call stands before it."""
+        """Wait for the closing tag, or for the end of the text; then yield the call, or the text if it is no call."""
         if (region := self._call_region(final=final)) is None:
             return
         call, text, rest = region
@@ -114,7 +114,7 @@ class Parser:
             self._enter(_Part.ANSWER, rest, behind_marker=False)
 
     def _thought_call(self, *, final: bool) -> Iterator[Delta]:
-        """Wait until it is known whether the reasoning ends behind what may be a call."""
+        """Wait until it is known whether the reasoning ends behind the possible call."""
         assert self._reasoning
         end = self._held.find(self._reasoning.close)
         if end >= 0:
@@ -135,7 +135,7 @@ class Parser:
         """The call at the beginning of the held text (None: there is no call), what of the held text it took, with the
         closing tag, and the text behind it. None while that is not known."""
         if not may_be_call(self._held):
-            return None, "", self._held  # text that mentions the tag: nobody waits for its closing tag
+            return None, "", self._held  # text that mentions the tag: do not wait for a closing tag
         end = self._held.find(CALL.close, self._searched)
         if end < 0 and not final:
             return None
@@ -151,7 +151,7 @@ class Parser:
 
 
 def _pieces(call: ToolCall) -> Iterator[Delta]:
-    """A call comes when it is whole: before that it may turn out to be text."""
+    """The deltas of a complete call. An incomplete call may still turn out to be text, so it yields nothing."""
     yield ToolCallStart(call.name)
     yield ToolCallArguments(call.arguments)
     yield ToolCallEnd()

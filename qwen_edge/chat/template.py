@@ -1,9 +1,9 @@
-"""Messages to a prompt, by the model's own chat template.
+"""Renders messages to a prompt with the model's own chat template.
 
 The template comes with the model, as jinja2 in the GGUF, and is rendered as Hugging Face renders it, in a sandbox.
-What users, tools and documents say must never be read as control tokens. So before rendering, every special-token
-text inside the messages is broken by a mark that no message contains; in the result, an unbroken one can only be the
-template's own. The prompt leaves here as segments: special tokens, and text in which nothing is special.
+Text of users, tools and documents must never be read as control tokens. So before rendering, a mark that no message
+contains is inserted into every special-token text inside the messages. After rendering, a special-token text without
+the mark can only come from the template. The prompt is returned as segments: special tokens, and plain text.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ _T = TypeVar("_T")
 THINK = Markers("<think>", "</think>")
 
 # noncharacters: valid in a string, meaningless in any text (https://www.unicode.org/faq/private_use.html#noncharacters)
-_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+_UNUSED_CHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
 class ChatTemplate:
-    """Compiled once a model. A template may loop for ever, so the daemon uses one in another process (`renderer/`)."""
+    """One compiled template, for all requests to a model. `abilities` says what requests may ask for: `probe` finds
+    that out (`findings`) by rendering small conversations through `_try`, which returns errors as values.
+
+    A template may loop for ever, so the daemon renders in another process (`renderer/`)."""
 
     def __init__(
         self,
@@ -45,8 +48,8 @@ class ChatTemplate:
         eos: str = "",
         abilities: TemplateAbilities | None = None,
     ) -> None:
-        """See TemplateSource. `abilities` are found out when they are first needed, if they are not known already.
-        Raises jinja2.TemplateSyntaxError, or whatever else the template does to the compiler."""
+        """See TemplateSource. Without `abilities`, the template is probed when they are first needed. Raises
+        jinja2.TemplateSyntaxError, or any exception that compiling the template causes."""
         self._template = Program(source)
         self._tool_use = self._template if tool_use is None else Program(tool_use)
         self._tokens = {name: text for name, text in (("bos_token", bos), ("eos_token", eos)) if text}
@@ -74,11 +77,11 @@ class ChatTemplate:
 
     @cached_property
     def findings(self) -> Findings:
-        """What small conversations show, faults included."""
+        """The result of probing the template: its abilities, and what is wrong with it."""
         return probe(self._try(self._template), self._try(self._tool_use), thinks=self.reasoning is not None)
 
     def render(self, request: ChatRequest) -> tuple[Segment, ...]:
-        """The prompt. Raises RequestError if the template refuses the messages or cannot do what is asked."""
+        """Render the prompt. Raises RequestError if the template refuses the messages or lacks a requested ability."""
         self._check(request)
         if request.volatile:
             request = replace(request, messages=moved(request.messages), volatile=False)
@@ -87,33 +90,33 @@ class ChatTemplate:
             prompt = self._program(request).render(**self._variables(request, mark))
         except RequestError:
             raise
-        except Exception as error:  # whatever a stranger's program may raise
+        except Exception as error:  # the template is untrusted code: it may raise anything
             raise RequestError(
                 f"The model's chat template cannot render these messages: {reason(error)}", parameter="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
 
     def next_turn(self, request: ChatRequest, content: str, calls: Sequence[ToolCall] = ()) -> tuple[Segment, ...]:
-        """What the prompt of the next turn will begin with, if `content` and `calls` are the answer, whatever is said
-        then: so far as two that differ in nothing else agree. The tokens of the last text may turn out otherwise when
-        it goes on. Raises RequestError."""
+        """Return the start of the next prompt, given that `content` and `calls` are the answer. Render two next turns
+        that differ only in the new message, and return their common start. The last segment may tokenize differently
+        once more text follows it. Raises RequestError."""
         message: dict[str, Any] = {"role": "assistant", "content": content}
         if calls:
             functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
             message["tool_calls"] = [{"type": "function", "function": function} for function in functions]
         elif request.volatile:
-            # the next question brings another clock; with a tool's result the one before keeps its own
+            # the next question has its own volatile text; a tool's result leaves that of this question in place
             request = replace(request, messages=taken_out(request.messages)[0], volatile=False)
         role = "tool" if calls else "user"
         turns = ((*request.messages, message, {"role": role, "content": said}) for said in "01")
         one, other = (self.render(replace(request, messages=messages)) for messages in turns)
-        same = _agreeing(one, other)
+        same = _common_start(one, other)
         texts = [prompt[len(same)].text if len(prompt) > len(same) else "" for prompt in (one, other)]
-        begun = "".join(_agreeing(*texts))
+        begun = "".join(_common_start(*texts))
         return (*same, Segment(begun)) if begun else tuple(same)
 
     def _check(self, request: ChatRequest) -> None:
-        """What the template would drop in silence, or cannot do, is refused. Raises RequestError."""
+        """Raises RequestError for anything that the template would silently drop, or cannot do."""
         can, roles = self.abilities, {message["role"] for message in request.messages}
         if request.tools and not can.tools:
             raise RequestError("This model's chat template has no place for tools: leave tools out.", parameter="tools")
@@ -136,27 +139,27 @@ class ChatTemplate:
             )
 
     def _program(self, request: ChatRequest) -> Program:
-        """The template for this conversation: with tools, their calls or their results it is the one for those."""
+        """The template for this conversation: the tool template if there are tools, tool calls or tool results."""
         uses_tools = request.tools or any(
             message["role"] == "tool" or message.get("tool_calls") for message in request.messages
         )
         return self._tool_use if uses_tools else self._template
 
     def _try(self, program: Program) -> Any:
-        """The template as `probe` wants it."""
+        """Wrap the template for `probe`: errors are returned as an Outcome, not raised."""
 
         def render(variables: Mapping[str, Any]) -> Outcome:
             try:
                 return Outcome(program.render(**{**self._tokens, **variables}))
             except DeclinedError as error:
                 return Outcome(declined=reason(error))
-            except Exception as error:  # whatever a stranger's program may raise
+            except Exception as error:  # the template is untrusted code: it may raise anything
                 return Outcome(fault=reason(error))
 
         return render
 
     def _variables(self, request: ChatRequest, mark: str) -> dict[str, Any]:
-        """What the template sees; nothing that a client has written can be taken for a special token."""
+        """The template's variables, with the mark in every special-token text that a client has written."""
         messages = [self._prepare(message) for message in request.messages]
         variables = {
             **self._tokens,
@@ -170,7 +173,8 @@ class ChatTemplate:
         return variables
 
     def _prepare(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """An assistant's message as the template takes it, so that its own cutting of think blocks is not needed."""
+        """Move a think block from the content of an assistant's message to `reasoning_content`, so that the template
+        need not cut it out, and convert the arguments of tool calls."""
         if message["role"] != "assistant":
             return message
         prepared = dict(message)
@@ -183,7 +187,7 @@ class ChatTemplate:
         return prepared
 
     def _prepare_call(self, call: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The call with its arguments in the form that the template wants."""
+        """The call with its arguments as JSON text or as an object, whichever the template takes."""
         function = call.get("function")
         if not isinstance(function, Mapping):
             return call
@@ -213,26 +217,26 @@ class ChatTemplate:
         return segments
 
 
-def _agreeing(one: Sequence[_T], other: Sequence[_T]) -> list[_T]:
-    """What two sequences begin with."""
+def _common_start(one: Sequence[_T], other: Sequence[_T]) -> list[_T]:
+    """The longest common prefix of two sequences."""
     return [item for item, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
 
 
 def opens_reasoning(prompt: Sequence[Segment]) -> bool:
-    """Whether the template has opened the think block itself, so that the answer begins inside it."""
+    """Whether the prompt ends with an open think block, so that the answer begins inside it."""
     return "".join(segment.text for segment in prompt[-2:]).rstrip().endswith(THINK.open)
 
 
 def _as_text(arguments: Any) -> str:
-    """As JSON text, letter for letter as it was written if it was; a call without arguments has an empty object."""
+    """The arguments as JSON text. Text is returned unchanged; missing arguments become an empty object."""
     if isinstance(arguments, str):
         return arguments if arguments.strip() else "{}"
     return "{}" if arguments is None else to_json(arguments)
 
 
 def _as_object(arguments: Any) -> Any:
-    """As an object, for templates that print JSON themselves or list the arguments. Text that is none, which only
-    another server's model can have written, stands in one as it is."""
+    """The arguments as an object, for templates that print JSON themselves or list the arguments. Text that is not a
+    JSON object (from another server's model) becomes the value of `arguments`."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
@@ -244,8 +248,9 @@ def _as_object(arguments: Any) -> Any:
 
 
 def _unused_mark(values: Any) -> str:
+    """A character that occurs nowhere in `values`. Raises RequestError if there is none."""
     text = json.dumps(values, ensure_ascii=False)
-    for mark in _MARKS:
+    for mark in _UNUSED_CHARACTERS:
         if mark not in text:
             return mark
     raise RequestError("The messages contain all 32 Unicode noncharacters from U+FDD0 on.", parameter="messages")

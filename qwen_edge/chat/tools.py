@@ -1,5 +1,5 @@
-"""Tools as templates get them, and calls in Qwen's Hermes form: `{"name": ..., "arguments": {...}}` between <tool_call>
-tags."""
+"""Tools in the form that templates take, and tool calls in Qwen's Hermes form: `{"name": ..., "arguments": {...}}`
+between <tool_call> tags."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class _Body(msgspec.Struct):
 
 
 def in_order(tools: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The tools with their keys in the one order in which models were trained to read them, whatever order the client
-    sent: the demo model makes no call of a tool that is described the other way round, and two clients with the same
-    tools share their prompt. Keys that are null are left out, as if they had not been sent.
+    """Sort the keys of each tool into the order of the models' training data, whatever order the client sent. The demo
+    model calls no tool that is described in another order; and clients with the same tools share their prompt. Keys
+    with null values are left out.
 
-    The order within `properties` and below stays as it is: there it is the author's own, and models write arguments in
-    it."""
+    The order within `properties` and below is kept: the tool's author chose it, and models write arguments in it."""
     return tuple(_ordered(tool, _TOOL_KEYS, function=_function) for tool in tools)
 
 
@@ -42,7 +41,7 @@ def _schema(value: Any) -> Any:
 
 
 def _ordered(value: Mapping[str, Any], first: Sequence[str], **inner: Callable[[Any], Any]) -> dict[str, Any]:
-    """The mapping with these keys first; `inner` puts the value of a key in order."""
+    """The mapping with the keys `first` at the front. `inner` has a function for each key whose value is sorted too."""
     keys = [*(key for key in first if key in value), *(key for key in value if key not in first)]
     return {key: inner.get(key, _as_it_is)(value[key]) for key in keys if value[key] is not None}
 
@@ -52,7 +51,8 @@ def _as_it_is(value: Any) -> Any:
 
 
 def parse_call(body: str, names: Collection[str]) -> ToolCall | None:
-    """The call between the tags, or None if it is not one: not JSON, no arguments object, or a tool never offered."""
+    """The call between the tags. None if `body` is not JSON, has no arguments object, or names a tool that was not
+    offered."""
     try:
         call = msgspec.json.decode(body, type=_Body)
         msgspec.json.decode(call.arguments, type=dict[str, Any])
@@ -64,13 +64,13 @@ def parse_call(body: str, names: Collection[str]) -> ToolCall | None:
 
 
 def may_be_call(body: str) -> bool:
-    """Whether the text behind an opening tag, so far, can become a call: a JSON object."""
+    """Whether the text behind an opening tag may still become a call, that is, a JSON object."""
     visible = body.lstrip(" \t\r\n")
     return not visible or visible.startswith("{")
 
 
 def ends_inside_string(body: str) -> bool:
-    """Whether JSON text stops in the middle of a string, so that what looks like the closing tag is part of it."""
+    """Whether the JSON text stops inside a string. A closing tag there is part of the string."""
     inside = escaped = False
     for char in body:
         if escaped:

@@ -1,8 +1,9 @@
-"""What changes from one request to the next, out of the system prompt and before the question.
+"""Moves text that changes from one request to the next (a clock, sensor readings) out of the system prompt.
 
-A prompt costs nothing as far as it is the same as one before, letter for letter: a clock at its top costs all of it,
-every minute. So what stands between marks in system messages is moved to the last user message, where little follows
-that would have to be computed anew. Pure; ChatTemplate calls it when a request asks for it.
+The KV cache covers a prompt up to its first difference from an earlier prompt. If the system prompt begins with a
+clock, the whole prompt is recomputed whenever the clock changes. So text between the marks in system messages is
+moved to the last user message, after which little is left to compute. Pure; ChatTemplate calls it when a request asks
+for it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from qwen_edge.core.errors import RequestError
 _Messages = tuple[Mapping[str, Any], ...]
 
 _OPEN, _CLOSE = "<volatile>", "</volatile>"
-_MARK = re.compile(f"({_OPEN}|{_CLOSE}\n?)")  # the line break after the end goes, too: no empty line is left
+_MARK = re.compile(f"({_OPEN}|{_CLOSE}\n?)")  # with the line break behind it, so that no empty line is left
 
 
 def moved(messages: Sequence[Mapping[str, Any]]) -> _Messages:
-    """The messages with what is marked where it belongs: at the beginning of the last user message, or without one at
-    the end of the last system message, a blank line between. Raises RequestError if a mark has no partner."""
+    """The messages with the marked text at the beginning of the last user message; if there is none, at the end of the
+    last system message. A blank line separates the two texts. Raises RequestError if a mark has no partner."""
     kept, text = taken_out(messages)
     roles = [message["role"] for message in kept]
     if not text:
@@ -35,8 +36,8 @@ def moved(messages: Sequence[Mapping[str, Any]]) -> _Messages:
 
 
 def taken_out(messages: Sequence[Mapping[str, Any]]) -> tuple[_Messages, str]:
-    """The messages without what is marked in those of the system, and that, in order, a line break between two. Raises
-    RequestError if a mark has no partner."""
+    """The messages without the marked text of system messages, and that text: its parts in order, joined by line
+    breaks. Raises RequestError if a mark has no partner."""
     kept, stretches = list[Mapping[str, Any]](), list[str]()
     for number, message in enumerate(messages):
         if message["role"] == "system":
@@ -49,7 +50,7 @@ def taken_out(messages: Sequence[Mapping[str, Any]]) -> tuple[_Messages, str]:
 
 
 def _cut(text: str, where: str) -> tuple[str, list[str]]:
-    """What is outside the marks, and each stretch inside, without line breaks at its ends."""
+    """The text outside the marks, and the parts inside, each without line breaks at its ends."""
     pieces = _MARK.split(text)  # text, mark, text, mark, ... text
     for number, mark in enumerate(pieces[1::2]):
         if number % 2 == 0 and mark != _OPEN:

@@ -1,1 +1,1 @@
-"""The settings: what they are, where they are read, what is wrong with them, and where files lie."""
+"""The settings: their definitions, how they are read and checked, and the locations of files."""

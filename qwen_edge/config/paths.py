@@ -1,4 +1,4 @@
-"""Where things are kept when nobody says otherwise, by a service and by a daemon that a person runs."""
+"""Default locations of settings, state and models: for the service, and for a daemon that a person starts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEFAULT_MODEL = "qwen3-0.6b-q4_k_m.gguf"
 
 @dataclass(frozen=True)
 class Place:
-    """Where one daemon has its settings (None: no file, all are defaults), what it has measured, and its models.
+    """The locations of one daemon: its settings (None: no file, all defaults), its state and its models.
 
-    `service`: it is the service of this machine, which runs `program` (None if its unit does not say) in the folder
-    `working` with `options` (`--model` and so on, which win over the settings)."""
+    `service`: whether it is the service of this machine. The service runs `program` (None if its unit does not say) in
+    the folder `working` with `options` (such as `--model`), which override the settings."""
 
     settings: Path | None
     state: Path
@@ -30,13 +30,14 @@ class Place:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, model: Path | None = None) -> str:
-        """One line: whose it is, and where; with the model, if it is told."""
+        """One line for a person: which daemon it is, and its locations; with the model, if given."""
         whose = "the service" if self.service else "a daemon that you run yourself"
         settings = f"settings {self.settings}" if self.settings else "default settings"
         return f"{whose}: {settings}, state folder {self.state}" + (f", model {model}" if model else "")
 
     def check(self, verb: str, *, writing: bool = False) -> None:
-        """Raises UserError if this process may not read the state folder, or not write to it: later is too late."""
+        """Raises UserError if this process cannot read the state folder (or write to it, with `writing`), before any
+        work is done in vain."""
         try:
             next(self.state.iterdir(), None)
         except PermissionError:
@@ -50,7 +51,7 @@ class Place:
         except NotADirectoryError:
             file = next(path for path in (self.state, *self.state.parents) if path.exists())
             raise UserError(f"{file} is a file, and should be a folder. Move the file away.") from None
-        except OSError as error:  # links in a circle, a disk that fails
+        except OSError as error:  # circular links, or a failing disk
             raise UserError(f"{self.state} cannot be used: {error.strerror}.") from None
         there = next((path for path in (self.state, *self.state.parents) if _there(path)), Path("/"))
         if writing and not os.access(there, os.W_OK | os.X_OK):
@@ -68,10 +69,10 @@ class Place:
 
 
 def find_place(file: Path | None, environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Place:
-    """The place of the daemon that a command is about; `file` are the settings that the command line names, if any.
+    """The locations of the daemon that a command acts on. `file`: the settings file of the command line, if any.
 
-    It is the service of this machine, if one is installed and no other settings are named; else the daemon that this
-    person runs. Inside a service the environment says where, as for the daemon itself.
+    That daemon is the service of this machine, if a service is installed and `file` is None; else the daemon that this
+    person starts. Inside a service the environment names the locations, as for the daemon itself.
     """
     unit = read_unit(root)
     service = unit or Unit()
@@ -96,13 +97,13 @@ def find_place(file: Path | None, environment: Mapping[str, str] = os.environ, r
 
 
 def _settings_of(service: Unit, root: Path) -> Path:
-    """The file that the service's command line names, else the one in its configuration folder."""
+    """The settings file that the service's command line names, else the one in its configuration folder."""
     named = service.options.get("--config") or f"/etc/{service.configuration}/qwen-edge.yaml"
     return under(root, service.working / named)
 
 
 def _there(path: Path) -> bool:
-    """Whether something is there, be it a link to where only root may look, as a service's are (DynamicUser=)."""
+    """Whether the path exists. A link counts even if only root can follow it, as with DynamicUser= services."""
     try:
         path.lstat()
     except PermissionError:
@@ -120,9 +121,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def hand_over(path: Path) -> None:
-    """Give what root has made to whoever has its folder: a service's user must be able to read and to replace it."""
+    """Give a file that root has created to the owner of its folder: the service's user must be able to replace it."""
     if os.geteuid() == 0:
-        with contextlib.suppress(OSError):  # a file system without owners
+        with contextlib.suppress(OSError):  # the file system has no owners
             owner = path.parent.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
 
@@ -138,7 +139,7 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """What the daemon has found out: the service's state folder, else the user's."""
+    """The folder of measurements and remembered conversations: the service's state folder, else the user's."""
     if state := environment.get("STATE_DIRECTORY"):  # set by systemd
         return Path(state)
     data = environment.get("XDG_STATE_HOME") or _home("XDG_STATE_HOME") / ".local" / "state"
@@ -148,20 +149,20 @@ def state_folder(environment: Mapping[str, str] = os.environ) -> Path:
 def _home(instead: str) -> Path:
     try:
         return Path.home()
-    except RuntimeError:  # a container's user without a name, and no $HOME
+    except RuntimeError:  # the user has no name (in a container), and $HOME is not set
         raise ConfigError(f"This user has no home folder to keep anything in: set HOME or {instead}.") from None
 
 
 def memory_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """What is forgotten when the system stops: a folder in memory, ours alone."""
+    """A private folder in memory, whose content is lost when the system stops."""
     if run := environment.get("RUNTIME_DIRECTORY") or environment.get("XDG_RUNTIME_DIR"):
         return Path(run) / "qwen-edge"
     return Path("/dev/shm") / f"qwen-edge-{os.getuid()}"  # noqa: S108 - used only if nobody else may write there
 
 
 def must_be_text(path: Path, what: str) -> Path:
-    """The same path. Raises UserError if it is not UTF-8 text, links followed: neither a message to the engine nor JSON
-    can name it."""
+    """Return the path. Raises UserError if it is not UTF-8 text after links are resolved: messages to the engine, and
+    JSON, could not contain it."""
     real = ""
     with contextlib.suppress(ValueError):  # of a zero byte: nothing is there, as whoever opens it tells
         real = os.path.realpath(path)
@@ -175,7 +176,7 @@ def must_be_text(path: Path, what: str) -> Path:
 
 
 def expand_path(text: str, what: str) -> Path:
-    """The path that a person has written, with the home folder in place of a ~ at its start.
+    """The path that a person has written, with a leading ~ replaced by the home folder.
 
     Raises ConfigError for the home of an unknown user and for a text that no path can be (a NUL character, half of a
     surrogate pair); `what` names the setting."""
@@ -185,14 +186,14 @@ def expand_path(text: str, what: str) -> Path:
         return Path(text).expanduser()
     except UnicodeEncodeError:
         raise ConfigError(f"{what}: {text!r} is no path: it holds half a character. Write the path anew.") from None
-    except RuntimeError:  # of expanduser
+    except RuntimeError:  # raised by expanduser
         raise ConfigError(
             f"{what}: {text} begins with the home folder of a user that is not known here. Write the whole path."
         ) from None
 
 
 def find_model(chosen: str | None, folder: Path | None = None) -> Path:
-    """The model file to serve: the one chosen, else the default one, else the only one in the models folder.
+    """The model file to serve: the chosen file, else the default one, else the only one in the models folder.
 
     Raises NotNowError if there is none, UserError if there are several or its path is not UTF-8 text, ConfigError if
     `chosen` is no path."""

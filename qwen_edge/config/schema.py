@@ -1,7 +1,7 @@
-"""Every setting of the daemon, with its default, in one place; and the YAML file that changes them.
+"""All settings of the daemon, with their defaults, and the reader of the YAML file that changes them.
 
-A key that does not exist and a value that cannot be are errors that name the file, the line and the key. Nothing is
-read after the start: the value is frozen and its parts are handed to those who need them.
+An unknown key or an invalid value is an error that names the file, the line and the key. The file is read only at the
+start: the settings are frozen, and each component gets its part.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import LEAST_CONTEXT, Attention, KvType
 
-MOST_PIN_HOURS = 24 * 366  # for which a conversation can be pinned
-MOST_SECONDS = 1_000_000  # for every time in seconds
+MOST_PIN_HOURS = 24 * 366  # the longest time for which a conversation can be pinned
+MOST_SECONDS = 1_000_000  # the largest value of any setting in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ORIGIN = "*"
 
 _MOST_TEXT = 100_000  # characters of a settings file: the example with every setting has 1,500
-_MOST_NODES = 10_000  # keys and values, each counted again wherever an alias repeats it
+_MOST_NODES = 10_000  # keys and values, counted again wherever an alias repeats them
 _PATHS = ("model", "server.api_keys_file", "remember.folder", "device.trace")
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -37,20 +37,21 @@ _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*]+)(:[0-9]{1,5})?/?")
-_PORTS = {"http": "80", "https": "443"}  # which browsers leave out
+_PORTS = {"http": "80", "https": "443"}  # default ports, which browsers omit
 
 
 def plain_origin(origin: str) -> str:
-    """The origin of web pages as browsers send it: in lower case, without the scheme's own port."""
+    """The origin in the form that browsers send: in lower case, without the scheme's default port."""
     plain = origin.lower().removesuffix("/")
     scheme, _, rest = plain.partition("://")
     return plain.removesuffix(f":{_PORTS[scheme]}") if scheme in _PORTS and ":" in rest else plain
 
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model is run. `threads` and `batch` None: what was measured to be best, else one for each physical core,
-    and 128, or 512 on a GPU; `gpu_layers` -1: all that a GPU takes, 0: no GPU is used;
-    `unload_seconds` None: the model stays in memory; `memory_limit_bytes` None: somewhat more than the memory plan."""
+    """How the model is run. `threads`, `batch`: None for the measured values; without a measurement, one thread for
+    each physical core, and a batch of 128 (512 on a GPU). `gpu_layers`: -1 for as many as the GPU takes, 0 for no
+    GPU. `unload_seconds`: None keeps the model in memory. `memory_limit_bytes`: None for the memory plan and some
+    reserve."""
 
     context: Annotated[int, msgspec.Meta(ge=LEAST_CONTEXT, le=1 << 20)] = 8192
     threads: _Threads | None = None
@@ -71,11 +72,11 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP side. `header_seconds` are for the head of a request, `body_seconds` for its body, `keepalive_seconds`
-    for a connection between two requests, `stall_seconds` for a client that takes nothing of its answer. A stream is
-    never silent for longer than `comment_seconds`. `drain_seconds` is how long running answers may take to finish when
-    the daemon is stopped. `origins` are those of the web pages that browsers let read the answers; with `share_cache`
-    key, what was computed for one key is not used for another."""
+    """The HTTP server. Time limits: `header_seconds` for the head of a request, `body_seconds` for its body,
+    `keepalive_seconds` for a connection between two requests, `stall_seconds` for a client that does not read its
+    answer, `drain_seconds` for running answers when the daemon stops. A stream that is silent for `comment_seconds`
+    gets a comment. `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the
+    cached prompts of one key are not used for another."""
 
     host: str = "127.0.0.1"
     port: _Port = 8080
@@ -107,8 +108,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is kept of conversations when the engine goes. `where`: on disk, only in memory that is not the engine's,
-    or nowhere. `folder` None: one of our own."""
+    """How conversations outlive the engine. `where`: on disk, only in memory outside the engine, or nowhere. `folder`:
+    None for a folder in the state folder, or in memory."""
 
     where: Literal["disk", "memory", "off"] = "disk"
     folder: str | None = None
@@ -117,10 +118,10 @@ class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Heat, power and energy. `source` is where temperatures and watts are read; `target_celsius` and `pause_celsius`
-    None: what the board's own trip points suggest; `watts` is a limit for the whole board. On battery the engine
-    computes for no more than `battery_duty` of the time, and only for people below a level of `battery_reserve`.
-    `joules_per_hour` by client, `*` being all others."""
+    """Heat, power and energy. `source`: where temperatures and watts are read. `target_celsius`, `pause_celsius`: None
+    for values from the board's trip points. `watts`: the limit of the whole board. On battery the engine computes
+    for at most `battery_duty` of the time; below the level `battery_reserve` it serves only interactive requests.
+    `joules_per_hour`: by client; `*` stands for all other clients."""
 
     source: Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"] = "auto"
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=5)] = 1.0
@@ -135,7 +136,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a request gets that does not say otherwise. None leaves it to the model: its template, its defaults."""
+    """Defaults of requests. None leaves the choice to the model: its template, its sampling defaults."""
 
     thinking: bool | None = None
     volatile: bool = False
@@ -148,7 +149,7 @@ class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`model` None: the default model in the models folder, or the only one there."""
+    """All settings. `model`: None for the default model in the models folder, or the only model there."""
 
     model: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -160,10 +161,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_config(file: Path | None, base: Path | None = None) -> Config:
-    """The settings of a YAML file on top of the defaults. Raises ConfigError.
+    """Read the settings from a YAML file; missing ones get their defaults. Raises ConfigError.
 
-    Without a file: `qwen-edge.yaml` in the service's configuration folder, if there is one. `base`: the folder that
-    relative paths in the file begin at; None leaves them to the working directory of whoever uses them.
+    Without a file: `qwen-edge.yaml` in the service's configuration folder, if it exists. `base`: the folder to which
+    relative paths in the file refer; None for the working directory of the process that uses them.
     """
     if file is None:
         # set by systemd
@@ -182,13 +183,13 @@ def load_config(file: Path | None, base: Path | None = None) -> Config:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file}: is not UTF-8 text.") from None
-    except ValueError:  # of the path itself
+    except ValueError:  # the path contains a zero byte
         raise ConfigError(f"{str(file)!r} is no path of a settings file.") from None
     return parse_config(text, str(file), base)
 
 
 def parse_config(text: str, where: str, base: Path | None = None) -> Config:
-    """As `load_config`, from text; `where` names it in errors."""
+    """As `load_config`, from text. `where`: its name in errors."""
     if len(text) > _MOST_TEXT:
         raise ConfigError(f"{where}: is longer than {_MOST_TEXT} characters, so it is no settings file of ours.")
     try:
@@ -202,7 +203,7 @@ def parse_config(text: str, where: str, base: Path | None = None) -> Config:
         raise ConfigError(f"{where}: not valid YAML: a value contains itself, or too many levels.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
-    if isinstance(values, dict):  # a group whose every line is a comment
+    if isinstance(values, dict):  # an empty group: all its lines are comments
         values = {key: value for key, value in values.items() if value is not None}
         _read_switch(values.get("engine"), "flash_attention")
         _read_switch(values.get("remember"), "where")
@@ -215,7 +216,7 @@ def parse_config(text: str, where: str, base: Path | None = None) -> Config:
         config = _with_path(config, name, f"{where}, line {_nearest(f'$.{name}', lines)}: {name}", base)
     try:
         msgspec.json.encode(config)
-    except UnicodeEncodeError:  # of an escape: the file is UTF-8
+    except UnicodeEncodeError:  # a lone surrogate in an escape sequence
         raise ConfigError(
             f"{where}: an escape such as \\ud83d is half a character. Write the character itself."
         ) from None
@@ -223,7 +224,7 @@ def parse_config(text: str, where: str, base: Path | None = None) -> Config:
 
 
 def _with_path(config: Config, name: str, what: str, base: Path | None) -> Config:
-    """The same settings, with this path read from `base` on. Raises ConfigError if it cannot be a path."""
+    """The settings with the path of this key resolved against `base`. Raises ConfigError if it cannot be a path."""
     group, _, key = name.rpartition(".")
     held = getattr(config, group) if group else config
     text = getattr(held, key)
@@ -237,15 +238,14 @@ def _with_path(config: Config, name: str, what: str, base: Path | None) -> Confi
 
 
 def _read_switch(group: Any, key: str) -> None:
-    """YAML takes the words on and off, without quotes, for true and false."""
+    """Turn true and false back into on and off: YAML reads these words, without quotes, as booleans."""
     if isinstance(group, dict) and isinstance(group.get(key), bool):
         group[key] = "on" if group[key] else "off"
 
 
 def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
-    """The line of every key, by its path ($.engine.context). A key given twice is an error: one would be lost.
-
-    So is what aliases of aliases blow up: a few lines of YAML can mean more values than there is time to look at."""
+    """The line of every key, by its path ($.engine.context). A duplicate key is an error, because one value would be
+    lost. So are too many keys: with nested aliases, a few lines of YAML expand to more values than can be checked."""
     lines = {path: node.start_mark.line + 1}
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
@@ -281,7 +281,7 @@ _WORDS = {
 
 
 def _explain(what: str, path: str, where: str, lines: dict[str, int]) -> str:
-    """msgspec's complaint in our words: which file, line and key, and what to write instead."""
+    """Turn msgspec's error into a message that names file, line and key, and what to write instead."""
     if unknown := _UNKNOWN.fullmatch(what):
         known = [field.name for field in _fields(path)]
         near = difflib.get_close_matches(unknown["field"], known, n=1)

@@ -1,1 +1,1 @@
-"""What knows nothing of models, prompts or devices: small functions and values that every room may import."""
+"""Small functions and values that every package may import. They know nothing of models, prompts or devices."""

@@ -1,7 +1,7 @@
-"""Replacing a file as a whole: a reader, and the next start after a power cut, finds the old content or the new one.
+"""Replaces a file atomically: a reader, and the next start after a power cut, finds the old content or the new one.
 
-The new content is written to a draft beside the file, and the draft is renamed onto the file. If anything fails on the
-way, the draft is deleted and the file is as it was.
+The new content is written to a draft beside the file, and the draft is renamed onto the file. If a step fails, the
+draft is deleted and the file is unchanged.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def replace(file: Path, data: bytes, *, private: bool = False, durable: bool = F
 
 
 def sync_written(out: BufferedWriter) -> None:
-    """What has been written to `out` so far survives a power cut. Raises OSError."""
+    """Sync the file, so that what has been written to `out` survives a power cut. Raises OSError."""
     out.flush()
     os.fsync(out.fileno())
 
 
 def sync(path: Path) -> None:
-    """The content of a file survives a power cut; of a folder, its list of names does. Raises OSError."""
+    """Sync a file, so that its content survives a power cut; or a folder, for its list of names. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

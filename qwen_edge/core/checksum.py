@@ -1,4 +1,4 @@
-"""Which bytes a file holds, in 64 letters."""
+"""The SHA-256 checksum of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CHUNK = 1 << 20
 
 
 def sha256(file: Path) -> str:
-    """Read in pieces; hashing leaves the interpreter lock to others. Raises OSError."""
+    """The checksum in hexadecimal. Reads the file in pieces; hashing releases the interpreter lock. Raises OSError."""
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as source:
         while chunk := source.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""How both processes write into the log."""
+"""The log format of the daemon and the engine process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 
 from qwen_edge.core.printable import printable
 
-_LONGEST = 2000  # characters of a line: a name is cut where it is logged, this is for the text of others' errors
+_LONGEST = 2000  # characters of a line: names are cut where they are logged; this limits errors of other programs
 
 
 class _OneLine(logging.Formatter):
-    """A record is one line, whatever is in its message; the lines of a traceback are indented. So nothing that comes
-    from outside can look like a record of its own or give orders to a terminal."""
+    """Writes a record as one printable line, and indents the lines of a traceback. So text from outside can neither
+    look like a record of its own nor control a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = printable(record.message, _LONGEST)
@@ -24,8 +24,8 @@ class _OneLine(logging.Formatter):
 
 
 def start_logging(level: str) -> None:
-    """To the standard error stream, from this level on."""
-    # the journal has its own clock
+    """Log to the standard error stream, from this level on."""
+    # systemd's journal adds the time itself
     form = "%(levelname)s %(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine(form))

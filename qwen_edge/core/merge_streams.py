@@ -1,4 +1,4 @@
-"""Several asynchronous iterators read as one."""
+"""Merges several asynchronous iterators into one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _Item = TypeVar("_Item")
 
 @asynccontextmanager
 async def merged(sources: Sequence[AsyncGenerator[_Item, None]]) -> AsyncIterator[AsyncIterator[tuple[int, _Item]]]:
-    """What the sources yield, as it comes, each with its source's number; the first exception of any is raised there.
-    Leaving the context closes all of them."""
+    """Yields the items of all sources as they arrive, each with the number of its source. The first exception of a
+    source is raised to the reader. Leaving the context closes all sources."""
     if len(sources) == 1:
         async with aclosing(sources[0]) as only:
             yield ((0, item) async for item in only)
@@ -35,7 +35,7 @@ async def _read(
         async with aclosing(source):
             async for item in source:
                 came.put_nowait((number, item))
-    except Exception as error:  # raised again where the items are read
+    except Exception as error:  # raised again to the reader of the items
         came.put_nowait(error)
     came.put_nowait(None)
 

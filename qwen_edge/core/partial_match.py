@@ -1,4 +1,4 @@
-"""Finding markers in text that arrives in pieces: a marker may be cut anywhere."""
+"""Finds the beginning of a marker at the end of text that arrives in pieces: a marker may be divided anywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def unfinished_marker(text: str, markers: Iterable[str]) -> int:
     """How many characters at the end of `text` may be the beginning of one of `markers` (the longest such end).
 
-    Only whole markers are looked for elsewhere; one that is complete at the end counts as 0 here."""
+    Complete markers do not count: callers search for them separately."""
     longest = 0
     for marker in markers:
         for length in range(min(len(marker) - 1, len(text)), longest, -1):

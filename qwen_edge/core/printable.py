@@ -1,7 +1,7 @@
-"""Text from outside (models, servers, files, names) as it may be shown in a log line, in an error, on a terminal.
+"""Makes text from outside (models, servers, files, names) safe to show in a log line, in an error, on a terminal.
 
-What a log or a terminal would obey instead of show is written as an escape sequence (\\x1b): control characters,
-characters that turn the direction of writing or take no room, halves of surrogate pairs.
+Characters that would control a log or a terminal are written as escape sequences (\\x1b): control characters, invisible
+characters, characters that change the direction of writing, halves of surrogate pairs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def printable(text: object, most: int = _MOST) -> str:
 
 
 def clean(text: str) -> str:
-    """`text` whole; line ends and tabs stay."""
+    """`text` in full length; line ends and tabs are kept."""
     return "".join(_escaped(one) if is_hidden(one) else one for one in text)
 
 
 def is_hidden(one: str) -> bool:
-    """Whether this character is not seen, but may be obeyed."""
+    """Whether the character is invisible, and may control a log or a terminal."""
     return one not in _LINES and one not in _JOINERS and unicodedata.category(one) in _HIDDEN
 
 

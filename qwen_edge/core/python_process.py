@@ -1,7 +1,7 @@
-"""Starting a Python process of our own: like `python -m module`, but not from the current folder.
+"""Starts a Python process of this package: like `python -m module`, but without imports from the current folder.
 
-`-m` puts the current folder first on the path, so a file called msgspec.py in somebody's downloads would be run by the
-engine. (`python -P` does the same from Python 3.11 on.)
+`-m` puts the current folder first on the import path, so the engine would run a file called msgspec.py in the user's
+downloads folder. (From Python 3.11 on, `python -P` would suffice.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 
-# what ends a process over a fault in its code; not SIGKILL, which the kernel sends when memory runs out
+# signals that mean a fault in the process' code; not SIGKILL, which the kernel sends when memory runs out
 FAULTS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
@@ -24,10 +24,10 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 def start_with_socket(module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start `module.main` with the number of its end of a socket pair as the first argument, `arguments` behind it.
+    """Start `module.main` with the number of its end of a socket pair as the first argument, followed by `arguments`.
 
-    Returns the process, and our end, which does not block. Raises OSError where there is no memory or no descriptor for
-    another process."""
+    Returns the process, and this process' end of the socket pair, which is non-blocking. Raises OSError if memory or
+    descriptors are exhausted."""
     ours, theirs = socket.socketpair()
     try:
         ours.setblocking(False)

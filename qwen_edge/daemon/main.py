@@ -334,7 +334,7 @@ class Daemon:
             if self._status and not self._stop.is_set():
                 engine = self._engine
                 trouble = "" if engine.takes else f"{engine.condition} ({engine.last_death})  "
-                self._notifier.status(f"{trouble}{self._status}  {thermal.words}")
+                self._notifier.status(f"{trouble}{self._status}  {thermal.status_text}")
 
     def _on_signal(self) -> None:
         if self._stop.is_set():

@@ -1,4 +1,4 @@
-"""llama.cpp as the engine's backend: a model, its context and its samplers under one roof."""
+"""llama.cpp as the engine's backend: owns the model, its KV cache and its samplers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.protocol.messages import Load, Ready, Sampling, Segment, Tuning
 
-# without flash attention every token reads all cells, its own sequence's or not: 1,000 of them cost 11 ms
+# without flash attention every token reads all cells, also those of other sequences: 1,000 cells cost 11 ms
 _SPARE_CELLS = 0
-_SMALL, _LARGE = 1e-6, 1e6  # no setting of a sampler is beyond these
+_SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 class LlamaBackend:
-    """Implements engine.backend.Backend. Loading blocks for seconds; `on_progress` hears of it with 0..1."""
+    """Implements engine.backend.Backend. Loading blocks for seconds and calls `on_progress` with 0..1."""
 
     def __init__(self, load: Load, on_progress: Callable[[float], None]) -> None:
-        """Raises EngineError with llama.cpp's own words if the model cannot be loaded or the context not be made."""
+        """Raises EngineError, with llama.cpp's error messages, if the model or its context cannot be created."""
         self._gpu_layers = 0
         self._sha256 = _hash_beside(load)
         self._complaints: deque[str] = deque(maxlen=2)
@@ -59,7 +59,7 @@ class LlamaBackend:
         self._vocab = self._model.vocab
         self._specials = self._vocab.specials
         if not on_gpu(load):
-            self._gpu_layers = 0  # llama.cpp counts them also where it finds no GPU
+            self._gpu_layers = 0  # llama.cpp reports offloaded layers even if it finds no GPU
 
     @property
     def context(self) -> int:
@@ -84,7 +84,8 @@ class LlamaBackend:
     @property
     def spare(self) -> int:
         has_price = self._load.flash_attention in ("off", "small")
-        return _SPARE_CELLS if has_price and self.stash else self._cells.size  # without copies, cells are all there is
+        # without a host tier, finished requests are kept in cells only
+        return _SPARE_CELLS if has_price and self.stash else self._cells.size
 
     @property
     def model_id(self) -> ModelId:
@@ -92,8 +93,8 @@ class LlamaBackend:
 
     @property
     def fingerprint(self) -> str:
-        assert self._sha256, "asked for only where there are files"
-        # values lie as attention wants them, which is put right when it is known
+        assert self._sha256, "only used if conversations are kept in files"
+        # the layout of saved values depends on the kind of attention; `Context.load` converts it if the kind is known
         layout = "as llama.cpp likes" if self._load.flash_attention == "auto" else "known"
         parts = [
             f"model {self._sha256.result()}",
@@ -124,7 +125,7 @@ class LlamaBackend:
     def tokenize(
         self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
     ) -> list[int]:
-        """No end token is added, even where the vocabulary asks for one: the model is to go on with the prompt."""
+        """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
         if most < math.inf:
             least = self._vocab.least(one.text for one in prompt if not one.special)
             if least > most:
@@ -137,7 +138,7 @@ class LlamaBackend:
                 ids += self._vocab.encode_some(segment.text, most - len(ids), between)
             if len(ids) > most:
                 raise PromptTooLongError(len(ids))
-        begins = ids and self._vocab.begin not in (-1, ids[0])  # a template may have written it
+        begins = ids and self._vocab.begin not in (-1, ids[0])  # the template may have written the begin token
         return [self._vocab.begin, *ids] if begins else ids
 
     def decode(self, slices: Sequence[Slice]) -> None:
@@ -152,7 +153,7 @@ class LlamaBackend:
     def save(self, sequence: int, start: int, end: int) -> Any:
         try:
             return self._cells.save(sequence, start, end)
-        except NoMemoryError:  # what has to go is computed again: no request is lost for a copy
+        except NoMemoryError:  # without the copy, evicted tokens are computed again: no request fails over it
             return None
 
     def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
@@ -184,7 +185,7 @@ class LlamaBackend:
         return self._vocab.is_end(token)
 
     def warm_up(self) -> None:
-        """Decode one token: the first one pays for what llama.cpp puts off until it is needed."""
+        """Decode one token, so that llama.cpp does its deferred initialisation now."""
         self._cells.decode([Slice(0, 0, [0], logits=True)])
         sampler = self.sampler(Sampling(temperature=0.0))
         sampler.sample(0)
@@ -192,7 +193,7 @@ class LlamaBackend:
         self._cells.forget(0, 0, 1)
 
     def ready(self) -> Ready:
-        """What the daemon wants to know of the loaded model."""
+        """What the daemon must know about the loaded model."""
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.context,
@@ -218,11 +219,12 @@ class LlamaBackend:
         self._model.close()
 
     def _calibrate(self, load: Load) -> Tuning | None:
-        """Measure what has not been measured or configured, if that is wanted. Raises EngineError."""
+        """Measure the fastest settings, if `load.calibrate` asks for it and they are neither measured nor configured.
+        Raises EngineError."""
         if load.tuning or not load.calibrate or load.flash_attention != "auto":
             return None
         if resolve(self._model, load).kv_type != "f16":
-            return None  # the others need flash attention
+            return None  # a quantized cache needs flash attention: there is no choice to measure
         return tune(self._model, load, Effort.brief())
 
     def _on_log(self, level: int, text: str) -> None:
@@ -234,8 +236,9 @@ class LlamaBackend:
 
 
 def _sampling_defaults(model: Model) -> Sampling:
-    """What the checkpoint's generation_config asks for, which the converter stores; llama.cpp's defaults else, also for
-    what no sampler could use: a repetition penalty of 0 makes every answer one letter."""
+    """The sampling parameters of the checkpoint's generation_config, which the converter stores. llama.cpp's default
+    replaces a missing value, and one that no sampler can use: a repetition penalty of 0 makes every answer one
+    letter."""
     plain = Sampling()
 
     def number(key: str, default: float, most: float, least: float = 0.0) -> float:
@@ -255,7 +258,7 @@ def _sampling_defaults(model: Model) -> Sampling:
 
 
 def _hash_beside(load: Load) -> Future[str] | None:
-    """Read the model file once more, in a thread, while it is loaded: files say which model they are of."""
+    """Hash the model file in a thread while it is loaded. Saved conversations carry the hash of their model."""
     if load.files is None:
         return None
     hasher = ThreadPoolExecutor(1, "sha256")
@@ -265,5 +268,5 @@ def _hash_beside(load: Load) -> Future[str] | None:
 
 
 def _cells(model: Model, load: Load) -> FixedCells:
-    """Where a whole context is no larger than what growing cells begin with, nothing is to grow."""
+    """A growing cache, unless the configured context is no larger than the first size of a growing cache."""
     return FixedCells(model, load) if load.context <= FIRST_ROOM else GrowingCells(model, load)

@@ -1,8 +1,8 @@
-"""A larger context, made beside the work, so that no stream stalls when the KV cache grows.
+"""Builds a larger context in the background, so that no stream stalls when the KV cache grows.
 
-Most of a growth is the kernel finding and clearing hundreds of megabytes: a second or more. Here that is done by a
-thread of low priority, which takes a tenth of the machine from the decoding threads; what is left is to copy what the
-cache holds.
+Most of the time of a growth is spent by the kernel, which finds and clears hundreds of megabytes: a second or more.
+Here a thread of low priority waits for that; it takes a tenth of the machine from the decoding threads. The engine's
+thread then only copies the cells in use.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ _PAGE = 4096
 
 
 class BackgroundGrowth:
-    """Begins to make a context when created. Created, asked and taken by the engine's thread."""
+    """One context under construction; its thread starts with the constructor. Used by the engine's thread."""
 
     def __init__(
-        self, make: Callable[[], Context | None], is_there: Callable[[int], bool], room: int, held: int, most: int
+        self, make: Callable[[], Context | None], has_memory: Callable[[int], bool], room: int, held: int, most: int
     ) -> None:
-        """`make` makes the context, of `room` cells, or returns nothing where memory is short; `is_there` tells whether
-        so many bytes can be had. Both are called in a thread. `held` bytes would have to be copied now, and no more
-        than `most` when it is there. Raises MemoryError, and RuntimeError where there can be no other thread."""
+        """`make` builds the context, of `room` cells, or returns None if memory is short. `has_memory` tells whether
+        that many bytes are available. Both are called in the new thread. `held`: bytes that a copy of the cells would
+        take now; `most`: the most that it may take when the context is ready. Raises MemoryError, or RuntimeError if
+        the thread cannot start."""
         self.context: Context | None = None
         self.room = room
         self.buffer = np.empty(most, np.uint8)
-        self._create, self._is_there, self._held = make, is_there, held
+        self._create, self._has_memory, self._held = make, has_memory, held
         self._thread = threading.Thread(target=self._make, name="successor", daemon=True)
         self._thread.start()
 
@@ -42,7 +43,7 @@ class BackgroundGrowth:
         self._thread.join()
 
     def discard(self) -> None:
-        """It is not needed any more. Waits until it is made."""
+        """Wait until the context is built, and free it."""
         self.wait()
         if self.context:
             self.context.close()
@@ -50,8 +51,10 @@ class BackgroundGrowth:
     def _make(self) -> None:
         lower_priority()
         context = self._create()
-        if context and not self._is_there(self._held):  # taken meanwhile: to touch it might get the engine killed
+        if context and not self._has_memory(self._held):  # the kernel might kill the engine during the copy
             context.close()
+
             return
-        self.buffer[: self._held : _PAGE] = 0  # the kernel finds the memory now
+        self.buffer[: self._held : _PAGE] = 0  # the kernel allocates the pages now, not during the copy
+
         self.context = context

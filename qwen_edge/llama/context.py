@@ -1,8 +1,8 @@
 """llama.cpp's context of one size: the cells of a KV cache, and the buffers to run batches through the model.
 
-A context never changes its size or its kind of attention. Whoever needs another one makes it of the same
-`ContextSettings`, and moves the cells: `save_all` of the one, `load_all` of the other. The two may differ in size and
-in attention; what llama.cpp has written for the one is turned for the other.
+A context never changes its size or its kind of attention. To change either, create a second context from the same
+`ContextSettings` and copy the cells with `save_all` of the first and `load_all` of the second. If the kinds of
+attention differ, `load_all` transposes the saved values.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
 from qwen_edge.protocol.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
-SMALL_ROOM = 512  # cells: where flash attention is quicker only while there are few, contexts up to this size have it
+SMALL_ROOM = 512  # cells: with `flash_attention: small`, contexts up to this size use flash attention
 _ATTENTION = {
     "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     "auto": C.LLAMA_FLASH_ATTN_TYPE_AUTO,
 }
-_SEQUENCES_EACH = 2  # for every request that runs, one sequence that has finished is remembered
-_BESIDE_BYTES = 64 << 20  # for graphs, 20 MB each in llama.cpp's own memory
-_STATE_BYTES = 64  # what llama.cpp writes about a cell, a layer, and all of them, at most
+_SEQUENCES_EACH = 2  # sequences per running request: its own, and one that keeps a finished request
+_BESIDE_BYTES = 64 << 20  # for llama.cpp's compute graphs, 20 MB each
+_STATE_BYTES = 64  # the most metadata that llama.cpp writes for each cell, for each layer, and once for all
 
 Create = Callable[[Any, Any], Any]
-"""Makes llama.cpp's context of its model and parameters; nothing where memory is short."""
+"""Creates a llama.cpp context from a model and parameters; returns None if memory is short."""
 Bytes = np.ndarray[Any, Any]
 
 
 class NoMemoryError(EngineError):
-    """There is no memory for a copy of cells. Nothing has changed."""
+    """There is no memory for a copy of the cells. The context is unchanged."""
 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """All that the contexts of one loaded model have in common: everything but their size."""
+    """What all contexts of one loaded model have in common: everything but their size."""
 
     model: Model
     kv_type: str
     attention: str  # "on", "off", "auto" (llama.cpp decides), "small": on up to SMALL_ROOM cells
     params: Any
     on_device: bool
-    answers_late: bool  # llama.cpp's RPC devices say nothing until what they were sent before is done
-    asks_first: bool
+    answers_late: bool  # an RPC device: its next reply comes only when all earlier work is done
+    asks_first: bool  # whether to check for free memory before a context is created
     create: Create
 
     @classmethod
     def of(cls, model: Model, load: Load, create: Create | None = None) -> ContextSettings:
-        """For a resolved `load`. `create` makes llama.cpp's contexts, where llama.cpp itself is not to be asked."""
+        """For a resolved `load`. `create` replaces llama.cpp's own function that creates a context."""
         return cls(
             model=model,
             kv_type=load.kv_type,
@@ -72,7 +72,7 @@ class ContextSettings:
 
     @property
     def sequences(self) -> int:
-        """One less than llama.cpp has: saved cells pass through the last one, `scratch`."""
+        """How many sequences callers may use. llama.cpp has one more, `scratch`, through which saved cells pass."""
         return int(self.params.n_seq_max) - 1
 
     @property
@@ -81,11 +81,11 @@ class ContextSettings:
 
     @property
     def turns_values(self) -> bool:
-        """Whether values are laid out by the kind of attention, and it is known by which."""
+        """Whether the layout of saved values depends on the kind of attention, and that kind is known."""
         return self.attention != "auto" and self.kv_type == "f16"
 
     def bytes(self, cells: int) -> int:
-        """Of so many cells."""
+        """The size of `cells` cells."""
         return kv_bytes(self.model, self.kv_type, cells)
 
     def attention_of(self, cells: int) -> int:
@@ -96,14 +96,14 @@ class ContextSettings:
         return int(_ATTENTION[attention])
 
     def skips(self, cells: int) -> bool:
-        """Whether attention in a context of this size passes over the cells of other sequences at no cost: flash
-        attention does."""
+        """Whether attention in a context of this size skips the cells of other sequences at no cost. Flash attention
+        does."""
         return self.attention_of(cells) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
     def open(self, cells: int, threads: int, *, again: bool = False) -> Context | None:
-        """A context of so many cells; None where memory is short. llama.cpp aborts the process if it cannot allocate
-        what it needs beside the cells: so it is only asked where the system grants both, or `again` for a size that was
-        there a moment ago. Any thread may ask."""
+        """Create a context of `cells` cells; None if memory is short. llama.cpp aborts the process if it cannot
+        allocate what it needs beside the cells. So it is called only if the system grants memory for both, or if
+        `again` says that a context of this size was freed a moment ago. May be called by any thread."""
         size = _BESIDE_BYTES + (0 if self.on_device else self.bytes(cells))
         if self.asks_first and not again and not is_granted(size):
             return None
@@ -118,7 +118,7 @@ class Context:
     """Owns one context of llama.cpp. Used by one thread at a time."""
 
     def __init__(self, settings: ContextSettings, handle: Any) -> None:
-        """Takes over `handle`, llama.cpp's own."""
+        """Takes ownership of `handle`, a llama.cpp context."""
         self.settings, self.handle = settings, handle
         self.cells = int(C.llama_n_ctx_seq(handle))  # rounded up by llama.cpp
         self.skips = settings.skips(self.cells)
@@ -127,35 +127,36 @@ class Context:
 
     @property
     def has_memory(self) -> bool:
-        """Whether llama.cpp keeps anything of the tokens it has read; of some kinds of models it does not."""
+        """Whether llama.cpp has a KV cache for this model. For some kinds of models it has none."""
         return bool(self._memory)
 
     def run(self, batch: Any) -> int:
-        """llama_decode, without the interpreter lock: its status, 0 if all is well. Returns when the device has done
-        it."""
+        """Call llama_decode with the interpreter lock released. Returns its status, 0 for success, when the device has
+        finished the batch."""
         status = int(C.llama_decode(self.handle, batch))
         if status == 0:
             self.wait()
         return status
 
     def logits(self, row: int) -> Any:
-        """Those of the token at `row` of the last batch, float32 of shape (vocabulary,); valid until the next."""
+        """The logits of the token at `row` of the last batch, float32 of shape (vocabulary,). Valid until the next
+        batch."""
         pointer = C.llama_get_logits_ith(self.handle, row)
         return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), shape=(self._vocabulary,))
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        """The target also holds the source's cells from `start` to before `end`, -1 for all. Only marks them."""
+        """Give the source's cells from `start` to before `end`, -1 for all, to the target too. Copies nothing."""
         C.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        """The sequence holds its cells from `start` to before `end`, -1 for all, no more."""
+        """Remove the sequence's cells from `start` to before `end`, -1 for all."""
         removed = C.llama_memory_seq_rm(self._memory, sequence, start, end)
         assert removed, "a plain attention cache can drop any part"
 
     def save(self, sequence: int, start: int, end: int) -> Bytes:
         """A copy of the sequence's cells from `start` to before `end`. Raises EngineError, and NoMemoryError."""
         settings = self.settings
-        # llama.cpp tells the exact size as slowly as it copies
+        # an upper bound: asking llama.cpp for the exact size takes as long as the copy
         size = settings.bytes(end - start) + _STATE_BYTES * (end - start + settings.model.layers + 1)
         saved = _pages(size)
         self.share(sequence, settings.scratch, start, end)
@@ -166,8 +167,8 @@ class Context:
         return saved[:written]
 
     def load(self, cells: Any, sequence: int, start: int, end: int) -> int:
-        """The sequence holds the saved cells (bytes that may be changed) from position `start` to before `end`. There
-        must be room for all of what was saved: returns how many cells that were. Raises EngineError."""
+        """Load the saved cells from position `start` to before `end` into the sequence. `cells` are bytes that may be
+        changed. There must be room for all saved cells; returns their number. Raises EngineError."""
         saved, scratch = np.frombuffer(cells, np.uint8), self.settings.scratch
         self._turn(saved, cells_of_sequence)
         if not C.llama_state_seq_set_data(self.handle, bytes_of(saved), saved.size, scratch):
@@ -180,12 +181,12 @@ class Context:
 
     @property
     def most_bytes_beside(self) -> int:
-        """What llama.cpp saves beside the cells, at most: the logits of the last batch, and who holds which cell."""
+        """The most that llama.cpp saves beside the cells: the logits of the last batch, and the owners of each cell."""
         return 4 * self._vocabulary * self.settings.sequences + (4 << 20)
 
     def save_all(self, buffer: Bytes | None = None) -> Bytes:
-        """All that the context holds, in llama.cpp's form, in this buffer if it is large enough. Raises EngineError,
-        and NoMemoryError."""
+        """Copy all cells, in llama.cpp's format, into `buffer` if it is large enough, else into new memory. Raises
+        EngineError, and NoMemoryError."""
         size = C.llama_state_get_size(self.handle)
         held = buffer[:size] if buffer is not None and size <= buffer.size else _pages(size)
         written = C.llama_state_get_data(self.handle, bytes_of(held), held.size)
@@ -194,8 +195,8 @@ class Context:
         return held
 
     def load_all(self, held: Bytes) -> None:
-        """Hold what was saved of this context, or of another one of these settings, and nothing else, in the first
-        cells. The bytes may be changed. Raises EngineError."""
+        """Replace all cells by the saved ones, from the first cell on. `held` comes from `save_all` of a context with
+        the same settings; its bytes may be changed. Raises EngineError."""
         self._turn(held, cells_of_all)
         read = C.llama_state_set_data(self.handle, bytes_of(held), held.size)
         if read != held.size:
@@ -203,30 +204,30 @@ class Context:
         self.wait()
 
     def use_threads(self, count: int) -> None:
-        """From the next batch on."""
+        """Use `count` threads from the next batch on."""
         C.llama_set_n_threads(self.handle, count, count)
 
     def wait(self) -> None:
-        """Until a device has done what it was told to: llama.cpp returns before that, and whoever measures how long a
-        batch takes, or lets the engine rest, must not take it for done. A CPU is never late."""
+        """Wait until the device has finished its work. llama.cpp returns earlier on a GPU, which would falsify the
+        measured time of a batch, and the pauses that the thermal governor asks for."""
         C.llama_synchronize(self.handle)
         if self.settings.answers_late:
             list_devices()
 
     def close(self) -> None:
-        """Free it; it is not used after."""
+        """Free the context. Call nothing afterwards."""
         C.llama_free(self.handle)
 
     def _turn(self, saved: Bytes, cells: Callable[[Bytes], int]) -> None:
-        """What was saved of a context with another kind of attention, or in another life, may have to lie another
-        way."""
+        """Transpose the saved values, if the context that saved them (perhaps in an earlier process) had another kind
+        of attention."""
         if self.settings.turns_values:
             layers, token = self.settings.model.layers, self.settings.bytes(1)
             turn(saved, cells(saved), layers, token, transposed=not self.skips)
 
 
 def _parameters(load: Load) -> Any:
-    """Everything about a context but its size, its attention and its threads."""
+    """All parameters of a context except its size, its attention and its threads."""
     params = C.llama_context_default_params()
     params.n_batch = params.n_ubatch = load.batch
     params.n_seq_max = load.parallel * _SEQUENCES_EACH + 1
@@ -247,5 +248,5 @@ def _pages(size: int) -> Bytes:
 
 
 def bytes_of(array: Bytes) -> Any:
-    """An array's bytes, as llama.cpp takes them; the array must live as long as they are used."""
+    """A pointer to the array's bytes, for llama.cpp. The array must outlive the pointer."""
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

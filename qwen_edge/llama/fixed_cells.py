@@ -1,4 +1,4 @@
-"""The cells of a KV cache in one context of llama.cpp, all of them allocated at once."""
+"""The cells of a KV cache in one llama.cpp context, all of them allocated at once."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; not
 
 
 class FixedCells:
-    """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one of each sequence. Used
-    by the engine's thread."""
+    """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one slice per sequence.
+    Used by the engine's thread."""
 
     def __init__(self, model: Model, load: Load, room: int | None = None, *, create: Create | None = None) -> None:
-        """For as many tokens as a resolved `load` asks for, but no more than the model was trained for; `room` of them
-        are allocated now, or all. `create` makes llama.cpp's contexts, where llama.cpp itself is not to be asked.
-        Raises EngineError if there is not enough memory."""
+        """The size is the context length of a resolved `load`, and at most the model's trained context. `room` cells
+        are allocated now; all of them if `room` is None. `create` replaces llama.cpp's own function that creates a
+        context. Raises EngineError if there is not enough memory."""
         self.settings = ContextSettings.of(model, load, create)
         self.size = min(load.context, model.trained_context)  # cells, when all are allocated
         self.batch = min(load.batch, self.size)
         self._load, self._threads = load, load.threads
         self._batch = Batch(self.batch)
-        # llama.cpp takes no batch that is larger than the context, and aborts the process over it
+        # llama.cpp aborts the process if the batch is larger than the context
         self._context = self._first(max(min(room or self.size, self.size), self.batch))
 
     @property
     def context(self) -> Context:
-        """The one that holds the cells now; do not keep it."""
+        """The context that holds the cells now. Do not keep a reference: growing replaces it."""
         return self._context
 
     @property
     def room(self) -> int:
-        """How many cells there are now."""
+        """How many cells are allocated now."""
         return self._context.cells
 
     @property
     def skips(self) -> bool:
-        """Whether attention passes over the cells of other sequences at no cost."""
+        """Whether attention skips the cells of other sequences at no cost."""
         return self._context.skips
 
     @property
@@ -53,12 +53,12 @@ class FixedCells:
 
     @property
     def bytes_to_come(self) -> int:
-        """What the cells will have grown by when all are allocated."""
+        """Bytes by which the cache can still grow."""
         return self.settings.bytes(max(0, self.size - self.room))
 
     def decode(self, slices: Sequence[Slice]) -> None:
-        """Run slices as one batch. Blocks for the length of the computation, on a GPU too, without the interpreter
-        lock. Raises EngineError; what the cells then hold is not known."""
+        """Run the slices as one batch. Blocks until the computation is done, on a GPU too, with the interpreter lock
+        released. Raises EngineError; the contents of the cells are then undefined."""
         status = self._run(self._batch.fill(slices))
         if status == 0:
             return
@@ -88,29 +88,30 @@ class FixedCells:
         return self._context.load(cells, sequence, start, end)
 
     def make_room(self, cells: int) -> bool:
-        """See that so many cells are allocated. False if they cannot be; all is as before then."""
+        """Make sure that `cells` cells are allocated. Return False, with nothing changed, if that is not possible."""
         return cells <= self.room
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """Nothing is to be made ready: all cells are there."""
+        """Does nothing: all cells are allocated."""
 
     def fit(self, cells: int) -> None:
-        """No memory is given back: all cells are there to stay."""
+        """Does nothing: the cache keeps its size."""
 
     def use_threads(self, count: int) -> None:
-        """From the next batch on, also in another context."""
+        """Use `count` threads from the next batch on, also in any later context."""
         self._threads = count
         self._context.use_threads(count)
 
     def close(self) -> None:
-        """Free the cells; nothing is used after."""
+        """Free the cells. Call nothing afterwards."""
         self._context.close()
 
     def _run(self, batch: Any) -> int:
         return self._context.run(batch)
 
     def _first(self, room: int) -> Context:
-        """Raises EngineError where there is no memory for it, and UnservableError where there will never be one."""
+        """The first context. Raises EngineError if memory is short, UnservableError if llama.cpp can never create a
+        context, or a KV cache, for this model."""
         context = self._open(room)
         if context is None:
             raise self._why_none(room)
@@ -123,8 +124,8 @@ class FixedCells:
         return context
 
     def _why_none(self, room: int) -> EngineError:
-        """Why llama.cpp has made no context, which it does not say. What it cannot make on paper either, where it takes
-        no memory, it will never make of this model and these settings."""
+        """Why llama.cpp has created no context; it gives no reason itself. If a simulated context, which needs no
+        memory, fails too, then no context is possible with this model and these settings."""
         what = f"llama.cpp could not make a context of {room} tokens (KV cache {self._load.kv_type})"
         if self.settings.model.simulated or not self._is_possible(room):
             return UnservableError(
@@ -137,7 +138,7 @@ class FixedCells:
         )
 
     def _is_possible(self, room: int) -> bool:
-        """Whether llama.cpp makes such a context on paper."""
+        """Whether llama.cpp can create a simulated context of `room` cells, which takes no memory."""
         with Model(self.settings.model.path, gpu_layers=self._load.gpu_layers, simulate=True) as model:
             context = ContextSettings.of(model, self._load, C.llama_init_from_model).open(room, self._threads)
             if context:

@@ -1,16 +1,15 @@
-"""The cells of a KV cache that grows: holds one of llama.cpp's contexts, and replaces it by a larger or a smaller one.
+"""The cells of a KV cache that grows: owns one llama.cpp context, and replaces it by a larger or a smaller one.
 
-The cache begins small and grows, up to what was configured: most conversations never need all of it, and llama.cpp
-writes to every byte it allocates.
+The cache starts small and grows up to the configured size: most conversations never need all of it, and llama.cpp
+writes to every byte that it allocates.
 
-Without flash attention, the values of one channel lie as far apart as the cache is long, and llama.cpp reads as many of
-them as have been held, rounded up to a whole block. While that is all there is room for, they are read in one go: a
-token then takes a tenth less than in a cache of twice the length (7 % at 300 tokens, 11 % at 2,048 and at 6,144, on an
-EPYC of Zen 4). So there the cache grows block by block; with flash attention, on a GPU, and where no larger one could
-be made in time, by doubling.
+Without flash attention, llama.cpp stores the values of one channel with the length of the cache as stride, and reads
+the cells in use, rounded up to a whole block. In a cache no larger than that, this read is contiguous: a token takes a
+tenth less time than in a cache of twice the length (7 % at 300 tokens, 11 % at 2,048 and at 6,144, on an EPYC of
+Zen 4). So without flash attention the cache grows block by block. It doubles with flash attention, on a GPU, and where
+no larger cache could be built in time.
 
-Where flash attention is quicker only while there are few tokens, a context of that size has it, and larger ones have
-not.
+If flash attention is faster only in a small cache, enable it in the small cache and disable it in larger ones.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from qwen_edge.protocol.messages import Load
 
 _BLOCK = 256  # cells
 FIRST_ROOM = SMALL_ROOM  # tokens: a question and its answer
-_ROOMY = 1.1  # times what is needed: a cache that is larger is made smaller when nobody asks; less is not worth it
-_SPARE_ROOM = 128  # cells more than are held, or half as many at least: a turn's own words need not wait for more
-_NEAR = 32  # cells that are left when a larger cache is moved to: no step of a stream needs more, or few do
-_SPARE_BYTES = 256 << 20  # of the system's memory, which is left alone where there is a choice
-# seconds: what an empty cell between others costs every token, of a stream even three times as much; and what moving
-# the others together costs at least, for each stretch they lie in, and for each of them
+_SHRINK_FACTOR = 1.1  # an idle cache that is this much larger than needed is shrunk; saving less is not worth a copy
+_SPARE_ROOM = 128  # cells to allocate beyond those in use, so that a short turn needs no growth; at least half of them
+_SWITCH_MARGIN_CELLS = 32  # free cells left when the larger cache is switched to: hardly any decoding step needs more
+_SPARE_BYTES = 256 << 20  # of the system's memory that a growth leaves free wherever there is a choice
+# Seconds that one empty cell adds to each token (three times that in a stream). Moving cells together costs _MOVE,
+# plus _MOVE_STRETCH for each contiguous stretch of cells, plus _MOVE_CELL for each cell.
 _EMPTY, _MOVE, _MOVE_STRETCH, _MOVE_CELL = 3e-6, 0.02, 0.002, 5e-5
-_LONGEST_MOVE = 0.25  # seconds, of half a second that a stream may stand still
-_AGAIN = 30.0  # seconds after which a larger cache is tried beside the work again, where there was no memory for one
+_LONGEST_MOVE = 0.25  # seconds: half of the longest pause that a stream may have
+_AGAIN = 30.0  # seconds to wait, after memory was too short for a background growth, before the next attempt
 
 
 class GrowingCells(FixedCells):
-    """Allocated as they are needed. Cells that `expect` finds scattered are moved together."""
+    """Cells that are allocated as they are needed. `expect` moves scattered cells together."""
 
     def __init__(
         self,
@@ -58,21 +57,21 @@ class GrowingCells(FixedCells):
         create: Create | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """As FixedCells; without `room` there is space for a short conversation at first, or the one that is
-        awaited."""
+        """As FixedCells. Without `room`, the first cache fits a short conversation, or the tokens that
+        `load.awaited` announces."""
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
         super().__init__(model, load, max(room or FIRST_ROOM, awaited), create=create)
         self._clock = clock
         self._layout = Layout(self.sequences + 1, whole_blocks(self.size))
-        # seconds: when a larger cache may be made beside the work. One thread gets in the other's way on a GPU
+        # clock time from which a background growth may start; never on a GPU, where it would slow decoding down
         self._quiet_from = math.inf if on_gpu(load) else 0.0
-        self.growing: BackgroundGrowth | None = None  # a larger context that is being made
-        self._lost = False  # there is no context, as no memory was left for one
+        self.growing: BackgroundGrowth | None = None  # the larger context that is being built
+        self._lost = False  # the old context was freed, and memory was too short for another
         self._least_room = max(min(FIRST_ROOM, self.size), self.batch)
 
     def decode(self, slices: Sequence[Slice]) -> None:
-        """As `FixedCells.decode`; where the cache must grow first (`make_room` was not asked), it blocks for the time
-        that copying it takes as well."""
+        """As `FixedCells.decode`. If the cache must grow first (the caller has not called `make_room`), the call also
+        blocks while the cells are copied."""
         super().decode(slices)
         for one in slices:
             self._layout.fill(one.sequence, one.position, one.position + len(one.tokens))
@@ -93,19 +92,21 @@ class GrowingCells(FixedCells):
         return count
 
     def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """So many cells are held, and so many others are about to go; so many more than those held will be soon, and
-        after a while. Where they are more than there is room for, a larger cache is made beside the work, if memory
-        allows, and moved to when it is there and nothing is about to go; but, where no more is to come than will be
-        soon, as of a single answer, not before the old one is full: until then a token takes less in it.
+        """`held`: cells in use. `going`: further cells that will be freed. `soon`, `later`: cells needed beyond `held`,
+        soon and after a while.
 
-        Where cells that are not held lie between those that are, and it saves time, these are moved together: attention
-        that does not skip reads all cells up to the last one held. Raises EngineError."""
+        If `held + soon` exceeds the room, start to build a larger cache in the background, if memory allows. Switch to
+        it when it is ready and no cells are about to be freed; if `later` is no more than `soon` (a single answer),
+        only when the old cache is almost full, because decoding is faster in the smaller cache.
+
+        If empty cells lie between cells in use, move the cells in use together where that saves time: attention
+        without skipping reads every cell up to the last one in use. Raises EngineError."""
         needed = min(held + soon, self.size)
         if self.growing and self.growing.ready:
             if needed <= self.room:
                 self._call_off()
-            elif (later > soon and not going) or held + going + _NEAR > self.room:
-                self._succeed()
+            elif (later > soon and not going) or held + going + _SWITCH_MARGIN_CELLS > self.room:
+                self._switch_to_larger()
         if not going and self._is_worth_moving(held, soon):
             self._close_up()
         if self.growing or needed <= self.room or self._clock() < self._quiet_from:
@@ -114,15 +115,15 @@ class GrowingCells(FixedCells):
         if self.settings.skips(room):
             room = self._enough(needed)
         copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (held, self.room))
-        if self._is_there(self.settings.bytes(room) + most):
+        if self._has_memory(self.settings.bytes(room) + most):
             try:
-                self.growing = BackgroundGrowth(partial(self._open, room), self._is_there, room, copied, most)
-            except (MemoryError, RuntimeError):  # not even for a thread
+                self.growing = BackgroundGrowth(partial(self._open, room), self._has_memory, room, copied, most)
+            except (MemoryError, RuntimeError):  # no memory for the buffer or the thread
                 self._quiet_from = self._clock() + _AGAIN
 
     def make_room(self, cells: int) -> bool:
-        """Grow now if so many cells do not fit. False if there is no memory for them: the cache is then as it was.
-        Raises EngineError if it is lost."""
+        """Grow now if the cache has fewer than `cells`. Return False, with the cache unchanged, if memory is too short.
+        Raises EngineError if the cache is lost."""
         if self.growing and self.growing.room < cells:
             self._call_off()
         while self.room < min(cells, self.size):
@@ -131,13 +132,12 @@ class GrowingCells(FixedCells):
         return True
 
     def fit(self, cells: int) -> None:
-        """Nobody asks, and so many cells are all that are held: give memory back where they leave much of the cache
-        empty, and make room for a next turn where there is little; but only if there is memory to do it in. Raises
-        EngineError if the cache is lost."""
+        """Called when idle, with `cells` in use. Shrink a cache that is much too large; enlarge one that lacks room for
+        a next turn. Do neither if there is no memory for the new cache. Raises EngineError if the cache is lost."""
         self._call_off()
         room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
-        unfit = self.room >= _ROOMY * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
-        if unfit and self._is_there(self.settings.bytes(room)):
+        unfit = self.room >= _SHRINK_FACTOR * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
+        if unfit and self._has_memory(self.settings.bytes(room)):
             self._move(room)
         if self._holes(cells):
             self._close_up()
@@ -154,19 +154,20 @@ class GrowingCells(FixedCells):
         return status
 
     def _grow(self, cells: int) -> bool:
-        """There is no room for so many cells: take the larger cache that is being made, or make one; of twice the size
-        where a batch needs it, after which more will come, if there is memory for it. False if there is not."""
+        """Make room for `cells`. Take the larger cache that is being built, or build one. Try twice the size first; if
+        memory does not allow it, build the smallest that fits. Return False if that fails too. (If the caller needs
+        more than one batch of extra cells, build what it needs and no more.)"""
         if self.growing:
             self.growing.wait()
-            if self._succeed():
+            if self._switch_to_larger():
                 return True
         least = min(self.size, whole_blocks(cells))
         if cells - self.room > self.batch:
             return self._move(min(self.size, cells + _SPARE_ROOM), least)
         return self._move(self._enough(cells), least)
 
-    def _succeed(self) -> bool:
-        """Move to the context that has been made beside the work. False if there was no memory after all."""
+    def _switch_to_larger(self) -> bool:
+        """Switch to the context that was built in the background. False if memory was too short after all."""
         successor, self.growing = self.growing, None
         assert successor
         if successor.context:
@@ -174,15 +175,16 @@ class GrowingCells(FixedCells):
                 self._move_to(successor.context, self._context.save_all(successor.buffer))
                 return True
             successor.context.close()
-        self._quiet_from = self._clock() + _AGAIN  # until then, what is needed is tried when it is
+        self._quiet_from = self._clock() + _AGAIN  # until then, the cache grows only when a batch does not fit
         return False
 
     def _holes(self, held: int) -> int:
-        """How many empty cells attention reads, where so many are held; it reads whole blocks."""
+        """How many empty cells attention reads when `held` cells are in use. Attention reads whole blocks."""
         return 0 if self.skips else whole_blocks(self._layout.end) - whole_blocks(held)
 
     def _is_worth_moving(self, held: int, soon: int) -> bool:
-        """Whether it takes less time, and not too much, than the holes cost the tokens that come soon."""
+        """Whether moving the cells together takes at most _LONGEST_MOVE, and less time than the empty cells would cost
+        the next `soon` tokens."""
         seconds = _MOVE + _MOVE_STRETCH * self._layout.stretches + _MOVE_CELL * held
         return seconds < min(_LONGEST_MOVE, _EMPTY * self._holes(held) * soon)
 
@@ -197,31 +199,32 @@ class GrowingCells(FixedCells):
             self.growing = None
 
     def _enough(self, cells: int) -> int:
-        """The next size of the cache, by doubling, that so many cells fit into, if any does."""
+        """The cache size, found by doubling the present one, that `cells` fit into; at most the configured size."""
         room = self.room
         while room < min(cells, self.size):
             room = min(self.size, 2 * room)
         return room
 
     def _move(self, *rooms: int) -> bool:
-        """To a cache of the first of these sizes for which there is memory beside the old one, or else of the last one
-        in place of it. False if there is no memory: the cache is then as it was. Raises EngineError if it is lost."""
+        """Move to a cache of the first of these sizes that fits into memory beside the old one. If none does, free the
+        old cache and build one of the last size. Return False, with the cache unchanged, if memory is too short.
+        Raises EngineError if the cache is lost."""
         before, least = self.room, rooms[-1]
         if free_bytes(self._load, available_bytes()) + self.settings.bytes(before) < self.settings.bytes(least):
-            return False  # the kernel would promise it, and end the process when it is used
+            return False  # the kernel would grant the memory, and kill the process when it is used
         try:
             held = self._context.save_all()
         except NoMemoryError:
             return False
         for room in dict.fromkeys(rooms):
-            if self._is_there(self.settings.bytes(room)) and (larger := self._open(room)):
+            if self._has_memory(self.settings.bytes(room)) and (larger := self._open(room)):
                 self._move_to(larger, held)
                 return True
         return self._exchange(least, before, held)
 
     def _exchange(self, least: int, before: int, held: Any) -> bool:
-        """Free the old context, and make the new one in its place, or again the old one. Raises EngineError if neither
-        is to be had."""
+        """Free the old context and build one of `least` cells; if that fails, one of `before` cells, as the old one
+        had, and return False. Raises EngineError if both fail."""
         self._context.close()
         self._lost = True
         for room in (least, before):
@@ -232,24 +235,24 @@ class GrowingCells(FixedCells):
         raise EngineError(f"there was no memory for a KV cache of {least} tokens, nor again for one of {before}")
 
     def _move_to(self, context: Context, held: Any) -> None:
-        """Hold in another context what was saved of this one, which is there until then."""
+        """Load the saved cells into `context`, then free the old context."""
         old, self._context = self._context, context
         try:
-            context.use_threads(self._threads)  # it may have been made while others were allowed
+            context.use_threads(self._threads)  # the limit may have changed since the context was built
             self._load_all(held)
         finally:
             old.close()
 
     def _load_all(self, held: Any) -> None:
-        """Hold what was saved, all of it side by side."""
+        """Load the saved cells, without empty cells between them."""
         self._context.load_all(held)
         self._layout.close_up()
 
-    def _is_there(self, size: int) -> bool:
-        """Whether so many bytes can be had, and some are left."""
+    def _has_memory(self, size: int) -> bool:
+        """Whether `size` bytes of memory are available, with _SPARE_BYTES to spare."""
         return free_bytes(self._load, available_bytes()) > size + _SPARE_BYTES
 
 
 def whole_blocks(cells: int) -> int:
-    """The least that llama.cpp has, and attention reads, of which these are a part."""
+    """`cells`, rounded up to whole blocks: llama.cpp allocates, and attention reads, whole blocks."""
     return -(-cells // _BLOCK) * _BLOCK

@@ -1,4 +1,4 @@
-"""What a model file's first bytes tell, without llama.cpp and without gguf: cheap, and safe with any file.
+"""Checks a model file by its first bytes, without llama.cpp and without gguf: cheap, and safe with any file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -10,16 +10,16 @@ import struct
 from pathlib import Path
 from typing import Literal
 
-END_TOKENS = "qwen_edge.end_token_ids"  # "7,8": end tokens for which GGUF has no keys of its own
+END_TOKENS = "qwen_edge.end_token_ids"  # such as "7,8": end tokens for which GGUF defines no key
 VERSIONS = (2, 3)
 HEADER = "<4sIQQ"  # magic, version, number of tensors, number of keys
-_LEAST_TENSOR, _LEAST_KEY = 24, 13  # bytes that the description of one takes
-TELLING = 512  # bytes at the beginning of a file that tell what it is
+_LEAST_TENSOR, _LEAST_KEY = 24, 13  # bytes: the shortest description of a tensor, and of a key
+TELLING = 512  # bytes at the beginning of a file that are enough to recognise its format
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def what_is_wrong(file: Path) -> str | None:
-    """Half a sentence about a file that cannot be a GGUF model, whatever stands further on; None if it may be one."""
+    """Why the file cannot be a GGUF model, as half a sentence that begins with a verb; None if it may be one."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -47,7 +47,7 @@ def _in_header(begin: bytes, size: int) -> str | None:
 
 
 def stand_in(begin: bytes) -> Literal["pointer", "page"] | None:
-    """What a download left in place of the file itself, by its first bytes: a git-lfs pointer, or a web page."""
+    """Whether a download saved a git-lfs pointer or a web page instead of the file. `begin`: the file's first bytes."""
     if begin.startswith(b"version https://git-lfs.github.com/spec/"):
         return "pointer"
     text = begin[:TELLING].removeprefix(_BYTE_ORDER_MARK).lstrip().lower()

@@ -1,4 +1,4 @@
-"""What a model keeps of the tokens it has read, and whether this engine can serve it."""
+"""The kinds of models: what a model stores for each token, and whether this engine can serve the model."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from qwen_edge.llama.bindings import C, function
 from qwen_edge.protocol.messages import LEAST_CONTEXT
 
 Memory = Literal["full", "window", "state"]
-"""full: a cell for every token, which can be removed, shared and saved one by one. window: some layers keep only the
-latest tokens. state: some layers keep one state of all tokens, of which no part can be removed."""
+"""full: every token has a cell, and each cell can be removed, shared and saved. window: some layers keep only the
+latest tokens. state: some layers keep one state for all tokens, from which no token can be removed."""
 
 _CANNOT = "qwen-edge cannot serve this model"
 _REMEDY = "Choose a text model with plain attention, such as Qwen3"
 _NO_NUMBER = re.compile(r"[-+]?(nan|inf)")
 _NUMBER = re.compile(r"[-+0-9.e]+")
-_LEAST = {"layer_norm_epsilon": 0.0, "layer_norm_rms_epsilon": 0.0, "rope.freq_base": 1e-6}  # by the end of the key
+_LEAST = {"layer_norm_epsilon": 0.0, "layer_norm_rms_epsilon": 0.0, "rope.freq_base": 1e-6}  # key ending: least value
 
 
 def memory_of(model: Any) -> Memory:
-    """Of a model that llama.cpp has loaded."""
+    """The kind of memory of a model that llama.cpp has loaded."""
     if C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model):
         return "state"
     return "window" if _window(model) else "full"
 
 
 def _window(model: Any) -> int:
-    """Tokens, 0 for none. llama.cpp hands the file's unsigned number over as a signed one."""
+    """The length of the attention window in tokens, 0 for none. llama.cpp returns the file's unsigned number as a
+    signed one."""
     return int(C.llama_model_n_swa(model)) & 0xFFFF_FFFF
 
 
 def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> None:
-    """Raises UnservableError, in one sentence, for a model that llama.cpp loads and this engine would use wrongly.
-    `meta` has the architecture, and whether attention is causal and vectors are pooled, as the file says."""
+    """Raises UnservableError, in one sentence, for a model that llama.cpp loads and this engine cannot use correctly.
+    `meta` has the file's values for `architecture`, `causal` (attention) and `pooling` (of vectors)."""
     arch = meta["architecture"] or "unknown"
     if why := _not_a_generator(model, meta):
         raise UnservableError(f"{_CANNOT}: {name} ({arch}) {why}. {_REMEDY}.")
@@ -55,9 +56,9 @@ def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> Non
 
 
 def refuse_unusable_numbers(name: str, trained_context: int, said: Mapping[str, str]) -> None:
-    """Raises UnservableError, in one sentence, for a number in a file's metadata that llama.cpp takes and cannot
-    compute with: it aborts the process over it later, or writes nonsense. `said` are the scalars of the kind of model,
-    by key."""
+    """Raises UnservableError, in one sentence, for a number in the metadata that llama.cpp loads but cannot compute
+    with: llama.cpp would abort the process later, or generate nonsense. `said`: the scalars of the model's
+    architecture, by key."""
     wrong = next((f"{key} {value}" for key, value in said.items() if not _is_usable(key, value)), None)
     if trained_context < LEAST_CONTEXT:
         wrong = f"a context length of {trained_context}, and an answer takes {LEAST_CONTEXT} tokens at least"
@@ -76,7 +77,7 @@ def _is_usable(key: str, value: str) -> bool:
 
 
 def _not_a_generator(model: Any, meta: dict[str, str | None]) -> str | None:
-    """Why the model does not go on with a text, if it does not."""
+    """Why the model does not generate text; None if it does."""
     if C.llama_vocab_type(C.llama_model_get_vocab(model)) == C.LLAMA_VOCAB_TYPE_NONE:
         return "has no vocabulary"
     if C.llama_model_has_encoder(model):
@@ -91,8 +92,8 @@ def _not_a_generator(model: Any, meta: dict[str, str | None]) -> str | None:
 
 
 def why_not_loaded(path: Path) -> str | None:
-    """What a file is that llama.cpp did not load, where it is another part of a model than its weights; None where the
-    header tells nothing of the kind, or cannot be read."""
+    """Why llama.cpp did not load the file, if the file is something other than a model's weights (an adapter, a
+    projector, ...). None if the header does not say so, or cannot be read."""
     kind, arch = _header(path, b"general.type"), _header(path, b"general.architecture")
     if kind == "adapter":
         return "is a LoRA adapter: the model that it belongs to must be merged with it"
@@ -104,13 +105,13 @@ def why_not_loaded(path: Path) -> str | None:
 
 
 class _Reading(ctypes.Structure):
-    """gguf_init_params: only the header is read."""
+    """gguf_init_params, to read only the header."""
 
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
 def _header(path: Path, key: bytes) -> str | None:
-    """A text of a GGUF file's metadata."""
+    """The value of `key` in a GGUF file's metadata, if it is text."""
     handle = ctypes.c_void_p
     opened = function("gguf_init_from_file", handle, ctypes.c_char_p, _Reading)(bytes(path), _Reading(True, None))
     if not opened:

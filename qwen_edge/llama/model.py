@@ -15,11 +15,11 @@ from qwen_edge.llama.header import END_TOKENS, what_is_wrong
 from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
 from qwen_edge.llama.vocab import Vocab
 
-_EOM = "tokenizer.ggml.eom_token_id"  # an end token of which llama.cpp tells no other way
+_EOM = "tokenizer.ggml.eom_token_id"  # the key of an end token that llama.cpp's API does not report
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 _UINT32 = 0xFFFF_FFFF
-_BLOCK = 32  # elements of a quantized tensor that have one scale
-_KEY_BYTES = 256  # of a key that is looked for among all keys; no key of interest is longer
+_BLOCK = 32  # elements that share one scale in a quantized tensor
+_KEY_BYTES = 256  # the longest key that is read; no key of interest is longer
 
 
 class Model:
@@ -35,22 +35,22 @@ class Model:
         simulate: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
-        """Load a GGUF file. `gpu_layers` -1 offloads all that a GPU backend takes, 0 leaves every GPU alone; `repack`
-        reorders weights for the CPU's vector units; `check_tensors` validates every quantized block; with `simulate`
-        llama.cpp only works out what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError;
-        UnservableError if the file itself is at fault, or of a kind of model that this engine does not serve."""
+        """Load a GGUF file. `gpu_layers`: -1 offloads as many layers as the GPU takes, 0 uses no GPU. `repack` reorders
+        weights for the CPU's vector units. `check_tensors` validates every quantized block. With `simulate`, llama.cpp
+        only computes what it would allocate. `on_progress` gets 0..1 while loading. Raises EngineError;
+        UnservableError if the file is at fault, or its kind of model is one that this engine does not serve."""
         if not path.is_file():
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
             raise UnservableError(f"The engine could not load {path}: it {wrong}. Make it again: qwen-edge convert")
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        if gpu_layers == 0:  # a list of no devices: large batches would be sent to a GPU all the same
+        if gpu_layers == 0:  # an empty list of devices; without it, large batches would still be sent to a GPU
             params.devices = ctypes.cast(_NO_DEVICES, ctypes.c_void_p)
         params.use_extra_bufts = repack
         params.check_tensors = check_tensors
         params.no_alloc = simulate
-        # Repacking copies the weights, so a mapping of the file beside the copy would be a second one in memory.
+        # Repacking copies the weights, so a mapped file would be in memory a second time.
         params.load_mode = C.LLAMA_LOAD_MODE_NONE if repack else C.LLAMA_LOAD_MODE_MMAP
         progress = C.llama_progress_callback(lambda fraction, _: on_progress is None or on_progress(fraction) is None)
         params.progress_callback = progress
@@ -82,7 +82,7 @@ class Model:
 
     @property
     def trained_context(self) -> int:
-        """Tokens. llama.cpp hands the file's unsigned number over as a signed one."""
+        """Tokens. llama.cpp returns the file's unsigned number as a signed one."""
         return int(C.llama_model_n_ctx_train(self._model)) & _UINT32
 
     @property
@@ -91,12 +91,12 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        """The template for all conversations, jinja2. Raises UnservableError if it is no text."""
+        """The default chat template, in jinja2. Raises UnservableError if it is not UTF-8 text."""
         return self._chat_template(None)
 
     @property
     def tool_template(self) -> str | None:
-        """That for conversations with tools, where the model has one of its own. Raises UnservableError."""
+        """The chat template for conversations with tools, if the model has a separate one. Raises UnservableError."""
         return self._chat_template(b"tool_use")
 
     def _chat_template(self, name: bytes | None) -> str | None:
@@ -109,8 +109,8 @@ class Model:
             ) from None
 
     def token_text(self, role: str) -> str:
-        """The text of the token with this role (`bos`, `eos`), empty if the file names none: llama.cpp would take any
-        token for it then."""
+        """The text of the token with this role (`bos`, `eos`); empty if the file names none. llama.cpp's own function
+        would then return an arbitrary token."""
         token = self._named_token(role)
         return self.vocab.text(token) if token is not None else ""
 
@@ -124,13 +124,13 @@ class Model:
         return buffer.value.decode("utf-8", "replace")
 
     def _named_token(self, role: str) -> int | None:
-        """The token with this role, if the file names one, and one that the vocabulary has."""
+        """The token with this role, if the file names one and the vocabulary contains it."""
         named = self.meta(f"tokenizer.ggml.{role}_token_id")
         size = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model)))
         return int(named) if named and named.isdecimal() and int(named) < size else None
 
     def _own_scalars(self) -> Iterator[tuple[str, str]]:
-        """Keys and values (numbers as text) of what the file says of its kind of model: `qwen3.block_count`."""
+        """Keys and values (numbers as text) of the architecture's metadata, such as `qwen3.block_count`."""
         own = f"{self.meta('general.architecture')}."
         buffer = ctypes.create_string_buffer(_KEY_BYTES)
         for number in range(C.llama_model_meta_count(self._model)):
@@ -140,38 +140,38 @@ class Model:
                 yield key, value
 
     def _named_ends(self) -> list[int]:
-        """End tokens that only the metadata tell of."""
+        """End tokens that are named in the metadata only."""
         named = ",".join(self.meta(key) or "" for key in (_EOM, END_TOKENS))
         return [int(token) for token in re.findall(r"(?<![^,])[0-9]{1,9}(?![^,])", named)]
 
     @property
     def _generates(self) -> dict[str, str | None]:
-        """What the file says of whether it is a model that writes texts."""
+        """The metadata that tell whether the model generates text."""
         arch = self.meta("general.architecture")
         keys = {"causal": f"{arch}.attention.causal", "pooling": f"{arch}.pooling_type"}
         return {"architecture": arch, **{name: self.meta(key) for name, key in keys.items()}}
 
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
-        """Bytes one token takes in the KV cache; the arguments are bytes per element (f16: 2)."""
+        """Bytes that one token takes in the KV cache. The arguments are bytes per element (f16: 2)."""
         heads = int(C.llama_model_n_head_kv(self._model))
         key_length, value_length = self._head_lengths
         return int(self.layers * heads * (key_length * key_bytes + value_length * value_bytes))
 
     @property
     def kv_quantizes(self) -> bool:
-        """Whether a head's keys and values are whole blocks, as a quantized KV cache has them."""
+        """Whether the KV cache can be quantized: each head's key and value must fill whole blocks."""
         return not any(length % _BLOCK for length in self._head_lengths)
 
     @property
     def _head_lengths(self) -> tuple[int, int]:
-        """Elements of a head's key and of its value."""
+        """How many elements the key and the value of one head have."""
         arch = self.meta("general.architecture")
         default = int(C.llama_model_n_embd(self._model)) // int(C.llama_model_n_head(self._model))
         key_length = int(self.meta(f"{arch}.attention.key_length") or default)
         return key_length, int(self.meta(f"{arch}.attention.value_length") or default)
 
     def close(self) -> None:
-        """Free the weights. Contexts made of this model must be closed before."""
+        """Free the weights. Close all contexts of this model first."""
         if self._model:
             C.llama_model_free(self._model)
             self._model = None
@@ -186,8 +186,8 @@ class Model:
 
 
 def _why_not(path: Path, *, simulated: bool) -> EngineError:
-    """Why llama.cpp does not load a file, which it does not say. If it fails also when it takes neither memory nor a
-    device, the file is at fault; if not, the next try may succeed."""
+    """Why llama.cpp did not load the file; it gives no reason itself. If a simulated load, which needs neither memory
+    nor a device, fails too, the file is at fault. Otherwise the next attempt may succeed."""
     try:
         with path.open("rb") as file:
             file.read(4096)

@@ -62,14 +62,14 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
     log: list[str] = []
     send_log_to(lambda _level, text: log.append(text))
     with Model(Path(load.model), gpu_layers=load.gpu_layers, simulate=True) as model:
-        settled = resolve(model, with_measured(load), available - model.weights_bytes)
-        cells = FixedCells(model, settled, create=C.llama_init_from_model)  # nothing is allocated
+        resolved = resolve(model, with_measured(load), available - model.weights_bytes)
+        cells = FixedCells(model, resolved, create=C.llama_init_from_model)  # nothing is allocated
         cells.close()
         return MemoryPlan(
             weights=model.weights_bytes,
             tokens=cells.size,
-            token=kv_bytes(model, settled.kv_type, 1),
-            kv_type=settled.kv_type,
-            copies=kv_bytes(model, settled.kv_type, stash_tokens(model, settled)),
+            token=kv_bytes(model, resolved.kv_type, 1),
+            kv_type=resolved.kv_type,
+            copies=kv_bytes(model, resolved.kv_type, stash_tokens(model, resolved)),
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

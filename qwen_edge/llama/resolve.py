@@ -1,4 +1,4 @@
-"""What the settings leave open is decided here: by what was measured, what memory allows, what is usually best."""
+"""Resolves settings that are left open (`auto`, 0): by measurements, by available memory, else by a default."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from qwen_edge.protocol.messages import Attention, KvType, Load, Tuning
 # bytes per element: blocks of 32 values, with a 2-byte scale where quantized
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
-_BATCH, _GPU_BATCH = 128, 512  # tokens: a GPU computes many at once in the time of a few
-_SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and others on the machine
+_BATCH, _GPU_BATCH = 128, 512  # tokens: on a GPU a large batch takes hardly longer than a small one
+_SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and other programs
 
 
 def resolve(model: Model, load: Load, available: int | None = None) -> Load:
-    """The same with nothing left open: threads, batch, kv_type and flash_attention are what the engine will use.
-    `available` bytes of memory there are beside the weights; None: what there is now, with the weights loaded."""
+    """Return `load` with threads, batch, kv_type and flash_attention as the engine will use them. `available`: bytes of
+    memory beside the weights; None: the memory that is available now, with the weights loaded."""
     kv_type = load.kv_type if load.kv_type != "auto" else _best_that_fits(model, load, available)
-    settled = replace(load, kv_type=kv_type, flash_attention=_attention(load, kv_type))
-    return replace(settled, threads=load.threads or _threads(load.tuning), batch=load.batch or _batch(load))
+    resolved = replace(load, kv_type=kv_type, flash_attention=_attention(load, kv_type))
+    return replace(resolved, threads=load.threads or _threads(load.tuning), batch=load.batch or _batch(load))
 
 
 def on_gpu(load: Load) -> bool:
@@ -31,8 +31,8 @@ def on_gpu(load: Load) -> bool:
 
 
 def free_bytes(load: Load, available: int | None = None) -> int:
-    """What a KV cache can have of memory: the system's (`available`, if that is known), or its device's where it is on
-    one; where it is divided between them, no more than either has."""
+    """Bytes that a KV cache can take: of the system's memory (`available`, if given), or of the device's memory if the
+    cache is on a device. A cache that is divided between both can take the smaller of the two."""
     available = available_bytes() if available is None else available
     devices = [device.free for device in gpus(load.gpu_layers) if device.free]
     return min(devices) if devices and load.gpu_layers < 0 else min([available, *devices])
@@ -44,13 +44,13 @@ def kv_bytes(model: Model, kv_type: str, tokens: int) -> int:
 
 
 def stash_tokens(model: Model, load: Load) -> int:
-    """How many tokens the copies of what leaves the KV cache may have: no more than a conversation."""
+    """How many evicted tokens the host tier may keep as copies: at most the context length."""
     return min(load.stash_bytes // kv_bytes(model, load.kv_type, 1), load.context, model.trained_context)
 
 
 def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
-    """The most exact type with which the whole context fits. A quantized one needs flash attention; four bits a small
-    model feels: they are the last resort."""
+    """The most exact type with which the whole context fits. Quantized types need flash attention. q4_0 is the last
+    resort: four bits degrade the answers of a small model."""
     if load.flash_attention in ("off", "small") or not model.kv_quantizes:
         return "f16"
     available = available_bytes() if available is None else available
@@ -61,12 +61,13 @@ def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
 
 
 def _attention(load: Load, kv_type: str) -> Attention:
-    """Without a measurement: llama.cpp's own choice on a GPU, off on a CPU, where flash attention is slower the longer
-    the context, 1.8 times at 2,048 tokens."""
+    """The measured kind of attention. Without a measurement: llama.cpp's own choice on a GPU; off on a CPU, where flash
+    attention slows down with the length of the context (1.8 times slower at 2,048 tokens)."""
     if load.flash_attention != "auto":
         return load.flash_attention
     if kv_type != "f16":
-        return "on"  # there is no other way
+        return "on"  # llama.cpp has no other attention for a quantized cache
+
     measured = load.tuning.flash_attention if load.tuning else "auto"
     return measured if measured != "auto" else "auto" if on_gpu(load) else "off"
 

@@ -1,7 +1,8 @@
-"""The daemon's handle on the renderer process: starts it, asks it, replaces it when a template hangs or ends it.
+"""The daemon's handle on the renderer process: starts it, sends it questions, and replaces it when a template hangs or
+crashes it.
 
-One question is asked at a time, and each has a deadline. Whatever the template does, a question ends in an answer or in
-an error that is told to the client, and those that wait behind it are asked of the next process.
+Questions are sent one at a time, each with a deadline. Whatever the template does, the question ends with an answer or
+with an error for the client, and the questions behind it go to the next process.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 RENDER_SECONDS = 5.0
-MOST_MESSAGES = 10_000  # of a request: what crosses to the daemon for them holds its event loop for 0.05 s
-_START_SECONDS = 30.0  # until a new process is there: Python may come from a slow card
+MOST_MESSAGES = 10_000  # in a request: to receive their prompt blocks the daemon's event loop for 0.05 s
+_START_SECONDS = 30.0  # for a new process to start: Python may be loaded from a slow card
 _NO_TEMPLATE = (
     "The model has no chat template, and nothing but chat is served here. A base model has none: take its chat (or "
     "instruct) version, or put a chat_template.jinja into the checkpoint's folder and convert it again."
@@ -35,22 +36,22 @@ _SICK = "Mend the template (chat_template.jinja in the checkpoint's folder) and 
 
 
 class Renderer:
-    """Create, `spawn`, then use on the daemon's event loop until `stop`. Without `spawn` it starts at the first use."""
+    """Used on the daemon's event loop until `stop`. `spawn` starts the process; without it, the first use does."""
 
     def __init__(
         self, *, seconds: float = RENDER_SECONDS, start: Callable[[float], RendererProcess] = RendererProcess
     ) -> None:
-        """A question takes no longer than `seconds`, which `start` is told, too."""
+        """`seconds`: the deadline of a question. `start` starts the process, and gets the deadline too."""
         self._seconds, self._start = seconds, start
         self._process: RendererProcess | None = None
-        self._opened: TemplateSource | None = None  # in this process
+        self._opened: TemplateSource | None = None  # the template that the process has compiled
         self._known: tuple[TemplateSource, TemplateAbilities] | None = None
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
 
     def spawn(self) -> None:
-        """Start the process; needs no event loop. If that fails, it is tried again when the process is needed."""
+        """Start the process; needs no event loop. If that fails, the first use tries again."""
         with contextlib.suppress(OSError):
             self._process = self._start(self._seconds)
 
@@ -59,8 +60,8 @@ class Renderer:
         return self._process.process.pid if self._process else None
 
     async def open(self, source: TemplateSource | None) -> TemplateAbilities:
-        """Try the template. Raises UnservableError, saying what is wrong with it, and EngineError if no process can be
-        had for that."""
+        """Compile and probe the template. Raises UnservableError if the template is unusable, EngineError if no process
+        can be started."""
         try:
             answer = await self._ask(_checked(source), None)
         except RequestError as error:
@@ -69,19 +70,19 @@ class Renderer:
         return answer.abilities
 
     async def render(self, model: Ready, request: ChatRequest) -> Rendered:
-        """The prompt of a request to this model. Raises RequestError."""
+        """Render the prompt of a request. Raises RequestError."""
         if len(request.messages) > (most := min(model.context, MOST_MESSAGES)):
             raise too_many_messages(len(request.messages), most)
         return await self._rendered(model, Render(request))
 
     async def next_turn(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> tuple[Segment, ...]:
-        """What the next prompt will begin with, if `said` is the answer. Raises RequestError."""
+        """Render the start of the next prompt, given that `said` is the answer. Raises RequestError."""
         content = "".join(piece.text for piece in said if isinstance(piece, Content))
         calls = tuple(replace(call, logprobs=()) for call in whole_calls(said))
         return (await self._rendered(model, Foresee(request, content, calls))).prompt
 
     async def stop(self) -> None:
-        """End the process. Questions that wait fail."""
+        """End the process. Waiting questions fail."""
         self._stopped = True
         if self._worker:
             self._worker.cancel()
@@ -93,7 +94,7 @@ class Renderer:
     async def _rendered(self, model: Ready, question: Render | Foresee) -> Rendered:
         try:
             answer = await self._ask(_checked(TemplateSource.of(model)), question)
-        except UnservableError as error:  # a file that has been exchanged since the start
+        except UnservableError as error:  # the model file was replaced since the daemon's start
             raise unavailable(str(error), retry_after=60) from None
         if isinstance(answer, Refused):
             raise RequestError(answer.why, parameter=answer.parameter)
@@ -101,8 +102,8 @@ class Renderer:
         return answer
 
     async def _ask(self, source: TemplateSource, question: Render | Foresee | None) -> Answer:
-        """The answer, when it is this question's turn; without a question only the template is opened. Raises
-        RequestError and UnservableError. Who leaves while a question is being answered does not disturb that."""
+        """Queue the question and wait for its answer. Without a question, only compile the template. A cancelled caller
+        does not interrupt the process. Raises RequestError and UnservableError."""
         if self._stopped:
             raise stopping()
         if self._worker is None:
@@ -112,10 +113,10 @@ class Renderer:
         return await job.answer
 
     async def _work(self) -> None:
-        """Do one job after the other."""
+        """Process the queued jobs in order."""
         while True:
             job = await self._jobs.get()
-            if job.answer.done():  # whoever asked has gone
+            if job.answer.done():  # the caller was cancelled
                 continue
             try:
                 job.succeed(await self._do(job))
@@ -124,13 +125,13 @@ class Renderer:
                 raise
             except (RequestError, UnservableError) as error:
                 job.fail(error)
-            except Exception as error:  # a bug of ours is told where it is asked for, and keeps nobody from asking on
+            except Exception as error:  # a bug: raise it in the caller, and go on with the next job
                 job.fail(error)
                 await self._end()
 
     async def _do(self, job: _Job) -> Answer:
-        """Raises RequestError and UnservableError."""
-        for _ in range(2):  # a process may have died of something else, as by the kernel's OOM killer
+        """Process one job. Raises RequestError and UnservableError."""
+        for _ in range(2):  # the process may have died for another reason, such as the kernel's OOM killer
             try:
                 process = await self._ready_process(job.source)
                 if job.question is None:
@@ -153,8 +154,8 @@ class Renderer:
         raise job.failure("it ends the process in which it is rendered")
 
     async def _ready_process(self, source: TemplateSource) -> RendererProcess:
-        """A process that has this template open. Raises UnservableError and RequestError; TimeoutError, EOFError and
-        ConnectionError if the template hangs or ends the process."""
+        """A process that has compiled this template. Raises UnservableError and RequestError; TimeoutError if the
+        template hangs, EOFError or ConnectionError if it crashes the process."""
         if self._process is None:
             try:
                 self._process = self._start(self._seconds)
@@ -185,7 +186,7 @@ class Renderer:
 
 
 class _Job:
-    """A question that somebody waits for. Without a question it is about the template itself."""
+    """A queued question and the future of its answer. Without a question, the template is only compiled."""
 
     def __init__(self, source: TemplateSource, question: Render | Foresee | None) -> None:
         self.source, self.question = source, question
@@ -200,15 +201,16 @@ class _Job:
             self.answer.set_exception(error)
 
     def failure(self, why: str) -> RequestError | UnservableError:
-        """The error of a template that is of no use for this."""
+        """The error for a template that fails at this job."""
         if self.question is None:
             return _unusable(why)
         return RequestError(f"The model's chat template cannot render these messages: {why}.", parameter="messages")
 
 
-async def _within(seconds: float, thing: Coroutine[Any, Any, _T]) -> _T:
-    """Its result. Raises TimeoutError. (`asyncio.wait_for` of Python 3.11 may swallow the cancellation of a task.)"""
-    task = asyncio.ensure_future(thing)
+async def _within(seconds: float, coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The coroutine's result. Raises TimeoutError after `seconds`. (Python 3.11's `asyncio.wait_for` may swallow the
+    cancellation of a task.)"""
+    task = asyncio.ensure_future(coroutine)
     try:
         done, _ = await asyncio.wait([task], timeout=seconds)
     finally:
@@ -219,7 +221,7 @@ async def _within(seconds: float, thing: Coroutine[Any, Any, _T]) -> _T:
 
 
 def check_template(source: TemplateSource | None, *, seconds: float = RENDER_SECONDS) -> TemplateAbilities:
-    """Try a template in a process with limits, from a command that has no event loop. Raises UnservableError and
+    """Probe a template in a process with limits, from a command without an event loop. Raises UnservableError and
     EngineError as `Renderer.open` does."""
 
     async def check() -> TemplateAbilities:

@@ -1,7 +1,7 @@
-"""The renderer process: started with the number of its end of a socket pair, and with its limits.
+"""The renderer process. Its arguments are the number of its end of a socket pair, and its limits.
 
-It answers one question after the other and ends when the daemon is gone. What it runs is a stranger's program, so its
-memory and its computing time are bounded by the kernel; a deadline is kept by the daemon, which kills it.
+It answers one question after the other and ends when the daemon closes the socket. It runs untrusted code, so the
+kernel limits its memory and its processor time; the daemon enforces a deadline and kills the process.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from qwen_edge.renderer.messages import (
 def main(arguments: list[str]) -> None:
     """`arguments`: the socket's number, bytes of memory beyond what the process has at its start, and seconds of
     computing for each question."""
-    # The daemon decides when this process ends: what reaches the whole group (Ctrl-C, a service manager's stop) is
-    # meant for the daemon, which lets running answers finish.
+    # The daemon decides when this process ends. A signal to the whole process group (Ctrl-C, a service manager's stop)
+    # is meant for the daemon, which lets running answers finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     descriptor, memory, seconds = map(int, arguments)
@@ -46,9 +46,9 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(connection: socket.socket, before: Callable[[], None]) -> None:
-    """Answer questions until the other end is closed. `before` is called before each."""
+    """Answer questions until the daemon closes its end. `before` is called before each question."""
     worker = _Worker()
-    connection.sendall(b"\n")  # it is there
+    connection.sendall(b"\n")  # tells the daemon that the process has started
     with connection.makefile("rb") as lines:
         for line in lines:
             before()
@@ -64,7 +64,7 @@ def serve(connection: socket.socket, before: Callable[[], None]) -> None:
 
 
 class _Worker:
-    """The template, once it is open."""
+    """Answers questions with the template that the first one, Open, has sent."""
 
     def __init__(self) -> None:
         self._template: ChatTemplate | None = None
@@ -85,7 +85,7 @@ class _Worker:
         try:
             template = ChatTemplate.of(question.source, question.abilities)
             fault = "" if question.abilities else template.findings.fault
-        except Exception as error:  # whatever compiling a stranger's program may raise
+        except Exception as error:  # the template is untrusted code: compiling it may raise anything
             return _refusal(error)
         self._template = template
         return Refused(fault) if fault else Opened(template.abilities)
@@ -96,19 +96,20 @@ def _refusal(error: Exception) -> Refused:
 
 
 def _bound_memory(more: int) -> None:
-    """Beyond this, whatever asks for memory gets a MemoryError; and a crash writes no core file."""
+    """Limit the memory of this process: beyond the limit, an allocation raises MemoryError. A crash writes no core
+    file."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _bound(resource.RLIMIT_AS, pages * resource.getpagesize() + more)
     _bound(resource.RLIMIT_CORE, 0)
 
 
 def _bound_computing(seconds: int) -> None:
-    """The kernel ends this process if it computes for so long from now: the daemon may be gone or stand still, and this
-    process hears of that only when it has answered."""
+    """Let the kernel end this process after this much processor time from now. The daemon may be gone or stopped, and
+    this process notices that only after its answer."""
     _bound(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
 
 
 def _bound(what: int, limit: int) -> None:
-    """Set a limit that can be changed again; it stays below one that somebody else has set for good."""
+    """Set the soft limit, which can be changed again; at most the present hard limit."""
     _, most = resource.getrlimit(what)
     resource.setrlimit(what, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

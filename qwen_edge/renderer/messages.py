@@ -1,5 +1,5 @@
-"""Everything that crosses between the daemon and the renderer process: one line of JSON each way, a question and its
-answer. JSON, as whole numbers in it may have any length.
+"""The messages between the daemon and the renderer process: a question and its answer, each one line of JSON. (JSON,
+because its integers may have any length.)
 
 In:  Open | Render | Foresee
 Out: Opened | Rendered | Refused
@@ -15,20 +15,20 @@ from qwen_edge.protocol.messages import Markers, Segment
 
 
 class Open(msgspec.Struct, frozen=True, tag=True):
-    """The first question: compile this template. Without `abilities`, find them out."""
+    """The first question: compile this template, and probe it if `abilities` is None."""
 
     source: TemplateSource
     abilities: TemplateAbilities | None = None
 
 
 class Render(msgspec.Struct, frozen=True, tag=True):
-    """The prompt of this request."""
+    """Render the prompt of this request."""
 
     request: ChatRequest
 
 
 class Foresee(msgspec.Struct, frozen=True, tag=True):
-    """What the next prompt begins with, when `content` and `calls` are the answer to this request."""
+    """Render the start of the next prompt, given that `content` and `calls` are the answer to this request."""
 
     request: ChatRequest
     content: str
@@ -36,13 +36,14 @@ class Foresee(msgspec.Struct, frozen=True, tag=True):
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True):
-    """The template is of use."""
+    """The template is usable."""
 
     abilities: TemplateAbilities
 
 
 class Rendered(msgspec.Struct, frozen=True, tag=True):
-    """`reasoning` are the marks around the model's thinking; `reasons`: the prompt itself has opened it."""
+    """A prompt. `reasoning`: the markers around the model's reasoning. `reasons`: the prompt ends with the opening
+    marker, so the answer begins inside the reasoning."""
 
     prompt: tuple[Segment, ...]
     reasoning: Markers | None = None
@@ -50,8 +51,8 @@ class Rendered(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """It cannot be done: a sentence, and the parameter of the request that it is about. `spent`: memory has run out,
-    and the process ends."""
+    """The question cannot be answered. `why`: a sentence for the client; `parameter`: the part of the request at fault.
+    `spent`: memory has run out, and the process ends."""
 
     why: str
     parameter: str | None = None
@@ -63,7 +64,7 @@ Answer = Opened | Rendered | Refused
 
 
 def encode(message: Question | Answer) -> bytes:
-    """One line. Raises RecursionError for what is nested too deeply."""
+    """The message as one line. Raises RecursionError if it is nested too deeply."""
     return msgspec.json.encode(message) + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""One life of the renderer as the daemon holds it: a process, and our end of the socket pair to it."""
+"""One run of the renderer, seen from the daemon: the process, and the daemon's end of the socket pair."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _REAP_SECONDS = 10.0
 
 
 class RendererProcess:
-    """Started anywhere; then used on the daemon's event loop, one question at a time."""
+    """Created in any thread; then used on the daemon's event loop, for one question at a time."""
 
     def __init__(self, seconds: float) -> None:
-        """It computes for no longer than about `seconds` a question. Raises OSError if it cannot be started."""
+        """`seconds`: processor time for a question, roughly. Raises OSError if the process cannot be started."""
         limits = (str(MEMORY_BYTES), str(math.ceil(seconds)))
         self.process, self._socket = start_with_socket("qwen_edge.renderer.main", *limits)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def started(self) -> None:
-        """Wait until it is there. Raises EOFError or ConnectionError if it has died."""
+        """Wait until the process has started. Raises EOFError or ConnectionError if it has died."""
         if self._streams is None:
             self._streams = await asyncio.open_unix_connection(sock=self._socket, limit=_LONGEST_ANSWER)
             await self._line()
 
     async def ask(self, question: Question) -> Answer:
-        """After `started`. Raises EOFError or ConnectionError if the process has died. A process whose answer was not
-        awaited is of no further use."""
+        """Send a question and wait for the answer; call it after `started`. Raises EOFError or ConnectionError if the
+        process has died. If a call is cancelled, end the process: its next answer would belong to the old question."""
         assert self._streams
         _, writer = self._streams
         writer.write(encode(question))
@@ -47,7 +47,7 @@ class RendererProcess:
             raise EOFError from None
 
     def end(self) -> None:
-        """Kill it: it keeps nothing. Never blocks."""
+        """Kill the process, which has nothing to save. Never blocks."""
         self.process.kill()
         if self._streams:
             self._streams[1].transport.abort()
@@ -55,6 +55,6 @@ class RendererProcess:
             self._socket.close()
 
     def reap(self) -> None:
-        """After `end`. May block for a moment; one that hangs in the kernel for longer is left to it."""
+        """Wait for the process after `end`. May block for a moment; gives up on a process that hangs in the kernel."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_REAP_SECONDS)

@@ -1,4 +1,4 @@
-"""The aiohttp application: which path goes to which handler, through which middlewares."""
+"""The aiohttp application: paths, their handlers, and the middlewares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen_edge.server.state import STATE, State
 
 
 def make_app(state: State) -> web.Application:
-    """All paths of the server, for one event loop."""
+    """The application with all paths. It belongs to one event loop."""
     app = web.Application(
         middlewares=[middleware.count_and_log, middleware.errors_as_json, middleware.check_key],
         client_max_size=state.config.server.max_body_bytes,

@@ -1,4 +1,4 @@
-"""Reading a request's body: whole, in time, of a bearable size, without its content coding, and as JSON."""
+"""Reads a request's body: completely, within limits of time and size; decodes its content coding and its JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 # zlib's windowBits; a deflate without its two bytes of header is an old mistake of clients that everybody accepts
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 _GZIP_MAGIC = b"\x1f\x8b"
-_MOST_MEMBERS = 1000  # of one gzip: each costs the event loop some microseconds, and may hold no byte
-_SLICE = 1 << 16  # bytes: zlib copies what follows a member's end, so it is not given everything at once
-_BOM = b"\xef\xbb\xbf"  # UTF-8's, which some editors and Windows clients put in front
+_MOST_MEMBERS = 1000  # of one gzip body: each takes the event loop some microseconds, even an empty one
+_SLICE = 1 << 16  # bytes passed to zlib at once: zlib copies all input behind the end of a member
+_BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark, which some editors and Windows clients write
 _MOST_NAMED = 10  # unknown parameters in one line of the log
 
 
 async def read_whole(request: web.Request) -> bytes:
-    """The body as it was before it was encoded. One that does not come in server.body_seconds, or is larger than
-    server.max_body_bytes, before or after decoding, is refused. Raises RequestError."""
+    """The decoded body. Raises RequestError if the body does not arrive within server.body_seconds, or is larger than
+    server.max_body_bytes before or after decoding."""
     settings = request.app[STATE].config.server
     try:
         data = await asyncio.wait_for(request.read(), settings.body_seconds)
@@ -42,7 +42,7 @@ async def read_whole(request: web.Request) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """The JSON value in a body, a byte order mark before it or not. Raises RequestError."""
+    """The JSON value of a body, with or without a byte order mark. Raises RequestError."""
     try:
         return msgspec.json.decode(data.removeprefix(_BOM))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -50,8 +50,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
-    """Tell the log of unknown parameters that are left out, or, unless they are to be ignored, the client: raises
-    RequestError."""
+    """If unknown parameters are to be ignored, log them; otherwise raise RequestError."""
     if not names:
         return
     if not ignore:
@@ -65,7 +64,7 @@ def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
 
 
 def _codings(lines: Sequence[str]) -> list[str]:
-    """What the body went through, in this order. A header in several lines is one list."""
+    """The content codings of the body, in the order in which they were applied. Repeated headers form one list."""
     names = (name.strip().lower() for line in lines for name in line.split(","))
     return [name for name in names if name not in ("", "identity")]
 
@@ -86,8 +85,8 @@ def _decoded(data: bytes, codings: Sequence[str], most: int) -> bytes:
 
 
 def _inflated(data: bytes, coding: str, window: int, most: int) -> bytes:
-    """At most `most` bytes, and not a byte more is made: a small body may be a very large one. A gzip may have several
-    members, as `cat a.gz b.gz` gives them. Raises RequestError."""
+    """The decompressed data. Stops at `most` bytes, because a small body may expand to a very large one. A gzip body
+    may have several members, as from `cat a.gz b.gz`. Raises RequestError."""
     whole, rest, members = bytearray(), memoryview(data), 0
     while rest or not members:
         if members and (window != _GZIP or rest[:2] != _GZIP_MAGIC):

@@ -1,10 +1,10 @@
-"""The connections of the HTTP server: how many there may be, and how long one may hold its place for nothing.
+"""The connections of the HTTP server: limits on their number, their idle time and their unsent bytes.
 
-aiohttp answers requests; what it leaves open is here. A connection that sends no whole request, one that is kept alive,
-and one whose client does not take the answer are closed after a while, whatever they were asked for. When there is no
-place for a new one, the oldest that has no request in flight goes. What waits to be sent is bounded for all together:
-answers wait in the transports' buffers, so that a client that reads slowly holds up nobody (see stream.py).
-Used on the daemon's event loop.
+aiohttp parses and answers requests. This module adds the limits that aiohttp does not have. A connection is closed
+after a while if it sends no complete request head, if it is kept alive without a request, or if its client does not
+read the answer. If all places are taken, a new connection replaces the oldest one without a request in flight. Answers
+wait in the buffers of the transports, so that a slow client holds up no other (see sse.py); the bytes in all buffers
+together are limited. Used on the daemon's event loop.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from qwen_edge.server.openai.errors import error_object, error_response, http_er
 
 log = logging.getLogger(__name__)
 
-_LINGER = 10.0  # seconds for the rest of a body that nobody reads
-_HURRY = 5.0  # seconds of standing still that end a connection while the daemon is stopping
-_UNREAD = 32 << 20  # bytes that may wait to be sent, all connections together
-_REFUSALS = 8  # connections too many that are told so at a time; more are cut off without a word
-_REFUSED_SECONDS = 1.0  # for one of these to read what it is told
-_RESET = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+_LINGER = 10.0  # seconds to receive the rest of a body that no handler reads
+_HURRY = 5.0  # seconds without progress after which a connection is closed while the daemon is stopping
+_UNREAD = 32 << 20  # unsent bytes of all connections together
+_REFUSALS = 8  # refused connections that get a 503 at the same time; further ones are closed without an answer
+_REFUSED_SECONDS = 1.0  # for a refused client to read its 503
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 # of struct tcp_info in linux/tcp.h: tcpi_unacked (packets), tcpi_bytes_acked, tcpi_notsent_bytes
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 
 class Connections:
-    """All that are open. `run` closes what has had its time."""
+    """All open connections. `run` closes those that exceed a limit."""
 
     def __init__(self, server: web.Server, settings: ServerConfig, most: int, *, unread: int = _UNREAD) -> None:
-        """At most `most` at a time, `unread` bytes waiting for their clients."""
+        """`most`: connections at a time. `unread`: unsent bytes of all connections together."""
         self._server = server
         self._settings = settings
         self._most = most
         self._unread = unread
         self._stall = settings.stall_seconds
-        self._open: dict[Connection, None] = {}  # in the order they came
+        self._open: dict[Connection, None] = {}  # in the order of their arrival
         self._refused = set[Refusal]()
         make = server.request_factory
 
         def request_factory(message: Any, payload: StreamReader, protocol: Any, writer: Any, task: Any) -> Any:
-            protocol.begun(payload)
+            protocol.on_head(payload)
             return make(message, payload, protocol, writer, task)
 
         server.request_factory = request_factory
 
     @property
     def waiting(self) -> int:
-        """Bytes that were answered and that clients have not taken; what the kernel holds is not among them."""
+        """Unsent bytes of answers in this process; bytes in the kernel's buffers are not counted."""
         return sum(connection.waiting for connection in self._open)
 
     def accept(self) -> asyncio.Protocol:
@@ -72,7 +72,7 @@ class Connections:
         return connection
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Enforce the limits until cancelled."""
         settings = self._settings
         limits = (settings.header_seconds, settings.stall_seconds, settings.keepalive_seconds)
         while True:
@@ -83,16 +83,16 @@ class Connections:
             self._bound_memory()
 
     def hurry(self) -> None:
-        """The daemon is stopping: a client that takes nothing of its answer does not hold it up."""
+        """Shorten the stall limit, because the daemon is stopping: a client that does not read must not delay that."""
         self._stall = min(self._stall, _HURRY)
 
     async def emptied(self) -> None:
-        """Wait until every answer is on its way."""
-        while any(one.waiting for one in self._open):  # noqa: ASYNC110 - a transport tells only its protocol
+        """Wait until the kernel has taken all unsent bytes."""
+        while any(one.waiting for one in self._open):  # noqa: ASYNC110 - a transport notifies only its protocol
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """Cut off all that are left."""
+        """Close all remaining connections."""
         for connection in list(self._open):
             connection.drop("the daemon stops")
         for refusal in list(self._refused):
@@ -100,7 +100,8 @@ class Connections:
         await asyncio.sleep(0)  # asyncio closes their sockets in its next turn
 
     def _make_room(self) -> bool:
-        """Close the oldest that is idle; if there is none, the oldest whose request is not there yet."""
+        """Close the oldest idle connection; if there is none, the oldest whose request is still arriving. Return
+        whether there was one."""
         idle = [one for one in self._open if not one.busy] or [one for one in self._open if one.is_receiving]
         if not idle:
             return False
@@ -108,8 +109,8 @@ class Connections:
         return True
 
     def _bound_memory(self) -> None:
-        """Cut off those that have taken nothing for longest, until no more waits than may."""
-        slowest = sorted(self._open, key=lambda one: (one.moved, -one.waiting))
+        """If too many bytes are unsent, cut off the connections whose clients have read nothing for longest."""
+        slowest = sorted(self._open, key=lambda one: (one.last_progress, -one.waiting))
         over = self.waiting - self._unread
         for connection in slowest:
             if over <= 0:
@@ -120,8 +121,8 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """One connection. It is `busy` from the headers of a request until its answer is handed to the transport; `since`
-    is when that last began or ended, `moved` when the client last took something, or had nothing to take."""
+    """One connection. `busy`: from the head of a request until its answer is handed to the transport. `since`: when
+    `busy` last changed. `last_progress`: when the client last read something, or had nothing to read."""
 
     def __init__(self, server: web.Server, settings: ServerConfig, opened: dict[Connection, None]) -> None:
         options: dict[str, Any] = {
@@ -135,27 +136,28 @@ class Connection(web.RequestHandler):
         self._clock = loop.time
         self._header_seconds = settings.header_seconds
         self._opened = opened
-        self._wire: asyncio.Transport | None = None  # aiohttp lets go of its own before everything is sent
+        # aiohttp drops its own reference to the transport before everything is sent
+        self._transport: asyncio.Transport | None = None
         self._body: StreamReader | None = None
         self._taken = 0
-        self._heading: float | None = self._clock()  # when the wait for a request's head began, while there is one
+        self._head_wait_began: float | None = self._clock()  # None if no request head is awaited
         self.busy = False
-        self.since = self.moved = self._clock()
+        self.since = self.last_progress = self._clock()
 
     @property
     def is_receiving(self) -> bool:
-        """Whether a part of the request's body has still to come."""
+        """Whether a part of the request's body has not arrived yet."""
         return self._body is not None and not self._body.is_eof()
 
     @property
     def waiting(self) -> int:
-        """Bytes in this process that the client has not taken."""
-        return self._wire.get_write_buffer_size() if self._wire else 0
+        """Unsent bytes in this process."""
+        return self._transport.get_write_buffer_size() if self._transport else 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._wire = transport
-        if self not in self._opened:  # it has gone already: another needed the place
+        self._transport = transport
+        if self not in self._opened:  # dropped before this call, because a newer connection took its place
             transport.abort()
         super().connection_made(transport)
 
@@ -164,19 +166,19 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy and self._heading is None and not self.is_receiving:
-            self._heading = self._clock()
+        if not self.busy and self._head_wait_began is None and not self.is_receiving:
+            self._head_wait_began = self._clock()
         super().data_received(data)
 
-    def begun(self, body: StreamReader) -> None:
-        """The head of a request is there."""
-        self.busy, self._heading, self._body = True, None, body
+    def on_head(self, body: StreamReader) -> None:
+        """The head of a request has arrived."""
+        self.busy, self._head_wait_began, self._body = True, None, body
         self.since = self._clock()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """As aiohttp does it, with OpenAI's error object for what it refuses before our middlewares see it."""
+        """As in aiohttp, but with OpenAI's error object for what aiohttp refuses before our middlewares see it."""
         if isinstance(resp, web.HTTPException):
             words = f"{printable(request.method)} {printable(request.path)}: {resp.reason}."
             resp = http_error_response(resp, words)
@@ -189,7 +191,7 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What is not HTTP gets a 400 and one debug line; a client that has gone, one debug line."""
+        """Answer invalid HTTP with a 400, and log one debug line; for a lost client, only log one debug line."""
         if isinstance(exc, ConnectionError):
             log.debug("a client has gone: %s", printable(exc))
             raise exc
@@ -207,7 +209,7 @@ class Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Of aiohttp: a body that breaks off or is no HTTP while nobody reads it is no fault of ours."""
+        """As in aiohttp, but log at debug level if the client causes the error: the body breaks off, or is not HTTP."""
         exc = kw.get("exc_info")
         if isinstance(exc, ConnectionError | HttpProcessingError | web.RequestPayloadError):
             log.debug("a client has gone, or sends what is not HTTP: %s", printable(exc))
@@ -215,44 +217,44 @@ class Connection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
     def check(self, now: float, stall: float) -> None:
-        """Close it if its time is over."""
-        taken, left = _sent(self._wire)
+        """Close the connection if it exceeds a time limit. `stall`: seconds in which the client must read something."""
+        taken, left = _sent(self._transport)
         if not left or taken != self._taken:
-            self._taken, self.moved = taken, now
-        if now - self.moved > stall:
+            self._taken, self.last_progress = taken, now
+        if now - self.last_progress > stall:
             self.cut_off(f"its client has taken nothing for {stall:g} s")
-        elif self._heading is not None and now - self._heading > self._header_seconds:
+        elif self._head_wait_began is not None and now - self._head_wait_began > self._header_seconds:
             self.drop(f"no whole head of a request within {self._header_seconds:g} s")
 
     def drop(self, reason: str) -> None:
-        """Close it now. What the kernel has taken over already still reaches the client."""
+        """Close the connection now. Bytes in the kernel's buffer still reach the client."""
         self._opened.pop(self, None)
-        if self._wire:
-            log.debug("connection of %s closed: %s", self._wire.get_extra_info("peername"), reason)
-            self._wire.abort()
+        if self._transport:
+            log.debug("connection of %s closed: %s", self._transport.get_extra_info("peername"), reason)
+            self._transport.abort()
 
     def cut_off(self, reason: str) -> None:
-        """Close it now, and let the kernel, too, forget what its client does not take."""
-        if self._wire:
-            with contextlib.suppress(OSError):  # it has gone meanwhile
-                self._wire.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        """Close the connection now, and discard the bytes in the kernel's buffer too."""
+        if self._transport:
+            with contextlib.suppress(OSError):  # the socket is already closed
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.drop(reason)
 
 
 class Refusal(asyncio.Protocol):
-    """A connection too many: it is told so, and nothing of what it sends is read."""
+    """A connection beyond the limit: it gets a 503, and nothing that it sends is read."""
 
     def __init__(self, others: set[Refusal], most: int) -> None:
         self._others = others
         self._most = most
-        self._wire: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         if len(self._others) >= _REFUSALS:
             transport.abort()
             return
-        self._wire = transport
+        self._transport = transport
         self._others.add(self)
         error = unavailable(f"All {self._most} connections (server.max_connections) are in use.", retry_after=1)
         body = msgspec.json.encode(error_object(error))
@@ -261,27 +263,28 @@ class Refusal(asyncio.Protocol):
             f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\nConnection: close\r\n\r\n"
         )
         transport.write(head.encode() + body)
-        transport.write_eof()  # closed at once, with a request unread, the kernel would take the answer back
+        transport.write_eof()  # not close(): with an unread request, the kernel would discard the answer
         asyncio.get_running_loop().call_later(_REFUSED_SECONDS, transport.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._others.discard(self)
 
     def drop(self) -> None:
-        if self._wire:
-            self._wire.abort()
+        if self._transport:
+            self._transport.abort()
 
 
-def _sent(wire: asyncio.Transport | None) -> tuple[int, bool]:
-    """How far the client's side has got: a number that changes when it takes something, and whether anything is left.
+def _sent(transport: asyncio.Transport | None) -> tuple[int, bool]:
+    """The client's progress: a number that changes whenever the client reads, and whether any bytes are left to read.
 
-    A slow client may take bytes for minutes before the kernel wants more of us: so the kernel is asked."""
-    if wire is None:
+    A slow client may read from the kernel's buffer for minutes before this process can send more: so the kernel is
+    asked which bytes were acknowledged."""
+    if transport is None:
         return 0, False
-    own = wire.get_write_buffer_size()
+    own = transport.get_write_buffer_size()
     try:
-        info = wire.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-    except (OSError, struct.error):  # closed; or a kernel before Linux 4.6
+    except (OSError, struct.error):  # a closed socket, or a kernel older than Linux 4.6
         return -own, own > 0
     return acknowledged, bool(own or unacknowledged or unsent)

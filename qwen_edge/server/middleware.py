@@ -1,6 +1,6 @@
-"""Around every request: counting and one log line, errors as JSON, and who may ask: by key, or else from where.
+"""The middlewares of every request: counting and one log line, errors as JSON, and access by key or by origin.
 
-The only place where an exception becomes a response.
+Exceptions become responses here and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_OPEN_PATHS = {"/health"}  # supervisors and load balancers ask without a key
-_UNCOUNTED = {"/health", "/metrics", "/v1/device"}  # asked all day long, they would drown others
+_OPEN_PATHS = {"/health"}  # supervisors and load balancers send no key
+_UNCOUNTED = {"/health", "/metrics", "/v1/device"}  # polled all the time: they would outnumber all other requests
 
 
 @web.middleware
 async def count_and_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Know what is in flight, so that a stop can wait for it. A client that goes away shows as 499, as nginx has it."""
+    """Count the requests in flight, for which a stop waits. A request whose client disconnects counts as 499, as in
+    nginx."""
     state = request.app[STATE]
     state.in_flight += 1
     state.idle.clear()
@@ -49,7 +50,8 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """An error of the dialect for whatever goes wrong. Our own bugs are logged whole and told as such."""
+    """Turn every exception into an error of the dialect. A bug in qwen-edge is logged with its traceback, and the error
+    says that it is a bug."""
     try:
         return await handler(request)
     except RequestError as error:
@@ -60,7 +62,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         log.error("%s: %s", _shown(request), printable(error, 500))
         return error_response(RequestError(str(error), "internal"))
     except ConnectionError:
-        raise  # the client is gone: nobody to answer
+        raise  # the client has disconnected
     except Exception:
         log.exception("%s failed", _shown(request))
         return error_response(internal_error())
@@ -68,7 +70,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Keys are compared in constant time; a server that is stopping takes nothing new."""
+    """Check the key, or without keys the origin. Refuse all requests while the server is stopping."""
     state = request.app[STATE]
     server = state.config.server
     if not state.api_keys:
@@ -85,18 +87,18 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _what_there_is(error: web.HTTPException) -> str:
-    """What to ask instead, for a path or a method that this server does not have."""
+    """The hint for an unknown path or method: what to request instead."""
     if isinstance(error, web.HTTPNotFound):
         return " Questions go to POST /v1/chat/completions; docs/api.md has all paths."
     return f" Send {' or '.join(sorted(error.allowed_methods))}." if isinstance(error, web.HTTPMethodNotAllowed) else ""
 
 
 def _who_asks(request: web.Request, keys: Keys) -> Caller:
-    """Whose key was sent. Raises RequestError."""
+    """The owner of the key that was sent. Raises RequestError."""
     kind, _, bearer = request.headers.get("Authorization", "").partition(" ")
     given = [bearer] if kind.lower() == "bearer" else []
     for key in [*given, *request.headers.getall("X-API-Key", [])]:
-        # aiohttp keeps bytes that are no UTF-8 as surrogates
+        # aiohttp decodes bytes that are not UTF-8 to surrogates
         if caller := keys.caller(key.strip().encode(errors="surrogateescape")):
             return caller
     raise RequestError(
@@ -107,7 +109,7 @@ def _who_asks(request: web.Request, keys: Keys) -> Caller:
 
 
 async def let_pages_read(request: web.Request, response: web.StreamResponse) -> None:
-    """Called for every response, whole or streamed, before its headers go out."""
+    """Called before the headers of every response are sent, streamed or not."""
     origin.let_page_read(request, response, request.app[STATE].config.server.origins)
 
 

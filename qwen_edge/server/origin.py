@@ -1,9 +1,9 @@
-"""From where a request may come: the host it names, the web page that sends it, and what a browser lets a page do.
+"""Checks the host that a request names and the web page that sends it, and writes the CORS headers.
 
-Without keys, whatever reaches the port is let in, and a browser on this machine reaches it for every page it shows. So
-the name that the request was sent to must be this machine's own: a page that lets its own name point here (DNS
-rebinding) sends that name. And the page that sent it, if one did, must be of this machine, or listed in
-`server.origins`. With keys, the key decides. In both cases only the pages listed there can read the answers (CORS).
+Without keys, every program that reaches the port may use the server, and so may every page in a browser on this
+machine. Therefore the request's Host must be a name of this machine: a page that lets its own domain point to this
+machine (DNS rebinding) sends that domain as Host. And the Origin, if there is one, must be of this machine or listed in
+`server.origins`. With keys, only the key decides. In both cases only listed pages can read the answers (CORS).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~-]+)(?::[0-9]
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]+)")
 _NAMES = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+(?:\s*,\s*[0-9A-Za-z!#$%&'*+.^_`|~-]+)*")
 _METHODS = "GET, POST, DELETE, OPTIONS"
-_HEADERS = "Authorization, Content-Type, X-API-Key"  # for a page that does not say which it will send
+_HEADERS = "Authorization, Content-Type, X-API-Key"  # allowed if a preflight request names no headers
 _EXPOSED = "Retry-After, Allow, WWW-Authenticate"
-_PREFLIGHT_SECONDS = "7200"  # browsers keep an answer no longer
+_PREFLIGHT_SECONDS = "7200"  # the longest time for which browsers cache the answer to a preflight request
 
 
 def refuse_foreign_host(request: web.Request, server: ServerConfig) -> None:
-    """Where no key protects the server: refuse what was sent to a name that is not this machine's, or to none. Raises
-    RequestError."""
+    """For a server without keys: raises RequestError if the request names no host, or a host that is not this
+    machine."""
     named = request.headers.getall("Host", [])
-    # a browser sends exactly one; a request line may name another
+    # a browser sends exactly one Host header; the request line may name another host
     for host in [*named, request.host] if len(named) == 1 else [", ".join(named) or "no host"]:
         if not _is_ours(host, server.host):
             message = (
@@ -43,15 +43,15 @@ def refuse_foreign_host(request: web.Request, server: ServerConfig) -> None:
 
 
 def refuse_foreign_page(request: web.Request, server: ServerConfig) -> None:
-    """Where no key protects the server: refuse what a page of elsewhere has sent. Raises RequestError."""
+    """For a server without keys: raises RequestError if a page of another machine sent the request."""
     for origin in request.headers.getall("Origin", []):
         if not is_listed(origin, server.origins) and not _is_local_page(origin):
             raise _foreign_page(origin)
 
 
 def preflight(request: web.Request, server: ServerConfig) -> web.Response | None:
-    """The answer to a browser that asks whether a page may send its request; None if this is no such question. It is
-    asked without a key. Raises RequestError for pages that may not."""
+    """The answer to a CORS preflight request, which browsers send without a key; None for any other request. Raises
+    RequestError if the page may not use the server."""
     origin = request.headers.get("Origin")
     if request.method != "OPTIONS" or origin is None:
         return None
@@ -70,7 +70,7 @@ def preflight(request: web.Request, server: ServerConfig) -> web.Response | None
 
 
 def let_page_read(request: web.Request, response: web.StreamResponse, origins: Sequence[str]) -> None:
-    """Put the headers on a response, an error or a stream as well, that let a page of a listed origin read it."""
+    """Add the CORS headers that let a page of a listed origin read the response. Also for errors and streams."""
     if not origins:
         return
     if "Vary" not in response.headers:
@@ -82,22 +82,22 @@ def let_page_read(request: web.Request, response: web.StreamResponse, origins: S
 
 
 def is_listed(origin: str, origins: Sequence[str]) -> bool:
-    """Whether the settings let pages of this origin in."""
+    """Whether the settings list this origin."""
     if ANY_ORIGIN in origins:
-        return origin.isascii() and origin.isprintable()  # it goes back in a header
+        return origin.isascii() and origin.isprintable()  # it is sent back in a header
     return plain_origin(origin) in map(plain_origin, origins)
 
 
 def _foreign_page(origin: str) -> RequestError:
     remedy = "To let these pages in, list their origin in server.origins."
-    if not _ORIGIN.fullmatch(origin):  # null is what any page can send
+    if not _ORIGIN.fullmatch(origin):  # such as null, which any page can send
         remedy = "Pages can be let in by an origin of the form https://host:port only, listed in server.origins."
     message = f"Requests from web pages of {printable(origin)} are refused. {remedy}"
     return RequestError(message, "permission", code="foreign_origin")
 
 
 def _is_local_page(origin: str) -> bool:
-    """Whether a page is of this machine. The origin `null` is that of pages which browsers tell nothing about."""
+    """Whether the page is of this machine. Browsers send `null` if they hide a page's origin."""
     parts = _ORIGIN.fullmatch(origin)
     return parts is not None and _is_loopback(_host_in(parts["authority"]))
 
@@ -109,13 +109,13 @@ def _is_ours(authority: str, bound: str) -> bool:
 
 
 def _host_in(authority: str) -> str:
-    """The host of `host:port`, in lower case; empty if it is no such thing."""
+    """The host of `host:port`, in lower case; empty if the text has another form."""
     parts = _AUTHORITY.fullmatch(authority)
     return parts["host"].strip("[]").lower().removesuffix(".") if parts else ""
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a name or an address never leaves this machine (RFC 6761 for the names)."""
+    """Whether the name or address is a loopback one (RFC 6761 for the names)."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,8 +1,8 @@
-"""Server-sent events to one client, which may be slow, or have to wait.
+"""Server-sent events to one client, which may read slowly or wait long for the first event.
 
-What is sent waits in the transport's buffer and holds up nobody: the engine's Done is heard, and the request's place
-free, whether the client has read or not. An answer has an end (its max_tokens, the context), so the buffer has one, and
-Connections bounds what waits for all clients together and cuts off those that take nothing.
+Unsent events wait in the transport's buffer. So a slow client delays nothing else: the request ends, and its sequence
+is free, when the engine is done. The buffer is bounded, because the length of an answer is (max_tokens, the context).
+Connections limits the unsent bytes of all clients together, and cuts off clients that read nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from types import TracebackType
 
 from aiohttp import web
 
-_COMMENT = b": still working\n\n"  # clients skip lines that begin with a colon
+_COMMENT = b": still working\n\n"  # clients ignore lines that begin with a colon
 _UNBOUNDED = 1 << 62  # bytes
 
 
 class EventStream:
-    """A context manager: while it is open, sending does not wait for the client, and after `quiet_seconds` of silence a
-    comment is sent, so that no proxy takes the connection for dead. Then `end` the stream.
+    """A context manager. While it is open, sending does not wait for the client, and a comment is sent after
+    `quiet_seconds` without an event, so that no proxy closes the connection. Call `end` afterwards.
 
-    Headers go out with the first event or comment. Raises ConnectionError when the client is gone."""
+    Headers are sent with the first event or comment. Raises ConnectionError if the client has disconnected."""
 
     def __init__(self, request: web.Request, quiet_seconds: float) -> None:
         self._request = request
@@ -34,7 +34,7 @@ class EventStream:
 
     @property
     def begun(self) -> bool:
-        """Whether headers are out, so that an error can only be an event."""
+        """Whether the headers are sent. From then on an error can only be sent as an event."""
         return self._response.prepared
 
     async def __aenter__(self) -> EventStream:
@@ -50,7 +50,7 @@ class EventStream:
         self._limit_buffer(None)
 
     async def send(self, data: bytes) -> None:
-        """Whole events, as the dialect frames them."""
+        """Send complete events, framed by the dialect."""
         async with self._sending:
             if not self._response.prepared:
                 await self._response.prepare(self._request)
@@ -58,14 +58,14 @@ class EventStream:
             await self._response.write(data)
 
     async def end(self, last: bytes = b"") -> web.StreamResponse:
-        """Wait until the client has taken nearly everything."""
+        """Send `last` and end the stream. Waits until the client has read nearly everything."""
         if last:
             await self.send(last)
         await self._response.write_eof()
         return self._response
 
     async def _fill_silence(self) -> None:
-        with contextlib.suppress(ConnectionError):  # whoever sends next hears of it
+        with contextlib.suppress(ConnectionError):  # the next `send` raises it again
             while True:
                 due = self._last + self._quiet_seconds
                 if due <= self._clock():
@@ -74,6 +74,6 @@ class EventStream:
                     await asyncio.sleep(due - self._clock())
 
     def _limit_buffer(self, most: int | None) -> None:
-        """A write waits for the client while more than `most` bytes are unsent; None: asyncio's own limit."""
+        """Let a write wait for the client only while more than `most` bytes are unsent; None: asyncio's default."""
         if self._request.transport:
             self._request.transport.set_write_buffer_limits(most)

@@ -1,4 +1,4 @@
-"""What the handlers of one application share."""
+"""The state that the handlers of one application share."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from qwen_edge.supervisor.supervisor import Supervisor
 
 @dataclass
 class State:
-    """`model_name` is the id the model is offered under. `in_flight` counts requests being handled, and `idle` is set
-    while there are none; `stopping` turns new ones away. Used on the event loop only."""
+    """The shared state. `model_name`: the model's id in the API. `in_flight`: the number of requests being handled;
+    `idle` is set while it is 0. `stopping`: whether new requests are refused. Used on the event loop only."""
 
     config: Config
     engine: Supervisor
@@ -52,19 +52,19 @@ class State:
         self.idle.set()
 
     def names_model(self, name: str) -> bool:
-        """Whether a client that asks for `name` gets our model: any name does, unless `server.model_names` is `listed`.
-        The file's name with `.gguf`, and Ollama's `:latest`, are names of the model too."""
+        """Whether a request for the model `name` is answered: always, unless `server.model_names` is `listed`. The
+        model's own name may end in `.gguf`, or in `:latest` as in Ollama."""
         server = self.config.server
         bare = name.removesuffix(":latest").removesuffix(".gguf")
         return server.model_names == "any" or not {name, bare}.isdisjoint({self.model_name, *server.model_aliases})
 
 
 STATE = web.AppKey("state", State)
-CALLER = web.RequestKey("caller", Caller)  # whose key was sent; not there where none is needed
+CALLER = web.RequestKey("caller", Caller)  # the owner of the request's key; missing if the server has no keys
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Who asks, what may be seen, and whose prompts are used to answer."""
+    """The owner of the request's key, with its rights and the owners whose cached prompts it may use."""
     shares = request.app[STATE].config.server.share_cache == "all"
     caller: Caller = request.get(CALLER, EVERYBODY)
     return msgspec.structs.replace(caller, shares=shares)

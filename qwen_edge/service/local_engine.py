@@ -1,6 +1,6 @@
-"""The local engine answers: chat request -> prompt -> engine -> text -> deltas.
+"""Answers a chat request with this machine's engine: chat request -> prompt -> engine -> text -> deltas.
 
-The pipeline (service/pipeline.py) stands above it, processes and llama.cpp below; neither is seen here.
+`service/pipeline.py` calls it. It uses the renderer and the supervisor, and knows nothing of HTTP or llama.cpp.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ _MISSED: dict[MissReason, str] = {
 
 
 class LocalEngine:
-    """The Answerer (service/pipeline.py) that has this machine's engine and its model. Used on the daemon's event
-    loop."""
+    """The Answerer (service/pipeline.py) that uses this machine's engine. Used on the daemon's event loop."""
 
     def __init__(
         self,
@@ -47,23 +46,23 @@ class LocalEngine:
         wait_seconds: float,
         answer_seconds: float,
     ) -> None:
-        """`joules` tells what a request that has ended took. `most_pending` requests may be running or waiting. One may
-        wait for `wait_seconds`, and then compute for `answer_seconds`."""
+        """`joules` returns the energy of a finished request, by its id. `most_pending`: how many requests may be
+        running or waiting. A request may wait for `wait_seconds`, and then compute for `answer_seconds`."""
         self._engine = engine
         self._renderer = renderer
         self._joules = joules
         self._most_pending = most_pending
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
-        self._rendering = 0  # requests whose prompts are being rendered, or wait for that
-        self._looks = set[asyncio.Task[None]]()  # under way: each renders the next turn of a conversation
+        self._rendering = 0  # requests whose prompts are being rendered, or wait for the renderer
+        self._ahead_tasks = set[asyncio.Task[None]]()  # each renders the next turn of a conversation
 
     @property
     def most_pending(self) -> int:
         return self._most_pending
 
     def refuse_if_busy(self) -> None:
-        """Raises RequestError while the model is not loaded, or as many requests as may be are pending."""
+        """Raises RequestError while the model is not loaded, or while `most_pending` requests are pending."""
         self._ready_model()
         if (pending := self._engine.pending + self._rendering) >= self._most_pending:
             raise unavailable(
@@ -73,8 +72,8 @@ class LocalEngine:
             )
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
-        """Messages to a prompt, the prompt to the engine, its text to deltas. Where there are several answers, those
-        that are not the `first` wait for their place as long as it takes."""
+        """Render the prompt, submit it to the engine, and parse the engine's text into deltas. If a request asks for
+        several answers (n > 1), only the first has a waiting limit."""
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
@@ -94,7 +93,7 @@ class LocalEngine:
                 if isinstance(event, Done):
                     _tell_miss(event)
                     if first:
-                        self._look_ahead(model, request, said)
+                        self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, self._usage(event), tuple(logprobs))
 
@@ -130,21 +129,22 @@ class LocalEngine:
         )
 
     async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
-        """Its prompt. The request has its place among those that may be pending from here on. Raises RequestError."""
+        """Render the prompt of the request. While it is rendered, the request counts against `most_pending`. Raises
+        RequestError."""
         self._rendering += 1
         try:
             return await self._renderer.render(model, request)
         finally:
             self._rendering -= 1
 
-    def _look_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
-        """Let the engine read the conversation as its next turn will show it, while nobody waits."""
-        look = asyncio.create_task(self._render_ahead(model, request, said))
-        self._looks.add(look)
-        look.add_done_callback(self._looks.discard)
+    def _start_ahead_render(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
+        """Render the start of the conversation's next prompt in a task, for the engine to compute while it is idle."""
+        task = asyncio.create_task(self._render_ahead(model, request, said))
+        self._ahead_tasks.add(task)
+        task.add_done_callback(self._ahead_tasks.discard)
 
     async def _render_ahead(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> None:
-        with contextlib.suppress(RequestError):  # a template may refuse what nobody has asked for
+        with contextlib.suppress(RequestError):  # the template may refuse this turn, which no client has sent
             prompt = await self._renderer.next_turn(model, request, said)
             self._engine.warm(Warm(prompt, request.caller))
 

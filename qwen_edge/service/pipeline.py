@@ -1,7 +1,7 @@
-"""THE pipeline: a chat request comes in, or not; somebody answers it; what the client wants to see of that goes out.
+"""Admits or refuses a chat request, passes it to the Answerer, and yields the parts of the answer that the client asked
+for.
 
-HTTP and its dialects stand above it. Who answers is an `Answerer`: the model of this machine's engine is the only one
-(service/local_engine.py).
+`server/` calls it. The only Answerer is the model of this machine's engine (service/local_engine.py).
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from qwen_edge.service.thermal import ThermalControl
 
 
 class Answerer(Protocol):
-    """Whoever can answer a chat request. Used on the daemon's event loop."""
+    """Something that answers chat requests. Used on the daemon's event loop."""
 
     @property
     def most_pending(self) -> int:
-        """How many answers may be given or waited for at once."""
+        """How many answers may be running or waiting at once."""
 
     def refuse_if_busy(self) -> None:
-        """Raises RequestError where another answer cannot be asked for now."""
+        """Raises RequestError if no further answer can be accepted now."""
 
     def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
-        """One answer as it comes: its deltas in order, then Finish. With the `first` of several answers to one question
-        the conversation is expected to go on. Closing the generator stops the work. Raises RequestError."""
+        """Yield the deltas of one answer in order, then Finish. `first`: whether it is the first of the request's
+        answers; the conversation is expected to continue from that one. Closing the generator stops the work. Raises
+        RequestError."""
 
 
 class ChatService:
@@ -42,8 +43,9 @@ class ChatService:
         self._thermal = thermal
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
-        """As many answers as are asked for, side by side: their pieces as they come, each with its answer's number.
-        They share the prompt and differ in the seed. Leaving early stops them all. Raises RequestError."""
+        """Generate `request.choices` answers at the same time. Yield each event with the number of its answer. The
+        answers share the prompt and differ in the seed. Closing the generator stops all of them. Raises
+        RequestError."""
         if request.choices > (most := self._answerer.most_pending):
             raise RequestError(
                 f"n is {request.choices}, and engine.parallel and server.max_waiting allow {most}.", parameter="n"
@@ -56,7 +58,7 @@ class ChatService:
                 yield number, event
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
-        """Yield one answer as it comes, Finish last. Leaving early stops the generation. Raises RequestError."""
+        """Yield the deltas of one answer, then Finish. Closing the generator stops the work. Raises RequestError."""
         self._answerer.refuse_if_busy()
         priority = self._thermal.admit(request.priority, request.client)
         try:
@@ -65,6 +67,7 @@ class ChatService:
                     if request.return_reasoning or not isinstance(event, Reasoning):
                         yield event
         except WaitedTooLongError:
-            # a device that has paused meanwhile is not busy, but hot: whoever asks now hears so, and for how long
+            # if the device has paused since then, refuse with that reason, and the time to wait, instead of "busy"
+
             self._thermal.admit(request.priority, request.client)
             raise

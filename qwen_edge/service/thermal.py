@@ -1,8 +1,8 @@
-"""Heat, power and energy, on the daemon's side: telemetry in, limits to the engine, joules to whoever asks.
+"""Controls heat, power and energy in the daemon: passes telemetry to the governor, and the governor's limits to the
+engine; admits requests, and counts their joules.
 
-With every sample, and after an interval without one, the governor hears what was read and what the engine really did
-since the last time; its limits go to the engine by the ordinary message. A source that is silent stalls nothing here.
-Runs on the daemon's event loop.
+The governor runs with every sample, and after an interval without a sample. Its input is the sample, and the work that
+the engine did since the last run. A source that does not answer blocks nothing here. Runs on the daemon's event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from qwen_edge.config.schema import DeviceConfig
-from qwen_edge.core.errors import over_budget, too_hot
+from qwen_edge.core.errors import device_limited, over_budget
 from qwen_edge.core.printable import printable
 from qwen_edge.device.energy.accounts import Accounts
 from qwen_edge.device.energy.meter import Meter
@@ -30,11 +30,12 @@ from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_SAFE = Decision("warm", Limits(duty=0.3, idle_work=False), because="no telemetry")  # where we are not to be trusted
+# the decision used after the governor has raised an exception
+_SAFE = Decision("warm", Limits(duty=0.3, idle_work=False), because="no telemetry")
 
 
 class ThermalControl:
-    """Create it, `run` it, and ask it: may this request come in, and what has that one taken?"""
+    """Runs the governor (`run`), admits or refuses requests (`admit`), and reports their energy (`joules`)."""
 
     def __init__(
         self,
@@ -45,7 +46,8 @@ class ThermalControl:
         clock: Callable[[], float] = time.monotonic,
         today: Callable[[], datetime.date] = datetime.date.today,
     ) -> None:
-        """`find` gives the source, and words on it; None: as the settings say. Called in a thread."""
+        """`find` returns the telemetry source and its description; by default the settings choose the source. It is
+        called in a thread."""
         self._engine = engine
         self._settings = settings
         self._find = find or (lambda: find_source(settings))
@@ -56,24 +58,24 @@ class ThermalControl:
         self._decided = clock()
         self._meter = Meter(clock())
         self._accounts = Accounts(settings.joules_per_hour, today)
-        self._words = "not looked for yet"
-        self._governs = True  # until it is known that there is nothing to be read
+        self._source_description = "not looked for yet"
+        self._governs = True  # False once the search has found no telemetry source
         self._trouble: str | None = None
         self._sample: Telemetry | None = None
         self._reader: Reader | None = None
-        self._missed = set[str]()  # sensors that did not answer, which is said once
-        self._failed = False  # by a bug of ours
-        engine.on_ran = self._ran
+        self._missed = set[str]()  # sensors that did not answer; each is logged once
+        self._failed = False  # whether the governor has raised an exception; logged once
+        engine.on_ran = self._on_step
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Read telemetry and govern until cancelled."""
         loop = asyncio.get_running_loop()
 
-        def hear(heard: ReaderEvent) -> None:
+        def forward(event: ReaderEvent) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._hear, heard)
+                loop.call_soon_threadsafe(self._on_reader_event, event)
 
-        self._reader = reader = Reader(self._find, hear, interval=self._settings.interval_seconds)
+        self._reader = reader = Reader(self._find, forward, interval=self._settings.interval_seconds)
         reader.start()
         try:
             while True:
@@ -85,14 +87,15 @@ class ThermalControl:
             reader.stop()
 
     def client(self, key_name: str | None, user: str | None) -> str:
-        """Whose request it is: the name of the key; where none is needed, what the request itself says, if that is
-        somebody who has a budget."""
+        """The client to which the request's energy is charged: the key's name. Without keys, the request's `user`, if
+        that user has an energy budget."""
         if key_name is not None:
             return key_name
         return user if user and user in self._settings.joules_per_hour else "anonymous"
 
     def admit(self, priority: Priority, client: str) -> Priority:
-        """The priority with which a request may come in. Raises RequestError if it may not now."""
+        """Admit a request: return the priority that it gets. Raises RequestError if the client must wait because of its
+        energy budget, or the device takes no requests of this priority now."""
         now, decision = self._clock(), self._decision
         if wait := self._accounts.wait(client, now):
             raise over_budget(printable(client), math.ceil(wait))
@@ -105,16 +108,16 @@ class ThermalControl:
                 if given == priority
                 else f"requests of {printable(client)}, which is over its energy budget,"
             )
-            raise too_hot(who, self.words, math.ceil(decision.retry_after))
+            raise device_limited(who, self.status_text, math.ceil(decision.retry_after))
         return given
 
     def joules(self, request: int) -> float | None:
-        """What a request that has ended has taken; None if that is not known."""
+        """The energy of a finished request; None if it was not measured."""
         return self._accounts.finish_request(request)
 
     @property
-    def words(self) -> str:
-        """How the device is, for a status line."""
+    def status_text(self) -> str:
+        """The state of the device, for a status line."""
         if not self._governs:
             return "no telemetry"
         decision, sample = self._decision, self._sample
@@ -128,11 +131,11 @@ class ThermalControl:
 
     @property
     def report(self) -> Report:
-        """The device as it is now."""
+        """The present state of the device, the governor and the energy counters."""
         now, decision = self._clock(), self._decision
         activity = self._meter.activity(now)
         return Report(
-            source=self._words,
+            source=self._source_description,
             trouble=self._trouble,
             age=None if self._sample is None else now - self._sample.at,
             telemetry=self._sample,
@@ -153,44 +156,48 @@ class ThermalControl:
             pending=self._engine.pending,
         )
 
-    def _hear(self, heard: ReaderEvent) -> None:
-        """What the reader has read, in the order in which it was."""
-        if isinstance(heard, SourceSearch):
-            self._sought(heard)
-        elif isinstance(heard, Power):
-            self._accounts.add_power(heard.at, heard.watts, mean=heard.mean)
-        elif isinstance(heard, TelemetryError):
-            if self._trouble != str(heard):
-                log.warning("telemetry: %s", heard)
-            self._trouble = str(heard)
+    def _on_reader_event(self, event: ReaderEvent) -> None:
+        """Handle an event of the reader's thread. Events arrive in the order of their readings."""
+        if isinstance(event, SourceSearch):
+            self._on_source_search(event)
+        elif isinstance(event, Power):
+            self._accounts.add_power(event.at, event.watts, mean=event.mean)
+        elif isinstance(event, TelemetryError):
+            if self._trouble != str(event):
+                log.warning("telemetry: %s", event)
+            self._trouble = str(event)
         else:
-            if self._trouble:
-                log.info("telemetry is there again")
-            if self._sample is None:
-                warn_of_ineffective_settings(self._settings, heard)
-            for words in set(heard.missing) - self._missed:
-                log.warning("telemetry: a sensor does not answer: %s", words)
-            self._missed |= set(heard.missing)
-            self._sample, self._trouble = heard, None
-            if heard.watts is not None:
-                self._accounts.add_power(heard.at, heard.watts, mean=heard.mean)
-            self._decide()
+            self._on_sample(event)
 
-    def _sought(self, sought: SourceSearch) -> None:
-        if sought.description != self._words:
-            log.info("telemetry: %s", sought.description)
-            if not sought.found:
+    def _on_sample(self, sample: Telemetry) -> None:
+        if self._trouble:
+            log.info("telemetry is there again")
+        if self._sample is None:
+            warn_of_ineffective_settings(self._settings, sample)
+        for sensor in set(sample.missing) - self._missed:
+            log.warning("telemetry: a sensor does not answer: %s", sensor)
+        self._missed |= set(sample.missing)
+        self._sample, self._trouble = sample, None
+        if sample.watts is not None:
+            self._accounts.add_power(sample.at, sample.watts, mean=sample.mean)
+        self._decide()
+
+    def _on_source_search(self, search: SourceSearch) -> None:
+        if search.description != self._source_description:
+            log.info("telemetry: %s", search.description)
+            if not search.found:
                 warn_of_ineffective_settings(self._settings, None)
-        self._words, self._governs, self._trouble = sought.description, sought.found, None
+        self._source_description, self._governs, self._trouble = search.description, search.found, None
 
-    def _ran(self, step: StepStats) -> None:
+    def _on_step(self, step: StepStats) -> None:
         self._meter.add_step(step)
         self._accounts.add_step(step, self._engine.client_of)
         if self._reader:
             self._reader.set_busy(True)
 
     def _decide(self) -> None:
-        """Let the governor decide. A bug of ours must not leave the device without: then it does little."""
+        """Run the governor. If it raises an exception, use the safe decision (30 % duty), so that the device is never
+        ungoverned."""
         now, level = self._clock(), self._decision.level
         idle = self._engine.pending == 0 and self._meter.is_quiet(now)
         work = self._meter.take_work(now, wanted=self._engine.pending > 0)
@@ -210,4 +217,4 @@ class ThermalControl:
         self._engine.limit(self._decision.limits)
         self._meter.set_duty(self._decision.limits.duty, now)
         if self._decision.level != level:
-            log.warning("device: %s", self.words)
+            log.warning("device: %s", self.status_text)

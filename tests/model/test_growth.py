@@ -189,7 +189,7 @@ def test_where_there_can_be_no_thread_for_a_larger_cache_the_work_goes_on(model,
 def test_memory_that_others_have_taken_meanwhile_is_not_touched(model, monkeypatch):
     context = filled(model, Memory(2048))
     looks = iter([True, False])
-    monkeypatch.setattr(GrowingCells, "_is_there", lambda self, size: next(looks))
+    monkeypatch.setattr(GrowingCells, "_has_memory", lambda self, size: next(looks))
     context.expect(500, 0, 200, 300)
     context.growing.wait()
     assert context.growing.context is None

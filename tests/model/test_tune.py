@@ -116,8 +116,8 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
 def test_a_brief_measurement_says_nothing_about_what_it_does_not_measure(model, cores, monkeypatch):
     quickest(monkeypatch, Tuning(2, "on", 512))
     assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="on")
-    settled = resolve(model, asked(model, tuning=Tuning(flash_attention="on")))
-    assert (settled.threads, settled.flash_attention, settled.batch) == (4, "on", 128)
+    resolved = resolve(model, asked(model, tuning=Tuning(flash_attention="on")))
+    assert (resolved.threads, resolved.flash_attention, resolved.batch) == (4, "on", 128)
 
 
 @pytest.mark.parametrize("attention", ["on", "off"])
@@ -151,12 +151,12 @@ def test_the_cache_is_as_exact_as_memory_allows(model):
 
 def test_what_was_measured_decides_what_is_open(model, cores):
     known = Tuning(3, "on", 256)
-    settled = resolve(model, asked(model, tuning=known))
-    assert (settled.threads, settled.flash_attention, settled.batch) == (3, "on", 256)
-    settled = resolve(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
-    assert (settled.threads, settled.flash_attention, settled.batch) == (1, "off", 32)
-    settled = resolve(model, asked(model, tuning=Tuning(64, "off", 16), parallel=32))
-    assert (settled.threads, settled.flash_attention, settled.batch) == (4, "off", 32)
+    resolved = resolve(model, asked(model, tuning=known))
+    assert (resolved.threads, resolved.flash_attention, resolved.batch) == (3, "on", 256)
+    resolved = resolve(model, asked(model, tuning=known, threads=1, flash_attention="off", batch=32))
+    assert (resolved.threads, resolved.flash_attention, resolved.batch) == (1, "off", 32)
+    resolved = resolve(model, asked(model, tuning=Tuning(64, "off", 16), parallel=32))
+    assert (resolved.threads, resolved.flash_attention, resolved.batch) == (4, "off", 32)
 
 
 def test_a_first_start_measures_once_and_later_ones_use_it(tiny_model, tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ def _check(said: dict[str, list[str]]) -> None:
     assert "active (running)" in started[0]
     _opened, asked_from_outside = said["From another machine"]
     assert "demo model" in _answer(asked_from_outside)
-    looked_at, looked_after, _saved, upgraded, _removed = said["Day two"]
+    looked_at, looked_after, _saved, upgraded, _removed = said["Operation"]
     assert "qwen3-0.6b-q4_k_m" in looked_at
     assert "/etc/qwen-edge/qwen-edge.yaml" in looked_after
     assert "/var/lib/qwen-edge" in looked_after

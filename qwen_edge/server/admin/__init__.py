@@ -1,1 +1,1 @@
-"""What is not chat: health, metrics, the device, and what is remembered."""
+"""Endpoints other than chat: health, metrics, the device, and remembered conversations."""

@@ -1,7 +1,7 @@
-"""What is remembered of conversations: /v1/cache, for `qwen-edge cache` and for whoever wants to see it.
+"""/v1/cache: lists, pins and deletes remembered conversations, for `qwen-edge cache` and for other clients.
 
-Each key sees its own; what others have asked is not there for it. An admin's key sees all, as everybody does where
-there are no keys.
+Each key sees only its own conversations; those of other keys do not exist for it. An admin key sees all, and so does
+every client of a server without keys.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from qwen_edge.protocol.messages import CacheReport, InspectCache
 from qwen_edge.server.body import parse_json, pass_over_unknown, read_whole
 from qwen_edge.server.state import STATE, caller_of
 
-_PIN_HOURS = 24.0  # where the body of a pin does not say
+_PIN_HOURS = 24.0  # if the body of a pin names no time
 
 
 class _Pin(msgspec.Struct):
-    """For how long; 0 ends a pin. Null is as if it were left out, as in every other body."""
+    """How long to pin a conversation; 0 ends a pin. Null means the same as a missing value, as in every body."""
 
     hours: Annotated[float, msgspec.Meta(ge=0, le=MOST_PIN_HOURS)] | None = None
 
@@ -42,7 +42,7 @@ async def pin(request: web.Request) -> web.Response:
 
 
 def _pin_hours(request: web.Request, data: bytes) -> float:
-    """What the body of a pin says. Raises RequestError."""
+    """Parse the body of a pin. Raises RequestError."""
     values = parse_json(data or b"{}")
     if isinstance(values, dict):
         unknown = [name for name, value in values.items() if value is not None and name not in _Pin.__struct_fields__]

@@ -1,4 +1,4 @@
-"""How the device is, for Prometheus."""
+"""The state of the device as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from qwen_edge.device.governor.decision import LEVELS
 from qwen_edge.device.report import Report
 from qwen_edge.service.thermal import ThermalControl
 
-_STALE = 30.0  # seconds after which what was read is not told any more
+_STALE = 30.0  # seconds after which a reading is no longer exported
 
 
 class DeviceMetrics(Collector):
-    """Asks the climate whenever Prometheus does. What is not known is not there."""
+    """Reads ThermalControl's report at each scrape. Unknown values are left out."""
 
     def __init__(self, thermal: ThermalControl) -> None:
         self._thermal = thermal
@@ -118,7 +118,7 @@ def _each(
     values: Mapping[Any, float],
     kind: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily,
 ) -> Metric:
-    """One value for each key, which is the label's."""
+    """A metric with one value for each key; the key is the value of the label."""
     family = kind(f"qwen_edge_{name}", words, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)

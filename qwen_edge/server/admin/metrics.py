@@ -1,7 +1,7 @@
-"""GET /metrics: what happened since the start, and what is now, as Prometheus reads it.
+"""GET /metrics: counters since the start and present values, in Prometheus' format.
 
-Names and units follow https://prometheus.io/docs/practices/naming/. Each application has its own; used on its event
-loop only.
+Names and units follow https://prometheus.io/docs/practices/naming/. Each application has its own metrics, which are
+used on its event loop only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
 
 
 class Metrics:
-    """Counts what it is told, and asks the engine's supervisor, and `others`, for the rest."""
+    """Counts requests and tokens, and collects further values from the engine's supervisor and from `others`."""
 
     def __init__(self, engine: Supervisor, *others: Collector) -> None:
         self._registry = registry = _Registry()
@@ -62,21 +62,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        for status in ("2xx", "4xx", "5xx"):  # all there from the start: a rate needs the zero before the first one
+        for status in ("2xx", "4xx", "5xx"):  # exported from the start: a rate needs the zero before the first request
             self._requests.labels(status)
         for reason in get_args(MissReason):
             self._misses.labels(reason)
             self._missed.labels(reason)
 
     def ended(self, status: int) -> None:
-        """A request got this answer; 499 if the client went away before."""
+        """Count a request by the status of its response; 499 if the client disconnected first."""
         self._requests.labels(f"{status // 100}xx").inc()
 
     async def watch(
         self, events: AsyncGenerator[tuple[int, Delta | Finish], None], choices: int
     ) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
-        """Hand on the events of one request for so many answers, counting. Of one that is broken off, the answers that
-        were finished count."""
+        """Pass on the events of one request, and count its answers and tokens. If the request is broken off, its
+        finished answers count."""
         began, begun, finishes = time.monotonic(), False, list[Finish]()
         try:
             async with aclosing(events):
@@ -96,7 +96,7 @@ class Metrics:
 
     @property
     def cache(self) -> dict[str, int]:
-        """Tokens of prompts since the start, and how many of them were in the KV cache."""
+        """The number of prompt tokens since the start, and how many of them were in the KV cache."""
         names = {
             "prompt_tokens": "qwen_edge_prompt_tokens_total",
             "cached_tokens": "qwen_edge_cached_prompt_tokens_total",
@@ -104,7 +104,7 @@ class Metrics:
         return {name: int(self._registry.get_sample_value(total) or 0) for name, total in names.items()}
 
     def page(self) -> tuple[str, bytes]:
-        """The content type and the text."""
+        """The content type and the text of the response."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def _count(self, finishes: Sequence[Finish]) -> None:
@@ -118,7 +118,7 @@ class Metrics:
 
 
 class _Registry(CollectorRegistry):
-    """Without the library's `..._created`: a time beside every counter, which nobody has asked for."""
+    """A counter without the library's additional `..._created` timestamp."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
@@ -127,7 +127,7 @@ class _Registry(CollectorRegistry):
 
 
 class _Engine(Collector):
-    """What the supervisor knows at the moment."""
+    """The supervisor's present values."""
 
     def __init__(self, engine: Supervisor) -> None:
         self._engine = engine

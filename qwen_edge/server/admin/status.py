@@ -1,4 +1,4 @@
-"""Whether the model can be asked, and how it goes: /v1/device, /health and /metrics."""
+"""The status endpoints: /v1/device, /health and /metrics."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from qwen_edge.server.state import STATE
 
 
 async def health(request: web.Request) -> web.Response:
-    """200 when a request would be answered, if need be by an engine that is only now loaded; 503 when not. What the
-    engine died of last is told as long as the daemon lives."""
+    """200 if a request would be answered, even if the model must be loaded first; else 503. The reason of the engine's
+    last crash is included until the daemon ends."""
     state = request.app[STATE]
     engine = state.engine
     status = "stopping" if state.stopping else "ok" if engine.condition == "ready" else engine.condition
@@ -25,13 +25,13 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """For Prometheus and its like."""
+    """The metrics in Prometheus' format."""
     content_type, text = request.app[STATE].metrics.page()
     return web.Response(body=text, headers={"Content-Type": content_type})
 
 
 async def device(request: web.Request) -> web.Response:
-    """Temperatures, watts, what the governor allows, joules: what `qwen-edge status` shows."""
+    """Temperatures, watts, the governor's decision and joules, as `qwen-edge status` shows them."""
     state = request.app[STATE]
     body = {
         "object": "device",

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: the service's deltas as server-sent events, or folded into one body."""
+"""POST /v1/chat/completions: the pipeline's deltas as server-sent events, or as one body."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _Events = AsyncGenerator[tuple[int, Delta | Finish], None]
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
-    """Cancelled by aiohttp when the client goes away, which ends the service's iterator and with it the generation."""
+    """Handle a request. aiohttp cancels it if the client disconnects; that closes the pipeline's iterator and ends the
+    generation."""
     state = request.app[STATE]
     ignore = state.config.server.unknown_parameters == "ignore"
     body = read_body(await read_whole(request), ignore_unknown=ignore)
@@ -46,9 +47,9 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, events: _Events) -> web.StreamResponse:
-    """Headers go out with the first event, so that a request refused by then still gets its own status; or before it,
-    when it is long in coming. The events are closed, and with them the request's place is free, before the client has
-    taken everything."""
+    """Headers are sent with the first event, so that a request refused before it gets its own status; if the first
+    event takes long, a comment sends them. The events are closed, which frees the request's sequence, before the
+    client has read everything."""
     async with stream:
         try:
             async with aclosing(events), aclosing(_chunks(body, encoder, events)) as chunks:
@@ -61,7 +62,7 @@ async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, 
             await stream.send(framing.error_event(error))
             last = b""
         except ConnectionError:
-            raise  # the client is gone
+            raise  # the client has disconnected
         except Exception:
             if not stream.begun:
                 raise
@@ -72,7 +73,7 @@ async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, 
 
 
 async def _chunks(body: ChatBody, encoder: openai.Encoder, events: _Events) -> AsyncGenerator[openai.Json, None]:
-    """The events as OpenAI's chunks, until every answer is finished."""
+    """The events as OpenAI's chunks, up to the end of the last answer."""
     begun, finishes = set[int](), list[Finish]()
     async for choice, event in events:
         if choice not in begun:

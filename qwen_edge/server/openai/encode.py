@@ -1,7 +1,7 @@
-"""Deltas to OpenAI's answers: a chunk each for a stream, or all folded into one body. Pure.
+"""Encodes deltas as OpenAI's answers: one chunk for each delta of a stream, or one body for all. Pure.
 
 Reference: https://platform.openai.com/docs/api-reference/chat/streaming. Reasoning goes into `reasoning_content`, as
-DeepSeek, Qwen and vLLM do it.
+DeepSeek, Qwen and vLLM do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class Encoder:
-    """One request's chunks: they share an id, a time and a model. `choice` is the number of the answer."""
+    """Encodes the chunks of one request, which share an id, a time and a model. `choice`: the number of the answer."""
 
     def __init__(self, model: str) -> None:
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
@@ -27,11 +27,11 @@ class Encoder:
         self._builders = defaultdict[int, CallBuilder](CallBuilder)
 
     def first(self, choice: int) -> Json:
-        """The chunk that says who speaks."""
+        """The first chunk, with the role."""
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
     def delta(self, choice: int, delta: Delta) -> Json | None:
-        """A call is one chunk, when it is whole: None before that."""
+        """The chunk of a delta. A tool call becomes one chunk at its end; its earlier deltas return None."""
         if isinstance(delta, Reasoning):
             return self._chunk(choice, {"reasoning_content": delta.text}, _logprobs(delta.logprobs))
         if isinstance(delta, Content):
@@ -46,11 +46,11 @@ class Encoder:
         return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason)
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
-        """The extra chunk of stream_options.include_usage: no choices, only the counts."""
+        """The last chunk with stream_options.include_usage: no choices, only the usage."""
         return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": _usage(finishes)}
 
     def whole(self, events: Iterable[tuple[int, Delta | Finish]]) -> Json:
-        """A non-streaming body, from the same events."""
+        """The body of an answer without streaming, from the same events."""
         answers = defaultdict[int, list[Delta | Finish]](list)
         for choice, event in events:
             answers[choice].append(event)
@@ -66,7 +66,7 @@ class Encoder:
 
 
 def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
-    """The events of one answer folded together."""
+    """The message of one answer, from all its events."""
     reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
     reason, builder = "stop", CallBuilder()
     for event in events:
@@ -88,7 +88,7 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
 
 
 def _usage(finishes: Sequence[Finish]) -> Json:
-    """The counts of all answers to a request."""
+    """The usage of all answers to a request."""
     usage = together([finish.usage for finish in finishes])
     energy: Json = {}
     if usage.joules:

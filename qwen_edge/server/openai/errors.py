@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: their status, headers and body. Pure.
+"""Encodes errors in OpenAI's form: status, headers and body. Pure.
 
 Reference: https://platform.openai.com/docs/guides/error-codes.
 """
@@ -32,8 +32,8 @@ SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
 
 
 def error_object(error: RequestError) -> dict[str, Any]:
-    """The body. Names from outside are cut where a message is made; what is forgotten there can neither break the JSON
-    (half a surrogate pair would) nor give orders to a terminal."""
+    """The body. The text is made printable and cut, in case a message contains a long or unprintable name from outside:
+    half a surrogate pair would break the JSON, and control characters would reach a terminal."""
     return {
         "error": {
             "message": printable(error.message, _LONGEST),
@@ -45,7 +45,7 @@ def error_object(error: RequestError) -> dict[str, Any]:
 
 
 def error_response(error: RequestError) -> web.Response:
-    """The response to a request that has had none yet."""
+    """The response for an error of a request that has no response yet."""
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if error.kind == "authentication":
         headers["WWW-Authenticate"] = "Bearer"
@@ -53,8 +53,8 @@ def error_response(error: RequestError) -> web.Response:
 
 
 def http_error_response(error: web.HTTPException, message: str) -> web.Response:
-    """The response in place of one that aiohttp would have sent: for a path that does not exist, for example. It keeps
-    the headers that tell what may be asked, as Allow does, and loses those about aiohttp's own text."""
+    """The response that replaces aiohttp's own, for an unknown path for example. It keeps headers such as Allow, and
+    drops those that describe aiohttp's text."""
     headers = {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
     return _response(RequestError(message), error.status, headers)
 

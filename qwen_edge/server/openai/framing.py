@@ -1,4 +1,4 @@
-"""OpenAI's server-sent events, as bytes: a chunk or an error each, and the mark behind the last. Pure."""
+"""OpenAI's server-sent events, as bytes: one event for each chunk or error, and the final mark. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.server.openai.errors import error_object
 
-DONE = b"data: [DONE]\n\n"  # behind the last chunk; a stream that ends in an error has none
+DONE = b"data: [DONE]\n\n"  # after the last chunk; not after an error
 
 
 def chunk_event(chunk: dict[str, Any]) -> bytes:
@@ -17,5 +17,5 @@ def chunk_event(chunk: dict[str, Any]) -> bytes:
 
 
 def error_event(error: RequestError) -> bytes:
-    """The last event of a stream that breaks off."""
+    """The last event of a stream that ends with an error."""
     return chunk_event(error_object(error))

@@ -1,9 +1,9 @@
-"""The body of a chat completion: JSON to a ChatRequest, every rejection naming the parameter.
+"""Parses the body of a chat completion into a ChatRequest. Every error names the parameter.
 
-Reference: https://platform.openai.com/docs/api-reference/chat/create, with what Qwen's users add (enable_thinking,
-chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning, priority, wait_seconds, max_seconds), and
-x_volatile, which is ours alone. A parameter is honoured or refused; the few that are only labels for the caller's own
-books are named as such.
+Reference: https://platform.openai.com/docs/api-reference/chat/create, with parameters that Qwen's users know
+(enable_thinking, chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning), and our own (priority,
+wait_seconds, max_seconds, x_volatile). A parameter is honoured or refused; the few that are only labels for the
+caller's records are marked below.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _DAY = 86400.0  # seconds
-_NAME = 200  # characters of a conversation's name: the engine keeps some of them
+_NAME = 200  # characters of a conversation's name, which the engine stores
 
 
 class _Text(msgspec.Struct, tag_field="type", tag="text"):
@@ -53,7 +53,7 @@ class _Call(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """What a template can show of a message. Other fields are left out, except those of `_UNREADABLE`."""
+    """The fields of a message that a template can render. Others are ignored, except those in `_UNREADABLE`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[_Text | _Refusal | None] | None = None
@@ -64,7 +64,7 @@ class _Message(msgspec.Struct):
     refusal: str | None = None
 
 
-# fields of a message that say something to the model, which no template of ours can show
+# fields with content for the model that no template here can render: they are refused
 _UNREADABLE = ("audio", "function_call", "images", "partial", "prefix", "videos")
 
 
@@ -75,7 +75,7 @@ class _ToolFunction(msgspec.Struct):
 
 
 class _Tool(msgspec.Struct):
-    """There is but one type, so it need not be said."""
+    """A tool. `type` may be missing, because there is only one type."""
 
     function: _ToolFunction
     type: Literal["function"] | None = None
@@ -95,9 +95,9 @@ class _ResponseFormat(msgspec.Struct):
 
 
 class ChatBody(msgspec.Struct):
-    """OpenAI's names. Values a server without the feature can honour (n=1, logprobs=false) are accepted. Every
-    parameter may be null, and every one inside that may be left out, and what is in a list beside messages: null is as
-    if it were not there."""
+    """The body, with OpenAI's names. Values that a server without the feature can honour (n=1, logprobs=false) are
+    accepted. Null means the same as a missing value: for every parameter, for every optional field inside one, and for
+    every list element except messages."""
 
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     model: str | None = None
@@ -160,14 +160,14 @@ _NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken
 
 
 def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
-    """The checked body. Raises RequestError."""
+    """Parse and check the body. Raises RequestError."""
     values = parse_json(data)
     if not isinstance(values, dict):
         raise RequestError("The body must be a JSON object.")
     pass_over_unknown(_unknown(values), ignore=ignore_unknown)
     messages = values.get("messages")
     if isinstance(messages, list):
-        if len(messages) > MOST_MESSAGES:  # before each is looked at, which takes the event loop's time
+        if len(messages) > MOST_MESSAGES:  # before each message is checked, which blocks the event loop
             raise too_many_messages(len(messages), MOST_MESSAGES)
         _refuse_unreadable(messages)
     try:
@@ -186,7 +186,7 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
 
 
 def _choices(what: str, param: str) -> str:
-    """What may stand instead of a word that may not; nothing for other complaints."""
+    """The allowed words, if `what` complains about a word that is not allowed; else an empty text."""
     if what.startswith("Invalid value") and param.endswith(".type"):
         return ": content is text here, or a list of parts of type text"
     if not what.startswith("Invalid enum value"):
@@ -204,7 +204,7 @@ def _choices(what: str, param: str) -> str:
 
 
 def _unknown(values: Mapping[str, Any]) -> list[str]:
-    """The parameters that are not known, also inside `stream_options`; null asks for nothing."""
+    """The unknown parameters that are not null, also those inside `stream_options`."""
     options = values.get("stream_options")
     groups: list[tuple[str, Any, type[msgspec.Struct]]] = [("", values, ChatBody)]
     if isinstance(options, dict):
@@ -218,7 +218,7 @@ def _unknown(values: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_unreadable(messages: list[Any]) -> None:
-    """Raises RequestError for a message that says something which the model would not be shown."""
+    """Raises RequestError for a message with content that the model would not see."""
     for number, message in enumerate(messages):
         if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
             param = f"messages[{number}].{field}"
@@ -226,15 +226,15 @@ def _refuse_unreadable(messages: list[Any]) -> None:
 
 
 def _whole(value: Any) -> Any:
-    """150.0 as 150: JSON knows no whole numbers, and some clients' languages do not either."""
+    """Turn 150.0 into 150: JSON, and the languages of some clients, have no integer type."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_request(
     body: ChatBody, model: Sampling, defaults: ChatConfig, client: str, caller: Caller = EVERYBODY
 ) -> ChatRequest:
-    """Fill in what the body leaves open: from the configuration first, then from the model's own defaults. `client` is
-    the name of whoever asks, for the budgets; `caller` whose key was sent."""
+    """The request. Missing values come from the configuration first, then from the model's own defaults. `client`: the
+    name for the energy budget; `caller`: the owner of the key."""
     arguments = dict(body.chat_template_kwargs or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
@@ -267,7 +267,7 @@ def to_request(
 
 
 def _tools(body: ChatBody) -> tuple[dict[str, Any], ...]:
-    """As the client wrote them: the same tools must give the same prompt, letter for letter."""
+    """The tools exactly as the client wrote them: the same tools must give the same prompt."""
     return tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
 
 
@@ -292,13 +292,14 @@ def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling
         ignore_eos=bool(body.ignore_eos),
         logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items() if bias is not None),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        # 0xFFFFFFFF asks llama.cpp for a random seed
+        # llama.cpp takes 0xFFFFFFFF as a request for a random seed
         seed=seed % 0xFFFFFFFF,
     )
 
 
 def _message(message: _Message) -> Mapping[str, Any]:
-    """As chat templates want it: content always text, calls in OpenAI's form, nothing that is not there."""
+    """The message in the form that chat templates take: content is text, calls are in OpenAI's form, missing fields are
+    left out."""
     content = message.content or message.refusal or ""
     if not isinstance(content, str):
         content = "".join(_text(part) for part in content if part is not None)
@@ -319,12 +320,12 @@ def _text(part: _Text | _Refusal) -> str:
 
 
 def _call(call: _Call) -> Mapping[str, Any]:
-    """A call of the history, in OpenAI's form. Arguments that are missing or empty are those of a call without any."""
+    """A tool call of the history, in OpenAI's form. Missing or empty arguments become `{}`."""
     function = {"name": call.function.name, "arguments": call.function.arguments or "{}"}
     plain = {"id": call.id, "type": "function", "function": function}
     return plain if call.id else {key: plain[key] for key in ("type", "function")}
 
 
 def _first(*values: Any) -> Any:
-    """The first that says something."""
+    """The first value that is not None."""
     return next((value for value in values if value is not None), None)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from qwen_edge.chat.messages import ChatRequest, Content, Finish, Reasoning, Usage, together
-from qwen_edge.core.errors import RequestError, WaitedTooLongError, too_hot, unavailable
+from qwen_edge.core.errors import RequestError, WaitedTooLongError, device_limited, unavailable
 from qwen_edge.protocol.messages import Sampling
 from qwen_edge.service.pipeline import ChatService
 
@@ -52,7 +52,7 @@ class Weather:
 
     def admit(self, priority, client):
         if self.hot_after == 0:
-            raise too_hot("requests", "hot", 60)
+            raise device_limited("requests", "hot", 60)
         self.hot_after -= 1
         return "background" if client == "spender" else priority
 

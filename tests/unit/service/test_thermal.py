@@ -16,14 +16,14 @@ def thermal(**settings) -> ThermalControl:
 def test_what_cannot_be_kept_to_is_said_once_however_often_a_source_is_looked_for(caplog):
     one = thermal(watts=15.0)
     for _ in range(3):
-        one._hear(SourceSearch("none: nothing is there", False))
+        one._on_reader_event(SourceSearch("none: nothing is there", False))
     assert sum("device.watts has no effect" in line for line in caplog.messages) == 1
 
 
 def test_a_sensor_that_does_not_answer_is_said_once(caplog):
     one = thermal()
-    one._hear(SourceSearch("test", True))
+    one._on_reader_event(SourceSearch("test", True))
     for at in range(4):
         missing = ("VDD_IN: no such device",) if at != 2 else ()
-        one._hear(Telemetry(source="test", at=float(at), tj=50.0, missing=missing))
+        one._on_reader_event(Telemetry(source="test", at=float(at), tj=50.0, missing=missing))
     assert sum("VDD_IN: no such device" in line for line in caplog.messages) == 1
