@@ -113,7 +113,7 @@ async def test_a_mode_is_measured_kept_and_compared(serve, tmp_path, monkeypatch
     board.values.update(mode="15W", watts=5.0)
     await becomes(served, lambda found: found["telemetry"]["mode"] == "15W")
     shown = await run(capsys, "advise", "--url", served.address, "--repeat", "1")
-    assert "The most tokens for a joule: 15W" in shown
+    assert "The most tokens per joule: 15W" in shown
     assert "The shortest first token" in shown
     kept = json.loads(await run(capsys, "advise", "--url", served.address, "--repeat", "1", "--json"))
     assert {one["mode"] for one in kept} == {"15W", "25W"}
@@ -126,7 +126,7 @@ def measured(mode: str, first: float, per_joule: float | None) -> Measured:
 def test_the_most_frugal_and_the_quickest_may_be_different_modes_and_others_are_named():
     lines = advice([measured("MAXN", 0.2, 1.0), measured("15W", 0.5, 2.0)], {0: "15W", 1: "25W", 2: "MAXN"})
     assert lines == [
-        "The most tokens for a joule: 15W (2.00).",
+        "The most tokens per joule: 15W (2.00).",
         "The shortest first token: MAXN (200 ms).",
         "Not measured: 25W. sudo nvpmodel -m 1, then qwen-edge advise.",
     ]
