@@ -38,7 +38,7 @@ from qwen_edge.models.tuning import keep, recall
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
-from qwen_edge.supervisor.engine_settings import files, load_message, patience_with
+from qwen_edge.supervisor.engine_settings import conversation_files, load_message, supervisor_limits
 from qwen_edge.supervisor.state import State as EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 
@@ -71,8 +71,10 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
             return EngineProcess()
 
     engine = Supervisor(
-        load_message(config.engine, model, recall(model), notifier.watchdog_seconds, files(config.remember)),
-        patience_with(config.engine),
+        load_message(
+            config.engine, model, recall(model), notifier.watchdog_seconds, conversation_files(config.remember)
+        ),
+        supervisor_limits(config.engine),
         start=start,
     )
     engine.spawn()
@@ -333,7 +335,7 @@ class Daemon:
             await asyncio.sleep(_TELL_SECONDS)
             if self._status and not self._stop.is_set():
                 engine = self._engine
-                trouble = "" if engine.takes else f"{engine.condition} ({engine.last_death})  "
+                trouble = "" if engine.accepts_requests else f"{engine.status} ({engine.last_death})  "
                 self._notifier.status(f"{trouble}{self._status}  {thermal.status_text}")
 
     def _on_signal(self) -> None:

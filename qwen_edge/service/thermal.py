@@ -65,7 +65,7 @@ class ThermalControl:
         self._reader: Reader | None = None
         self._missed = set[str]()  # sensors that did not answer; each is logged once
         self._failed = False  # whether the governor has raised an exception; logged once
-        engine.on_ran = self._on_step
+        engine.on_step = self._on_step
 
     async def run(self) -> None:
         """Read telemetry and govern until cancelled."""

@@ -1,1 +1,1 @@
-"""The daemon's handle on the engine process."""
+"""The daemon's handle on the engine process: starts, watches, unloads and replaces it."""

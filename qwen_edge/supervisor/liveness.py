@@ -1,76 +1,77 @@
-"""Whether an engine process still lives, as far as its messages tell, and since when nobody has used it."""
+"""Decides, from the messages of an engine process, whether the process is alive, and how long it has been unused."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.state import State
 
-KEEP_SECONDS = 5.0  # for an engine that leaves to write conversations: while it was idle it has done most of that
+# for an engine that is unloaded to write its conversations; it has written most of them while it was idle
+SAVE_SECONDS = 5.0
 
 
 class Liveness:
-    """Of one engine after the other; used on the daemon's event loop. `clock` is in seconds."""
+    """Watches one engine after another. Used on the daemon's event loop. `clock` is in seconds."""
 
-    def __init__(self, patience: Patience, clock: Callable[[], float]) -> None:
-        self._patience, self._clock = patience, clock
-        self._heard = self._served = self._used = clock()
+    def __init__(self, limits: SupervisorLimits, clock: Callable[[], float]) -> None:
+        self._limits, self._clock = limits, clock
+        self._last_message = self._last_ready = self._last_use = clock()
 
     @property
     def absence(self) -> float:
-        """Seconds since a loaded engine was heard of."""
-        return self._clock() - self._served
+        """Seconds since the last message of a loaded engine."""
+        return self._clock() - self._last_ready
 
     @property
     def unused(self) -> float:
-        """Seconds since a request ended, or an engine has loaded the model."""
-        return self._clock() - self._used
+        """Seconds since a request ended, or an engine loaded the model."""
+        return self._clock() - self._last_use
 
-    def begin(self) -> None:
-        """From now on the engine is waited for: it starts, or it was told to end."""
-        self._heard = self._clock()
+    def start_waiting(self) -> None:
+        """Count the silence from now on: the engine was started, or was told to end."""
+        self._last_message = self._clock()
 
-    def heard(self, state: State) -> None:
-        """The engine has sent a message. While it leaves that is no sign of life: only its end is waited for."""
+    def message_received(self, state: State) -> None:
+        """The engine has sent a message. After the engine was told to end, messages do not count: only its end does."""
         if state is not State.LEAVING:
-            self._heard = self._clock()
+            self._last_message = self._clock()
         if state is State.READY:
-            self._served = self._heard
+            self._last_ready = self._last_message
 
     def used(self) -> None:
         """A request has ended, or an engine has loaded the model."""
-        self._used = self._clock()
+        self._last_use = self._clock()
 
-    def woken(self) -> None:
-        """An engine is needed again after a time without one, which is no absence."""
-        self._served = self._clock()
+    def needed_again(self) -> None:
+        """An engine is needed after a time without one; that time does not count as absence."""
+        self._last_ready = self._clock()
 
-    def idle_for_long(self) -> bool:
-        """Whether an engine without requests is to be let go."""
-        return self.unused > self._patience.idle
+    def idle_too_long(self) -> bool:
+        """Whether an engine without requests should be unloaded."""
+        return self.unused > self._limits.idle_seconds
 
     def overdue(self, state: State) -> str:
-        """What is wrong with an engine from which nothing has come for too long; empty for one that may live on."""
-        silence = self._clock() - self._heard
-        if silence <= self._allowed(state):
+        """What is wrong with an engine that has been silent for too long; empty if the silence is within the limit."""
+        silence = self._clock() - self._last_message
+        if silence <= self._allowed_silence(state):
             return ""
         if state is State.LEAVING:
             return f"has not ended {silence:.0f} s after it was told to"
         return f"silent for {silence:.0f} s" + (" while loading" if state is State.LOADING else "")
 
     async def pause(self, state: State) -> None:
-        """Sleep until it is time to ask again whether the engine is overdue. If this process stood still meanwhile, it
-        could not hear the engine: that time does not count as silence."""
-        pause = min(1.0, self._allowed(state) / 4, self._patience.idle / 4)
-        awake = self._clock() + pause
+        """Sleep until the next check. If this process stood still meanwhile, it could not receive messages, so that
+        time does not count as silence."""
+        pause = min(1.0, self._allowed_silence(state) / 4, self._limits.idle_seconds / 4)
+        due = self._clock() + pause
         await asyncio.sleep(pause)
-        late = max(0.0, self._clock() - awake)
-        self._heard = min(awake + late, self._heard + late)
+        late = max(0.0, self._clock() - due)
+        self._last_message = min(due + late, self._last_message + late)
 
-    def _allowed(self, state: State) -> float:
-        """Seconds of silence."""
+    def _allowed_silence(self, state: State) -> float:
+        """Seconds."""
         if state is State.LOADING:
-            return self._patience.loading
-        return self._patience.hanging + (KEEP_SECONDS if state is State.LEAVING else 0.0)
+            return self._limits.load_seconds
+        return self._limits.hang_seconds + (SAVE_SECONDS if state is State.LEAVING else 0.0)

@@ -1,4 +1,4 @@
-"""Requests, and inspections of the cache, between the clients that wait for them and the engine that answers them."""
+"""The requests and cache inspections for which clients wait, while engines answer them, die or are replaced."""
 
 from __future__ import annotations
 
@@ -21,63 +21,64 @@ from qwen_edge.protocol.messages import CacheReport, Done, Failed, InspectCache,
 
 Answer = Tokens | Done | CacheReport
 
-_INSPECT_SECONDS = 100.0  # a little less than `qwen-edge cache` and people wait
-_CLIENTS = 256  # finished requests of which the client is still known
+_INSPECT_SECONDS = 100.0  # a little less than the time limit of `qwen-edge cache`
+_KNOWN_CLIENTS = 256  # finished requests whose client is still known
 
-# All supervisors of this process draw from these ids: an id never stands for two requests, whichever engine has them.
+# all supervisors of this process take ids from here, so no two requests have the same id, whichever engine has them
 REQUEST_IDS: Iterator[int] = itertools.count(1)
 
 
 class PendingRequest:
-    """One request or inspection. While its client waits, engines may die or leave. Used on the daemon's event loop.
+    """One request or inspection. While its client waits, engines may die or be unloaded. Used on the daemon's event
+    loop.
 
-    `sent`: the engine that lives now has it. `began`: that engine has begun it. `again`: another engine had it and has
-    died. `finished`: the engine has said its last word on it. `failed`: the daemon has given it up. The last two are
-    true as soon as it is decided, also if the client reads what it was sent only later."""
+    `sent`: the present engine has it. `started`: the present engine has begun it. `retried`: another engine had it and
+    has died. `finished`: the engine has sent its last message about it. `failed`: the daemon has failed it. `finished`
+    and `failed` are true from that moment on, even if the client reads the events later."""
 
     def __init__(self, request: Submit | InspectCache) -> None:
         self.request = request
-        self.sent = self.began = self.again = self.finished = self.failed = False
-        self._late = False  # it has waited for an engine as long as it may
+        self.sent = self.started = self.retried = self.finished = self.failed = False
+        self._timed_out = False  # whether it has waited for an engine as long as it may
         self._events: asyncio.Queue[Answer | Failed] = asyncio.Queue()
 
     @property
     def open(self) -> bool:
-        """Whether an engine has yet to answer it."""
+        """Whether it still needs an engine's answer."""
         return not (self.finished or self.failed)
 
     @property
     def computing(self) -> bool:
-        """Whether the engine that lives now has it, and goes on until it has answered or is told to abort it."""
+        """Whether the present engine has it, and continues until it has answered or gets an Abort."""
         return self.sent and not self.finished
 
-    def hear(self, message: Started | Answer | Failed) -> None:
-        """The engine has said this of it."""
+    def on_message(self, message: Started | Answer | Failed) -> None:
+        """Handle a message of the engine about it."""
         if isinstance(message, Started):
-            self.began = True
+            self.started = True
             return
         self.finished = isinstance(message, Done | CacheReport | Failed)
         self._events.put_nowait(message)
 
     def fail(self, code: Literal["engine", "stopping", "waited"], detail: str = "") -> None:
-        """The daemon gives it up: there will be no answer."""
+        """Fail it: there will be no answer."""
         self.failed = True
         self._events.put_nowait(Failed(self.request.id, code, detail))
 
     def return_to_queue(self) -> None:
-        """The engine that may have had it has died; the next one gets it."""
-        self.sent, self.began, self.again = False, False, self.again or self.sent
-        if self._late and self.open:
+        """The present engine has died; the next engine gets the request, unless it has timed out."""
+        self.sent, self.started, self.retried = False, False, self.retried or self.sent
+        if self._timed_out and self.open:
             self.fail("waited")
 
     async def events(self, context: int) -> AsyncGenerator[Answer, None]:
-        """What is heard of it; Done or CacheReport is the last. Raises RequestError; `context` tokens are what a prompt
-        had to fit into.
+        """Yield the engine's messages about it; Done or CacheReport is the last. Raises RequestError. `context`: the
+        context length in tokens, for the error of a prompt that is too long.
 
-        A request waits for an engine no longer than its wait_seconds; once an engine has it, the engine keeps to the
-        request's limits. An inspection has `_INSPECT_SECONDS` in all."""
-        patience = self.request.wait_seconds if isinstance(self.request, Submit) else _INSPECT_SECONDS
-        timer = asyncio.get_running_loop().call_later(patience, self._run_out)
+        A request waits for an engine no longer than its wait_seconds; once an engine has the request, the engine
+        enforces the request's limits. An inspection may take `_INSPECT_SECONDS` in all."""
+        limit = self.request.wait_seconds if isinstance(self.request, Submit) else _INSPECT_SECONDS
+        timer = asyncio.get_running_loop().call_later(limit, self._on_timeout)
         try:
             while True:
                 event = await self._events.get()
@@ -89,8 +90,8 @@ class PendingRequest:
         finally:
             timer.cancel()
 
-    def _run_out(self) -> None:
-        self._late = True
+    def _on_timeout(self) -> None:
+        self._timed_out = True
         if self.open and (not self.sent or isinstance(self.request, InspectCache)):
             self.fail("waited")
 
@@ -98,7 +99,10 @@ class PendingRequest:
         if failure.code == "context_too_long":
             return context_too_long(failure.tokens, context, at_least=failure.detail == "at least")
         if failure.code == "no_memory":
-            return unavailable(f"There is no memory for this request now: {failure.detail}.", retry_after=10)
+            return unavailable(
+                f"There is not enough memory for this request now: {failure.detail}. Try again later, or shorten it.",
+                retry_after=10,
+            )
         if failure.code == "waited" and isinstance(self.request, InspectCache):
             return unavailable(
                 f"The engine has not answered within {_INSPECT_SECONDS:.0f} s. Try again.", retry_after=10
@@ -111,11 +115,11 @@ class PendingRequest:
 
 
 class PendingRequests:
-    """All requests and inspections that clients of one supervisor wait for, in the order in which they came. Used on
-    the daemon's event loop."""
+    """The requests and inspections of one supervisor for which clients wait, in order of arrival. Used on the daemon's
+    event loop."""
 
     def __init__(self, ids: Iterator[int]) -> None:
-        """`ids` are given to requests, and never used again."""
+        """`ids`: the ids for new requests."""
         self._ids = ids
         self._by_id = dict[int, PendingRequest]()
         self._clients = dict[int, str]()
@@ -127,7 +131,7 @@ class PendingRequests:
         return len(self._by_id)
 
     def add(self, request: Submit | InspectCache) -> PendingRequest:
-        """Give it an id, and hold it until it is removed."""
+        """Give the request an id, and keep it until `remove`."""
         numbered = msgspec.structs.replace(request, id=next(self._ids))
         if isinstance(numbered, Submit):
             self._remember_client(numbered)
@@ -135,36 +139,36 @@ class PendingRequests:
         return pending
 
     def remove(self, pending: PendingRequest) -> None:
-        """Its client waits no longer."""
+        """The client no longer waits for it."""
         del self._by_id[pending.request.id]
 
     def get(self, number: int | None) -> PendingRequest | None:
-        """The one with this id, if its client still waits."""
+        """The pending request with this id; None if its client no longer waits."""
         return None if number is None else self._by_id.get(number)
 
     @property
-    def answers(self) -> int:
-        """How many are requests, not inspections."""
+    def request_count(self) -> int:
+        """The number of requests, without inspections."""
         return sum(isinstance(pending.request, Submit) for pending in self)
 
     def client_of(self, number: int) -> str:
-        """Whose request has, or had, this id; empty for one that has been finished for long."""
+        """The client whose request has, or had, this id; empty for a request that finished long ago."""
         return self._clients.get(number, "")
 
     def unsent(self) -> list[PendingRequest]:
-        """Those that the engine that lives now has not got, and is to get."""
+        """Those that the present engine does not have yet."""
         return [pending for pending in self if pending.open and not pending.sent]
 
     def fail_all(self, code: Literal["engine", "stopping"], detail: str = "") -> None:
-        """There will be no answer to any that has none yet."""
+        """Fail all that have no answer yet."""
         for pending in self:
             if pending.open:
                 pending.fail(code, detail)
 
     def engine_died(self, how: str, *, all_lost: bool) -> int:
-        """Fail those that the engine had begun, and those that two engines have had; with `all_lost` every one. The
-        others wait for the next engine. Returns how many were lost."""
-        lost = [pending for pending in self if pending.open and (all_lost or pending.began or pending.again)]
+        """Fail the requests that the engine had begun, and those that a second engine has lost; with `all_lost`, fail
+        all. The others wait for the next engine. Returns the number of failed requests."""
+        lost = [pending for pending in self if pending.open and (all_lost or pending.started or pending.retried)]
         for pending in lost:
             pending.fail("engine", how)
         for pending in self:
@@ -173,5 +177,5 @@ class PendingRequests:
 
     def _remember_client(self, request: Submit) -> None:
         self._clients[request.id] = request.client
-        for old in [number for number in self._clients if number not in self._by_id][:-_CLIENTS]:
+        for old in [number for number in self._clients if number not in self._by_id][:-_KNOWN_CLIENTS]:
             del self._clients[old]

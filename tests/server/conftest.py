@@ -22,7 +22,7 @@ from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.device.telemetry import Source
 from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.renderer.handle import Renderer
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.supervisor import Supervisor
 from tests.fakes import TEMPLATE, FakeBackend, FakeEngineProcess, Script
 
@@ -105,8 +105,14 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         model.touch()
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
         load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
-        patience = Patience(loading=30, hanging=hang_seconds, idle=idle, growth=growth, grown=0.0)
-        supervisor = Supervisor(load, patience, start=engine, memory=memory)
+        limits = SupervisorLimits(
+            load_seconds=30,
+            hang_seconds=hang_seconds,
+            idle_seconds=idle,
+            memory_bytes=growth,
+            memory_seconds=0.0,
+        )
+        supervisor = Supervisor(load, limits, start=engine, memory=memory)
         supervisor.spawn()
         notifier, keys = notifier or Notifier({}), keys or Keys()
         renderer = Renderer(seconds=render_seconds)

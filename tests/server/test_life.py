@@ -15,7 +15,7 @@ from qwen_edge.core.errors import EngineError, NotNowError
 from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.protocol.messages import Load, Tuning
 from qwen_edge.server.openai import encode as openai
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.supervisor import Supervisor
 from tests.waiting import until
 
@@ -142,7 +142,7 @@ async def test_an_engine_that_has_grown_is_replaced_when_nobody_asks_and_nobody_
     asking = asyncio.create_task(served.ask())
     await until(lambda: served.begun)
     size[0] = 2000
-    await until(lambda: "has grown" in caplog.text)
+    await until(lambda: "more than its limit" in caplog.text)
     assert len(served.engines) == 1
     size[0] = 100
     gate.set()
@@ -215,7 +215,7 @@ async def test_a_machine_with_no_room_for_the_very_first_process_is_told():
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     load = Load("fake.gguf", 512, 16, 1, 0, "f16", "off", 0.2)
-    supervisor = Supervisor(load, Patience(loading=30, hanging=30), start=full)
+    supervisor = Supervisor(load, SupervisorLimits(load_seconds=30, hang_seconds=30), start=full)
     supervisor.spawn()
     with pytest.raises(EngineError, match=r"it cannot be started: .*Resource temporarily unavailable"):
         await supervisor.run()
@@ -227,7 +227,7 @@ async def test_an_error_of_ours_over_a_message_is_logged_and_ends_neither_engine
         raise KeyError("a mistake of ours")
 
     served = await serve()
-    served.supervisor.on_ran = broken
+    served.supervisor.on_step = broken
     assert (await served.ask())[0] == 200
     assert "bug: a message of the engine could not be handled" in caplog.text
     assert "KeyError: 'a mistake of ours'" in caplog.text
@@ -246,7 +246,7 @@ async def test_an_error_of_ours_in_the_watch_over_the_engine_is_logged_and_the_e
     served = await serve(memory=memory)
     broken[0] = True
     await until(lambda: served.supervisor.restarts == 1 and served.supervisor.state == "ready")
-    assert "bug: the engine was given up over an error of the daemon's" in caplog.text
+    assert "bug: the engine is killed, because of an error in the daemon" in caplog.text
     assert "KeyError('a mistake of ours')" in (await served.health())[1]["last_death"]
     assert (await served.ask())[0] == 200
 

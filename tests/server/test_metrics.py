@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from qwen_edge.auth.keys import Keys
 from qwen_edge.protocol.messages import Load
 from qwen_edge.server.admin.metrics import Metrics
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.supervisor import Supervisor
 from tests.waiting import until
 
@@ -193,8 +193,16 @@ async def test_the_page_needs_the_key_where_there_is_one(serve):
     assert found["qwen_edge_requests_total 4xx"] == 0
 
 
+def unused_supervisor() -> Supervisor:
+    return Supervisor(
+        Load("fake.gguf", 64, 16, 1, 0, "f16", "off", 0.2), SupervisorLimits(load_seconds=1, hang_seconds=1)
+    )
+
+
 def test_two_applications_in_one_process_count_for_themselves():
-    engine = Supervisor(Load("fake.gguf", 64, 16, 1, 0, "f16", "off", 0.2), Patience(loading=1, hanging=1))
+    engine = Supervisor(
+        Load("fake.gguf", 64, 16, 1, 0, "f16", "off", 0.2), SupervisorLimits(load_seconds=1, hang_seconds=1)
+    )
     one, other = Metrics(engine), Metrics(engine)
     one.ended(200)
     assert b'qwen_edge_requests_total{status="2xx"} 1.0' in one.page()[1]
@@ -202,7 +210,9 @@ def test_two_applications_in_one_process_count_for_themselves():
 
 
 def test_names_have_base_units_and_nothing_is_shown_that_was_not_asked_for():
-    engine = Supervisor(Load("fake.gguf", 64, 16, 1, 0, "f16", "off", 0.2), Patience(loading=1, hanging=1))
+    engine = Supervisor(
+        Load("fake.gguf", 64, 16, 1, 0, "f16", "off", 0.2), SupervisorLimits(load_seconds=1, hang_seconds=1)
+    )
     families = list(text_string_to_metric_families(Metrics(engine).page()[1].decode()))
     assert {family.name for family in families} == {
         "qwen_edge_requests",

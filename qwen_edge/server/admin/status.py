@@ -15,13 +15,13 @@ async def health(request: web.Request) -> web.Response:
     last crash is included until the daemon ends."""
     state = request.app[STATE]
     engine = state.engine
-    status = "stopping" if state.stopping else "ok" if engine.condition == "ready" else engine.condition
+    status = "stopping" if state.stopping else "ok" if engine.status == "ready" else engine.status
     report: dict[str, Any] = {"status": status, "restarts": engine.restarts, "pending": engine.pending}
     if engine.last_death:
         report["last_death"] = engine.last_death
     if engine.retry_in:
         report["retry_in"] = round(engine.retry_in, 1)
-    return web.json_response(report, status=200 if engine.takes and not state.stopping else 503)
+    return web.json_response(report, status=200 if engine.accepts_requests and not state.stopping else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -36,7 +36,7 @@ async def device(request: web.Request) -> web.Response:
     body = {
         "object": "device",
         "model": state.model_name,
-        "engine": state.engine.condition,
+        "engine": state.engine.status,
         **msgspec.structs.asdict(state.thermal.report),
         "cache": state.metrics.cache,
     }

@@ -13,7 +13,7 @@ from qwen_edge.cli import _cli, main
 from qwen_edge.cli.flags import apply_options
 from qwen_edge.config.schema import MOST_PIN_HOURS, Config, RememberConfig, parse_config
 from qwen_edge.core.errors import ConfigError, UserError
-from qwen_edge.supervisor.engine_settings import files
+from qwen_edge.supervisor.engine_settings import conversation_files
 
 ODD = os.fsdecode(b"odd\xff")
 SETTINGS = {"--port": "server.port", "--context": "engine.context", "--threads": "engine.threads"}
@@ -143,5 +143,5 @@ def test_conversations_are_kept_in_no_folder_that_the_engine_cannot_be_told_of(m
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", f"/tmp/{ODD}")
     with pytest.raises(UserError, match=r"The folder of conversations .* its path is not UTF-8 text"):
-        files(RememberConfig())
-    assert files(RememberConfig(where="off")) is None
+        conversation_files(RememberConfig())
+    assert conversation_files(RememberConfig(where="off")) is None

@@ -9,7 +9,7 @@ from qwen_edge.service.thermal import ThermalControl
 
 
 def thermal(**settings) -> ThermalControl:
-    engine = SimpleNamespace(on_ran=None, pending=0, limit=lambda limits: None, client_of=lambda request: "")
+    engine = SimpleNamespace(on_step=None, pending=0, limit=lambda limits: None, client_of=lambda request: "")
     return ThermalControl(engine, DeviceConfig(**settings))
 
 

@@ -12,7 +12,7 @@ PAIRS = [(state, event) for state in State for event in Event]
 
 def table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]]]:
     """The transitions in the docstring of Supervisor."""
-    rows = re.findall(r"^ *\| (.*?) \| ([A-Z]+) \| ([A-Z]+) \| (.*?) ?\|$", Supervisor.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^ *\| (.*?) \| ([A-Z_]+) \| ([A-Z]+) \| (.*?) ?\|$", Supervisor.__doc__ or "", re.MULTILINE)
     found = {}
     for before, event, after, actions in rows:
         states = [State[before]] if before in State.__members__ else [one for one in State if one is not State.STOPPED]
@@ -57,8 +57,8 @@ def test_whenever_an_engine_becomes_ready_it_gets_what_has_waited_for_it(state, 
 @pytest.mark.parametrize(("state", "event"), PAIRS)
 def test_every_death_is_counted_and_no_departure_is(state, event):
     after, actions = transition(state, event)
-    died = event in (Event.ENDED, Event.HOPELESS) and after is not state and state is not State.LEAVING
-    assert (Action.BURY in actions) == died
+    died = event in (Event.ENDED, Event.NEVER_LOADED) and after is not state and state is not State.LEAVING
+    assert (Action.RECORD_DEATH in actions) == died
 
 
 @pytest.mark.parametrize("state", State)

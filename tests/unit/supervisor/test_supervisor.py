@@ -25,7 +25,7 @@ from qwen_edge.protocol.messages import (
     Submit,
     Tokens,
 )
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.pending import REQUEST_IDS
 from qwen_edge.supervisor.state import State
 from qwen_edge.supervisor.supervisor import Supervisor
@@ -33,7 +33,7 @@ from tests.unit.supervisor.fake_engine import FakeEngine, Plan, Record
 from tests.unit.supervisor.virtual_time import run
 
 LOAD = Load("fake.gguf", 512, 16, 1, 0, "f16", "off", 1.0)
-_PATIENCE = Patience(loading=20.0, hanging=8.0, idle=5.0, growth=1000, grown=2.0)
+_LIMITS = SupervisorLimits(load_seconds=20.0, hang_seconds=8.0, idle_seconds=5.0, memory_bytes=1000, memory_seconds=2.0)
 # Two engines may have a request, and each may load, hang, and be reaped: 20 + 8 + 15 s; a pause lasts up to 30 s. What
 # comes while others are computed waits for them, a second each.
 _BOUND = 300.0
@@ -45,7 +45,7 @@ class World:
     """One supervisor and its engines. `plans` are for the first engines; later ones do well."""
 
     plans: list[Plan] = field(default_factory=list)
-    patience: Patience = _PATIENCE
+    limits: SupervisorLimits = _LIMITS
     ids: Iterator[int] = REQUEST_IDS
     record: Record = field(default_factory=Record)
     failing_starts: int = 0
@@ -54,7 +54,7 @@ class World:
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
         self.supervisor = Supervisor(
-            LOAD, self.patience, start=self._start, clock=clock, memory=lambda pid: self.bytes, ids=self.ids
+            LOAD, self.limits, start=self._start, clock=clock, memory=lambda pid: self.bytes, ids=self.ids
         )
         self.running = asyncio.create_task(self.supervisor.run())
 
@@ -248,11 +248,11 @@ def test_two_supervisors_side_by_side_never_share_an_id(one, other, its_engines,
     run(play())
 
 
-def play(program: Callable[[World], object], *engines: Plan, patience: Patience = _PATIENCE) -> None:
+def play(program: Callable[[World], object], *engines: Plan, limits: SupervisorLimits = _LIMITS) -> None:
     """Run a test in virtual time with these engines; the first is ready."""
 
     async def whole() -> None:
-        world = World(list(engines), patience)
+        world = World(list(engines), limits)
         await world.ready()
         await program(world)  # type: ignore[misc]
         await world.end()
@@ -297,7 +297,11 @@ def test_an_engine_that_leaves_may_be_silent_for_as_long_as_it_was_given_to_writ
         await world.until(lambda: world.supervisor.state is State.ASLEEP)
         assert world.engine.ended == "exit code 0"
 
-    play(program, Plan(leave_seconds=5.0), patience=Patience(loading=20.0, hanging=2.0, idle=10.0))
+    play(
+        program,
+        Plan(leave_seconds=5.0),
+        limits=SupervisorLimits(load_seconds=20.0, hang_seconds=2.0, idle_seconds=10.0),
+    )
 
 
 def test_a_request_over_which_the_daemon_has_failed_is_aborted_in_the_engine():
@@ -308,8 +312,8 @@ def test_a_request_over_which_the_daemon_has_failed_is_aborted_in_the_engine():
         asking = asyncio.create_task(world.ask())
         await asyncio.sleep(0)
         (pending,) = world.supervisor._requests
-        pending.hear = broken
-        with pytest.raises(RequestError, match="an error of the daemon's"):
+        pending.on_message = broken
+        with pytest.raises(RequestError, match="an error in the daemon"):
             await asking
         await asyncio.sleep(0.5)
         assert Abort(pending.request.id) in world.engine.heard

@@ -12,7 +12,8 @@ import pytest
 from qwen_edge.core.errors import CrashedError
 from qwen_edge.protocol.framing import encode
 from qwen_edge.protocol.messages import Abort, Failed, Load, Started
-from qwen_edge.supervisor.engine_process import EngineProcess, Life, Link, cannot_start
+from qwen_edge.supervisor.engine_process import EngineProcess
+from qwen_edge.supervisor.engine_session import EngineSession, Link, load_error
 
 
 async def test_what_a_dying_engine_has_said_is_heard_also_if_it_was_written_to_meanwhile():
@@ -41,10 +42,10 @@ class Program(EngineProcess):
         super().__init__()
 
 
-async def lived(life: Life, watch) -> str:
+async def ended(session: EngineSession, watch) -> str:
     """How it ended."""
-    await life.talk(LOAD, watch)
-    return await life.reap()
+    await session.run(LOAD, watch)
+    return await session.wait_for_exit()
 
 
 LOAD = Load("m", 512, 16, 1, 0, "f16", "off", 1.0)
@@ -54,9 +55,9 @@ async def nothing() -> None:
     await asyncio.Event().wait()
 
 
-def life(engine: EngineProcess) -> tuple[Life, list]:
+def session(engine: EngineProcess) -> tuple[EngineSession, list]:
     heard: list = []
-    return Life(engine, heard.append), heard
+    return EngineSession(engine, heard.append), heard
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,9 @@ def life(engine: EngineProcess) -> tuple[Life, list]:
     ],
 )
 async def test_how_an_engine_has_ended_is_told(monkeypatch, code, how):
-    one, _ = life(Program(monkeypatch, code))
-    assert await lived(one, nothing) == how
-    assert not one.hears
+    one, _ = session(Program(monkeypatch, code))
+    assert await ended(one, nothing) == how
+    assert not one.connected
 
 
 @pytest.mark.parametrize(
@@ -90,30 +91,30 @@ async def test_how_an_engine_has_ended_is_told(monkeypatch, code, how):
     ],
 )
 def test_a_fault_in_the_code_is_told_from_what_others_did_to_the_engine(how, crashed):
-    error = cannot_start(how, None)
+    error = load_error(how, None)
     assert isinstance(error, CrashedError) == crashed
     assert (error.exit_code, str(error)) == (75, f"The engine died while it loaded the model: {how}.")
 
 
 def test_last_words_decide_whether_another_start_is_of_use():
-    assert cannot_start("memory is short", Failed(None, "engine", "memory is short")).exit_code == 75
-    assert cannot_start("no model", Failed(None, "unservable", "no model")).exit_code == 78
+    assert load_error("memory is short", Failed(None, "engine", "memory is short")).exit_code == 75
+    assert load_error("no model", Failed(None, "unservable", "no model")).exit_code == 78
 
 
 async def test_what_we_kill_is_told_with_our_reason(monkeypatch):
-    one, _ = life(Program(monkeypatch, "time.sleep(60)"))
+    one, _ = session(Program(monkeypatch, "time.sleep(60)"))
 
     async def watch() -> None:
-        one.give_up("silent for 9 s")
-        one.give_up("another reason, later")
+        one.kill("silent for 9 s")
+        one.kill("another reason, later")
 
-    assert await lived(one, watch) == "silent for 9 s"
+    assert await ended(one, watch) == "silent for 9 s"
 
 
 async def test_the_engines_own_last_words_are_the_reason_however_it_ends(monkeypatch):
     words = encode([Failed(None, "unservable", "no such model")])
-    one, heard = life(Program(monkeypatch, f"theirs.sendall({words!r}); os.kill(os.getpid(), 9)"))
-    assert await lived(one, nothing) == "no such model"
+    one, heard = session(Program(monkeypatch, f"theirs.sendall({words!r}); os.kill(os.getpid(), 9)"))
+    assert await ended(one, nothing) == "no such model"
     assert one.last_words.code == "unservable"
     assert heard == []
 
@@ -121,16 +122,16 @@ async def test_the_engines_own_last_words_are_the_reason_however_it_ends(monkeyp
 async def test_an_engine_that_closes_its_socket_and_stays_is_killed(monkeypatch):
     monkeypatch.setattr("qwen_edge.supervisor.engine_process._EXIT_SECONDS", 0.05)
     engine = Program(monkeypatch, "theirs.close(); time.sleep(60)")
-    one, _ = life(engine)
-    assert await lived(one, nothing) == "killed by SIGKILL"
+    one, _ = session(engine)
+    assert await ended(one, nothing) == "killed by SIGKILL"
     assert engine.process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("nonsense", [b"\x03\0\0\0abc", encode([Started(1)])[:4] + b"\xc1" * 20])
 async def test_what_is_no_message_ends_the_engine_and_is_told(monkeypatch, caplog, nonsense):
-    one, heard = life(Program(monkeypatch, f"theirs.sendall({nonsense!r}); time.sleep(60)"))
-    assert (await lived(one, nothing)).startswith("it sent what is no message: ")
-    assert "bug: the engine has sent what is no message" in caplog.text
+    one, heard = session(Program(monkeypatch, f"theirs.sendall({nonsense!r}); time.sleep(60)"))
+    assert (await ended(one, nothing)).startswith("the engine sent an invalid message: ")
+    assert "bug: the engine has sent an invalid message" in caplog.text
     assert heard == []
 
 
@@ -139,8 +140,8 @@ async def test_an_error_of_ours_beside_the_engine_ends_the_engine_and_not_the_da
         raise KeyError("a mistake of ours")
 
     engine = Program(monkeypatch, "time.sleep(60)")
-    one, _ = life(engine)
-    assert await lived(one, watch) == "given up over an error of the daemon's: KeyError('a mistake of ours')"
+    one, _ = session(engine)
+    assert await ended(one, watch) == "killed because of an error in the daemon: KeyError('a mistake of ours')"
     assert "Traceback" in caplog.text
     assert engine.process.returncode == -signal.SIGKILL
 
