@@ -65,16 +65,19 @@ def read_keys(config: Config) -> Keys:
     named = expand_path(file, "server.api_keys_file") if file else None
     keys = _keys_in(named) if named else _keys_in(credential) if credential.is_file() else Keys()
     if named and not keys:
-        raise ConfigError(f"server.api_keys_file: {file} holds no key. Write one a line.")
+        raise ConfigError(f"server.api_keys_file: {file} contains no key. Write one key on each line: KEY NAME")
     if not keys and config.server.host not in LOOPBACK:
         raise ConfigError(
-            f"server.host is {config.server.host}, which others can reach, and there is no key. "
-            "Set server.api_keys_file, or keep server.host (--host) at 127.0.0.1."
+            f"server.host is {config.server.host}, which other machines can reach, but no API key is configured. "
+            "Set server.api_keys_file, or set server.host (--host) to 127.0.0.1."
         )
     if named:
         _warn_if_others_read(named)
     if not keys and ANY_ORIGIN in config.server.origins:
-        log.warning("server.origins is *, and there is no key: every web page that is opened here can use the server")
+        log.warning(
+            "server.origins is * and no API key is configured, so every web page that a browser on this machine opens "
+            "can use the server: list the origins, or set server.api_keys_file"
+        )
     return keys
 
 
@@ -84,8 +87,8 @@ def _keys_in(file: Path) -> Keys:
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error})"
         raise ConfigError(
-            f"server.api_keys_file: cannot read {file}: {cause}. It holds one key a line, and this user must be able "
-            "to read it."
+            f"server.api_keys_file: cannot read {file}: {cause}. The file must be text with one key on each line, "
+            "and the daemon's user must be able to read it."
         ) from None
     names, admins, lines = dict[str, str](), set[str](), dict[str, int]()
     for number, written in enumerate(text.split("\n"), 1):
@@ -96,26 +99,27 @@ def _keys_in(file: Path) -> Keys:
         key, name, is_admin = words[0], " ".join(words[1:]), len(words) > 2 and words[-1].casefold() == _ADMIN
         if any(map(is_hidden, line)) or not key.isprintable() or _SHAPELESS.search(key):
             raise ConfigError(
-                f"server.api_keys_file: {file}, line {number}: there is a character that is not seen (a control "
-                "character, or one that takes no room), so nobody could send this key as it is read here. Type the "
-                "line anew."
+                f"server.api_keys_file: {file}, line {number}: the line contains an invisible character (a control "
+                "character, or one without width), so no client could send this key. Type the line again."
             )
         if is_admin:
             name = " ".join(words[1:-1])
         elif name.casefold() == _ADMIN:
             log.warning(
-                "%s, line %d: a key whose owner is named admin is no admin key. Write: KEY NAME admin", file, number
+                "%s, line %d: a key whose owner is named admin is no admin key. For one, write: KEY NAME admin",
+                file,
+                number,
             )
         if len(key) < _SHORTEST:
             raise ConfigError(
-                f"server.api_keys_file: {file}, line {number}: the key has {len(key)} characters, and needs "
-                f"{_SHORTEST} at least, or it can be guessed. Make one: openssl rand -hex 16"
+                f"server.api_keys_file: {file}, line {number}: the key has {len(key)} characters, but needs at "
+                f"least {_SHORTEST}, so that it cannot be guessed. Make a key: openssl rand -hex 16"
             )
         name = name or _name_of(key)
         if key in names and (names[key], key in admins) != (name, is_admin):
             raise ConfigError(
-                f"server.api_keys_file: {file}, line {number}: the key of line {lines[key]} again, with another name "
-                "or other rights. Remove one of the two lines."
+                f"server.api_keys_file: {file}, line {number}: the key is the same as in line {lines[key]}, but its "
+                "owner or its rights differ. Remove one of the two lines."
             )
         names[key] = name
         lines.setdefault(key, number)
@@ -131,7 +135,10 @@ def _warn_if_others_read(file: Path) -> None:
         return
     status = file.stat()
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-        log.warning("%s holds API keys, and its mode %03o lets others at it: chmod 600", file, status.st_mode & 0o777)
+        mode = status.st_mode & 0o777
+        log.warning(
+            "%s contains API keys, and its mode %03o lets other users read them: chmod 600 %s", file, mode, file
+        )
 
 
 def _name_of(key: str) -> str:

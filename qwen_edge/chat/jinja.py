@@ -69,7 +69,7 @@ class _GenerationTags(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def reason(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The template's error in one line."""
     if isinstance(error, MemoryError):
         return "it takes too much memory"

@@ -141,7 +141,7 @@ def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
     return tuple(call for delta in deltas if (call := builder.add(delta)) is not None)
 
 
-def together(usages: Sequence[Usage]) -> Usage:
+def combined_usage(usages: Sequence[Usage]) -> Usage:
     """The usage of all answers to one request, which share its prompt. `usages` has at least one element."""
     joules = [usage.joules for usage in usages if usage.joules is not None]
     return Usage(

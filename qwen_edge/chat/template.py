@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Any, TypeVar
 
 from qwen_edge.chat.abilities import Findings, Outcome, TemplateAbilities, TemplateSource, probe
-from qwen_edge.chat.jinja import DeclinedError, Program, reason, to_json
+from qwen_edge.chat.jinja import DeclinedError, Program, error_line, to_json
 from qwen_edge.chat.messages import ChatRequest, ToolCall
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
@@ -92,7 +92,7 @@ class ChatTemplate:
             raise
         except Exception as error:  # the template is untrusted code: it may raise anything
             raise RequestError(
-                f"The model's chat template cannot render these messages: {reason(error)}", parameter="messages"
+                f"The model's chat template cannot render these messages: {error_line(error)}", parameter="messages"
             ) from None
         return tuple(self._segments(prompt, mark))
 
@@ -152,9 +152,9 @@ class ChatTemplate:
             try:
                 return Outcome(program.render(**{**self._tokens, **variables}))
             except DeclinedError as error:
-                return Outcome(declined=reason(error))
+                return Outcome(declined=error_line(error))
             except Exception as error:  # the template is untrusted code: it may raise anything
-                return Outcome(fault=reason(error))
+                return Outcome(fault=error_line(error))
 
         return render
 

@@ -1,1 +1,1 @@
-"""What was measured of models on this machine, and is kept."""
+"""Measured values of models on this machine, kept in files."""

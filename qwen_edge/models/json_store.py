@@ -1,6 +1,6 @@
-"""What was measured and is kept: JSON files in the state folder, of values by name.
+"""JSON files in the state folder that keep measured values by name.
 
-They hold nothing that cannot be measured again: a file that cannot be read is a file that is not there.
+The values can be measured again, so a file that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ _Value = TypeVar("_Value")
 
 
 class JsonStore(Generic[_Value]):
-    """Of one file. Several processes may use it; the last to write wins."""
+    """The values in one file. Several processes may use the file; the last one to write wins."""
 
     def __init__(self, name: str, kind: type[_Value], folder: Path | None = None) -> None:
+        """`folder`: by default the state folder."""
         self.file = (folder or state_folder()) / name
         self._kind = kind
 
     def read(self) -> dict[str, _Value]:
-        """All of it."""
+        """All values by name. A damaged file is logged and counts as empty."""
         try:
             return msgspec.json.decode(self.file.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
-            log.warning("%s cannot be read and is left out: %s", self.file, error)
+            log.warning("%s cannot be read, and its measurements are ignored: %s", self.file, error)
             return {}
 
     def keep(self, name: str, value: _Value) -> None:
-        """In place of what had this name. Where nothing can be written, the log says so."""
+        """Write the value under this name, and keep all others. An error of the disk is logged, not raised."""
         known = self.read() | {name: value}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,4 +46,6 @@ class JsonStore(Generic[_Value]):
                 out.write(msgspec.json.format(msgspec.json.encode(known), indent=1))
                 hand_over(Path(out.name))
         except OSError as error:
-            log.warning("what was measured cannot be kept in %s: %s", self.file, error.strerror or error)
+            log.warning(
+                "a measurement cannot be kept in %s, and will be repeated: %s", self.file, error.strerror or error
+            )

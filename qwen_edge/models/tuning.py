@@ -1,8 +1,8 @@
-"""What was found to be quickest, kept for each model and site: by `qwen-edge tune`, or by the daemon when it starts
-with a model for the first time.
+"""The fastest settings for each model and site: measured by `qwen-edge tune`, or by the daemon at its first start.
 
-A site is all that decides about it beside the model: processor, devices, gpu_layers and build of llama.cpp. Only who
-has loaded llama.cpp knows it (`llama/site.py`); the daemon hands what is known of a model to the engine, which chooses.
+A site is everything else that decides which settings are fastest: the processor, the devices, gpu_layers and the build
+of llama.cpp. Only a process that has loaded llama.cpp can tell the site (`llama/site.py`), so the daemon sends the
+engine the tunings of all sites, and the engine chooses.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ _FILE = "tuning.json"
 
 
 def recall(model: Path, folder: Path | None = None) -> dict[str, Tuning]:
-    """What is best for this model, by site, as far as it has been measured."""
+    """The tunings of this model by site. `folder`: by default the state folder."""
     known = JsonStore(_FILE, Tuning, folder).read()
-    return {key.removeprefix(_of(model)): tuning for key, tuning in known.items() if key.startswith(_of(model))}
+    return {key.removeprefix(_prefix(model)): tuning for key, tuning in known.items() if key.startswith(_prefix(model))}
 
 
 def keep(model: Path, site: str, tuning: Tuning, folder: Path | None = None) -> None:
-    """Remember it, instead of what was found there before."""
-    JsonStore(_FILE, Tuning, folder).keep(f"{_of(model)}{site}", tuning)
+    """Write the tuning of this model and site, in place of an earlier one."""
+    JsonStore(_FILE, Tuning, folder).keep(f"{_prefix(model)}{site}", tuning)
 
 
-def _of(model: Path) -> str:
+def _prefix(model: Path) -> str:
+    """The beginning of the model's keys in the file."""
     return f"{model.name}, {model.stat().st_size} bytes; "

@@ -18,7 +18,7 @@ from qwen_edge.chat.abilities import TemplateAbilities, TemplateSource
 from qwen_edge.chat.messages import ChatRequest, Content, Delta, whole_calls
 from qwen_edge.core.errors import EngineError, RequestError, UnservableError, stopping, too_many_messages, unavailable
 from qwen_edge.protocol.messages import Ready, Segment
-from qwen_edge.renderer.messages import Answer, Foresee, Open, Opened, Refused, Render, Rendered
+from qwen_edge.renderer.messages import Answer, Open, Opened, Refused, Render, Rendered, RenderNextTurn
 from qwen_edge.renderer.process import RendererProcess
 
 _T = TypeVar("_T")
@@ -29,10 +29,10 @@ RENDER_SECONDS = 5.0
 MOST_MESSAGES = 10_000  # in a request: to receive their prompt blocks the daemon's event loop for 0.05 s
 _START_SECONDS = 30.0  # for a new process to start: Python may be loaded from a slow card
 _NO_TEMPLATE = (
-    "The model has no chat template, and nothing but chat is served here. A base model has none: take its chat (or "
+    "The model has no chat template, and qwen-edge serves only chat. A base model has no template: use its chat (or "
     "instruct) version, or put a chat_template.jinja into the checkpoint's folder and convert it again."
 )
-_SICK = "Mend the template (chat_template.jinja in the checkpoint's folder) and convert the model again."
+_FIX_TEMPLATE = "Correct the template (chat_template.jinja in the checkpoint's folder) and convert the model again."
 
 
 class Renderer:
@@ -79,7 +79,7 @@ class Renderer:
         """Render the start of the next prompt, given that `said` is the answer. Raises RequestError."""
         content = "".join(piece.text for piece in said if isinstance(piece, Content))
         calls = tuple(replace(call, logprobs=()) for call in whole_calls(said))
-        return (await self._rendered(model, Foresee(request, content, calls))).prompt
+        return (await self._rendered(model, RenderNextTurn(request, content, calls))).prompt
 
     async def stop(self) -> None:
         """End the process. Waiting questions fail."""
@@ -91,7 +91,7 @@ class Renderer:
             self._jobs.get_nowait().fail(stopping())
         await self._end()
 
-    async def _rendered(self, model: Ready, question: Render | Foresee) -> Rendered:
+    async def _rendered(self, model: Ready, question: Render | RenderNextTurn) -> Rendered:
         try:
             answer = await self._ask(_checked(TemplateSource.of(model)), question)
         except UnservableError as error:  # the model file was replaced since the daemon's start
@@ -101,7 +101,7 @@ class Renderer:
         assert isinstance(answer, Rendered)
         return answer
 
-    async def _ask(self, source: TemplateSource, question: Render | Foresee | None) -> Answer:
+    async def _ask(self, source: TemplateSource, question: Render | RenderNextTurn | None) -> Answer:
         """Queue the question and wait for its answer. Without a question, only compile the template. A cancelled caller
         does not interrupt the process. Raises RequestError and UnservableError."""
         if self._stopped:
@@ -139,19 +139,21 @@ class Renderer:
                     return Opened(self._known[1])
                 answer = await _within(self._seconds, process.ask(job.question))
             except (EOFError, ConnectionError):
-                log.warning("the process that renders chat templates has died: another one is started")
+                log.warning("the process that renders chat templates has died, and is started again")
                 await self._end()
             except asyncio.TimeoutError:
-                log.warning("a chat template has taken longer than %g s: its process is replaced", self._seconds)
+                log.warning(
+                    "a chat template has taken longer than %g s; the process that renders it is replaced", self._seconds
+                )
                 await self._end()
                 raise job.failure(f"it takes longer than {self._seconds:g} s") from None
             except RecursionError:
                 raise RequestError("The messages or tools are nested too deeply.", parameter="messages") from None
             else:
-                if isinstance(answer, Refused) and answer.spent:
+                if isinstance(answer, Refused) and answer.out_of_memory:
                     await self._end()
                 return answer
-        raise job.failure("it ends the process in which it is rendered")
+        raise job.failure("it crashes the process in which it is rendered")
 
     async def _ready_process(self, source: TemplateSource) -> RendererProcess:
         """A process that has compiled this template. Raises UnservableError and RequestError; TimeoutError if the
@@ -160,12 +162,18 @@ class Renderer:
             try:
                 self._process = self._start(self._seconds)
             except OSError as error:
-                raise unavailable(f"No process can be started now: {error.strerror}.", retry_after=5) from None
+                raise unavailable(
+                    f"The process that renders chat templates cannot be started now: {error.strerror}. Try again.",
+                    retry_after=5,
+                ) from None
         try:
             await _within(_START_SECONDS, self._process.started())
         except asyncio.TimeoutError:
             await self._end()
-            raise unavailable("The process that renders chat templates does not start.", retry_after=5) from None
+            raise unavailable(
+                f"The process that renders chat templates has not started within {_START_SECONDS:.0f} s. Try again.",
+                retry_after=5,
+            ) from None
         if self._opened != source:
             self._opened = None
             known = self._known[1] if self._known and self._known[0] == source else None
@@ -188,7 +196,7 @@ class Renderer:
 class _Job:
     """A queued question and the future of its answer. Without a question, the template is only compiled."""
 
-    def __init__(self, source: TemplateSource, question: Render | Foresee | None) -> None:
+    def __init__(self, source: TemplateSource, question: Render | RenderNextTurn | None) -> None:
         self.source, self.question = source, question
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -241,4 +249,4 @@ def _checked(source: TemplateSource | None) -> TemplateSource:
 
 
 def _unusable(why: str) -> UnservableError:
-    return UnservableError(f"The model's chat template is of no use: {why.rstrip('.')}. {_SICK}")
+    return UnservableError(f"The model's chat template cannot be used: {why.rstrip('.')}. {_FIX_TEMPLATE}")

@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from qwen_edge.chat.jinja import reason
+from qwen_edge.chat.jinja import error_line
 from qwen_edge.chat.template import ChatTemplate, opens_reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.renderer.messages import (
     Answer,
-    Foresee,
     Open,
     Opened,
     Question,
     Refused,
     Rendered,
+    RenderNextTurn,
     decode_question,
     encode,
 )
@@ -39,9 +39,9 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     descriptor, memory, seconds = map(int, arguments)
-    _bound_memory(memory)
+    _limit_memory(memory)
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(ConnectionError):
-        serve(connection, lambda: _bound_computing(seconds))
+        serve(connection, lambda: _limit_cpu_time(seconds))
     os._exit(0)
 
 
@@ -59,7 +59,7 @@ def serve(connection: socket.socket, before: Callable[[], None]) -> None:
                 answer = _refusal(error)
                 data = encode(answer)
             connection.sendall(data)
-            if isinstance(answer, Refused) and answer.spent:
+            if isinstance(answer, Refused) and answer.out_of_memory:
                 return
 
 
@@ -74,12 +74,12 @@ class _Worker:
             return self._open(question)
         assert self._template, "the first question opens a template"
         try:
-            if isinstance(question, Foresee):
+            if isinstance(question, RenderNextTurn):
                 return Rendered(self._template.next_turn(question.request, question.content, question.calls))
             prompt = self._template.render(question.request)
             return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt))
         except RequestError as error:
-            return Refused(error.message, error.parameter, spent=isinstance(error.__context__, MemoryError))
+            return Refused(error.message, error.parameter, out_of_memory=isinstance(error.__context__, MemoryError))
 
     def _open(self, question: Open) -> Answer:
         try:
@@ -92,24 +92,24 @@ class _Worker:
 
 
 def _refusal(error: Exception) -> Refused:
-    return Refused(reason(error), "messages", spent=isinstance(error, MemoryError))
+    return Refused(error_line(error), "messages", out_of_memory=isinstance(error, MemoryError))
 
 
-def _bound_memory(more: int) -> None:
+def _limit_memory(more: int) -> None:
     """Limit the memory of this process: beyond the limit, an allocation raises MemoryError. A crash writes no core
     file."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    _bound(resource.RLIMIT_AS, pages * resource.getpagesize() + more)
-    _bound(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + more)
+    _set_limit(resource.RLIMIT_CORE, 0)
 
 
-def _bound_computing(seconds: int) -> None:
+def _limit_cpu_time(seconds: int) -> None:
     """Let the kernel end this process after this much processor time from now. The daemon may be gone or stopped, and
     this process notices that only after its answer."""
-    _bound(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
+    _set_limit(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
 
 
-def _bound(what: int, limit: int) -> None:
+def _set_limit(what: int, limit: int) -> None:
     """Set the soft limit, which can be changed again; at most the present hard limit."""
     _, most = resource.getrlimit(what)
     resource.setrlimit(what, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))

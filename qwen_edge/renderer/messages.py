@@ -1,7 +1,7 @@
 """The messages between the daemon and the renderer process: a question and its answer, each one line of JSON. (JSON,
 because its integers may have any length.)
 
-In:  Open | Render | Foresee
+In:  Open | Render | RenderNextTurn
 Out: Opened | Rendered | Refused
 """
 
@@ -27,7 +27,7 @@ class Render(msgspec.Struct, frozen=True, tag=True):
     request: ChatRequest
 
 
-class Foresee(msgspec.Struct, frozen=True, tag=True):
+class RenderNextTurn(msgspec.Struct, frozen=True, tag=True):
     """Render the start of the next prompt, given that `content` and `calls` are the answer to this request."""
 
     request: ChatRequest
@@ -52,14 +52,14 @@ class Rendered(msgspec.Struct, frozen=True, tag=True):
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
     """The question cannot be answered. `why`: a sentence for the client; `parameter`: the part of the request at fault.
-    `spent`: memory has run out, and the process ends."""
+    `out_of_memory`: memory has run out, and the process ends."""
 
     why: str
     parameter: str | None = None
-    spent: bool = False
+    out_of_memory: bool = False
 
 
-Question = Open | Render | Foresee
+Question = Open | Render | RenderNextTurn
 Answer = Opened | Rendered | Refused
 
 

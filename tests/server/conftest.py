@@ -47,7 +47,7 @@ class Served:
     @property
     def begun(self) -> int:
         """How many requests the engine has begun and not finished."""
-        return sum(pending.began for pending in self.supervisor._requests)
+        return sum(pending.started for pending in self.supervisor._requests)
 
     def post(self, body: Any, **options: Any) -> Any:
         return self.http.post(f"{self.address}/v1/chat/completions", json=body, **options)

@@ -152,9 +152,9 @@ async def test_an_engine_that_has_grown_is_replaced_when_nobody_asks_and_nobody_
     assert served.supervisor.restarts == 0
 
 
-async def test_a_limit_below_what_the_engine_needs_is_told_and_not_observed(serve, caplog):
+async def test_a_limit_below_what_the_engine_needs_is_logged_and_ignored(serve, caplog):
     served = await serve(growth=1000, memory=lambda pid: 5000)
-    assert "engine.memory_limit_bytes is 1000, and 5000 are needed" in caplog.text
+    assert "engine.memory_limit_bytes (1000) is less than the 5000 bytes that the engine needs" in caplog.text
     assert (await served.ask())[0] == 200
     assert len(served.engines) == 1
 

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from qwen_edge.chat.messages import Delta, Finish, together
+from qwen_edge.chat.messages import Delta, Finish, combined_usage
 from qwen_edge.protocol.messages import MissReason
 from qwen_edge.supervisor.state import State
 from qwen_edge.supervisor.supervisor import Supervisor
@@ -108,7 +108,7 @@ class Metrics:
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
     def _count(self, finishes: Sequence[Finish]) -> None:
-        usage = together([finish.usage for finish in finishes])
+        usage = combined_usage([finish.usage for finish in finishes])
         self._prompt.inc(usage.prompt_tokens)
         self._cached.inc(usage.cached_tokens)
         self._completion.inc(usage.completion_tokens)

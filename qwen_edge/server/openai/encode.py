@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall, together
+from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall, combined_usage
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
@@ -89,7 +89,7 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
 
 def _usage(finishes: Sequence[Finish]) -> Json:
     """The usage of all answers to a request."""
-    usage = together([finish.usage for finish in finishes])
+    usage = combined_usage([finish.usage for finish in finishes])
     energy: Json = {}
     if usage.joules:
         energy = {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}

@@ -31,7 +31,7 @@ def keys_in(tmp_path):
 
 def test_without_keys_only_loopback_is_served():
     assert not read_keys(config(""))
-    with pytest.raises(ConfigError, match="which others can reach, and there is no key"):
+    with pytest.raises(ConfigError, match="which other machines can reach, but no API key is configured"):
         read_keys(config("server: {host: 0.0.0.0}"))
 
 
@@ -43,7 +43,7 @@ def test_keys_come_one_a_line_from_the_file_with_the_names_of_their_owners(keys_
 
 
 def test_a_key_file_that_is_named_must_hold_a_key(keys_in, tmp_path):
-    with pytest.raises(ConfigError, match="holds no key"):
+    with pytest.raises(ConfigError, match="contains no key"):
         keys_in("# none yet\n")
     with pytest.raises(ConfigError, match="cannot read"):
         read_keys(config(f"server: {{api_keys_file: {tmp_path / 'none'}}}"))
@@ -55,7 +55,7 @@ def test_keys_come_from_systemds_credential(tmp_path, monkeypatch):
     for nothing in ("", "# none"):
         (tmp_path / "api-keys").write_text(nothing)
         assert not read_keys(config(""))
-    with pytest.raises(ConfigError, match="there is no key"):
+    with pytest.raises(ConfigError, match="no API key is configured"):
         read_keys(config("server: {host: 0.0.0.0}"))
     (tmp_path / "api-keys").write_text(f"{ONE}\n")
     assert read_keys(config("server: {host: 0.0.0.0}")).owner(ONE.encode())
@@ -113,14 +113,14 @@ UNSEEN = [
 def test_a_key_that_nobody_can_send_is_refused_by_its_line_and_not_shown(keys_in, character, line):
     if character == "\ufeff" and line.startswith("{}"):
         line = " " + line  # a mark is taken away at the start of a line only
-    with pytest.raises(ConfigError, match="line 2: there is a character that is not seen") as error:
+    with pytest.raises(ConfigError, match="line 2: the line contains an invisible character") as error:
         keys_in(f"{ONE} kitchen\n{line.format(character)}\n")
     assert TWO not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["bob\u200b admin", "bob ad\u200bmin", "\x1bbob"])
 def test_nothing_unseen_hides_a_name_or_a_right(keys_in, name):
-    with pytest.raises(ConfigError, match="line 1: there is a character that is not seen"):
+    with pytest.raises(ConfigError, match="line 1: the line contains an invisible character"):
         keys_in(f"{ONE} {name}\n")
 
 
@@ -143,10 +143,10 @@ def test_sixteen_characters_are_enough(keys_in):
 
 
 def test_a_key_given_twice_with_two_names_is_refused_and_not_shown(keys_in):
-    with pytest.raises(ConfigError, match="line 3: the key of line 1 again") as error:
+    with pytest.raises(ConfigError, match="line 3: the key is the same as in line 1") as error:
         keys_in(f"{ONE} kitchen\n{TWO}\n{ONE} cellar\n")
     assert ONE not in str(error.value)
-    with pytest.raises(ConfigError, match="other rights"):
+    with pytest.raises(ConfigError, match="its rights differ"):
         keys_in(f"{ONE} kitchen\n{ONE} kitchen admin\n")
     assert keys_in(f"{ONE} kitchen\n{ONE} kitchen\n").owner(ONE.encode()) == "kitchen"
 

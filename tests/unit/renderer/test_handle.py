@@ -159,7 +159,7 @@ async def test_a_question_that_kills_every_process_is_a_bad_request(renderer, st
     starts.lives[0].process.kill()
     error = await refusal(renderer, "hi")
     assert (error.kind, error.parameter) == ("invalid_request", "messages")
-    assert "ends the process" in error.message
+    assert "crashes the process" in error.message
     assert len(starts.lives) == 2
     starts.dying = False
     assert "hi" in text_of((await renderer.render(model(OBEDIENT), request())).prompt)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from qwen_edge.chat.messages import ChatRequest, Content, Finish, Reasoning, Usage, together
+from qwen_edge.chat.messages import ChatRequest, Content, Finish, Reasoning, Usage, combined_usage
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, device_limited, unavailable
 from qwen_edge.protocol.messages import Sampling
 from qwen_edge.service.pipeline import ChatService
@@ -141,6 +141,6 @@ async def test_leaving_early_stops_every_answer(service, echo):
 def test_answers_to_one_request_have_its_prompt_in_common():
     one = Usage(10, 3, cached_tokens=8, joules=1.5)
     other = Usage(10, 4, cached_tokens=2, missed="new", joules=0.5)
-    assert together([one, other]) == Usage(10, 7, cached_tokens=2, missed="new", joules=2.0)
-    assert together([one, replace(other, joules=None)]).joules is None
-    assert together([one]) == one
+    assert combined_usage([one, other]) == Usage(10, 7, cached_tokens=2, missed="new", joules=2.0)
+    assert combined_usage([one, replace(other, joules=None)]).joules is None
+    assert combined_usage([one]) == one
