@@ -105,7 +105,7 @@ class Server:
             if begun:  # after an error too: nobody must wait for a text that will not come
                 begun.set()
         if not at:
-            raise UserError(f"{self.url} answered without any text.")
+            raise UserError(f"{self.url} has sent an answer without any text. Does its model answer in another client?")
         tokens, prompt_tokens = usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0)
         return Answer(tuple(at), tokens, prompt_tokens, "".join(text))
 
@@ -118,7 +118,9 @@ class Server:
             try:
                 usage = (await response.json(content_type=None)).get("usage") or {}
             except (ValueError, AttributeError):
-                raise UserError(f"{self.url} answers with something that is no chat completion.") from None
+                raise UserError(
+                    f"{self.url} answers, but not with a chat completion. Is this a server of OpenAI's API?"
+                ) from None
         return int(usage.get("prompt_tokens", 0))
 
     async def model(self) -> str:
@@ -142,7 +144,7 @@ class Server:
                     raise RefusedError(url, response.status, await response.text(errors="replace"))
                 yield response
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise UserError(f"{url} is no address of a server: it should begin like http://127.0.0.1:8080.") from None
+            raise UserError(f"{url} is not the address of a server. Write it as in http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
             raise UnreachableError(f"{url} cannot be reached: {error}. Is the server running?") from None
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from random import Random
 
 from qwen_edge.bench.client import Server, servers_at
-from qwen_edge.bench.processes import quiet, resident
 from qwen_edge.bench.report import Results
-from qwen_edge.bench.start import running
+from qwen_edge.bench.server_processes import memory_bytes, wait_until_idle
+from qwen_edge.bench.start_server import running
 from qwen_edge.bench.workloads import WORKLOADS
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Patience:
+class WaitTimes:
     """Seconds: how long a server may load, and how long all servers rest before the workloads, and before their memory
     is measured. The rest lets servers finish the work that they do when idle."""
 
@@ -34,7 +34,7 @@ async def measure(
     say: Say,
     *,
     start: Sequence[Sequence[str]] = (),
-    patience: Patience = Patience(),
+    waits: WaitTimes = WaitTimes(),
 ) -> Results:
     """Ask each server one question that does not count; then run each workload on all servers in turn, `repeat` times
     unless it is slow. `say` gets progress messages. `start`: a command for each URL, or none; the commands run until
@@ -47,15 +47,15 @@ async def measure(
             for server, url, command in zip(servers, urls, start, strict=True):
                 say(f"start: {url}")
                 child = await stack.enter_async_context(running(server, command))
-                results.add("start", url, {"load time, s": await child.load(server, patience.load)})
+                results.add("start", url, {"load time, s": await child.load(server, waits.load)})
         for server in servers:
             await server.ask("Hello", max_tokens=4)
-        await asyncio.sleep(patience.rest)
+        await asyncio.sleep(waits.rest)
         for name in work:
             await _in_turn(servers, name, 1 if WORKLOADS[name].slow else repeat, seed, say, results)
-        await asyncio.sleep(patience.rest)
+        await asyncio.sleep(waits.rest)
         for url in urls:
-            size = resident(url)
+            size = memory_bytes(url)
             if size is not None:
                 results.add("after all of it", url, {"memory (PSS), MiB": size / (1 << 20)})
     return results
@@ -65,7 +65,7 @@ async def _in_turn(servers: Sequence[Server], name: str, repeat: int, seed: int,
     for number in range(repeat):
         # every other round runs in reverse order, so that no server is always the first
         for server, url in list(zip(servers, results.servers, strict=True))[:: -1 if number % 2 else 1]:
-            await quiet(results.servers)
+            await wait_until_idle(results.servers)
             say(f"{name}, {number + 1} of {repeat}: {url}")
             rng = Random(f"{seed} {name} {number}")  # noqa: S311 - words, not keys
             results.add(name, url, await WORKLOADS[name].run(server, rng))

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from qwen_edge.bench.client import Answer, RefusedError, Server
-from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
+from qwen_edge.bench.smart_home_prompt import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.core.errors import UserError
 
 Figures = Mapping[str, float]
@@ -132,8 +132,8 @@ async def context_of_8k(server: Server, rng: Random) -> Figures:
         few, more = [await server.prompt_tokens(_rounds(rng, count)) for count in (4, 12)]
         if few >= more:
             raise UserError(
-                f"{server.url} does not tell in usage.prompt_tokens how long a prompt is, "
-                'so none of 8K can be made for it. Leave out "8K context".'
+                f"{server.url} does not report the length of a prompt in usage.prompt_tokens, "
+                'so no prompt of 8K tokens can be made. Leave out the workload "8K context".'
             )
         a_round = round((more - few) / 8)
         count = 4 + (_8K - _8K_ANSWER - _8K_MARGIN - few) // a_round

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from qwen_edge.bench import article
-from qwen_edge.bench.measure import Patience, measure
+from qwen_edge.bench.article_table import REPEAT as ARTICLE_REPEAT
+from qwen_edge.bench.article_table import WORK as ARTICLE_WORK
+from qwen_edge.bench.article_table import article_table
+from qwen_edge.bench.measure import WaitTimes, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
@@ -59,7 +61,7 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     "--repeat",
     type=click.IntRange(1, MOST_TIMES),
     help=f"Number of runs for each server; {_SLOW} are run once in any case.  "
-    f"[default: {_REPEAT}; with --article: {article.REPEAT}]",
+    f"[default: {_REPEAT}; with --article: {ARTICLE_REPEAT}]",
 )
 @click.option(
     "--seed",
@@ -98,12 +100,12 @@ def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path |
     _check(urls, as_article, options)
     measuring = measure(
         urls,
-        options["work"] or (article.WORK if as_article else _QUICK),
-        options["repeat"] or (article.REPEAT if as_article else _REPEAT),
+        options["work"] or (ARTICLE_WORK if as_article else _QUICK),
+        options["repeat"] or (ARTICLE_REPEAT if as_article else _REPEAT),
         time.time_ns() if options["seed"] is None else options["seed"],
         lambda doing: click.echo(clean(doing), err=True),
         start=options["start"],
-        patience=Patience(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
+        waits=WaitTimes(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
     )
     try:
         results = asyncio.run(_until_signalled(measuring))
@@ -112,7 +114,7 @@ def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path |
     if as_json:
         click.echo(to_json(results.as_json()))
     else:
-        terminal().print(article.article_table(results) if as_article else results.table())
+        terminal().print(article_table(results) if as_article else results.table())
     if plot:
         plot.write_text(draw(results), encoding="utf-8")
 

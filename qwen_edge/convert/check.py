@@ -51,10 +51,16 @@ def _check_tokenizer(vocab: Vocab, added: Mapping[str, int]) -> None:
     for text in _PROBES:
         back = vocab.decode(vocab.encode(text)).decode("utf-8", "replace")
         if back != text:
-            raise EngineError(f"The converted tokenizer turns {text!r} into {back!r}. The tokenizer files are damaged.")
+            raise EngineError(
+                f"The converted tokenizer turns {text!r} into {back!r}. The tokenizer files are damaged: download them "
+                "again."
+            )
     for text, token in added.items():
         if vocab.encode_marked(text) != [token] or vocab.text(token) != text:
-            raise EngineError(f"The converted tokenizer does not know {text!r} as token {token}.")
+            raise EngineError(
+                f"The converted tokenizer does not read {text!r} as token {token}. Check the tokenizer files of the "
+                "checkpoint."
+            )
 
 
 def _check_end_tokens(vocab: Vocab, end_tokens: Sequence[int]) -> None:
@@ -71,7 +77,10 @@ def _decode_once(model: Model) -> int:
         cells.decode([Slice(0, 0, prompt, logits=True)])
         logits = cells.logits(len(prompt) - 1)
         if not np.isfinite(logits).all():
-            raise EngineError(f"{model.path} decodes to values that are not finite numbers. The weights are damaged.")
+            raise EngineError(
+                f"{model.path} decodes to values that are not finite numbers. The weights are damaged: download the "
+                "checkpoint again."
+            )
         return int(logits.argmax())
     finally:
         cells.close()

@@ -20,7 +20,7 @@ class _Setting:
     above: bool = False
     whole: bool = False
 
-    def takes(self, value: float) -> bool:
+    def accepts(self, value: float) -> bool:
         return self.least <= value <= self.most and not (self.above and value == self.least)
 
     @property
@@ -57,7 +57,7 @@ def read_sampling(checkpoint: Checkpoint) -> Mapping[str, str | float]:
         if given.get(key) is None:
             continue
         value = (whole_number if setting.whole else number)(given, key, where)
-        if not setting.takes(value):
+        if not setting.accepts(value):
             raise ConversionError(
                 f"{where}: {key} is {short_repr(given[key])}, which no sampler can use; "
                 f"use a number {setting.range_text}. Correct the file, or remove the key."

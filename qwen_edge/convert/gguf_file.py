@@ -216,7 +216,10 @@ def _stored_pieces(tensor: Tensor, kind: gguf.GGMLQuantizationType) -> Iterator[
             continue
         stored = gguf.quants.quantize(_as_float32(piece, tensor.dtype), kind)
         if kind == gguf.GGMLQuantizationType.F16 and not np.isfinite(stored).all():
-            raise ConversionError(f"{tensor.file}: tensor {tensor.name!r} holds values too large for F16.")
+            raise ConversionError(
+                f"{tensor.file}: tensor {tensor.name!r} holds values too large for F16. "
+                "Convert a checkpoint in BF16 instead."
+            )
         yield memoryview(stored.tobytes())
 
 

@@ -70,10 +70,14 @@ def fetch(source: str, revision: str | None, progress: Progress) -> Source:
         raise ConversionError(other)
     if is_here:
         if revision is not None:
-            raise ConversionError(f"{source} is a local folder: --revision applies to Hub repositories only.")
+            raise ConversionError(
+                f"{source} is a local folder: --revision applies only to Hub repositories. Leave it out."
+            )
         return Source(folder, folder.resolve().name, str(folder.resolve()))
     if not _HUB_NAME.fullmatch(source) or source.startswith((".", "~")):
-        raise ConversionError(f"{source} is neither a folder nor a Hub name (such as {DEFAULT_SOURCE}).")
+        raise ConversionError(
+            f"{source} is neither a folder nor a Hub name. Give a folder, or a name like {DEFAULT_SOURCE}."
+        )
     return _download(source, revision or _PINNED.get(source), progress)
 
 
@@ -128,9 +132,9 @@ def _explain_answer(error: HfHubHTTPError, repo: str, revision: str | None) -> s
     if isinstance(error, errors.GatedRepoError):
         return f"{repo} requires you to accept its terms: do so on its Hub page, then set HF_TOKEN and try again."
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"There is no repository {repo} on the Hub (or it is private: set HF_TOKEN)."
+        return f"There is no repository {repo} on the Hub. Check the name; if the repository is private, set HF_TOKEN."
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{repo} has no revision {revision!r}."
+        return f"{repo} has no revision {revision!r}. Its Hub page lists the branches and tags."
     status = error.response.status_code
     if status in (401, 403):
         return f"The Hub refuses access to {repo} (HTTP {status}). Check that HF_TOKEN is valid and may read it."

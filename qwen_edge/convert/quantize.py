@@ -25,7 +25,7 @@ _FULL = 1 << 20  # bytes: llama.cpp does not say why a write failed; less free s
 def check_type(name: str) -> str:
     """The type in upper case. Raises ConversionError for a type that is not offered."""
     if name.upper() not in TYPES:
-        raise ConversionError(f"{name} is not a quantization type this converter knows: {', '.join(TYPES)}.")
+        raise ConversionError(f"{name} is not a quantization type of this converter. Choose one of {', '.join(TYPES)}.")
     return name.upper()
 
 
@@ -40,9 +40,11 @@ def check_head(name: str | None, file_type: str) -> str | None:
     if name is None:
         return None
     if name.lower() not in HEADS:
-        raise ConversionError(f"--head {name} is not one of {', '.join(HEADS)}.")
+        raise ConversionError(f"--head {name} is not a type for the output head. Choose one of {', '.join(HEADS)}.")
     if file_type in ("F16", "BF16"):
-        raise ConversionError(f"--head needs a quantized --type; {file_type} is none.")
+        raise ConversionError(
+            f"--head needs a quantized --type, and {file_type} is not quantized. Leave out --head, or change --type."
+        )
     return name.lower()
 
 

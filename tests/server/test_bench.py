@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 
 from qwen_edge.bench import workloads
-from qwen_edge.bench.article import article_table
+from qwen_edge.bench.article_table import article_table
 from qwen_edge.bench.client import Answer, Server
-from qwen_edge.bench.home import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
-from qwen_edge.bench.processes import quiet
 from qwen_edge.bench.report import Results
+from qwen_edge.bench.server_processes import wait_until_idle
+from qwen_edge.bench.smart_home_prompt import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.core.errors import UserError
 
@@ -87,7 +87,7 @@ def test_a_home_differs_from_minute_to_minute_between_its_marks_only():
 async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkeypatch):
     served = await serve(lambda prompt: "some words " * 5)
     urls = [served.address, served.address + "/"]
-    monkeypatch.setattr("qwen_edge.bench.measure.resident", lambda url: 1 << 20 if url == urls[0] else None)
+    monkeypatch.setattr("qwen_edge.bench.measure.memory_bytes", lambda url: 1 << 20 if url == urls[0] else None)
     results = await measure(urls, ["relativity"], 1, 1, lambda said: None)
     assert {row.workload for row in results.rows} == {"relativity"}
     assert results.table().row_count == 2
@@ -113,8 +113,8 @@ async def test_no_server_is_asked_while_another_one_computes():
     assert busy.stdin and busy.stdout
     try:
         url = f"http://127.0.0.1:{int(await busy.stdout.readline())}"
-        await asyncio.wait_for(quiet([url]), 1.0)  # alone it disturbs nobody
-        waiting = asyncio.create_task(quiet([url, "http://127.0.0.1:9"]))
+        await asyncio.wait_for(wait_until_idle([url]), 1.0)  # alone it disturbs nobody
+        waiting = asyncio.create_task(wait_until_idle([url, "http://127.0.0.1:9"]))
         done, _ = await asyncio.wait([waiting], timeout=2.0)
         assert not done
         busy.stdin.write(b"enough\n")

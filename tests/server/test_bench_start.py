@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from qwen_edge.bench.client import Server
-from qwen_edge.bench.measure import Patience, measure
-from qwen_edge.bench.start import running
+from qwen_edge.bench.measure import WaitTimes, measure
+from qwen_edge.bench.start_server import running
 from qwen_edge.cli import main
 from qwen_edge.core.errors import UserError
 from tests.waiting import until
@@ -49,7 +49,7 @@ def small(tmp_path):
 
 async def load(server, *, work=(), load_seconds=60.0):
     return await measure(
-        [server.url], work, 1, 1, lambda said: None, start=[server.command], patience=Patience(load_seconds)
+        [server.url], work, 1, 1, lambda said: None, start=[server.command], waits=WaitTimes(load_seconds)
     )
 
 
@@ -94,14 +94,14 @@ async def test_a_command_that_ends_early_is_told_with_its_status_and_its_last_li
 async def test_a_command_that_goes_to_the_background_is_told_not_to(small):
     server = small()
     server.command = ["true"]
-    with pytest.raises(UserError, match=r"true ended with exit code 0\. It has to stay in the foreground\."):
+    with pytest.raises(UserError, match=r"true ended with exit code 0\. The command must stay in the foreground\."):
         await load(server)
 
 
 async def test_a_command_that_is_killed_in_silence_is_told_as_that(small):
     server = small()
     server.command = ["sh", "-c", "kill -KILL $$"]
-    with pytest.raises(UserError, match=r"killed by SIGKILL.* said nothing"):
+    with pytest.raises(UserError, match=r"killed by SIGKILL.* printed nothing"):
         await load(server)
 
 
@@ -127,7 +127,7 @@ async def test_a_program_that_is_not_there_is_named(small):
 
 async def test_nothing_is_started_where_something_answers_already(small, serve):
     served, server = await serve(), small()
-    with pytest.raises(UserError, match="answers already"):
+    with pytest.raises(UserError, match="answers before its server is started"):
         await measure([served.address], [], 1, 1, lambda said: None, start=[server.command])
     assert not server.pid.exists()
 
@@ -135,7 +135,7 @@ async def test_nothing_is_started_where_something_answers_already(small, serve):
 async def test_a_url_that_is_none_is_not_waited_for(small):
     server = small()
     server.url = server.url.removeprefix("http://")
-    with pytest.raises(UserError, match="is no address of a server"):
+    with pytest.raises(UserError, match="is not the address of a server"):
         await load(server)
     assert not server.pid.exists()
 
@@ -177,7 +177,7 @@ async def test_a_prompt_that_is_cut_is_no_support_of_8k(small):
 
 async def test_a_server_that_counts_no_tokens_is_told_so(small):
     server = small("--cut", 0)
-    with pytest.raises(UserError, match=r"does not tell in usage\.prompt_tokens"):
+    with pytest.raises(UserError, match=r"does not report the length of a prompt in usage\.prompt_tokens"):
         await load(server, work=["8K context"])
 
 

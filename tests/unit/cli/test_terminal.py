@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from qwen_edge.bench.article import article_table
+from qwen_edge.bench.article_table import article_table
 from qwen_edge.bench.report import Results
 from qwen_edge.cli import advise, cache, doctor, main, status
 from qwen_edge.cli.terminal import as_json, other_program, plain, terminal

@@ -21,7 +21,7 @@ _LAST_LINES, _LAST_BYTES = 10, 4096
 
 
 @asynccontextmanager
-async def running(server: Server, command: Sequence[str], *, grace: float = 10.0) -> AsyncIterator[Child]:
+async def running(server: Server, command: Sequence[str], *, grace: float = 10.0) -> AsyncIterator[StartedServer]:
     """Run `command` until the context is left; then send SIGTERM, and after `grace` seconds SIGKILL. Raises UserError
     if the command cannot be started, or if the server is unreachable because the command has ended."""
     await _must_be_free(server)
@@ -33,19 +33,19 @@ async def running(server: Server, command: Sequence[str], *, grace: float = 10.0
             )
         except OSError as error:
             raise UserError(f"{shlex.join(command)} cannot be started: {error.strerror}.") from None
-        child = Child(shlex.join(command), process, log, began)
+        child = StartedServer(shlex.join(command), process, log, began)
         try:
             yield child
         except UnreachableError as error:
             await asyncio.wait({child.ended}, timeout=1)  # a connection breaks shortly before its process has ended
             if child.ended.done():
-                raise UserError(f"{error} {child.story()}") from None
+                raise UserError(f"{error} {child.describe_end()}") from None
             raise
         finally:
             await child.stop(grace)
 
 
-class Child:
+class StartedServer:
     """A command and all processes that it starts, in their own process group. `ended`: a future of the command's exit
     status."""
 
@@ -64,11 +64,11 @@ class Child:
             await asyncio.wait({answering, self.ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             taken = time.perf_counter() - self._began
             if self.ended.done():
-                raise UserError(f"{server.url} has not answered. {self.story()}")
+                raise UserError(f"{server.url} has not answered. {self.describe_end()}")
             if not answering.done():
                 raise UserError(
-                    f"{server.url} has not answered within {seconds:g} s. Is this the address that {self._command} "
-                    f"listens at? If it only needs longer, give it more with --load-seconds. {self._last_lines()}"
+                    f"{server.url} has not answered within {seconds:g} s. Does {self._command} listen at this address? "
+                    f"If the server only needs longer to load, raise --load-seconds. {self._last_lines()}"
                 )
             await answering
             return taken
@@ -76,11 +76,11 @@ class Child:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
 
-    def story(self) -> str:
+    def describe_end(self) -> str:
         """How the command has ended, and the end of its output."""
         status = self.ended.result()
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
-        remedy = "" if status else " It has to stay in the foreground."
+        remedy = "" if status else " The command must stay in the foreground."
         return f"{self._command} {how}.{remedy} {self._last_lines()}"
 
     async def stop(self, grace: float) -> None:
@@ -108,7 +108,7 @@ class Child:
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES)).decode(errors="replace")
         lines = text.splitlines()[-_LAST_LINES:]
-        return "\n  ".join(["Its last lines:", *lines]) if lines else "It has said nothing."
+        return "\n  ".join(["Its last lines:", *lines]) if lines else "It has printed nothing."
 
 
 async def _must_be_free(server: Server) -> None:
@@ -119,7 +119,7 @@ async def _must_be_free(server: Server) -> None:
     except RefusedError:
         pass  # the server runs and refuses
     raise UserError(
-        f"{server.url} answers already, before its server is started. Stop what runs there, or leave out --start."
+        f"{server.url} answers before its server is started: another server runs there. Stop it, or leave out --start."
     )
 
 

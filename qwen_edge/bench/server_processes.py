@@ -9,20 +9,21 @@ from urllib.parse import urlsplit
 import psutil
 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
-_LOOK, _BUSY = 0.5, 0.05  # seconds between two measurements; processor seconds in between that mean a busy server
+_INTERVAL = 0.5  # seconds between two measurements
+_BUSY_SECONDS = 0.05  # a server that takes more processor time than this in an interval is busy
 _LONGEST = 60.0  # seconds to wait for a server to become idle
 
 
-def resident(url: str) -> int | None:
+def memory_bytes(url: str) -> int | None:
     """Bytes of memory of the process that listens at the URL's port and of all its children. Shared memory counts in
     proportion (PSS). None if the process is on another machine, or another user's."""
     try:
-        return sum(one.memory_full_info().pss for one in _family(url)) or None
+        return sum(one.memory_full_info().pss for one in _process_tree(url)) or None
     except (psutil.Error, AttributeError):  # AttributeError: this system has no PSS
         return None
 
 
-async def quiet(urls: Sequence[str]) -> None:
+async def wait_until_idle(urls: Sequence[str]) -> None:
     """Wait until all servers are idle, because the background work of one would slow down another on the same machine.
     Wait no longer than _LONGEST: some servers are never idle."""
     if len({urlsplit(url).netloc for url in urls}) < 2:
@@ -30,9 +31,9 @@ async def quiet(urls: Sequence[str]) -> None:
     loop = asyncio.get_running_loop()
     until, before = loop.time() + _LONGEST, _seconds(urls)
     while loop.time() < until:
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_INTERVAL)
         now = _seconds(urls)
-        if now - before < _BUSY:
+        if now - before < _BUSY_SECONDS:
             return
         before = now
 
@@ -42,14 +43,14 @@ def _seconds(urls: Sequence[str]) -> float:
     total = 0.0
     for url in urls:
         try:
-            times = [one.cpu_times() for one in _family(url)]
+            times = [one.cpu_times() for one in _process_tree(url)]
         except psutil.Error:
             continue
         total += sum(time.user + time.system for time in times)
     return total
 
 
-def _family(url: str) -> list[psutil.Process]:
+def _process_tree(url: str) -> list[psutil.Process]:
     """The process that listens at the URL's port, and its children; empty if it is on another machine, or another
     user's. Raises psutil.Error."""
     parts = urlsplit(url)

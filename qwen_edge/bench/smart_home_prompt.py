@@ -1,4 +1,4 @@
-"""A smart home's system prompt of 1,500 words, like Home Assistant's: it begins with a clock and states. Pure."""
+"""Makes a smart home's system prompt of 1,500 words, like Home Assistant's: it begins with a clock and states. Pure."""
 
 from __future__ import annotations
 
