@@ -73,5 +73,8 @@ async def test_a_path_or_method_that_is_not_there_is_told_what_is(method, path, 
 def test_a_key_file_that_cannot_be_read_is_told_once_and_what_it_should_hold(tmp_path):
     missing = tmp_path / "keys"
     config = parse_config(f"server: {{api_keys_file: {missing}}}", "test")
-    with pytest.raises(ConfigError, match=r"cannot read .*keys: No such file or directory\. It holds one key a line"):
+    with pytest.raises(
+        ConfigError,
+        match=r"cannot read .*keys: No such file or directory\. The file must be text with one key on each line",
+    ):
         read_keys(config)
