@@ -103,7 +103,8 @@ class WaitedTooLongError(RequestError):
 
     def __init__(self) -> None:
         message = (
-            "The request has waited as long as wait_seconds (its own, or the server's) allows: the server is busy."
+            "The server is busy: the request has waited for as long as wait_seconds (its own, or the server's) allows. "
+            "Try again later."
         )
         super().__init__(message, "unavailable", code="unavailable", retry_after=10)
 
@@ -123,8 +124,8 @@ def too_many_messages(count: int, most: int) -> RequestError:
     """The request has more than `most` messages. `most` is at most the context length: a message takes at least one
     token."""
     return RequestError(
-        f"There are {count} messages, and this server takes {most} at most, as each takes room in its context. "
-        "Leave out the oldest.",
+        f"There are {count} messages, and this server takes {most} at most, because each message takes room in the "
+        "context. Leave out the oldest messages.",
         code="context_length_exceeded",
         parameter="messages",
     )
@@ -160,7 +161,7 @@ def unavailable(message: str, retry_after: int) -> RequestError:
 def device_limited(who: str, device: str, retry_after: int) -> RequestError:
     """The device must cool down, or save its battery, before it takes these requests. `who`: the requests that are
     refused; `device`: its state."""
-    return unavailable(f"The device takes no {who} now ({device}).", retry_after)
+    return unavailable(f"The device takes no {who} now ({device}). Try again in {retry_after} s.", retry_after)
 
 
 def over_budget(client: str, retry_after: int) -> RequestError:

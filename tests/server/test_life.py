@@ -217,7 +217,7 @@ async def test_a_machine_with_no_room_for_the_very_first_process_is_told():
     load = Load("fake.gguf", 512, 16, 1, 0, "f16", "off", 0.2)
     supervisor = Supervisor(load, SupervisorLimits(load_seconds=30, hang_seconds=30), start=full)
     supervisor.spawn()
-    with pytest.raises(EngineError, match=r"it cannot be started: .*Resource temporarily unavailable"):
+    with pytest.raises(EngineError, match=r"the process cannot be started: .*Resource temporarily unavailable"):
         await supervisor.run()
     assert "cannot be started" in supervisor.last_death
 
