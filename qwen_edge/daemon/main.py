@@ -39,7 +39,7 @@ from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
 from qwen_edge.supervisor.engine_settings import conversation_files, load_message, supervisor_limits
-from qwen_edge.supervisor.state import State as EngineState
+from qwen_edge.supervisor.state import EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:  # heavy: the engine process is started before any of these is imported

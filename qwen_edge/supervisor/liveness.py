@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from qwen_edge.supervisor.limits import SupervisorLimits
-from qwen_edge.supervisor.state import State
+from qwen_edge.supervisor.state import EngineState
 
 # for an engine that is unloaded to write its conversations; it has written most of them while it was idle
 SAVE_SECONDS = 5.0
@@ -33,11 +33,11 @@ class Liveness:
         """Count the silence from now on: the engine was started, or was told to end."""
         self._last_message = self._clock()
 
-    def message_received(self, state: State) -> None:
+    def message_received(self, state: EngineState) -> None:
         """The engine has sent a message. After the engine was told to end, messages do not count: only its end does."""
-        if state is not State.LEAVING:
+        if state is not EngineState.LEAVING:
             self._last_message = self._clock()
-        if state is State.READY:
+        if state is EngineState.READY:
             self._last_ready = self._last_message
 
     def used(self) -> None:
@@ -52,16 +52,16 @@ class Liveness:
         """Whether an engine without requests should be unloaded."""
         return self.unused > self._limits.idle_seconds
 
-    def overdue(self, state: State) -> str:
+    def overdue(self, state: EngineState) -> str:
         """What is wrong with an engine that has been silent for too long; empty if the silence is within the limit."""
         silence = self._clock() - self._last_message
         if silence <= self._allowed_silence(state):
             return ""
-        if state is State.LEAVING:
+        if state is EngineState.LEAVING:
             return f"has not ended {silence:.0f} s after it was told to"
-        return f"silent for {silence:.0f} s" + (" while loading" if state is State.LOADING else "")
+        return f"silent for {silence:.0f} s" + (" while loading" if state is EngineState.LOADING else "")
 
-    async def pause(self, state: State) -> None:
+    async def pause(self, state: EngineState) -> None:
         """Sleep until the next check. If this process stood still meanwhile, it could not receive messages, so that
         time does not count as silence."""
         pause = min(1.0, self._allowed_silence(state) / 4, self._limits.idle_seconds / 4)
@@ -70,8 +70,8 @@ class Liveness:
         late = max(0.0, self._clock() - due)
         self._last_message = min(due + late, self._last_message + late)
 
-    def _allowed_silence(self, state: State) -> float:
+    def _allowed_silence(self, state: EngineState) -> float:
         """Seconds."""
-        if state is State.LOADING:
+        if state is EngineState.LOADING:
             return self._limits.load_seconds
-        return self._limits.hang_seconds + (SAVE_SECONDS if state is State.LEAVING else 0.0)
+        return self._limits.hang_seconds + (SAVE_SECONDS if state is EngineState.LEAVING else 0.0)

@@ -1,11 +1,11 @@
-"""The states of the supervisor and the transitions between them. Pure: no clock, no process, no event loop."""
+"""The states of the supervisor's engine and the transitions between them. Pure: no clock, no process, no event loop."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
-class State(str, Enum):
+class EngineState(str, Enum):
     """The state of the supervisor's engine. /health and /metrics show the values."""
 
     LOADING = "loading"  # the engine process loads the model, or is about to be started
@@ -40,26 +40,30 @@ class Action(Enum):
     FAIL_REQUESTS = "fail every request, because the daemon stops"
 
 
-Transition = tuple[State, tuple[Action, ...]]
+Transition = tuple[EngineState, tuple[Action, ...]]
 
-TRANSITIONS: dict[tuple[State, Event], Transition] = {
-    (State.LOADING, Event.LOADED): (State.READY, (Action.SEND_LIMITS, Action.SEND_REQUESTS)),
-    (State.LOADING, Event.DISCONNECTED): (State.REAPING, ()),
-    (State.LOADING, Event.ENDED): (State.RESTARTING, (Action.RECORD_DEATH,)),
-    (State.LOADING, Event.NEVER_LOADED): (State.STOPPED, (Action.RECORD_DEATH,)),
-    (State.READY, Event.NEEDED): (State.READY, (Action.SEND_REQUESTS,)),
-    (State.READY, Event.UNNEEDED): (State.LEAVING, (Action.SEND_STOP,)),
-    (State.READY, Event.DISCONNECTED): (State.REAPING, ()),
-    (State.LEAVING, Event.ENDED): (State.ASLEEP, ()),
-    (State.ASLEEP, Event.NEEDED): (State.LOADING, ()),
-    (State.REAPING, Event.ENDED): (State.RESTARTING, (Action.RECORD_DEATH,)),
-    (State.REAPING, Event.NEVER_LOADED): (State.STOPPED, (Action.RECORD_DEATH,)),
-    (State.RESTARTING, Event.PAUSE_OVER): (State.LOADING, ()),
-    **{(state, Event.STOP): (State.STOPPED, (Action.FAIL_REQUESTS,)) for state in State if state is not State.STOPPED},
+TRANSITIONS: dict[tuple[EngineState, Event], Transition] = {
+    (EngineState.LOADING, Event.LOADED): (EngineState.READY, (Action.SEND_LIMITS, Action.SEND_REQUESTS)),
+    (EngineState.LOADING, Event.DISCONNECTED): (EngineState.REAPING, ()),
+    (EngineState.LOADING, Event.ENDED): (EngineState.RESTARTING, (Action.RECORD_DEATH,)),
+    (EngineState.LOADING, Event.NEVER_LOADED): (EngineState.STOPPED, (Action.RECORD_DEATH,)),
+    (EngineState.READY, Event.NEEDED): (EngineState.READY, (Action.SEND_REQUESTS,)),
+    (EngineState.READY, Event.UNNEEDED): (EngineState.LEAVING, (Action.SEND_STOP,)),
+    (EngineState.READY, Event.DISCONNECTED): (EngineState.REAPING, ()),
+    (EngineState.LEAVING, Event.ENDED): (EngineState.ASLEEP, ()),
+    (EngineState.ASLEEP, Event.NEEDED): (EngineState.LOADING, ()),
+    (EngineState.REAPING, Event.ENDED): (EngineState.RESTARTING, (Action.RECORD_DEATH,)),
+    (EngineState.REAPING, Event.NEVER_LOADED): (EngineState.STOPPED, (Action.RECORD_DEATH,)),
+    (EngineState.RESTARTING, Event.PAUSE_OVER): (EngineState.LOADING, ()),
+    **{
+        (state, Event.STOP): (EngineState.STOPPED, (Action.FAIL_REQUESTS,))
+        for state in EngineState
+        if state is not EngineState.STOPPED
+    },
 }
 
 
-def transition(state: State, event: Event) -> Transition:
+def transition(state: EngineState, event: Event) -> Transition:
     """The next state, and the actions on the way. A pair that `TRANSITIONS` does not list changes nothing: a request
     that comes while an engine loads waits, and nothing that happens after STOP matters."""
     return TRANSITIONS.get((state, event), (state, ()))

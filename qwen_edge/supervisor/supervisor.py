@@ -38,15 +38,15 @@ from qwen_edge.protocol.messages import (
     Tokens,
     Warm,
 )
+from qwen_edge.supervisor.condition import Condition
 from qwen_edge.supervisor.engine_process import EngineProcess
 from qwen_edge.supervisor.engine_session import EngineSession, load_error
 from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.liveness import SAVE_SECONDS, Liveness
 from qwen_edge.supervisor.memory_watch import MemoryWatch
-from qwen_edge.supervisor.notifier import Notifier
 from qwen_edge.supervisor.pending import REQUEST_IDS, Answer, PendingRequests
 from qwen_edge.supervisor.restart_backoff import RestartBackoff
-from qwen_edge.supervisor.state import Action, Event, State, transition
+from qwen_edge.supervisor.state import Action, EngineState, Event, transition
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Supervisor:
     """Create, `spawn`, then `run` on the event loop until `stop`. Several may exist, each with an engine of its own.
 
     Only `_change` changes `state`, by this table (`state.py`); an event that the table does not list changes nothing.
-    To wait for a state, wait on `_changed`, which `_change` fires.
+    To wait for a state, wait on `_changed`, which `_change` notifies.
 
     | state | event | next state | actions |
     |---|---|---|---|
@@ -95,12 +95,12 @@ class Supervisor:
         self._requests = PendingRequests(ids)
         self._spawned: EngineProcess | None = None  # by `spawn`, until `run` uses it
         self._session: EngineSession | None = None  # of the present engine, until its process has ended
-        self._changed = Notifier()
+        self._changed = Condition()
         self._how_it_ended = ""  # the last engine
         self._last_tokens = 0  # of the last prompt and its answer: the conversation's next prompt contains them
         self._limits = Limits()  # of the engine, as last set by `limit`
         self.model: Ready | None = None
-        self.state = State.LOADING
+        self.state = EngineState.LOADING
         self.on_step: Callable[[StepStats], None] = lambda _: None  # gets the statistics of every step
 
     # properties for the rest of the daemon
@@ -128,23 +128,23 @@ class Supervisor:
     @property
     def absence(self) -> float:
         """Seconds since the last message of a loaded engine, or since the beginning; 0 while no engine is needed."""
-        return 0.0 if self.state is State.ASLEEP else self._liveness.absence
+        return 0.0 if self.state is EngineState.ASLEEP else self._liveness.absence
 
     @property
     def accepts_requests(self) -> bool:
         """Whether a request would be answered, perhaps after an engine has loaded the model again."""
-        no_trouble = self.state is not State.STOPPED and not self.retry_in and not self._backoff.doubtful
+        no_trouble = self.state is not EngineState.STOPPED and not self.retry_in and not self._backoff.doubtful
         return self.model is not None and no_trouble
 
     @property
     def status(self) -> str:
         """The state's name for /health; `failing` instead of `ready` if it is doubtful that the engine can answer."""
-        return "failing" if self.state is State.READY and self._backoff.doubtful else self.state.value
+        return "failing" if self.state is EngineState.READY and self._backoff.doubtful else self.state.value
 
     @property
     def retry_in(self) -> float:
         """Seconds until the engine is started again after repeated deaths; 0 when requests are accepted."""
-        return self._backoff.pause if self.state is State.RESTARTING else 0.0
+        return self._backoff.pause if self.state is EngineState.RESTARTING else 0.0
 
     def client_of(self, request: int) -> str:
         """The client whose request has, or had, this id; empty for a request that finished long ago."""
@@ -159,7 +159,7 @@ class Supervisor:
 
     async def loaded(self) -> Ready | None:
         """Wait until an engine has loaded the model; None if the supervisor stops before that."""
-        await self._changed.until(lambda: self.model is not None or self.state is State.STOPPED)
+        await self._changed.wait_for(lambda: self.model is not None or self.state is EngineState.STOPPED)
         return self.model
 
     async def answer(self, request: Submit) -> AsyncGenerator[Tokens | Done, None]:
@@ -182,13 +182,13 @@ class Supervisor:
     def warm(self, wanted: Warm) -> None:
         """Let the engine compute, when it is idle, the beginning of a prompt that is expected soon. Does nothing if no
         engine is ready."""
-        if self.state is State.READY and self._session:
+        if self.state is EngineState.READY and self._session:
             self._session.send([wanted])
 
     def limit(self, limits: Limits) -> None:
         """Set the limits of this engine and of every later one."""
         changed, self._limits = limits != self._limits, limits
-        if changed and self.state is State.READY and self._session:
+        if changed and self.state is EngineState.READY and self._session:
             self._session.send([limits])
 
     async def stop(self, grace: float) -> None:
@@ -197,7 +197,7 @@ class Supervisor:
         if session := self._session:
             session.send([Stop(seconds=0.8 * grace)])
             try:
-                await asyncio.wait_for(self._changed.until(lambda: self._session is None), grace)
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._session is None), grace)
             except asyncio.TimeoutError:
                 log.warning("the engine did not end within %.0f s, and is killed", grace)
                 session.kill("stopped")
@@ -211,7 +211,7 @@ class Supervisor:
         self.state, actions = transition(self.state, event)
         for action in actions:
             self._do(action)
-        self._changed.fire()
+        self._changed.notify_all()
 
     def _do(self, action: Action) -> None:
         if action is Action.SEND_LIMITS and self._session and self._limits != Limits():
@@ -242,13 +242,13 @@ class Supervisor:
 
     async def run(self) -> None:
         """Keep an engine running until `stop`. Raises EngineError if the first engine cannot load the model."""
-        while self.state is not State.STOPPED:
-            if self.state is State.LOADING:
+        while self.state is not EngineState.STOPPED:
+            if self.state is EngineState.LOADING:
                 await self._run_engine()
-            elif self.state is State.ASLEEP:
+            elif self.state is EngineState.ASLEEP:
                 await self._wait_until_needed()
             else:
-                assert self.state is State.RESTARTING, self.state
+                assert self.state is EngineState.RESTARTING, self.state
                 await self._back_off()
 
     async def _run_engine(self) -> None:
@@ -263,7 +263,7 @@ class Supervisor:
             self._how_it_ended = f"the process cannot be started: {error}"
         else:
             self._how_it_ended, last_words = await self._run_session(engine)
-        if self.model is None and self.state is not State.STOPPED:
+        if self.model is None and self.state is not EngineState.STOPPED:
             self._change(Event.NEVER_LOADED)
             raise load_error(self._how_it_ended, last_words)
         self._change(Event.ENDED)
@@ -285,13 +285,13 @@ class Supervisor:
             self._change(Event.NEEDED)
         else:
             log.info("the model is unloaded: there was no request for %.0f s", self._liveness.unused)
-        await self._changed.until(lambda: self.state is not State.ASLEEP)
+        await self._changed.wait_for(lambda: self.state is not EngineState.ASLEEP)
         self._liveness.needed_again()
 
     async def _back_off(self) -> None:
         """Wait for the pause after a death, or until the daemon stops."""
         with contextlib.suppress(asyncio.TimeoutError):
-            stopped = self._changed.until(lambda: self.state is not State.RESTARTING)
+            stopped = self._changed.wait_for(lambda: self.state is not EngineState.RESTARTING)
             await asyncio.wait_for(stopped, self._backoff.pause)
         self._change(Event.PAUSE_OVER)
 
@@ -300,12 +300,12 @@ class Supervisor:
     async def _watch(self, session: EngineSession) -> None:
         """Kill an engine that is silent for too long: stopped, swapping, or stuck in a driver. Unload an engine that
         has been idle for too long or is too large."""
-        while self.state is not State.STOPPED:
+        while self.state is not EngineState.STOPPED:
             if how := self._liveness.overdue(self.state):
                 log.error("engine %s: it is killed", how)
                 session.kill(how)
                 return
-            if self.state is State.READY:
+            if self.state is EngineState.READY:
                 self._memory.check(session.pid)
                 self._unload_if_unneeded()
             await self._liveness.pause(self.state)
@@ -360,7 +360,7 @@ class Supervisor:
 
     async def _submit(self, request: Submit | InspectCache) -> AsyncGenerator[Answer, None]:
         """Send the request to this engine or to the next one, and yield its messages. Raises RequestError."""
-        if self.state is State.STOPPED:
+        if self.state is EngineState.STOPPED:
             raise stopping()
         if self.retry_in:
             raise self._backoff.refusal()

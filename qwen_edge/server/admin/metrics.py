@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from qwen_edge.chat.messages import Delta, Finish, combined_usage
 from qwen_edge.protocol.messages import MissReason
-from qwen_edge.supervisor.state import State
+from qwen_edge.supervisor.state import EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
@@ -138,6 +138,6 @@ class _Engine(Collector):
         )
         yield GaugeMetricFamily("qwen_edge_pending_requests", "Answers being given or waited for", self._engine.pending)
         states = GaugeMetricFamily("qwen_edge_engine_state", "1 for the state the engine is in", labels=["state"])
-        for state in State:
+        for state in EngineState:
             states.add_metric([state.value], float(state is self._engine.state))
         yield states

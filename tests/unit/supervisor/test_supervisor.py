@@ -27,7 +27,7 @@ from qwen_edge.protocol.messages import (
 )
 from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.pending import REQUEST_IDS
-from qwen_edge.supervisor.state import State
+from qwen_edge.supervisor.state import EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
 from tests.unit.supervisor.fake_engine import FakeEngine, Plan, Record
 from tests.unit.supervisor.virtual_time import run
@@ -86,10 +86,10 @@ class World:
         return (await self.supervisor.inspect_cache(InspectCache(0, key))).found
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        await self.supervisor._changed.until(condition)
+        await self.supervisor._changed.wait_for(condition)
 
     async def ready(self) -> None:
-        await self.until(lambda: self.supervisor.state is State.READY)
+        await self.until(lambda: self.supervisor.state is EngineState.READY)
 
     async def stop(self, grace: float = 5.0) -> None:
         self.record.stopping = True
@@ -188,7 +188,7 @@ def test_every_request_and_inspection_ends_in_an_answer_or_in_an_error_that_says
         world = World(engines)
         clients = Program(world)
         if begins_ready:
-            await world.until(lambda: world.supervisor.state in (State.READY, State.STOPPED))
+            await world.until(lambda: world.supervisor.state in (EngineState.READY, EngineState.STOPPED))
         for pause, step in program:
             await clients.step(pause, *step)
         if end != "go on":
@@ -217,7 +217,7 @@ async def _still_serves(world: World) -> None:
             assert world.supervisor.model is None
             assert isinstance(world.running.exception(), EngineError)
             return
-        if world.supervisor.state is State.READY and world.engine and world.engine.alive:
+        if world.supervisor.state is EngineState.READY and world.engine and world.engine.alive:
             assert not world.engine.waiting + world.engine.running, "a request was not aborted"
         try:
             assert await asyncio.wait_for(world.ask("still there"), _BOUND) == "still there!"
@@ -283,7 +283,7 @@ def test_one_engine_is_answered_from_while_the_other_supervisors_dies():
 
 def test_an_engine_that_is_told_to_leave_and_does_not_is_killed_and_what_came_meanwhile_is_answered():
     async def program(world: World) -> None:
-        await world.until(lambda: world.supervisor.state is State.LEAVING)
+        await world.until(lambda: world.supervisor.state is EngineState.LEAVING)
         assert await asyncio.wait_for(world.ask(), 30.0) == "hi!"
         assert len(world.record.engines) == 2
         assert world.supervisor.restarts == 0
@@ -293,8 +293,8 @@ def test_an_engine_that_is_told_to_leave_and_does_not_is_killed_and_what_came_me
 
 def test_an_engine_that_leaves_may_be_silent_for_as_long_as_it_was_given_to_write():
     async def program(world: World) -> None:
-        await world.until(lambda: world.supervisor.state is State.LEAVING)
-        await world.until(lambda: world.supervisor.state is State.ASLEEP)
+        await world.until(lambda: world.supervisor.state is EngineState.LEAVING)
+        await world.until(lambda: world.supervisor.state is EngineState.ASLEEP)
         assert world.engine.ended == "exit code 0"
 
     play(
@@ -342,7 +342,7 @@ def test_a_request_that_two_engines_have_had_is_given_to_no_third():
             await world.ready()
             await asyncio.sleep(70.0)  # an engine that lives for long is no row of deaths
             world.engine.die("killed by SIGSEGV")
-            await world.until(lambda: world.supervisor.state is not State.READY)
+            await world.until(lambda: world.supervisor.state is not EngineState.READY)
         with pytest.raises(RequestError, match="SIGSEGV"):
             await asking
         assert list(world.record.submitted.values()) == [[0, 1]]
@@ -392,7 +392,7 @@ def test_what_an_engine_has_answered_or_lost_is_not_sent_to_the_next_for_a_clien
 
 def test_a_sleeping_engine_that_is_needed_for_a_moment_only_is_woken_all_the_same():
     async def program(world: World) -> None:
-        await world.until(lambda: world.supervisor.state is State.ASLEEP)
+        await world.until(lambda: world.supervisor.state is EngineState.ASLEEP)
         asking = asyncio.create_task(world.ask())
         await asyncio.sleep(0)
         asking.cancel()
