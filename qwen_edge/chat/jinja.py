@@ -74,7 +74,7 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "it takes too much memory"
     if isinstance(error, RecursionError):
-        return "it, or what it is given, is nested too deeply"
+        return "the template, the messages or the tools are nested too deeply"
     words = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, jinja2.TemplateSyntaxError):
         words = f"line {error.lineno}: {words}"
