@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.terminal import other_program
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config
 from qwen_edge.convert.load_check import check_loads

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from qwen_edge.auth.keys import read_keys
-from qwen_edge.config.schema import parse_config
+from qwen_edge.config.load import parse_config
 from qwen_edge.core.errors import ConfigError, RequestError
 from qwen_edge.server.middleware import errors_as_json
 from qwen_edge.server.openai.parse import read_body

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli.daemon_client import DEFAULT, service_address
-from qwen_edge.cli.flags import config_of
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.models.json_store import JsonStore

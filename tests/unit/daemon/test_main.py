@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from qwen_edge.config.schema import EngineConfig, parse_config
+from qwen_edge.config.load import parse_config
+from qwen_edge.config.schema import EngineConfig
 from qwen_edge.core.errors import ConfigError, EngineError, UnservableError
 from qwen_edge.daemon.main import check_gpu, tell_of_shorter_context
 from qwen_edge.device.host.gpu import Gpu
