@@ -209,17 +209,22 @@ class Daemon:
         """Make the application, and take connections. Raises NotNowError."""
         from aiohttp import web
 
-        from qwen_edge.server.app import make_app
+        from qwen_edge.server.app import ALL_DIALECTS, make_app
         from qwen_edge.server.connections import Connections
         from qwen_edge.server.state import State
 
         state = State(self._config, self._engine, thermal, self._model.stem, self._keys, self._renderer)
         self._runner = web.AppRunner(
-            make_app(state), handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=0.5
+            make_app(state, ALL_DIALECTS),
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=0.5,
         )
         await self._runner.setup()
         assert self._runner.server
-        self._connections = Connections(self._runner.server, self._config.server, self._connection_limit())
+        limits, most = self._config.server, self._connection_limit()
+        self._connections = Connections(self._runner.server, limits, most, ALL_DIALECTS)
         self._tasks.append(asyncio.create_task(self._connections.run()))
         self._server = await self._listen(self._connections)
         return state
