@@ -14,12 +14,13 @@ MOST_SECONDS = 1_000_000  # the largest value of any setting in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ORIGIN = "*"
 
+SourceKind = Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"]  # of telemetry: device/sources/choice.py
+
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]  # with more, llama.cpp aborts the process
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*]+)(:[0-9]{1,5})?/?")
 _PORTS = {"http": "80", "https": "443"}  # default ports, which browsers omit
@@ -108,7 +109,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for at most `battery_duty` of the time; below the level `battery_reserve` it serves only interactive requests.
     `joules_per_hour`: by client; `*` stands for all other clients."""
 
-    source: Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"] = "auto"
+    source: SourceKind = "auto"
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=5)] = 1.0
     target_celsius: Annotated[float, msgspec.Meta(ge=30, le=95)] | None = None
     pause_celsius: Annotated[float, msgspec.Meta(ge=35, le=105)] | None = None

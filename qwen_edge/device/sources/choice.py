@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from qwen_edge.config.schema import SourceKind
 from qwen_edge.device.sources.jtop import Jtop, helper_process
 from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, HelperService
 from qwen_edge.device.sources.laptop import Laptop
@@ -15,14 +16,12 @@ from qwen_edge.device.sources.sysfs import Sysfs
 from qwen_edge.device.sources.trace import Trace
 from qwen_edge.device.telemetry import Source, TelemetryError
 
-Kind = Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"]
-
 _NO_JETSON = "/sys shows no temperature zone and no power rail of a Jetson"
 _NO_SENSORS = "/sys shows no processor temperature, no processor power and no battery, as in most virtual machines"
 
 
 def choose(
-    kind: Kind,
+    kind: SourceKind,
     *,
     trace: Path | None = None,
     speed: float = 1.0,

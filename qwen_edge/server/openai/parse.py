@@ -18,10 +18,10 @@ from msgspec.structs import fields
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.config.schema import ChatConfig
 from qwen_edge.config.validation import split_complaint
-from qwen_edge.core.errors import RequestError, too_many_messages
+from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
-from qwen_edge.renderer.handle import MOST_MESSAGES
+from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.body import parse_json, pass_over_unknown
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -167,8 +167,7 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
     pass_over_unknown(_unknown(values), ignore=ignore_unknown)
     messages = values.get("messages")
     if isinstance(messages, list):
-        if len(messages) > MOST_MESSAGES:  # before each message is checked, which blocks the event loop
-            raise too_many_messages(len(messages), MOST_MESSAGES)
+        refuse_too_many_messages(len(messages))
         _refuse_unreadable(messages)
     try:
         body = msgspec.convert({key: _whole(value) for key, value in values.items() if value is not None}, ChatBody)
