@@ -7,7 +7,7 @@ from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.core.errors import RequestError, no_such_model
-from qwen_edge.server import app as application
+from qwen_edge.daemon import http_server
 from qwen_edge.server.dialects import Dialects
 from qwen_edge.server.openai import errors as openai
 from tests.server.conftest import Serve, Served
@@ -35,7 +35,7 @@ async def fail(_: web.Request) -> web.Response:
 @pytest.fixture
 async def start(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
     """As `serve`, but with a second dialect on /plain."""
-    dialects, make_app = Dialects(openai, {"/plain": Plain()}), application.make_app
+    dialects, make_app = Dialects(openai, {"/plain": Plain()}), http_server.make_app
 
     def with_second_dialect(*given: object) -> web.Application:
         app = make_app(*given)
@@ -43,8 +43,8 @@ async def start(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         app.router.add_post("/plain/fail", fail)
         return app
 
-    monkeypatch.setattr(application, "ALL_DIALECTS", dialects)
-    monkeypatch.setattr(application, "make_app", with_second_dialect)
+    monkeypatch.setattr(http_server, "ALL_DIALECTS", dialects)
+    monkeypatch.setattr(http_server, "make_app", with_second_dialect)
     yield serve
 
 
