@@ -46,7 +46,7 @@ def load_config(file: Path | None, base: Path | None = None) -> Config:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text.") from None
+        raise ConfigError(f"{file}: is not UTF-8 text. Save the file as UTF-8.") from None
     except ValueError:  # the path contains a zero byte
         raise ConfigError(f"{str(file)!r} is no path of a settings file.") from None
     return parse_config(text, str(file), base)
@@ -55,7 +55,7 @@ def load_config(file: Path | None, base: Path | None = None) -> Config:
 def parse_config(text: str, where: str, base: Path | None = None) -> Config:
     """As `load_config`, from text. `where`: its name in errors."""
     if len(text) > _MOST_TEXT:
-        raise ConfigError(f"{where}: is longer than {_MOST_TEXT} characters, so it is no settings file of ours.")
+        raise ConfigError(f"{where}: is longer than {_MOST_TEXT} characters, so it is no settings file of qwen-edge.")
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = {} if tree is None else _lines(tree, where)
@@ -64,7 +64,7 @@ def parse_config(text: str, where: str, base: Path | None = None) -> Config:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
     except RecursionError:
-        raise ConfigError(f"{where}: not valid YAML: a value contains itself, or too many levels.") from None
+        raise ConfigError(f"{where}: not valid YAML: a value contains itself, or has too many levels.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{where}: not valid YAML: {error}.") from None
     if isinstance(values, dict):  # an empty group: all its lines are comments
@@ -166,8 +166,8 @@ def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
 def _check_count(lines: dict[str, int], where: str) -> None:
     if len(lines) > _MOST_NODES:
         raise ConfigError(
-            f"{where}, line {min(lines.values())}: these are more than {_MOST_NODES} values, those counted that "
-            "aliases (*name) repeat. Write the settings without aliases."
+            f"{where}, line {min(lines.values())}: there are more than {_MOST_NODES} values, with those "
+            "that aliases (*name) repeat. Write the settings without aliases."
         )
 
 

@@ -29,11 +29,14 @@ def check_gpu(config: EngineConfig, model: Ready, gpu: Gpu | None) -> None:
     if model.gpu_layers or not (gpu or config.require_gpu):
         return
     if gpu and config.gpu_layers == 0:
-        log.info("%s is here, and not used: engine.gpu_layers is 0", gpu.name)
+        log.info("%s is not used: engine.gpu_layers is 0", gpu.name)
         return
     here = f"{gpu.name} is here, but" if gpu else "engine.require_gpu is set, but"
     if model.gpu_build:
-        trap = f"{here} llama.cpp, which is built for a GPU, finds none: is its driver up? qwen-edge doctor tells more."
+        trap = (
+            f"{here} llama.cpp, which is built for a GPU, finds none: is its driver loaded? "
+            "`qwen-edge doctor` tells more."
+        )
     else:
         trap = f"{here} llama.cpp runs on the CPU. Build it with CUDA: {rebuild_command(gpu or Gpu('', 'native'))}"
     if config.require_gpu:
@@ -56,8 +59,8 @@ def warn_of_ordinary_ends(model: Ready) -> None:
     """One warning for each ordinary word at which answers end."""
     for word in model.ordinary_ends:
         log.warning(
-            "answers end where the model writes token %s, an ordinary word: the file names no end token, or a "
-            "wrong one. Convert the model again, or set tokenizer.ggml.eos_token_id in it.",
+            "answers end where the model writes token %s, an ordinary word: the model file names no end "
+            "token, or a wrong one. Convert the model again, or set tokenizer.ggml.eos_token_id in the file.",
             word,
         )
 

@@ -90,6 +90,6 @@ def quiet_when_used_up(clock: Callable[[], float] = time.monotonic) -> Callable[
             loop.default_exception_handler(context)
         elif clock() - told >= _QUIET_SECONDS:
             told = clock()
-            log.error("connections cannot be accepted now, and are tried again every second: %s", error.strerror)
+            log.error("new connections cannot be accepted now; the daemon tries again every second: %s", error.strerror)
 
     return handle

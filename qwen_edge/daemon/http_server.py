@@ -108,7 +108,8 @@ def _most_connections(settings: ServerConfig) -> int:
     most = connection_limit(wanted, descriptors)
     if most < wanted:
         log.warning(
-            "server.max_connections is %d, and %d file descriptors allow %d connections (ulimit -Hn, LimitNOFILE)",
+            "server.max_connections is %d, but %d file descriptors allow only %d connections. "
+            "To have more file descriptors, raise LimitNOFILE in the unit, or ulimit -Hn",
             wanted,
             descriptors,
             most,

@@ -79,7 +79,7 @@ def _tried_on_paper(error: CrashedError, model: Path) -> EngineError:
         run_worker({"do": "load", "file": str(model)}, lambda _: None)
     except StepError as failed:
         if failed.lasting:
-            return UnservableError(f"{error} So it would again: {failed}")
+            return UnservableError(f"{error} A restart would not help: {failed}")
     except OSError:  # there is no memory or no descriptor for another process
         pass
     return error

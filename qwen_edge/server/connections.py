@@ -108,7 +108,7 @@ class Connections:
         idle = [one for one in self._open if not one.busy] or [one for one in self._open if one.is_receiving]
         if not idle:
             return False
-        min(idle, key=lambda one: (one.waiting > 0, one.since)).drop("there is no place for another")
+        min(idle, key=lambda one: (one.waiting > 0, one.since)).drop("a newer connection needs its place")
         return True
 
     def _bound_memory(self) -> None:
@@ -120,7 +120,7 @@ class Connections:
                 return
             if connection.waiting:
                 over -= connection.waiting
-                connection.cut_off(f"clients have left {self._unread} bytes unread, all together")
+                connection.cut_off(f"all clients together have left more than {self._unread} bytes unread")
 
 
 class Connection(web.RequestHandler):
@@ -199,12 +199,12 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer invalid HTTP with a 400, and log one debug line; for a lost client, only log one debug line."""
         if isinstance(exc, ConnectionError):
-            log.debug("a client has gone: %s", printable(exc))
+            log.debug("a client has disconnected: %s", printable(exc))
             raise exc
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already: no other can follow")
         if status == 400:
-            log.debug("not HTTP, from %s: %s", request.remote, printable(message))
+            log.debug("a request from %s is not HTTP: %s", request.remote, printable(message))
             lines = (message or "").strip().splitlines() or ["it cannot be read"]
             error = RequestError(f"The request is not valid HTTP: {printable(lines[0].rstrip(':.'))}.")
         else:
@@ -218,7 +218,7 @@ class Connection(web.RequestHandler):
         """As in aiohttp, but log at debug level if the client causes the error: the body breaks off, or is not HTTP."""
         exc = kw.get("exc_info")
         if isinstance(exc, ConnectionError | HttpProcessingError | web.RequestPayloadError):
-            log.debug("a client has gone, or sends what is not HTTP: %s", printable(exc))
+            log.debug("a client has disconnected, or sends what is not HTTP: %s", printable(exc))
         else:
             super().log_exception(*args, **kw)
 
@@ -228,9 +228,9 @@ class Connection(web.RequestHandler):
         if not left or taken != self._taken:
             self._taken, self.last_progress = taken, now
         if now - self.last_progress > stall:
-            self.cut_off(f"its client has taken nothing for {stall:g} s")
+            self.cut_off(f"its client has read nothing for {stall:g} s")
         elif self._head_wait_began is not None and now - self._head_wait_began > self._header_seconds:
-            self.drop(f"no whole head of a request within {self._header_seconds:g} s")
+            self.drop(f"no complete request head within {self._header_seconds:g} s")
 
     def drop(self, reason: str) -> None:
         """Close the connection now. Bytes in the kernel's buffer still reach the client."""
@@ -263,7 +263,9 @@ class Refusal(asyncio.Protocol):
             return
         self._transport = transport
         self._others.add(self)
-        error = unavailable(f"All {self._most} connections (server.max_connections) are in use.", retry_after=1)
+        error = unavailable(
+            f"All {self._most} connections (server.max_connections) are in use. Try again in a moment.", retry_after=1
+        )
         transport.write(_as_bytes(self._dialects.default.error_response(error)))
         transport.write_eof()  # not close(): with an unread request, the kernel would discard the answer
         asyncio.get_running_loop().call_later(_REFUSED_SECONDS, transport.abort)

@@ -59,10 +59,10 @@ def _jtop(interval: float, root: Path, clock: Callable[[], float]) -> tuple[Sour
     path = root / SERVICE_SOCKET.relative_to("/")
     if path.is_socket():
         # it writes one line a second; the interval cannot be chosen
-        return Jtop(
-            lambda: HelperService(path), max(1.0, interval), clock=clock
-        ), f"jtop: by qwen-edge-jtop.socket ({path})"
-    return Jtop(helper_process(interval, root=root), interval, clock=clock), "jtop: by a process of qwen-edge"
+        source = Jtop(lambda: HelperService(path), max(1.0, interval), clock=clock)
+        return source, f"jtop: read by the process behind qwen-edge-jtop.socket ({path})"
+    source = Jtop(helper_process(interval, root=root), interval, clock=clock)
+    return source, "jtop: read by a helper process of qwen-edge"
 
 
 def _trace(path: Path | None, speed: float, clock: Callable[[], float]) -> tuple[Source, str]:

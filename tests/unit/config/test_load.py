@@ -91,7 +91,7 @@ def test_a_switch_needs_no_quotes(word):
         ("a: [", "q.yaml, line 1: not valid YAML"),
         ("engine:\n  batch: 64\n  batch: 32", "q.yaml, line 3: engine.batch is given twice (first in line 2)."),
         ("model: !!python/object:os.system x", "q.yaml, line 1: not valid YAML"),
-        ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself, or too many levels."),
+        ("model: &a [*a]", "q.yaml: not valid YAML: a value contains itself, or has too many levels."),
         ('server: {model_aliases: ["\\ud83d"]}', r"q.yaml: an escape such as \ud83d is half a character."),
         ('device: {joules_per_hour: {"\\udcff": 1}}', r"q.yaml: an escape such as \ud83d is half a character."),
         ("model: 2024-13-45", "q.yaml: not valid YAML"),

@@ -110,8 +110,8 @@ def test_who_may_not_read_the_services_folder_is_told_what_to_do():
     with pytest.raises(UserError) as told:
         place.check("doctor")
     assert str(told.value) == (
-        "You may not read /var/lib/qwen-edge. It is the service's: sudo /opt/qwen-edge/.venv/bin/qwen-edge doctor. "
-        "For a daemon that you run yourself, give its settings with -c."
+        "You may not read /var/lib/qwen-edge. The folder is the service's: "
+        "sudo /opt/qwen-edge/.venv/bin/qwen-edge doctor. For a daemon that you run yourself, give its settings with -c."
     )
 
 

@@ -25,7 +25,7 @@ def test_a_gpu_that_the_build_cannot_use_is_a_lasting_error_where_it_is_required
 
 
 def test_a_gpu_whose_driver_may_come_later_is_an_error_that_may_mend_itself():
-    with pytest.raises(EngineError, match="is its driver up") as raised:
+    with pytest.raises(EngineError, match="is its driver loaded") as raised:
         check_gpu(EngineConfig(require_gpu=True), ready(gpu_build=True), ORIN)
     assert not isinstance(raised.value, UnservableError)
 

@@ -56,7 +56,7 @@ def test_what_was_asked_for_and_is_not_there_is_not_replaced(tmp_path):
 def test_jtop_is_a_process_of_our_own_where_systemd_has_none(tmp_path):
     source, words = choose("jtop", root=tmp_path)
     assert isinstance(source, Jtop)
-    assert words == "jtop: by a process of qwen-edge"
+    assert words == "jtop: read by a helper process of qwen-edge"
 
 
 def test_jtop_is_systemds_process_where_its_socket_is(tmp_path):
@@ -65,7 +65,7 @@ def test_jtop_is_systemds_process_where_its_socket_is(tmp_path):
         server.bind(str(tmp_path / "run/qwen-edge-jtop.sock"))
         server.listen()
         source, words = choose("jtop", root=tmp_path)
-        assert words == f"jtop: by qwen-edge-jtop.socket ({tmp_path}/run/qwen-edge-jtop.sock)"
+        assert words == f"jtop: read by the process behind qwen-edge-jtop.socket ({tmp_path}/run/qwen-edge-jtop.sock)"
 
         def serve() -> None:
             with server.accept()[0] as connection:
