@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _SENSOR_SECONDS = 12.0  # jtop takes several seconds to start
 _SHORTEST = 512  # tokens: a shorter context is of no use
-_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/installer/compiler.py
 _NO_END = "the file has no end token, or a wrong one: convert the model again, or set tokenizer.ggml.eos_token_id"
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
