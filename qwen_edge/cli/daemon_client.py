@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from qwen_edge.cli.flags import config_of
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import find_place
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 

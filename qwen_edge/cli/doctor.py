@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.terminal import other_program
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import Place, find_model, find_place
 from qwen_edge.config.schema import Config
 from qwen_edge.convert.load_check import check_loads
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _SENSOR_SECONDS = 12.0  # jtop takes several seconds to start
 _SHORTEST = 512  # tokens: a shorter context is of no use
-_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/bootstrap.py
+_NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # as in scripts/installer/compiler.py
 _NO_END = "the file has no end token, or a wrong one: convert the model again, or set tokenizer.ggml.eos_token_id"
 _COMPILERS = ("c++", "g++", "clang++")
 _MARKS = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}

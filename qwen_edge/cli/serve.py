@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from qwen_edge.cli.flags import apply_options, setting
-from qwen_edge.config.schema import load_config
+from qwen_edge.cli.flags import setting
+from qwen_edge.config.load import apply_options, load_config
 from qwen_edge.core.logs import start_logging
 from qwen_edge.core.printable import clean
 from qwen_edge.daemon.main import serve

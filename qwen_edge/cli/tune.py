@@ -9,9 +9,9 @@ import click
 import msgspec
 from rich.table import Table
 
-from qwen_edge.cli.flags import config_of
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import other_program, terminal
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean

@@ -61,9 +61,11 @@ class Place:
 
     def _instead(self, verb: str) -> str:
         if not self.service:
-            return f"Make it yours, or choose another with XDG_STATE_HOME: ls -ld {self.state}"
+            return (
+                f"Make the folder yours, or choose another with XDG_STATE_HOME. To see its owner: ls -ld {self.state}"
+            )
         return (
-            f"It is the service's: sudo {self.program or 'qwen-edge'} {verb}. "
+            f"The folder is the service's: sudo {self.program or 'qwen-edge'} {verb}. "
             "For a daemon that you run yourself, give its settings with -c."
         )
 
@@ -170,7 +172,8 @@ def must_be_text(path: Path, what: str) -> Path:
         f"{path}{real}".encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{what} {path} cannot be used: its path is not UTF-8 text. Rename what is not, or choose another."
+            f"{what} {path} cannot be used: its path is not UTF-8 text. Rename the part that is not, or choose another "
+            "path."
         ) from None
     return path
 

@@ -1,23 +1,12 @@
-"""All settings of the daemon, with their defaults, and the reader of the YAML file that changes them.
-
-An unknown key or an invalid value is an error that names the file, the line and the key. The file is read only at the
-start: the settings are frozen, and each component gets its part.
-"""
+"""All settings of the daemon, with their types, limits and defaults. They are frozen; each component gets its part."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
-import yaml
 
-from qwen_edge.config.paths import expand_path
-from qwen_edge.config.validation import split_complaint
-from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import LEAST_CONTEXT, Attention, KvType
 
 MOST_PIN_HOURS = 24 * 366  # the longest time for which a conversation can be pinned
@@ -25,16 +14,13 @@ MOST_SECONDS = 1_000_000  # the largest value of any setting in seconds
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ORIGIN = "*"
 
-_MOST_TEXT = 100_000  # characters of a settings file: the example with every setting has 1,500
-_MOST_NODES = 10_000  # keys and values, counted again wherever an alias repeats them
-_PATHS = ("model", "server.api_keys_file", "remember.folder", "device.trace")
+SourceKind = Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"]  # of telemetry: device/sources/choice.py
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]  # with more, llama.cpp aborts the process
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
 
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*]+)(:[0-9]{1,5})?/?")
 _PORTS = {"http": "80", "https": "443"}  # default ports, which browsers omit
@@ -123,7 +109,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for at most `battery_duty` of the time; below the level `battery_reserve` it serves only interactive requests.
     `joules_per_hour`: by client; `*` stands for all other clients."""
 
-    source: Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"] = "auto"
+    source: SourceKind = "auto"
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.5, le=5)] = 1.0
     target_celsius: Annotated[float, msgspec.Meta(ge=30, le=95)] | None = None
     pause_celsius: Annotated[float, msgspec.Meta(ge=35, le=105)] | None = None
@@ -158,157 +144,3 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chat: ChatConfig = ChatConfig()
     remember: RememberConfig = RememberConfig()
     device: DeviceConfig = DeviceConfig()
-
-
-def load_config(file: Path | None, base: Path | None = None) -> Config:
-    """Read the settings from a YAML file; missing ones get their defaults. Raises ConfigError.
-
-    Without a file: `qwen-edge.yaml` in the service's configuration folder, if it exists. `base`: the folder to which
-    relative paths in the file refer; None for the working directory of the process that uses them.
-    """
-    if file is None:
-        # set by systemd
-        file = Path(os.environ.get("CONFIGURATION_DIRECTORY", "/nonexistent")) / "qwen-edge.yaml"
-        if not file.is_file():
-            return Config()
-    try:
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_MOST_TEXT + 1)
-    except PermissionError as error:
-        raise ConfigError(
-            f"{file}: cannot be read: {error.strerror}. Run the same command with sudo, or let others read the file: "
-            f"sudo chmod a+r {file}"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not UTF-8 text.") from None
-    except ValueError:  # the path contains a zero byte
-        raise ConfigError(f"{str(file)!r} is no path of a settings file.") from None
-    return parse_config(text, str(file), base)
-
-
-def parse_config(text: str, where: str, base: Path | None = None) -> Config:
-    """As `load_config`, from text. `where`: its name in errors."""
-    if len(text) > _MOST_TEXT:
-        raise ConfigError(f"{where}: is longer than {_MOST_TEXT} characters, so it is no settings file of ours.")
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines = {} if tree is None else _lines(tree, where)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{where}, line {line}: not valid YAML: {error.problem}.") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: not valid YAML: a value contains itself, or too many levels.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        raise ConfigError(f"{where}: not valid YAML: {error}.") from None
-    if isinstance(values, dict):  # an empty group: all its lines are comments
-        values = {key: value for key, value in values.items() if value is not None}
-        _read_switch(values.get("engine"), "flash_attention")
-        _read_switch(values.get("remember"), "where")
-    try:
-        config = msgspec.convert({} if values is None else values, Config)
-    except msgspec.ValidationError as error:
-        what, path = split_complaint(error)
-        raise ConfigError(_explain(what, path, where, lines)) from None
-    for name in _PATHS:
-        config = _with_path(config, name, f"{where}, line {_nearest(f'$.{name}', lines)}: {name}", base)
-    try:
-        msgspec.json.encode(config)
-    except UnicodeEncodeError:  # a lone surrogate in an escape sequence
-        raise ConfigError(
-            f"{where}: an escape such as \\ud83d is half a character. Write the character itself."
-        ) from None
-    return config
-
-
-def _with_path(config: Config, name: str, what: str, base: Path | None) -> Config:
-    """The settings with the path of this key resolved against `base`. Raises ConfigError if it cannot be a path."""
-    group, _, key = name.rpartition(".")
-    held = getattr(config, group) if group else config
-    text = getattr(held, key)
-    if text is None:
-        return config
-    path = expand_path(text, what)
-    if base is None or path.is_absolute() or not text:
-        return config
-    held = msgspec.structs.replace(held, **{key: str(base / path)})
-    return msgspec.structs.replace(config, **{group: held}) if group else held
-
-
-def _read_switch(group: Any, key: str) -> None:
-    """Turn true and false back into on and off: YAML reads these words, without quotes, as booleans."""
-    if isinstance(group, dict) and isinstance(group.get(key), bool):
-        group[key] = "on" if group[key] else "off"
-
-
-def _lines(node: yaml.Node, where: str, path: str = "$") -> dict[str, int]:
-    """The line of every key, by its path ($.engine.context). A duplicate key is an error, because one value would be
-    lost. So are too many keys: with nested aliases, a few lines of YAML expand to more values than can be checked."""
-    lines = {path: node.start_mark.line + 1}
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            lines |= _lines(item, where, f"{path}[{i}]")
-            _check_count(lines, where)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(f"{where}, line {line}: a name of a setting is text, not a list or a group.")
-            inner = f"{path}.{key.value}"
-            if inner in lines:
-                raise ConfigError(f"{where}, line {line}: {inner[2:]} is given twice (first in line {lines[inner]}).")
-            lines |= _lines(value, where, inner)
-            lines[inner] = line
-            _check_count(lines, where)
-    return lines
-
-
-def _check_count(lines: dict[str, int], where: str) -> None:
-    if len(lines) > _MOST_NODES:
-        raise ConfigError(
-            f"{where}, line {min(lines.values())}: these are more than {_MOST_NODES} values, those counted that "
-            "aliases (*name) repeat. Write the settings without aliases."
-        )
-
-
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
-_WORDS = {
-    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
-    "object": "a group of settings", "array": "a list", "null": "nothing",
-}  # fmt: skip
-
-
-def _explain(what: str, path: str, where: str, lines: dict[str, int]) -> str:
-    """Turn msgspec's error into a message that names file, line and key, and what to write instead."""
-    if unknown := _UNKNOWN.fullmatch(what):
-        known = [field.name for field in _fields(path)]
-        near = difflib.get_close_matches(unknown["field"], known, n=1)
-        path = f"{path}.{unknown['field']}"
-        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
-        what = f"there is no such setting. {hint}"
-    elif what.startswith("Invalid enum value"):
-        what = f"must be one of {', '.join(_choices(path))}."
-    else:
-        what = re.sub(r"\b(" + "|".join(_WORDS) + r")\b", lambda word: _WORDS[word[0]], what).replace("`", "")
-        what = what.replace(" | ", " or ") + "."
-    return f"{where}, line {_nearest(path, lines)}: {path[2:] or 'the file'}: {what[0].lower()}{what[1:]}"
-
-
-def _fields(path: str) -> tuple[msgspec.structs.FieldInfo, ...]:
-    kind: Any = Config
-    for name in path.split(".")[1:]:
-        kind = next(field.type for field in msgspec.structs.fields(kind) if field.name == name)
-    return msgspec.structs.fields(kind)
-
-
-def _choices(path: str) -> tuple[str, ...]:
-    group, _, name = path.rpartition(".")
-    return get_args(next(field.type for field in _fields(group) if field.name == name))
-
-
-def _nearest(path: str, lines: dict[str, int]) -> int:
-    while path not in lines and path != "$":
-        path = path.rpartition(".")[0] or "$"
-    return lines.get(path, 1)

@@ -8,8 +8,8 @@ sentence and exits with its code, never with a traceback. The code tells a servi
     78  this model or this installation cannot be served as it is (EX_CONFIG). A restart does not help.
 
 systemd/qwen-edge.service names 2 and 78 in RestartPreventExitStatus. A `RequestError` is an error of one request,
-independent of the API dialect: server/openai/errors.py turns it into a status and a body. Any other exception is a bug
-in qwen-edge, and is logged with its traceback.
+independent of the API dialect: each dialect turns it into a status and a body of its own (server/openai/errors.py). Any
+other exception is a bug in qwen-edge, and is logged with its traceback.
 Plain values: any thread, any process.
 """
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _ENOUGH = 65_536  # more is never used, and programs that walk through all possible numbers take longer
 # event loop, listener, engine, renderer, sensors, files: about 17 were counted; starting an engine takes a few for a
-# moment (process.SPAWN_DESCRIPTORS), and refusals are written on 8 connections at a time (server/connections.py)
+# moment (engine_process.SPAWN_DESCRIPTORS), and refusals are written on 8 connections at a time (server/connections.py)
 _OWN = 42
 _BACKLOG = 100  # connections that asyncio accepts in one go, before anybody can count them
 _FEWEST = 4  # connections, however few descriptors there are
@@ -90,6 +90,6 @@ def quiet_when_used_up(clock: Callable[[], float] = time.monotonic) -> Callable[
             loop.default_exception_handler(context)
         elif clock() - told >= _QUIET_SECONDS:
             told = clock()
-            log.error("connections cannot be accepted now, and are tried again every second: %s", error.strerror)
+            log.error("new connections cannot be accepted now; the daemon tries again every second: %s", error.strerror)
 
     return handle

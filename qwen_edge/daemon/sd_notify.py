@@ -38,7 +38,7 @@ class Notifier:
 
     def stopping(self, seconds: float) -> None:
         """The stop may take `seconds`."""
-        self._send(f"STOPPING=1\nSTATUS=finishing what runs\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+        self._send(f"STOPPING=1\nSTATUS=finishing the running requests\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, message: str) -> None:
         if not self._address:
@@ -50,4 +50,4 @@ class Notifier:
                 notify.connect(address)
                 notify.sendall(message.encode())
         except OSError as error:  # systemd may be re-executing itself: serving goes on
-            log.debug("systemd does not hear us: %s", error)
+            log.debug("systemd cannot be notified: %s", error)

@@ -26,13 +26,21 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 RENDER_SECONDS = 5.0
-MOST_MESSAGES = 10_000  # in a request: to receive their prompt blocks the daemon's event loop for 0.05 s
+_MOST_MESSAGES = 10_000  # in a request: to receive their prompt blocks the daemon's event loop for 0.05 s
 _START_SECONDS = 30.0  # for a new process to start: Python may be loaded from a slow card
 _NO_TEMPLATE = (
     "The model has no chat template, and qwen-edge serves only chat. A base model has no template: use its chat (or "
     "instruct) version, or put a chat_template.jinja into the checkpoint's folder and convert it again."
 )
 _FIX_TEMPLATE = "Correct the template (chat_template.jinja in the checkpoint's folder) and convert the model again."
+
+
+def refuse_too_many_messages(count: int, context: int = _MOST_MESSAGES) -> None:
+    """Raises RequestError if a request has more messages than can be rendered, or than a context of so many tokens can
+    hold. Checked twice: by a dialect before it checks each message, which would block the event loop; and by the
+    renderer for every dialect, with the context of the model that answers."""
+    if count > (most := min(context, _MOST_MESSAGES)):
+        raise too_many_messages(count, most)
 
 
 class Renderer:
@@ -71,8 +79,7 @@ class Renderer:
 
     async def render(self, model: Ready, request: ChatRequest) -> Rendered:
         """Render the prompt of a request. Raises RequestError."""
-        if len(request.messages) > (most := min(model.context, MOST_MESSAGES)):
-            raise too_many_messages(len(request.messages), most)
+        refuse_too_many_messages(len(request.messages), model.context)
         return await self._rendered(model, Render(request))
 
     async def next_turn(self, model: Ready, request: ChatRequest, said: Sequence[Delta]) -> tuple[Segment, ...]:

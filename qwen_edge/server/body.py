@@ -33,9 +33,11 @@ async def read_whole(request: web.Request) -> bytes:
     try:
         data = await asyncio.wait_for(request.read(), settings.body_seconds)
     except asyncio.TimeoutError:
-        raise RequestError(f"The body did not come within {settings.body_seconds:g} s.", "timeout") from None
+        raise RequestError(
+            f"The body did not arrive within {settings.body_seconds:g} s (server.body_seconds).", "timeout"
+        ) from None
     except web.RequestPayloadError as error:
-        raise RequestError(f"The body is not as its headers say: {printable(_first_line(error))}.") from None
+        raise RequestError(f"The body does not match its headers: {printable(_first_line(error))}.") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(settings.max_body_bytes) from None
     return _decoded(data, _codings(request.headers.getall("Content-Encoding", [])), settings.max_body_bytes)
@@ -55,7 +57,8 @@ def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
         return
     if not ignore:
         raise RequestError(
-            f"Unknown parameter: {printable(names[0])!r}. To let such pass, set server.unknown_parameters: ignore.",
+            f"Unknown parameter: {printable(names[0])!r}. Leave the parameter out. A server with "
+            "server.unknown_parameters: ignore passes over parameters that it does not know.",
             code="unknown_parameter",
             parameter=names[0],
         )
@@ -77,8 +80,8 @@ def _decoded(data: bytes, codings: Sequence[str], most: int) -> bytes:
     if codings == ["deflate"]:
         return _inflated(data, codings[0], _ZLIB if data[:1] and data[0] & 0x0F == 8 else _RAW, most)
     raise RequestError(
-        f"Content-Encoding {printable(', '.join(codings))} is not known here: "
-        "send the body as it is, or as gzip or deflate.",
+        f"Content-Encoding {printable(', '.join(codings))} is not supported: "
+        "send the body uncompressed, or as gzip or deflate.",
         "unsupported_encoding",
         code="unsupported_content_encoding",
     )
@@ -90,7 +93,7 @@ def _inflated(data: bytes, coding: str, window: int, most: int) -> bytes:
     whole, rest, members = bytearray(), memoryview(data), 0
     while rest or not members:
         if members and (window != _GZIP or rest[:2] != _GZIP_MAGIC):
-            raise _broken(coding, "something follows its end")
+            raise _broken(coding, "more bytes follow its end")
         if (members := members + 1) > _MOST_MEMBERS:
             raise _broken(coding, f"it has more than {_MOST_MEMBERS} members")
         inflate = zlib.decompressobj(window)
@@ -108,11 +111,11 @@ def _inflated(data: bytes, coding: str, window: int, most: int) -> bytes:
 
 
 def _broken(encoding: str, why: str) -> RequestError:
-    return RequestError(f"The body is no valid {encoding}: {why}.", code="invalid_content_encoding")
+    return RequestError(f"The body is not valid {encoding}: {why}.", code="invalid_content_encoding")
 
 
 def _too_large(most: int) -> RequestError:
-    return RequestError(f"The body is larger than {most} bytes (server.max_body_bytes).", "too_large")
+    return RequestError(f"The body is larger than {most} bytes (server.max_body_bytes). Send less.", "too_large")
 
 
 def _first_line(error: BaseException) -> str:

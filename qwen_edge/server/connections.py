@@ -16,7 +16,6 @@ import socket
 import struct
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -24,7 +23,7 @@ from aiohttp.streams import StreamReader
 from qwen_edge.config.schema import ServerConfig
 from qwen_edge.core.errors import RequestError, internal_error, unavailable
 from qwen_edge.core.printable import printable
-from qwen_edge.server.openai.errors import error_object, error_response, http_error_response
+from qwen_edge.server.dialects import Dialects
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +40,15 @@ _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 class Connections:
     """All open connections. `run` closes those that exceed a limit."""
 
-    def __init__(self, server: web.Server, settings: ServerConfig, most: int, *, unread: int = _UNREAD) -> None:
-        """`most`: connections at a time. `unread`: unsent bytes of all connections together."""
+    def __init__(
+        self, server: web.Server, settings: ServerConfig, most: int, dialects: Dialects, *, unread: int = _UNREAD
+    ) -> None:
+        """`most`: connections at a time. `dialects`: for errors of requests that no handler gets. `unread`: unsent
+        bytes of all connections together."""
         self._server = server
         self._settings = settings
         self._most = most
+        self._dialects = dialects
         self._unread = unread
         self._stall = settings.stall_seconds
         self._open: dict[Connection, None] = {}  # in the order of their arrival
@@ -66,8 +69,8 @@ class Connections:
     def accept(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
         if len(self._open) >= self._most and not self._make_room():
-            return Refusal(self._refused, self._most)
-        connection = Connection(self._server, self._settings, self._open)
+            return Refusal(self._refused, self._most, self._dialects)
+        connection = Connection(self._server, self._settings, self._open, self._dialects)
         self._open[connection] = None
         return connection
 
@@ -105,7 +108,7 @@ class Connections:
         idle = [one for one in self._open if not one.busy] or [one for one in self._open if one.is_receiving]
         if not idle:
             return False
-        min(idle, key=lambda one: (one.waiting > 0, one.since)).drop("there is no place for another")
+        min(idle, key=lambda one: (one.waiting > 0, one.since)).drop("a newer connection needs its place")
         return True
 
     def _bound_memory(self) -> None:
@@ -117,14 +120,16 @@ class Connections:
                 return
             if connection.waiting:
                 over -= connection.waiting
-                connection.cut_off(f"clients have left {self._unread} bytes unread, all together")
+                connection.cut_off(f"all clients together have left more than {self._unread} bytes unread")
 
 
 class Connection(web.RequestHandler):
     """One connection. `busy`: from the head of a request until its answer is handed to the transport. `since`: when
     `busy` last changed. `last_progress`: when the client last read something, or had nothing to read."""
 
-    def __init__(self, server: web.Server, settings: ServerConfig, opened: dict[Connection, None]) -> None:
+    def __init__(
+        self, server: web.Server, settings: ServerConfig, opened: dict[Connection, None], dialects: Dialects
+    ) -> None:
         options: dict[str, Any] = {
             "access_log": None,
             "keepalive_timeout": settings.keepalive_seconds,
@@ -136,6 +141,7 @@ class Connection(web.RequestHandler):
         self._clock = loop.time
         self._header_seconds = settings.header_seconds
         self._opened = opened
+        self._dialects = dialects
         # aiohttp drops its own reference to the transport before everything is sent
         self._transport: asyncio.Transport | None = None
         self._body: StreamReader | None = None
@@ -178,10 +184,10 @@ class Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """As in aiohttp, but with OpenAI's error object for what aiohttp refuses before our middlewares see it."""
+        """As in aiohttp, but with an error of the dialect for what aiohttp refuses before our middlewares see it."""
         if isinstance(resp, web.HTTPException):
             words = f"{printable(request.method)} {printable(request.path)}: {resp.reason}."
-            resp = http_error_response(resp, words)
+            resp = self._dialects.at(request.path).http_error_response(resp, words)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -193,18 +199,18 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer invalid HTTP with a 400, and log one debug line; for a lost client, only log one debug line."""
         if isinstance(exc, ConnectionError):
-            log.debug("a client has gone: %s", printable(exc))
+            log.debug("a client has disconnected: %s", printable(exc))
             raise exc
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already: no other can follow")
         if status == 400:
-            log.debug("not HTTP, from %s: %s", request.remote, printable(message))
+            log.debug("a request from %s is not HTTP: %s", request.remote, printable(message))
             lines = (message or "").strip().splitlines() or ["it cannot be read"]
             error = RequestError(f"The request is not valid HTTP: {printable(lines[0].rstrip(':.'))}.")
         else:
             log.error("a request failed outside its handler", exc_info=exc)
             error = internal_error()
-        response = error_response(error)
+        response = self._dialects.at(request.path).error_response(error)
         response.force_close()
         return response
 
@@ -212,7 +218,7 @@ class Connection(web.RequestHandler):
         """As in aiohttp, but log at debug level if the client causes the error: the body breaks off, or is not HTTP."""
         exc = kw.get("exc_info")
         if isinstance(exc, ConnectionError | HttpProcessingError | web.RequestPayloadError):
-            log.debug("a client has gone, or sends what is not HTTP: %s", printable(exc))
+            log.debug("a client has disconnected, or sends what is not HTTP: %s", printable(exc))
         else:
             super().log_exception(*args, **kw)
 
@@ -222,9 +228,9 @@ class Connection(web.RequestHandler):
         if not left or taken != self._taken:
             self._taken, self.last_progress = taken, now
         if now - self.last_progress > stall:
-            self.cut_off(f"its client has taken nothing for {stall:g} s")
+            self.cut_off(f"its client has read nothing for {stall:g} s")
         elif self._head_wait_began is not None and now - self._head_wait_began > self._header_seconds:
-            self.drop(f"no whole head of a request within {self._header_seconds:g} s")
+            self.drop(f"no complete request head within {self._header_seconds:g} s")
 
     def drop(self, reason: str) -> None:
         """Close the connection now. Bytes in the kernel's buffer still reach the client."""
@@ -244,9 +250,10 @@ class Connection(web.RequestHandler):
 class Refusal(asyncio.Protocol):
     """A connection beyond the limit: it gets a 503, and nothing that it sends is read."""
 
-    def __init__(self, others: set[Refusal], most: int) -> None:
+    def __init__(self, others: set[Refusal], most: int, dialects: Dialects) -> None:
         self._others = others
         self._most = most
+        self._dialects = dialects
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -256,13 +263,10 @@ class Refusal(asyncio.Protocol):
             return
         self._transport = transport
         self._others.add(self)
-        error = unavailable(f"All {self._most} connections (server.max_connections) are in use.", retry_after=1)
-        body = msgspec.json.encode(error_object(error))
-        head = (
-            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: {error.retry_after}\r\nConnection: close\r\n\r\n"
+        error = unavailable(
+            f"All {self._most} connections (server.max_connections) are in use. Try again in a moment.", retry_after=1
         )
-        transport.write(head.encode() + body)
+        transport.write(_as_bytes(self._dialects.default.error_response(error)))
         transport.write_eof()  # not close(): with an unread request, the kernel would discard the answer
         asyncio.get_running_loop().call_later(_REFUSED_SECONDS, transport.abort)
 
@@ -272,6 +276,15 @@ class Refusal(asyncio.Protocol):
     def drop(self) -> None:
         if self._transport:
             self._transport.abort()
+
+
+def _as_bytes(response: web.Response) -> bytes:
+    """The response as it is sent, for a connection that aiohttp does not serve."""
+    body = response.body
+    assert isinstance(body, bytes)
+    headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {text}" for name, text in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def _sent(transport: asyncio.Transport | None) -> tuple[int, bool]:

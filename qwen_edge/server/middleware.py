@@ -1,4 +1,4 @@
-"""The middlewares of every request: counting and one log line, errors as JSON, and access by key or by origin.
+"""The middlewares of every request: counting and one log line, errors as responses, and access by key or by origin.
 
 Exceptions become responses here and nowhere else.
 """
@@ -16,7 +16,7 @@ from qwen_edge.core.errors import RequestError, UserError, internal_error, stopp
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import origin
-from qwen_edge.server.openai.errors import error_response, http_error_response
+from qwen_edge.server.dialects import DIALECTS
 from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)
@@ -49,23 +49,24 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 @web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every exception into an error of the dialect. A bug in qwen-edge is logged with its traceback, and the error
-    says that it is a bug."""
+async def errors_as_responses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every exception into an error of the path's dialect. A bug in qwen-edge is logged with its traceback, and
+    the error says that it is a bug."""
+    form = request.app[DIALECTS].at(request.path)
     try:
         return await handler(request)
     except RequestError as error:
-        return error_response(error)
+        return form.error_response(error)
     except web.HTTPException as error:
-        return http_error_response(error, f"{_shown(request)}: {error.reason}.{_what_there_is(error)}")
+        return form.http_error_response(error, f"{_shown(request)}: {error.reason}.{_what_there_is(error)}")
     except UserError as error:
         log.error("%s: %s", _shown(request), printable(error, 500))
-        return error_response(RequestError(str(error), "internal"))
+        return form.error_response(RequestError(str(error), "internal"))
     except ConnectionError:
         raise  # the client has disconnected
     except Exception:
         log.exception("%s failed", _shown(request))
-        return error_response(internal_error())
+        return form.error_response(internal_error())
 
 
 @web.middleware

@@ -91,7 +91,9 @@ def is_listed(origin: str, origins: Sequence[str]) -> bool:
 def _foreign_page(origin: str) -> RequestError:
     remedy = "To let these pages in, list their origin in server.origins."
     if not _ORIGIN.fullmatch(origin):  # such as null, which any page can send
-        remedy = "Pages can be let in by an origin of the form https://host:port only, listed in server.origins."
+        remedy = (
+            "To let pages in, list an origin of the form https://host:port in server.origins: only such can be listed."
+        )
     message = f"Requests from web pages of {printable(origin)} are refused. {remedy}"
     return RequestError(message, "permission", code="foreign_origin")
 

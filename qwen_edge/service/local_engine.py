@@ -19,6 +19,7 @@ from qwen_edge.core.errors import RequestError, unavailable
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
+from qwen_edge.service.pipeline import ModelInfo
 from qwen_edge.supervisor.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,11 @@ class LocalEngine:
         self._answer_seconds = answer_seconds
         self._rendering = 0  # requests whose prompts are being rendered, or wait for the renderer
         self._ahead_tasks = set[asyncio.Task[None]]()  # each renders the next turn of a conversation
+
+    @property
+    def model(self) -> ModelInfo:
+        ready = self._ready_model()
+        return ModelInfo(ready.defaults, ready.context)
 
     @property
     def most_pending(self) -> int:

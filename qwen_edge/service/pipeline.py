@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -16,11 +16,25 @@ import msgspec
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError, WaitedTooLongError
 from qwen_edge.core.merge_streams import merged
+from qwen_edge.protocol.messages import Sampling
 from qwen_edge.service.thermal import ThermalControl
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a dialect needs to know of the model that answers: its sampling where a request and the settings do not
+    say, and its context in tokens."""
+
+    sampling: Sampling
+    context: int
 
 
 class Answerer(Protocol):
     """Something that answers chat requests. Used on the daemon's event loop."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that answers. Raises RequestError while it is not known yet."""
 
     @property
     def most_pending(self) -> int:
@@ -41,6 +55,11 @@ class ChatService:
     def __init__(self, answerer: Answerer, thermal: ThermalControl) -> None:
         self._answerer = answerer
         self._thermal = thermal
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that answers. Raises RequestError while it is not known yet."""
+        return self._answerer.model
 
     async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """Generate `request.choices` answers at the same time. Yield each event with the number of its answer. The

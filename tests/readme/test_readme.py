@@ -125,7 +125,7 @@ def _look(root: FreshRoot, block: Block) -> None:
         assert [line.split()[0] for line in owners] == ["65534", "65534"], "the service's, as its folder is"
         assert not (root.folder / "root/.local/state/qwen-edge").exists()
         refused = root.start(f"{OPT}/bin/qwen-edge tune")
-        assert f"It is the service's: sudo {OPT}/bin/qwen-edge tune." in refused.communicate()[0]
+        assert f"The folder is the service's: sudo {OPT}/bin/qwen-edge tune." in refused.communicate()[0]
         assert refused.returncode == 2
     if "tar -c" in block.text:
         saved = root.sh(f"tar -tzf /home/{PERSON}/qwen-edge-settings.tar.gz").split()

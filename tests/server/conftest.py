@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from qwen_edge.auth.keys import Keys
-from qwen_edge.config.schema import Config, parse_config
+from qwen_edge.config.load import parse_config
+from qwen_edge.config.schema import Config
 from qwen_edge.daemon.main import Daemon
 from qwen_edge.daemon.sd_notify import Notifier
 from qwen_edge.device.telemetry import Source

@@ -102,8 +102,8 @@ async def test_what_is_pinned_stays_when_others_have_to_go(serve):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "words"),
     [
-        ("DELETE", "nonsense", None, 404, "Nothing is remembered as 'nonsense'"),
-        ("POST", "nonsense/pin", {"hours": 1}, 404, "Nothing is remembered"),
+        ("DELETE", "nonsense", None, 404, "No conversation is remembered as 'nonsense'"),
+        ("POST", "nonsense/pin", {"hours": 1}, 404, "No conversation is remembered"),
         ("POST", "nonsense/pin", {"hours": -1}, 400, "hours"),
         ("POST", "nonsense/pin", {"days": 1}, 400, "days"),
         ("POST", "nonsense/pin", {"hours": "1"}, 400, "hours"),

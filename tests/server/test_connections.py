@@ -12,6 +12,7 @@ from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import ServerConfig
+from qwen_edge.server.app import ALL_DIALECTS
 from qwen_edge.server.connections import Connections
 from tests.server.raw import post, raw, read_all, unread
 from tests.waiting import until
@@ -165,7 +166,7 @@ async def plain_server(size: int, limits: ServerConfig, **options):
     app.router.add_get("/", answer)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    connections = Connections(runner.server, limits, 100, **options)
+    connections = Connections(runner.server, limits, 100, ALL_DIALECTS, **options)
     running = asyncio.create_task(connections.run())
     server = await asyncio.get_running_loop().create_server(connections.accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -64,7 +64,7 @@ async def test_the_device_is_shown_with_its_age_and_what_is_allowed(serve):
 
 
 async def test_the_service_manager_is_told_how_the_device_is(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr("qwen_edge.daemon.main._TELL_SECONDS", 0.05)
+    monkeypatch.setattr("qwen_edge.daemon.heartbeat._TELL_SECONDS", 0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         listener.setblocking(False)

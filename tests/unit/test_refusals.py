@@ -7,9 +7,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from qwen_edge.auth.keys import read_keys
-from qwen_edge.config.schema import parse_config
+from qwen_edge.config.load import parse_config
 from qwen_edge.core.errors import ConfigError, RequestError
-from qwen_edge.server.middleware import errors_as_json
+from qwen_edge.server.app import ALL_DIALECTS
+from qwen_edge.server.dialects import DIALECTS
+from qwen_edge.server.middleware import errors_as_responses
 from qwen_edge.server.openai.parse import read_body
 
 
@@ -63,7 +65,8 @@ async def test_a_path_or_method_that_is_not_there_is_told_what_is(method, path, 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response()
 
-    app = web.Application(middlewares=[errors_as_json])
+    app = web.Application(middlewares=[errors_as_responses])
+    app[DIALECTS] = ALL_DIALECTS
     app.router.add_post("/v1/chat/completions", answer)
     async with TestClient(TestServer(app)) as client:
         response = await client.request(method, path)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from qwen_edge.config.schema import SourceKind
 from qwen_edge.device.sources.jtop import Jtop, helper_process
 from qwen_edge.device.sources.jtop_connection import SERVICE_SOCKET, HelperService
 from qwen_edge.device.sources.laptop import Laptop
@@ -15,14 +16,12 @@ from qwen_edge.device.sources.sysfs import Sysfs
 from qwen_edge.device.sources.trace import Trace
 from qwen_edge.device.telemetry import Source, TelemetryError
 
-Kind = Literal["auto", "sysfs", "jtop", "laptop", "trace", "none"]
-
 _NO_JETSON = "/sys shows no temperature zone and no power rail of a Jetson"
 _NO_SENSORS = "/sys shows no processor temperature, no processor power and no battery, as in most virtual machines"
 
 
 def choose(
-    kind: Kind,
+    kind: SourceKind,
     *,
     trace: Path | None = None,
     speed: float = 1.0,
@@ -60,10 +59,10 @@ def _jtop(interval: float, root: Path, clock: Callable[[], float]) -> tuple[Sour
     path = root / SERVICE_SOCKET.relative_to("/")
     if path.is_socket():
         # it writes one line a second; the interval cannot be chosen
-        return Jtop(
-            lambda: HelperService(path), max(1.0, interval), clock=clock
-        ), f"jtop: by qwen-edge-jtop.socket ({path})"
-    return Jtop(helper_process(interval, root=root), interval, clock=clock), "jtop: by a process of qwen-edge"
+        source = Jtop(lambda: HelperService(path), max(1.0, interval), clock=clock)
+        return source, f"jtop: read by the process behind qwen-edge-jtop.socket ({path})"
+    source = Jtop(helper_process(interval, root=root), interval, clock=clock)
+    return source, "jtop: read by a helper process of qwen-edge"
 
 
 def _trace(path: Path | None, speed: float, clock: Callable[[], float]) -> tuple[Source, str]:

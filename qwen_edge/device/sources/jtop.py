@@ -115,7 +115,8 @@ class Jtop:
                     return sample
                 helper.kill()
                 raise TelemetryError(
-                    "jtop's helper process is silent: it hangs, or the machine is overloaded. It is started again."
+                    "jtop's helper process is silent: it hangs, or the machine is overloaded. "
+                    "The process is started again."
                 )
             data = _read(helper)
             if not data and sample:
@@ -150,6 +151,7 @@ def _sample(line: bytes) -> Telemetry:
         failure = msgspec.json.decode(line, type=_Failure)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise TelemetryError(
-            f"jtop's helper process wrote {line[:60]!r}, which is not a sample. Is it of the same qwen-edge release?"
+            f"jtop's helper process wrote {line[:60]!r}, which is not a sample. "
+            "Is that process of the same qwen-edge release as the daemon?"
         ) from None
     raise TelemetryError(failure.error)

@@ -74,7 +74,7 @@ def _power(power: Mapping[str, Any]) -> tuple[dict[str, float], float | None, li
 
 
 def _lost(rails: Mapping[str, float], watts: float | None) -> list[str]:
-    return ["board power: not all rails it is the sum of were read"] if rails and watts is None else []
+    return ["board power: a rail that is part of the sum was not read"] if rails and watts is None else []
 
 
 def _watts(rail: Mapping[str, Any]) -> float | None:

@@ -11,21 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen_edge.device.sources.clocks import ProcessorClock
 from qwen_edge.device.sources.files import Counters, FileSnapshot, glob_numbered, read_word
 from qwen_edge.device.sources.hwmon import find_sensors, processor_sensors
+from qwen_edge.device.sources.machine import Machine
 from qwen_edge.device.sources.nvml import Card, Nvidia
 from qwen_edge.device.sources.rapl import Rapl
 from qwen_edge.device.sources.supplies import Supplies
-from qwen_edge.device.sources.thermal_zones import (
-    Zone,
-    active_cooling,
-    fill_in,
-    find_cooling_devices,
-    lowest_trips,
-    read_celsius,
-)
-from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
+from qwen_edge.device.sources.thermal_zones import fill_in, lowest_trips
 from qwen_edge.device.telemetry import Telemetry
 
 
@@ -38,9 +30,8 @@ class Laptop:
         self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic, nvml: Any | None = None
     ) -> None:
         self._root, self._clock = root, clock
-        self._zones: dict[str, Zone] = {}
+        self._machine = Machine(root, find_sensors)
         self._processor_sensors: list[str] = []
-        self._load = ProcessorLoad(root)
         self._rapl = Rapl(root, clock)
         self._nvidia = Nvidia(nvml) if nvml else None
         self._throttles = Counters(_find_throttles(root))
@@ -57,37 +48,37 @@ class Laptop:
     def read(self) -> Telemetry:
         """Read all sensors; those that do not answer are listed as missing. Never raises."""
         if self._gone:
+            self._machine.search()
             self._search()
-        snapshot, at = (
-            FileSnapshot(),
-            self._clock(),
-        )  # before reading: a hanging sensor makes all of it old
-        temperatures, processor = read_celsius(snapshot, self._zones), self._processor.read(snapshot)
+        at, snapshot = self._clock(), FileSnapshot()  # before reading: a hanging sensor makes all of it old
+        machine = self._machine.read(snapshot)
         supply = self._supplies.read(snapshot)
         cards = self._nvidia.read(snapshot) if self._nvidia else {}
         package = self._rapl.watts(snapshot)
         rails = {"processor": package} | {name: card.watts for name, card in cards.items()}
-        throttled = [*active_cooling(snapshot, self._cooling_devices), *self._throttles.increased(snapshot)]
-        used, total = memory_bytes(self._root)
+        throttles = self._throttles.increased(snapshot)
         self._gone = snapshot.gone
-        hottest = [temperatures[name] for name in self._processor_sensors if name in temperatures]
+        hottest = [machine.temperatures[name] for name in self._processor_sensors if name in machine.temperatures]
         heat = {name: float(card.celsius) for name, card in cards.items() if card.celsius is not None}
         return Telemetry(
             source=self.name,
             at=at,
-            temperatures=temperatures | heat,
+            temperatures=machine.temperatures | heat,
             tj=max([*hottest, *heat.values()], default=None),
             trips=self._trips,
             rails={name: watts for name, watts in rails.items() if watts is not None},
             watts=supply.watts if package is None else _sum(package, cards),
             mean=package is not None,
-            clocks=({"cpu": processor} if processor else {})
-            | {name: card.clock for name, card in cards.items() if card.clock},
+            clocks=machine.clocks | {name: card.clock for name, card in cards.items() if card.clock},
             gpu_load=max((card.load for card in cards.values() if card.load is not None), default=None),
-            cpu_load=self._load.read(),
-            memory_used=used,
-            memory_total=total,
-            throttled=(*throttled, *(reason for card in cards.values() for reason in card.throttled)),
+            cpu_load=machine.cpu_load,
+            memory_used=machine.memory_used,
+            memory_total=machine.memory_total,
+            throttled=(
+                *machine.throttled,
+                *throttles,
+                *(reason for card in cards.values() for reason in card.throttled),
+            ),
             battery=supply.battery,
             mains=supply.mains,
             missing=tuple(snapshot.missing),
@@ -103,17 +94,15 @@ class Laptop:
         pass
 
     def _search(self) -> None:
-        """Find the files. A sensor that has gone stays on the list and counts as missing, except a removed battery."""
-        self._zones |= find_sensors(self._root)
+        """Find the supplies, as a battery may be removed, and choose among the sensors of the machine."""
+        zones = self._machine.zones
         self._supplies = Supplies(self._root)
-        self._cooling_devices = find_cooling_devices(self._root)
-        self._processor = ProcessorClock(self._root)
         # chosen once: another sensor might stay cool under load
-        self._processor_sensors = self._processor_sensors or processor_sensors(self._zones)
+        self._processor_sensors = self._processor_sensors or processor_sensors(zones)
         cards = self._nvidia.trips if self._nvidia else []
-        own = [self._zones[name].trips for name in self._processor_sensors]
+        own = [zones[name].trips for name in self._processor_sensors]
         # trip points missing at the relevant sensors are taken from the other zones
-        self._trips = fill_in(lowest_trips([*own, *cards]), lowest_trips(zone.trips for zone in self._zones.values()))
+        self._trips = fill_in(lowest_trips([*own, *cards]), lowest_trips(zone.trips for zone in zones.values()))
 
 
 def _sum(package: float, cards: dict[str, Card]) -> float | None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwen_edge.device.sources.board import Fan, PowerMode, power_events
-from qwen_edge.device.sources.clocks import JetsonClocks, ProcessorClock
+from qwen_edge.device.sources.clocks import JetsonClocks
 from qwen_edge.device.sources.files import Counters, FileSnapshot, read_word
+from qwen_edge.device.sources.machine import Machine
 from qwen_edge.device.sources.rails import (
     Rail,
     board_watts,
@@ -22,15 +23,7 @@ from qwen_edge.device.sources.rails import (
     rail_watts,
     total_rails,
 )
-from qwen_edge.device.sources.thermal_zones import (
-    Zone,
-    active_cooling,
-    chip_trips,
-    find_cooling_devices,
-    find_zones,
-    read_celsius,
-)
-from qwen_edge.device.sources.usage import ProcessorLoad, memory_bytes
+from qwen_edge.device.sources.thermal_zones import chip_trips, find_zones
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 
@@ -41,9 +34,8 @@ class Sysfs:
 
     def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
         self._root, self._clock = root, clock
-        self._zones: dict[str, Zone] = {}
+        self._machine = Machine(root, find_zones)
         self._rails: dict[str, Rail] = {}
-        self._load = ProcessorLoad(root)
         self._mode = PowerMode(root)
         self._events = Counters({})
         self._gone = False
@@ -58,23 +50,15 @@ class Sysfs:
     def read(self) -> Telemetry:
         """Read all sensors, in a few milliseconds. Raises TelemetryError without any temperature and power."""
         if self._gone:
+            self._machine.search()
             self._search()
-        snapshot, at = (
-            FileSnapshot(),
-            self._clock(),
-        )  # before reading: a hanging sensor makes all of it old
-        temperatures, rails = read_celsius(snapshot, self._zones), rail_watts(snapshot, self._rails)
-        processor = self._processor.read(snapshot)
+        at, snapshot = self._clock(), FileSnapshot()  # before reading: a hanging sensor makes all of it old
+        machine, rails = self._machine.read(snapshot), rail_watts(snapshot, self._rails)
         fan, turns = self._fan.read(snapshot)
-        used, total = memory_bytes(self._root)
-        throttled = [
-            *active_cooling(snapshot, self._cooling_devices),
-            *over_current(snapshot, self._rails),
-            *self._events.increased(snapshot),
-        ]
-        clocks = self._clocks.read(snapshot) | ({"cpu": processor} if processor else {})
-        load = self._clocks.gpu_load(snapshot)
+        currents, events = over_current(snapshot, self._rails), self._events.increased(snapshot)
+        clocks, load = self._clocks.read(snapshot), self._clocks.gpu_load(snapshot)
         self._gone = snapshot.gone
+        temperatures = machine.temperatures
         if not temperatures and not rails:
             raise TelemetryError(
                 f"No sensor of this board answers ({'; '.join(snapshot.missing[:3]) or 'all are off'})."
@@ -87,15 +71,15 @@ class Sysfs:
             trips=self._trips,
             rails=partial_rails(rails),
             watts=board_watts(rails),
-            clocks=clocks,
+            clocks=clocks | machine.clocks,
             gpu_load=load,
-            cpu_load=self._load.read(),
-            memory_used=used,
-            memory_total=total,
+            cpu_load=machine.cpu_load,
+            memory_used=machine.memory_used,
+            memory_total=machine.memory_total,
             fan=fan,
             fan_rpm=turns,
             mode=self._mode.read(),
-            throttled=tuple(throttled),
+            throttled=(*machine.throttled, *currents, *events),
             missing=tuple(snapshot.missing),
         )
 
@@ -107,15 +91,12 @@ class Sysfs:
         pass
 
     def _search(self) -> None:
-        """Find the files. A sensor that has gone stays on the list and counts as missing."""
-        self._zones |= find_zones(self._root)
+        """Find what only a Jetson has. A rail that has gone stays on the list and counts as missing."""
         self._rails |= find_rails(self._root)
         self._events.files |= power_events(self._root)
-        self._cooling_devices = find_cooling_devices(self._root)
-        self._processor = ProcessorClock(self._root)
         self._clocks = JetsonClocks(self._root)
         self._fan = Fan(self._root)
-        self._trips = chip_trips(self._zones)
+        self._trips = chip_trips(self._machine.zones)
 
 
 def _is_tegra(root: Path) -> bool:

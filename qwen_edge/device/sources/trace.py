@@ -69,7 +69,10 @@ def _load(path: Path) -> list[Telemetry]:
             for number, line in enumerate(file, 1):
                 samples.append(_decode(decoder, line, f"{path}, line {number}"))
                 if len(samples) > 1 and samples[-1].at < samples[-2].at:
-                    raise TelemetryError(f"{path}, line {number}: the sample is older than the one before it.")
+                    raise TelemetryError(
+                        f"{path}, line {number}: the sample is older than the one before it. "
+                        "Delete the line, or record the trace again."
+                    )
     except OSError as error:
         raise TelemetryError(f"The trace {path} cannot be read: {error.strerror or error}.") from None
     if not samples:

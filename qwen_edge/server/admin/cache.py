@@ -61,7 +61,7 @@ async def _look(request: web.Request, wanted: InspectCache) -> CacheReport:
 def _found(kept: CacheReport, key: str) -> web.Response:
     if not kept.found:
         raise RequestError(
-            f"Nothing is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
+            f"No conversation is remembered as {printable(key)!r}. A conversation that goes on gets another key: "
             "see `qwen-edge cache ls` or GET /v1/cache.",
             "not_found",
             code="not_found",

@@ -31,61 +31,87 @@ class DeviceMetrics(Collector):
 def _governor(report: Report) -> Iterator[Metric]:
     governor = report.governor
     levels = {level: float(level == governor.level) for level in LEVELS}
-    yield _each("device_level", "1 for the level the device is at", "level", levels)
+    yield _each("device_level", "1 for the governor's present level", "level", levels)
     yield _each(
-        "device_slowed", "1 for what the duty follows", "cause", {governor.because: 1.0} if governor.because else {}
+        "device_slowed",
+        "1 for the cause that limits the duty now",
+        "cause",
+        {governor.because: 1.0} if governor.because else {},
     )
     yield _each(
-        "device_refused", "1 for priorities that are not let in", "priority", dict.fromkeys(governor.refused, 1.0)
+        "device_refused",
+        "1 for each priority whose requests are refused now",
+        "priority",
+        dict.fromkeys(governor.refused, 1.0),
     )
-    yield _gauge("device_retry_seconds", "Until they may be", governor.retry_after)
+    yield _gauge("device_retry_seconds", "Seconds until refused requests may be sent again", governor.retry_after)
     yield _gauge(
         "telemetry_trouble", "1 if the sensors cannot be read: /v1/device tells why", float(bool(report.trouble))
     )
     yield _gauge("duty_ratio", "Share of the time in which the engine may compute", governor.duty)
     if governor.duty_ran is not None and governor.duty_asked is not None:
         yield _gauge(
-            "duty_asked_ratio", "The same over the last 30 s, while there was something to do", governor.duty_asked
+            "duty_asked_ratio",
+            "The duty that the governor allowed over the last 30 s, while there were requests",
+            governor.duty_asked,
         )
-        yield _gauge("duty_measured_ratio", "Share of that time in which it did compute", governor.duty_ran)
-    yield _gauge("target_celsius", "The temperature that is held", governor.target)
-    yield _gauge("pause_celsius", "The temperature from which on nothing is computed", governor.pause)
-    yield _gauge("tokens_per_second", "Tokens of answers a second, lately", report.tokens_per_second)
-    yield _gauge("sequences", "Requests in the last step", report.sequences)
+        yield _gauge(
+            "duty_measured_ratio",
+            "The duty at which the engine ran over the last 30 s, while there were requests",
+            governor.duty_ran,
+        )
+    yield _gauge("target_celsius", "The temperature that the governor holds", governor.target)
+    yield _gauge("pause_celsius", "The temperature from which on the engine computes nothing", governor.pause)
+    yield _gauge(
+        "tokens_per_second",
+        "Tokens of answers a second, over the last 30 s, while there were requests",
+        report.tokens_per_second,
+    )
+    yield _gauge("sequences", "Requests in the engine's last step", report.sequences)
 
 
 def _sensors(report: Report) -> Iterator[Metric]:
     sample = report.telemetry
     if sample is None or report.age is None:
         return
-    yield _gauge("telemetry_age_seconds", "Since the sensors were read", report.age)
+    yield _gauge("telemetry_age_seconds", "Seconds since the sensors were read", report.age)
     if report.age > _STALE:
         return
     hottest = {} if sample.tj is None else {"tj": sample.tj}
     yield _each(
-        "temperature_celsius", "Temperatures, tj being the one that counts", "zone", sample.temperatures | hottest
+        "temperature_celsius",
+        "Temperatures; tj is the one that the governor follows",
+        "zone",
+        sample.temperatures | hottest,
     )
-    yield _each("rail_power_watts", "Power of parts of the board", "rail", sample.rails)
-    yield _each("clock_hertz", "Clocks", "unit", {name: clock.hertz for name, clock in sample.clocks.items()})
-    caps = {name: clock.cap for name, clock in sample.clocks.items() if clock.cap is not None}
-    yield _each("clock_cap_hertz", "The most that clocks may be at the moment", "unit", caps)
-    loads = {"gpu": sample.gpu_load, "cpu": sample.cpu_load}
-    yield _each("load_ratio", "Loads", "unit", {name: load for name, load in loads.items() if load is not None})
+    yield _each("rail_power_watts", "Power of the board's rails", "rail", sample.rails)
     yield _each(
-        "throttled", "1 for what the hardware slows down for now", "reason", dict.fromkeys(sample.throttled, 1.0)
+        "clock_hertz", "Clocks of the units", "unit", {name: clock.hertz for name, clock in sample.clocks.items()}
+    )
+    caps = {name: clock.cap for name, clock in sample.clocks.items() if clock.cap is not None}
+    yield _each("clock_cap_hertz", "The highest clocks that are allowed now", "unit", caps)
+    loads = {"gpu": sample.gpu_load, "cpu": sample.cpu_load}
+    yield _each(
+        "load_ratio", "Loads of the units", "unit", {name: load for name, load in loads.items() if load is not None}
+    )
+    yield _each(
+        "throttled",
+        "1 for each reason for which a clock is limited now",
+        "reason",
+        dict.fromkeys(sample.throttled, 1.0),
     )
     yield _gauge("sensors_missing", "Sensors that should be there and did not answer", float(len(sample.missing)))
-    yield _each("power_mode", "1 for the power mode", "mode", {sample.mode: 1.0} if sample.mode else {})
+    yield _each("power_mode", "1 for the present power mode", "mode", {sample.mode: 1.0} if sample.mode else {})
     battery = sample.battery
     singles = {
         "board_power_watts": ("Power of the whole board", sample.watts),
-        "fan_ratio": ("The fan", sample.fan),
-        "fan_rpm": ("Turns of the fan a minute", sample.fan_rpm),
+        "fan_ratio": ("Duty of the fan", sample.fan),
+        "fan_rpm": ("Speed of the fan in revolutions per minute", sample.fan_rpm),
         "memory_used_bytes": ("Memory in use on this machine", sample.memory_used),
         "memory_bytes": ("Memory of this machine", sample.memory_total),
-        "battery_level_ratio": ("The battery", battery.level if battery else None),
-        "on_battery": ("Whether it runs on the battery", float(battery.discharging) if battery else None),
-        "on_mains": ("Whether it is plugged in", None if sample.mains is None else float(sample.mains)),
+        "battery_level_ratio": ("Charge of the battery", battery.level if battery else None),
+        "on_battery": ("1 if the device runs on its battery", float(battery.discharging) if battery else None),
+        "on_mains": ("1 if the device is connected to mains", None if sample.mains is None else float(sample.mains)),
     }
     for name, (words, value) in singles.items():
         if value is not None:
@@ -97,14 +123,29 @@ def _energy(report: Report) -> Iterator[Metric]:
     if energy is None:
         return
     counter = CounterMetricFamily
-    yield _each("energy_joules", "Joules, idle being drawn anyway", "phase", energy.joules, counter)
-    yield _each("client_energy_joules", "Joules beyond the idle ones", "client", energy.clients, counter)
-    yield _each("energy_today_joules", "Joules since midnight, or the start", "phase", energy.today)
-    yield _each("client_energy_today_joules", "The same by client", "client", energy.clients_today)
+    yield _each(
+        "energy_joules",
+        "Joules by phase; the phase idle is what the board draws in any case",
+        "phase",
+        energy.joules,
+        counter,
+    )
+    yield _each(
+        "client_energy_joules", "Joules by client, without those of the phase idle", "client", energy.clients, counter
+    )
+    yield _each(
+        "energy_today_joules", "Joules by phase since midnight, or since the daemon started", "phase", energy.today
+    )
+    yield _each(
+        "client_energy_today_joules",
+        "Joules by client since midnight, or since the daemon started",
+        "client",
+        energy.clients_today,
+    )
     if energy.idle_watts is not None:
-        yield _gauge("idle_watts", "What the board draws when nothing is computed", energy.idle_watts)
+        yield _gauge("idle_watts", "Power that the board draws while nothing is computed", energy.idle_watts)
     if energy.joules_per_token is not None:
-        yield _gauge("joules_per_token", "Joules for a token of answer, prompts included", energy.joules_per_token)
+        yield _gauge("joules_per_token", "Joules for one token of an answer, prompts included", energy.joules_per_token)
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

@@ -32,7 +32,7 @@ class Metrics:
             registry.register(collector)
         self._requests = Counter(
             "qwen_edge_requests",
-            "HTTP requests ended, by class of status; those to /health, /metrics and /v1/device are not",
+            "HTTP requests ended, by class of status; those to /health, /metrics and /v1/device are not counted",
             ["status"],
             registry=registry,
         )
@@ -46,19 +46,19 @@ class Metrics:
         )
         self._missed = Counter(
             "qwen_edge_prefix_missed_tokens",
-            "Tokens of prompts that missed which had to be computed",
+            "Tokens that had to be computed of prompts that missed the KV cache, by reason",
             ["reason"],
             registry=registry,
         )
         self._first = Histogram(
             "qwen_edge_first_token_seconds",
-            "From a request to the first text of its answer, waiting included",
+            "Seconds from a request to the first text of its answer, waiting included",
             buckets=_SECONDS,
             registry=registry,
         )
         self._answer = Histogram(
             "qwen_edge_answer_seconds",
-            "From a request to the end of its answer, waiting included",
+            "Seconds from a request to the end of its answer, waiting included",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -136,8 +136,10 @@ class _Engine(Collector):
         yield CounterMetricFamily(
             "qwen_edge_engine_restarts", "Engines that were lost and replaced", self._engine.restarts
         )
-        yield GaugeMetricFamily("qwen_edge_pending_requests", "Answers being given or waited for", self._engine.pending)
-        states = GaugeMetricFamily("qwen_edge_engine_state", "1 for the state the engine is in", labels=["state"])
+        yield GaugeMetricFamily(
+            "qwen_edge_pending_requests", "Requests that are being answered or wait", self._engine.pending
+        )
+        states = GaugeMetricFamily("qwen_edge_engine_state", "1 for the engine's present state", labels=["state"])
         for state in EngineState:
             states.add_metric([state.value], float(state is self._engine.state))
         yield states

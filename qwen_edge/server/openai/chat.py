@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from qwen_edge.chat.messages import Delta, Finish
-from qwen_edge.core.errors import RequestError, internal_error, no_such_model, unavailable
+from qwen_edge.core.errors import RequestError, internal_error, no_such_model
 from qwen_edge.core.printable import printable
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai import encode as openai
@@ -32,11 +32,10 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     body = read_body(await read_whole(request), ignore_unknown=ignore)
     if body.model and not state.names_model(body.model):
         raise no_such_model(printable(body.model), state.model_name)
-    if state.engine.model is None:
-        raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
+    model = state.service.model
     caller = caller_of(request)
     client = state.thermal.client(caller.owner or None, body.user)
-    chat = to_request(body, state.engine.model.defaults, state.config.chat, client, caller)
+    chat = to_request(body, model.sampling, state.config.chat, client, caller)
     encoder = openai.Encoder(state.model_name)
     events = state.metrics.watch(state.service.choices(chat), chat.choices)
     if body.stream:

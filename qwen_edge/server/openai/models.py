@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from qwen_edge.core.errors import no_such_model, unavailable
+from qwen_edge.core.errors import no_such_model
 from qwen_edge.core.printable import printable
 from qwen_edge.server.state import STATE, State
 
@@ -23,13 +23,10 @@ async def show_model(request: web.Request) -> web.Response:
 
 
 def _card(state: State) -> dict[str, Any]:
-    model = state.engine.model
-    if model is None:
-        raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
     return {
         "id": state.model_name,
         "object": "model",
         "created": state.created,
         "owned_by": "qwen-edge",
-        "context_length": model.context,
+        "context_length": state.service.model.context,
     }

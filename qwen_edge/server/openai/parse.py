@@ -18,10 +18,10 @@ from msgspec.structs import fields
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.config.schema import ChatConfig
 from qwen_edge.config.validation import split_complaint
-from qwen_edge.core.errors import RequestError, too_many_messages
+from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
-from qwen_edge.renderer.handle import MOST_MESSAGES
+from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.body import parse_json, pass_over_unknown
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -167,8 +167,7 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
     pass_over_unknown(_unknown(values), ignore=ignore_unknown)
     messages = values.get("messages")
     if isinstance(messages, list):
-        if len(messages) > MOST_MESSAGES:  # before each message is checked, which blocks the event loop
-            raise too_many_messages(len(messages), MOST_MESSAGES)
+        refuse_too_many_messages(len(messages))
         _refuse_unreadable(messages)
     try:
         body = msgspec.convert({key: _whole(value) for key, value in values.items() if value is not None}, ChatBody)
@@ -180,7 +179,9 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
         raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", parameter=param) from None
     for param, (supported, is_asked) in _NOT_YET.items():
         if is_asked(body):
-            message = f"{param}: this value is not supported, {supported}. Leave it out, or send that."
+            message = (
+                f"{param}: this value is not supported, {supported}. Send a supported value, or leave {param} out."
+            )
             raise RequestError(message, code="unsupported_value", parameter=param)
     return body
 
@@ -222,7 +223,7 @@ def _refuse_unreadable(messages: list[Any]) -> None:
     for number, message in enumerate(messages):
         if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
             param = f"messages[{number}].{field}"
-            raise RequestError(f"{param} is not supported.", code="unsupported_value", parameter=param)
+            raise RequestError(f"{param} is not supported: remove it.", code="unsupported_value", parameter=param)
 
 
 def _whole(value: Any) -> Any:
@@ -238,7 +239,9 @@ def to_request(
     arguments = dict(body.chat_template_kwargs or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
-        raise RequestError(f"chat_template_kwargs may not set {taken[0]!r}.", parameter="chat_template_kwargs")
+        raise RequestError(
+            f"chat_template_kwargs may not set {taken[0]!r}: the server does.", parameter="chat_template_kwargs"
+        )
     thinking = arguments.pop("enable_thinking", None)
     if not isinstance(thinking, bool | None):
         raise RequestError("enable_thinking must be true or false.", parameter="chat_template_kwargs")

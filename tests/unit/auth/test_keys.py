@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from qwen_edge.auth.keys import read_keys
-from qwen_edge.config.schema import Config, ServerConfig, parse_config
+from qwen_edge.config.load import parse_config
+from qwen_edge.config.schema import Config, ServerConfig
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.protocol.messages import Caller
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import click
-import msgspec
 import pytest
 
 from qwen_edge.cli import _cli, main
-from qwen_edge.cli.flags import apply_options
-from qwen_edge.config.schema import MOST_PIN_HOURS, Config, RememberConfig, parse_config
+from qwen_edge.config.load import parse_config
+from qwen_edge.config.schema import MOST_PIN_HOURS, RememberConfig
 from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.supervisor.engine_settings import conversation_files
 
@@ -86,24 +85,6 @@ def test_a_pin_is_no_longer_than_the_daemon_takes():
     option = next(option for words, option in ALL if words == ("cache", "pin"))
     assert option.type.max == MOST_PIN_HOURS
     assert math.isfinite(option.default)
-
-
-def test_options_win_over_the_file():
-    file = parse_config("model: a\nserver: {port: 1, model_aliases: [old]}\nengine: {threads: 1, batch: 64}", "f")
-    nothing = dict.fromkeys(("host", "port", "context", "threads"))
-    assert apply_options(file, None, {**nothing, "alias": ()}) == file
-    given = apply_options(
-        file, "b", {"host": "::1", "port": 0, "context": 64, "threads": 2, "alias": ("gpt-4o-mini", "x")}
-    )
-    expected = msgspec.convert(
-        {
-            "model": "b",
-            "server": {"host": "::1", "port": 0, "model_aliases": ["gpt-4o-mini", "x"]},
-            "engine": {"context": 64, "threads": 2, "batch": 64},
-        },
-        Config,
-    )
-    assert given == expected
 
 
 def test_the_list_of_verbs_is_whole_sentences_that_fit_a_terminal(capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_edge.cli.daemon_client import DEFAULT, service_address
-from qwen_edge.cli.flags import config_of
+from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import Place, find_place, hand_over
 from qwen_edge.core.errors import ConfigError, UserError
 from qwen_edge.models.json_store import JsonStore
@@ -110,8 +110,8 @@ def test_who_may_not_read_the_services_folder_is_told_what_to_do():
     with pytest.raises(UserError) as told:
         place.check("doctor")
     assert str(told.value) == (
-        "You may not read /var/lib/qwen-edge. It is the service's: sudo /opt/qwen-edge/.venv/bin/qwen-edge doctor. "
-        "For a daemon that you run yourself, give its settings with -c."
+        "You may not read /var/lib/qwen-edge. The folder is the service's: "
+        "sudo /opt/qwen-edge/.venv/bin/qwen-edge doctor. For a daemon that you run yourself, give its settings with -c."
     )
 
 

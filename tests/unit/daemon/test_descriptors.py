@@ -90,7 +90,7 @@ def test_a_connection_that_cannot_be_accepted_is_one_line_a_minute_and_all_else_
         for _ in range(100):
             handle(loop, {"message": "socket.accept() out of system resource", "exception": full})
         assert [record.getMessage() for record in caplog.records] == [
-            "connections cannot be accepted now, and are tried again every second: Too many open files"
+            "new connections cannot be accepted now; the daemon tries again every second: Too many open files"
         ]
         assert not caplog.records[0].exc_info
         now[0] = 61.0

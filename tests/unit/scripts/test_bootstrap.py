@@ -5,11 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from scripts.installer import compiler, console, environment, place, processes
+from scripts.installer import pip as installing
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "bootstrap.py"
 
@@ -37,7 +42,7 @@ def fake_compiler(folder: Path, script: str) -> None:
 def test_a_missing_compiler_is_named(bootstrap, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    said = gives_up(capsys, bootstrap._check_compiler)
+    said = gives_up(capsys, compiler.check_compiler)
     assert "no C++ compiler" in said
     assert "sudo apt install build-essential" in said
 
@@ -45,13 +50,13 @@ def test_a_missing_compiler_is_named(bootstrap, capsys, monkeypatch, tmp_path):
 def test_a_compiler_that_does_not_work_is_named_with_its_complaint(bootstrap, capsys, monkeypatch, tmp_path):
     fake_compiler(tmp_path, "echo 'fatal error: thread: No such file' >&2; exit 1")
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
-    assert "does not work (fatal error: thread: No such file)" in gives_up(capsys, bootstrap._check_compiler)
+    assert "does not work (fatal error: thread: No such file)" in gives_up(capsys, compiler.check_compiler)
 
 
 def test_a_compiler_that_works_is_enough(bootstrap, monkeypatch, tmp_path):
     fake_compiler(tmp_path, "exit 0")
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
-    bootstrap._check_compiler()
+    compiler.check_compiler()
 
 
 def test_llama_cpp_is_built_without_amx_where_there_is_some(bootstrap, monkeypatch, tmp_path):
@@ -59,18 +64,18 @@ def test_llama_cpp_is_built_without_amx_where_there_is_some(bootstrap, monkeypat
     cpuinfo.write_text("flags : avx512f amx_bf16 avx512_fp16 amx_tile amx_int8\nflags : amx_tile\n")
     fake_compiler(tmp_path, "exit 0")
     monkeypatch.setenv("CXX", str(tmp_path / "c++"))
-    assert bootstrap._without_amx(cpuinfo) == "-mno-amx-bf16 -mno-amx-int8 -mno-amx-tile"
+    assert compiler.without_amx(cpuinfo) == "-mno-amx-bf16 -mno-amx-int8 -mno-amx-tile"
     fake_compiler(tmp_path, "exit 1")  # it is too old to know the flags
-    assert bootstrap._without_amx(cpuinfo) == ""
+    assert compiler.without_amx(cpuinfo) == ""
     cpuinfo.write_text("flags : avx2 avx512f\n")
-    assert bootstrap._without_amx(cpuinfo) == bootstrap._without_amx(tmp_path / "nowhere") == ""
+    assert compiler.without_amx(cpuinfo) == compiler.without_amx(tmp_path / "nowhere") == ""
 
 
 @pytest.mark.parametrize("missing", ["venv", "ensurepip"])
 def test_a_python_without_venv_is_told_with_the_package(bootstrap, capsys, monkeypatch, tmp_path, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
-    said = gives_up(capsys, lambda: bootstrap._make_venv(tmp_path / "venv", None))
+    said = gives_up(capsys, lambda: environment.make_venv(tmp_path / "venv", None))
     assert f"sudo apt install python{sys.version_info.major}.{sys.version_info.minor}-venv" in said
 
 
@@ -84,7 +89,7 @@ def test_a_failing_pip_shows_the_end_of_its_log(bootstrap, capsys, tmp_path):
     pip.write_text("#!/bin/sh\necho 'ERROR: no matching distribution'\nexit 1\n")
     pip.chmod(0o755)
     with pytest.raises(SystemExit):
-        bootstrap._link(pip, [])
+        installing.link(pip, [], tmp_path)
     shown = capsys.readouterr()
     assert "ERROR: no matching distribution" in shown.out
     assert "Installing failed" in shown.err
@@ -92,15 +97,15 @@ def test_a_failing_pip_shows_the_end_of_its_log(bootstrap, capsys, tmp_path):
 
 def test_flags_of_the_user_win(bootstrap, monkeypatch):
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
-    assert "CMAKE_ARGS" not in bootstrap._build_flags()
+    assert "CMAKE_ARGS" not in compiler.build_flags()
     monkeypatch.delenv("CMAKE_ARGS")
-    assert "-DLLAVA_BUILD=OFF" in bootstrap._build_flags()["CMAKE_ARGS"]
+    assert "-DLLAVA_BUILD=OFF" in compiler.build_flags()["CMAKE_ARGS"]
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(bootstrap, capsys, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(bootstrap.time, "monotonic", lambda: now)
-    progress = bootstrap._Progress()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = console.Progress()
     for i in range(40):
         now += 1.0
         progress.show(f"  [{i}/140] g++ -c llama-{i}.cpp")
@@ -117,7 +122,7 @@ OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 def install(bootstrap, monkeypatch, tmp_path):
     """Runs the whole script with a pip that installs everything at once; returns what it was asked to install."""
     asked = []
-    monkeypatch.setattr(bootstrap, "_link", lambda _python, extras: asked.append(extras))
+    monkeypatch.setattr(installing, "link", lambda _python, extras, _root: asked.append(extras))
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     (tmp_path / "setup.cfg").write_text("a")
     (tmp_path / "pyproject.toml").write_text("a")
@@ -148,7 +153,7 @@ def venv(bootstrap, monkeypatch, tmp_path):
         fake(OURS)
         return 0
 
-    monkeypatch.setattr(bootstrap, "_create", create)
+    monkeypatch.setattr(environment, "_create", create)
     return fake
 
 
@@ -174,7 +179,7 @@ def test_an_installation_that_failed_is_tried_again(install, venv, bootstrap, mo
     venv(OURS)
     install()
     with monkeypatch.context() as broken, pytest.raises(SystemExit):
-        broken.setattr(bootstrap, "_link", lambda *_: bootstrap._give_up("no network"))
+        broken.setattr(installing, "link", lambda *_: console.give_up("no network"))
         install("dev")
     assert install() == [[]]
 
@@ -264,8 +269,8 @@ def elsewhere(bootstrap, monkeypatch, tmp_path):
         (folder / "bin/python").chmod(0o755)
         return folder / "bin/python"
 
-    monkeypatch.setattr(bootstrap, "_pip", pip)
-    monkeypatch.setattr(bootstrap, "_make_venv", make)
+    monkeypatch.setattr(installing, "_pip", pip)
+    monkeypatch.setattr(environment, "make_venv", make)
 
     def run(*extras: str, venv: Path = place):
         asked.clear()
@@ -308,7 +313,7 @@ def test_what_root_installs_is_for_others_to_read_whatever_roots_umask(elsewhere
 
 def test_a_service_is_not_given_a_python_that_it_cannot_see(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
     service = tmp_path / "service/venv"
-    monkeypatch.setattr(bootstrap, "_HOMES", (tmp_path / "home",))
+    monkeypatch.setattr(place, "_HOMES", (tmp_path / "home",))
     python = tmp_path / "home/me/.pyenv/bin/python3"
     python.parent.mkdir(parents=True)
     python.write_text("")
@@ -321,7 +326,7 @@ def test_a_service_is_not_given_a_python_that_it_cannot_see(elsewhere, bootstrap
 
 
 def test_a_service_is_not_put_into_a_folder_that_is_closed_to_it(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(bootstrap, "_HOMES", ())
+    monkeypatch.setattr(place, "_HOMES", ())
     (tmp_path / "service").mkdir(mode=0o700)
     said = gives_up(capsys, lambda: elsewhere(venv=tmp_path / "service/venv"))
     assert "is closed to others, so to the service, too. Open it: sudo chmod a+rx " in said
@@ -329,7 +334,7 @@ def test_a_service_is_not_put_into_a_folder_that_is_closed_to_it(elsewhere, boot
 
 def test_a_folder_of_somebody_elses_is_told_with_its_owner(elsewhere, bootstrap, capsys, monkeypatch, tmp_path):
     (tmp_path / "opt").mkdir()
-    monkeypatch.setattr(bootstrap.os, "access", lambda path, _mode: Path(path) != tmp_path / "opt")
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path / "opt")
     said = gives_up(capsys, elsewhere)
     assert f"You may not write to {tmp_path / 'opt'}, which belongs to {(tmp_path / 'opt').owner()}" in said
     assert "sudo chown -R" in said
@@ -424,7 +429,7 @@ def test_a_virtual_environment_whose_making_is_interrupted_says_no_word_of_its_o
     )
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(bootstrap.tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     (tmp_path / "t").mkdir()
     pids: list[int] = []
 
@@ -434,7 +439,7 @@ def test_a_virtual_environment_whose_making_is_interrupted_says_no_word_of_its_o
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        bootstrap._create(tmp_path / "venv")
+        environment._create(tmp_path / "venv")
     psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=5)
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
     assert list((tmp_path / "t").iterdir()) == []
@@ -442,9 +447,9 @@ def test_a_virtual_environment_whose_making_is_interrupted_says_no_word_of_its_o
 
 
 def test_what_killed_installations_have_left_goes_with_the_next_one(bootstrap, monkeypatch, tmp_path):
-    monkeypatch.setattr(bootstrap.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(bootstrap.tempfile, "tempdir", str(tmp_path))
-    names = [f"{bootstrap._PREFIX}{name}" for name in ("left", "running", "young", "file", "link")] + ["pip-of-others"]
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = [f"{processes.PREFIX}{name}" for name in ("left", "running", "young", "file", "link")] + ["pip-of-others"]
     left, running, young, file, link, other = (tmp_path / name for name in names)
     for folder in (left, running, young, other):
         (folder / "wheels").mkdir(parents=True)
@@ -452,7 +457,7 @@ def test_what_killed_installations_have_left_goes_with_the_next_one(bootstrap, m
     link.symlink_to(other)
     for path in (left, running, file, other):
         os.utime(path, (0, 0))
-    with bootstrap._locked(running), bootstrap._workshop() as mine:
+    with processes.locked(running), processes.workshop() as mine:
         assert mine.is_dir()
         assert not left.exists()
         assert all(path.exists() for path in (running / "wheels", young / "wheels", file, other / "wheels", mine))

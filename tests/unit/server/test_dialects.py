@@ -1,13 +1,15 @@
-"""A dialect is a folder of its own, and only what chooses between dialects knows one."""
+"""A dialect is a folder of its own, and only the table of paths knows one."""
 
 from pathlib import Path
 
 import pytest
 
 import qwen_edge
+from qwen_edge.server.dialects import Dialects
+from qwen_edge.server.openai import errors
 
 ROOT = Path(qwen_edge.__file__).parent
-CHOOSE = {"app.py", "connections.py", "middleware.py"}  # paths to handlers, and errors before there is a handler
+TABLE = "app.py"  # paths to handlers and to error forms
 
 
 @pytest.mark.parametrize("room", ["core", "chat", "renderer", "service", "supervisor", "server"])
@@ -15,7 +17,7 @@ def test_nothing_outside_a_dialect_imports_it(room):
     files = [
         file
         for file in (ROOT / room).rglob("*.py")
-        if file.relative_to(ROOT).parts[:2] != ("server", "openai") and file.name not in CHOOSE
+        if file.relative_to(ROOT).parts[:2] != ("server", "openai") and file.name != TABLE
     ]
     assert files
     for file in files:
@@ -25,3 +27,34 @@ def test_nothing_outside_a_dialect_imports_it(room):
 def test_the_dialect_has_a_file_for_each_of_its_tasks():
     files = {file.stem for file in (ROOT / "server/openai").glob("*.py")}
     assert files == {"__init__", "chat", "encode", "errors", "framing", "models", "parse"}
+
+
+class Form:
+    """An error form that is told from others by being another one."""
+
+    error_response = staticmethod(errors.error_response)
+    http_error_response = staticmethod(errors.http_error_response)
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/api", "ollama"),
+        ("/api/chat", "ollama"),
+        ("/apiary", "default"),
+        ("/v1/messages", "anthropic"),
+        ("/v1/messages/count_tokens", "counting"),
+        ("/v1/chat/completions", "default"),
+        ("/", "default"),
+        ("*", "default"),
+        ("", "default"),
+    ],
+)
+def test_a_path_belongs_to_the_dialect_of_its_longest_beginning_in_whole_segments(path, form):
+    forms = {name: Form() for name in ("default", "ollama", "anthropic", "counting")}
+    others = {
+        "/api": forms["ollama"],
+        "/v1/messages": forms["anthropic"],
+        "/v1/messages/count_tokens": forms["counting"],
+    }
+    assert Dialects(forms["default"], others).at(path) is forms[form]

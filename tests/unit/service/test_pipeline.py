@@ -9,7 +9,7 @@ import pytest
 from qwen_edge.chat.messages import ChatRequest, Content, Finish, Reasoning, Usage, combined_usage
 from qwen_edge.core.errors import RequestError, WaitedTooLongError, device_limited, unavailable
 from qwen_edge.protocol.messages import Sampling
-from qwen_edge.service.pipeline import ChatService
+from qwen_edge.service.pipeline import ChatService, ModelInfo
 
 REQUEST = ChatRequest(({"role": "user", "content": "hi"},), Sampling(seed=7))
 FINISH = Finish("stop", Usage(prompt_tokens=3, completion_tokens=2))
@@ -19,6 +19,7 @@ class Echo:
     """Another Answerer: it has no engine. Says its seed."""
 
     most_pending = 3
+    model = ModelInfo(Sampling(), 512)
 
     def __init__(self) -> None:
         self.asked: list[tuple[ChatRequest, bool]] = []
@@ -82,6 +83,10 @@ async def test_an_answer_is_what_the_answerer_says_in_its_order(service):
 
 async def test_reasoning_that_is_not_wanted_is_left_out_whoever_answers(service):
     assert await all_of(service.answer(replace(REQUEST, return_reasoning=False))) == [Content("7"), FINISH]
+
+
+def test_the_model_is_that_of_whoever_answers(service):
+    assert service.model == Echo.model
 
 
 async def test_several_answers_differ_in_the_seed_and_one_of_them_is_the_first(service, echo):

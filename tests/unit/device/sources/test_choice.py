@@ -2,10 +2,12 @@
 
 import socket
 import threading
+from typing import get_args
 
 import msgspec
 import pytest
 
+from qwen_edge.config.schema import SourceKind
 from qwen_edge.device.sources.choice import choose
 from qwen_edge.device.sources.jtop import Jtop
 from qwen_edge.device.sources.laptop import Laptop
@@ -54,7 +56,7 @@ def test_what_was_asked_for_and_is_not_there_is_not_replaced(tmp_path):
 def test_jtop_is_a_process_of_our_own_where_systemd_has_none(tmp_path):
     source, words = choose("jtop", root=tmp_path)
     assert isinstance(source, Jtop)
-    assert words == "jtop: by a process of qwen-edge"
+    assert words == "jtop: read by a helper process of qwen-edge"
 
 
 def test_jtop_is_systemds_process_where_its_socket_is(tmp_path):
@@ -63,7 +65,7 @@ def test_jtop_is_systemds_process_where_its_socket_is(tmp_path):
         server.bind(str(tmp_path / "run/qwen-edge-jtop.sock"))
         server.listen()
         source, words = choose("jtop", root=tmp_path)
-        assert words == f"jtop: by qwen-edge-jtop.socket ({tmp_path}/run/qwen-edge-jtop.sock)"
+        assert words == f"jtop: read by the process behind qwen-edge-jtop.socket ({tmp_path}/run/qwen-edge-jtop.sock)"
 
         def serve() -> None:
             with server.accept()[0] as connection:
@@ -85,3 +87,12 @@ def test_a_trace_is_played_at_the_speed_that_was_asked_for(tmp_path):
     assert words == f"trace: {path}, 60 times as fast"
     with pytest.raises(TelemetryError, match=r"set device\.trace"):
         choose("trace")
+
+
+@pytest.mark.parametrize("kind", get_args(SourceKind))
+def test_every_kind_that_the_settings_take_is_a_source_or_says_why_it_is_none(tmp_path, kind):
+    file = tmp_path / "trace"
+    with file.open("wb") as opened:
+        record([Telemetry(source="sysfs", at=0.0)], opened)
+    source, words = choose(kind, root=tmp_path, trace=file, nvml=no_card)
+    assert words.startswith("none: " if source is None else f"{kind}: ")

@@ -296,7 +296,7 @@ def test_a_total_without_a_name_is_a_sum_of_whatever_was_read_and_is_not_taken()
     rails = {"VDD_SOC": {"power": 1320}, "VDD_CPU_GPU_CV": {"power": 1524}}
     sample = telemetry(client(power={"rail": rails, "tot": {"power": 2844}}), 0.0, Trips())
     assert sample.watts is None
-    assert sample.missing == ("board power: not all rails it is the sum of were read",)
+    assert sample.missing == ("board power: a rail that is part of the sum was not read",)
 
 
 def test_an_agx_is_the_sum_of_its_three_rails_or_nothing():

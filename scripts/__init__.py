@@ -1,0 +1,1 @@
+"""Programs beside the package: each is run from this checkout."""

@@ -1,0 +1,1 @@
+"""The parts of scripts/bootstrap.py. They use only the standard library, and leave bytecode nowhere."""
