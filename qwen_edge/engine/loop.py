@@ -36,6 +36,7 @@ from qwen_edge.protocol.messages import (
     InspectCache,
     Limits,
     Outbound,
+    Part,
     Share,
     Started,
     StepStats,
@@ -236,8 +237,8 @@ class Engine:
         for chunk in chunks:
             end += chunk.size
             sequence = chunk.sequence
-            for text, ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
-                events += self._finish(sequence, ends, text) if ends else sequence.say(text)
+            for parts, ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
+                events += self._finish(sequence, ends, parts) if ends else sequence.say(parts)
                 chosen += 1
                 first_word = first_word or is_first
         seconds = self.clock() - began
@@ -369,11 +370,11 @@ class Engine:
         self._release(sequence)
         return [refusal]
 
-    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
+    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], parts: list[Part]) -> list[Outbound]:
         self._release(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
-        return [*sequence.say(text), sequence.done(reason, self.clock())]
+        return [*sequence.say(parts), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
         """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""

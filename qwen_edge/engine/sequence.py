@@ -19,7 +19,7 @@ from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.engine.tokenizing import Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
-from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Submit, Tokens
+from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, Submit, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ Phase = Waiting | Restoring | Running | Finished
 class Accepted(NamedTuple):
     """What a chosen token brings: text to show, and maybe the end of the answer, or its first word."""
 
-    text: str
+    parts: list[Part]
     end: Literal["stop", "length"] | None = None
     first_word: bool = False
 
@@ -208,13 +208,13 @@ class Sequence:
             return Accepted(self.output.finish(), "stop")
         first_word = not self.spoke and not backend.is_mark(token)
         self.spoke = self.spoke or first_word
-        text = self.output.push(backend.piece(token))
+        parts = self.output.push(backend.piece(token))
         if self.output.stopped:
-            return Accepted(text, "stop", first_word)
+            return Accepted(parts, "stop", first_word)
         full = self.generated >= self.request.max_tokens or len(self.tokens) >= context
         if full or self.late(now, rested):
-            return Accepted(text + self.output.finish(), "length", first_word)
-        return Accepted(text, None, first_word)
+            return Accepted(parts + self.output.finish(), "length", first_word)
+        return Accepted(parts, None, first_word)
 
     # ends
 
@@ -232,10 +232,10 @@ class Sequence:
 
     # messages
 
-    def say(self, text: str) -> list[Tokens]:
+    def say(self, parts: list[Part]) -> list[Tokens]:
         """The message with this text and the logprobs not sent yet; none if there is neither."""
         logprobs, self.unsent = tuple(self.unsent), []
-        return [Tokens(self.request.id, text, logprobs)] if text or logprobs else []
+        return [Tokens(self.request.id, tuple(parts), logprobs)] if parts or logprobs else []
 
     def done(self, reason: Literal["stop", "length"], now: float) -> Done:
         first = self.first_token_at if self.first_token_at is not None else now
