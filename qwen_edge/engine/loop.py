@@ -36,7 +36,6 @@ from qwen_edge.protocol.messages import (
     InspectCache,
     Limits,
     Outbound,
-    Part,
     Share,
     Started,
     StepStats,
@@ -180,7 +179,7 @@ class Engine:
         refused = self._take_in()
         self._cell_budget.refresh()
         started = self._give_places() if self.duty.limits.duty > 0 else []
-        return [*refused, *self._expire(), *started]
+        return [*refused, *self._expire(), *started, *self._tell_forced()]
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
@@ -237,8 +236,8 @@ class Engine:
         for chunk in chunks:
             end += chunk.size
             sequence = chunk.sequence
-            for parts, ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
-                events += self._finish(sequence, ends, parts) if ends else sequence.say(parts)
+            for ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
+                events += self._finish(sequence, ends) if ends else sequence.say()
                 chosen += 1
                 first_word = first_word or is_first
         seconds = self.clock() - began
@@ -278,10 +277,17 @@ class Engine:
         events += [Failed(one, "waited", "") for one in dropped]
         for sequence in self._sequences[:]:
             if sequence.late(now, self.duty.slept):
-                events += self._finish(sequence, "length", sequence.output.finish())
+                events += self._finish(sequence, "length")
             elif sequence.started is None and sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
+        return events
+
+    def _tell_forced(self) -> list[Outbound]:
+        """Tell of tokens that were forced since the last step, and end the answers that are complete with them."""
+        events = list[Outbound]()
+        for sequence in [one for one in self._sequences if one.started is not None]:
+            events += self._finish(sequence, sequence.ended) if sequence.ended else sequence.say()
         return events
 
     def _give_places(self) -> list[Outbound]:
@@ -334,7 +340,7 @@ class Engine:
         sequence, seq_id = chunk.sequence, chunk.sequence.seq_id
         sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
-            sequence.prompt_computed += chunk.length
+            sequence.prompt_computed += max(0, min(sequence.computed, sequence.prompt_length) - chunk.start)
         self._cells.compute(seq_id, sequence.computed)
         if chunk.length > 1 or sequence.computed == sequence.prompt_length:
             self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
@@ -365,16 +371,16 @@ class Engine:
 
     def _give_up(self, sequence: Sequence, refusal: Failed) -> list[Outbound]:
         """There is no memory for the cells that a request needs: it ends with the answer it has, or is refused."""
-        if sequence.generated:
-            return self._finish(sequence, "length", sequence.output.finish())
+        if sequence.generated and sequence.started is not None:
+            return self._finish(sequence, "length")
         self._release(sequence)
         return [refusal]
 
-    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], parts: list[Part]) -> list[Outbound]:
+    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"]) -> list[Outbound]:
         self._release(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
-        return [*sequence.say(parts), sequence.done(reason, self.clock())]
+        return [*sequence.say_last(), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
         """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""

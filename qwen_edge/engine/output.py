@@ -45,7 +45,10 @@ class Output:
         return list(self._until_stop(parts)) if self._stop and parts else parts
 
     def finish(self) -> list[Part]:
-        """No more pieces will come; returns the rest. A character that never became whole shows as U+FFFD."""
+        """No more pieces will come; returns the rest. A character that never became whole shows as U+FFFD. There is no
+        rest behind a stop text."""
+        if self.stopped:
+            return []
         parts = self._regions.feed(self._decoder.decode(b"", final=True)) + self._regions.finish()
         if self._stop:
             parts = list(self._until_stop(parts))
