@@ -179,7 +179,7 @@ class Engine:
         refused = self._take_in()
         self._cell_budget.refresh()
         started = self._give_places() if self.duty.limits.duty > 0 else []
-        return [*refused, *self._expire(), *started, *self._tell_forced()]
+        return [*refused, *started, *self._expire()]
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
@@ -271,23 +271,18 @@ class Engine:
         return refused
 
     def _expire(self) -> list[Outbound]:
-        """End the requests that have waited or taken as long as they may."""
+        """End the requests that have waited or taken as long as they may. Tell of tokens that were forced since the
+        last step, and end the answers that are complete with them."""
         now, events = self.clock(), list[Outbound]()
         dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
         events += [Failed(one, "waited", "") for one in dropped]
         for sequence in self._sequences[:]:
-            if sequence.late(now, self.duty.slept):
-                events += self._finish(sequence, "length")
-            elif sequence.started is None and sequence.waited_too_long(now):
+            sequence.end_if_late(now, self.duty.slept)
+            if sequence.started is not None:
+                events += self._finish(sequence, sequence.ended) if sequence.ended else sequence.say()
+            elif sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
-        return events
-
-    def _tell_forced(self) -> list[Outbound]:
-        """Tell of tokens that were forced since the last step, and end the answers that are complete with them."""
-        events = list[Outbound]()
-        for sequence in [one for one in self._sequences if one.started is not None]:
-            events += self._finish(sequence, sequence.ended) if sequence.ended else sequence.say()
         return events
 
     def _give_places(self) -> list[Outbound]:

@@ -203,25 +203,25 @@ class Sequence:
 
     def accept(self, token: int, backend: Backend, context: int, now: float, rested: float) -> Accepted:
         """Add a chosen token to the answer, which ends there if it is as long as it may be, in tokens or seconds, or
-        fills the context. `rested` as for `late`."""
+        fills the context. `rested` as for `end_if_late`."""
         spoke = self.spoke
         self._add(token, backend, context)
-        if not self.ended and self.late(now, rested):
-            self.ended = "length"
+        self.end_if_late(now, rested)
         return Accepted(self.ended, self.spoke and not spoke)
 
-    def force(self, tokens: Iterable[int], backend: Backend) -> None:
+    def force(self, tokens: Iterable[int], backend: Backend, context: int) -> None:
         """Add tokens to the answer that are not chosen, between two steps. The next step computes them together with
         the tokens before them, and what is chosen next follows them. They count as tokens of the answer, which may end
         with one of them, as with a chosen one: the rest is then left out. Since no other token could have come, each
         has the logprob 0. The daemon is told of them before the next step (`say`)."""
+        assert not isinstance(self.phase, Finished)
         for token in tokens:
             if self.ended:
                 return
             self.sampler.accept(token)
             if self.request.sampling.logprobs is not None:
                 self.unsent.append(self.sampler.logprob(None, token))
-            self._add(token, backend, backend.context)
+            self._add(token, backend, context)
 
     def _add(self, token: int, backend: Backend, context: int) -> None:
         self.tokens.append(token)
@@ -237,13 +237,14 @@ class Sequence:
 
     # ends
 
-    def late(self, now: float, rested: float) -> bool:
-        """Whether the answer has taken as long as it may. `rested` are the seconds that the engine has rested in
+    def end_if_late(self, now: float, rested: float) -> None:
+        """End the answer if it has taken as long as it may. `rested` are the seconds that the engine has rested in
         all."""
-        if self.started is None:
-            return False
+        if self.ended or self.started is None:
+            return
         took, rests = now - self.started, rested - self.rested
-        return took >= self.request.max_seconds or took - rests >= self.request.work_seconds
+        if took >= self.request.max_seconds or took - rests >= self.request.work_seconds:
+            self.ended = "length"
 
     def waited_too_long(self, now: float) -> bool:
         """Of a sequence that has not started."""

@@ -20,7 +20,7 @@ from qwen_edge.protocol.messages import (
     Submit,
     Tokens,
 )
-from tests.fakes import END, SPECIALS, FakeBackend
+from tests.fakes import SPECIALS, FakeBackend
 
 THINK = Markers("<think>", "</think>")
 
@@ -41,7 +41,8 @@ class Home:
         return next(one for one in self.engine._sequences if one.request.id == number)
 
     def force(self, sequence: Sequence, text: str) -> None:
-        sequence.force([SPECIALS[text]] if text in SPECIALS else text.encode(), self.backend)
+        tokens = [SPECIALS[text]] if text in SPECIALS else list(text.encode())
+        sequence.force(tokens, self.backend, self.engine._cells.size)
 
     def step(self) -> None:
         self.events += self.engine.step()
@@ -76,6 +77,7 @@ def test_forced_tokens_are_computed_in_one_batch_with_the_token_before_them():
     assert home.said() == "abc12345d"
     home.run()
     assert home.said() == "abc12345def"
+    assert home.done().completion_tokens == len("abc12345def") + 1
 
 
 def test_forced_text_is_told_before_the_step_that_computes_it():
@@ -134,7 +136,8 @@ def test_a_forced_end_of_turn_ends_the_answer():
     home = Home("abcdef")
     one = home.ask()
     home.until_said("ab")
-    one.force([*b"12", END, *b"34"], home.backend)
+    for text in ("12", "<|im_end|>", "34"):
+        home.force(one, text)
     home.run()
     assert (home.said(), home.done().reason, home.done().completion_tokens) == ("ab12", "stop", 5)
 
