@@ -197,25 +197,31 @@ class FakeBackend(FakeCache):
 
 
 class FakeSampler:
+    """Goes on with the script behind tokens that were put into the answer."""
+
     def __init__(self, backend: FakeBackend, settings: Sampling) -> None:
         self._backend = backend
         self._settings = settings
         self._prompt: list[int] = []
-        self._answer: list[int] = []
+        self._said: list[int] = []
+        self._script: list[int] = []  # what is still to be said
 
     def sample(self, row: int) -> int:
         sequence, length = self._backend.logits[row]
         cells = self._backend.held(sequence)[:length]
         if not self._prompt:
-            self._prompt = cells
-            text = b"".join(self._backend.piece(token) for token in cells).decode()
-            self._answer = [*self._backend.script(text).encode(), END]
-        said = len(cells) - len(self._prompt)
-        assert cells == self._prompt + self._answer[:said], "the cache does not hold what was said"
-        return self._answer[said]
+            self._prompt = cells[: length - len(self._said)]
+            text = b"".join(self._backend.piece(token) for token in self._prompt).decode()
+            self._script = [*self._backend.script(text).encode(), END]
+        assert cells == self._prompt + self._said, "the cache does not hold what was said"
+        self._said.append(self._script.pop(0))
+        return self._said[-1]
 
-    def logprob(self, row: int, token: int) -> Logprob:
-        chosen = Alternative(self._backend.piece(token), -0.5)
+    def accept(self, token: int) -> None:
+        self._said.append(token)
+
+    def logprob(self, row: int | None, token: int) -> Logprob:
+        chosen = Alternative(self._backend.piece(token), 0.0 if row is None else -0.5)
         return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
 
     def close(self) -> None:

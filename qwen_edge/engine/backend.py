@@ -18,8 +18,13 @@ class Sampler(Protocol):
     def sample(self, row: int) -> int:
         """The next token, chosen from the logits of the token at place `row` of the last batch."""
 
-    def logprob(self, row: int, token: int) -> Logprob:
-        """The logprob of the token that was just sampled from there."""
+    def accept(self, token: int) -> None:
+        """Note a token that was put into the answer and not sampled, as what was sampled is noted: for penalties, DRY
+        and `min_tokens`. The random numbers of a seed are for the tokens that are sampled, in their order."""
+
+    def logprob(self, row: int | None, token: int) -> Logprob:
+        """The logprob of the token that was just sampled from there. `row` None: of a token that was put there, which
+        is 0, since no other token could have come."""
 
     def close(self) -> None:
         """Free the sampler, which is not used after that."""

@@ -179,7 +179,7 @@ class Engine:
         refused = self._take_in()
         self._cell_budget.refresh()
         started = self._give_places() if self.duty.limits.duty > 0 else []
-        return [*refused, *self._expire(), *started]
+        return [*refused, *started, *self._expire()]
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
@@ -236,8 +236,8 @@ class Engine:
         for chunk in chunks:
             end += chunk.size
             sequence = chunk.sequence
-            for text, ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
-                events += self._finish(sequence, ends, text) if ends else sequence.say(text)
+            for ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
+                events += self._finish(sequence, ends) if ends else sequence.say()
                 chosen += 1
                 first_word = first_word or is_first
         seconds = self.clock() - began
@@ -271,14 +271,16 @@ class Engine:
         return refused
 
     def _expire(self) -> list[Outbound]:
-        """End the requests that have waited or taken as long as they may."""
+        """End the requests that have waited or taken as long as they may. Tell of tokens that were forced since the
+        last step, and end the answers that are complete with them."""
         now, events = self.clock(), list[Outbound]()
         dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
         events += [Failed(one, "waited", "") for one in dropped]
         for sequence in self._sequences[:]:
-            if sequence.late(now, self.duty.slept):
-                events += self._finish(sequence, "length", sequence.output.finish())
-            elif sequence.started is None and sequence.waited_too_long(now):
+            sequence.end_if_late(now, self.duty.slept)
+            if sequence.started is not None:
+                events += self._finish(sequence, sequence.ended) if sequence.ended else sequence.say()
+            elif sequence.waited_too_long(now):
                 self._release(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
         return events
@@ -333,7 +335,7 @@ class Engine:
         sequence, seq_id = chunk.sequence, chunk.sequence.seq_id
         sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
-            sequence.prompt_computed += chunk.length
+            sequence.prompt_computed += max(0, min(sequence.computed, sequence.prompt_length) - chunk.start)
         self._cells.compute(seq_id, sequence.computed)
         if chunk.length > 1 or sequence.computed == sequence.prompt_length:
             self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
@@ -364,16 +366,16 @@ class Engine:
 
     def _give_up(self, sequence: Sequence, refusal: Failed) -> list[Outbound]:
         """There is no memory for the cells that a request needs: it ends with the answer it has, or is refused."""
-        if sequence.generated:
-            return self._finish(sequence, "length", sequence.output.finish())
+        if sequence.generated and sequence.started is not None:
+            return self._finish(sequence, "length")
         self._release(sequence)
         return [refusal]
 
-    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
+    def _finish(self, sequence: Sequence, reason: Literal["stop", "length"]) -> list[Outbound]:
         self._release(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
-        return [*sequence.say(text), sequence.done(reason, self.clock())]
+        return [*sequence.say_last(), sequence.done(reason, self.clock())]
 
     def _release(self, sequence: Sequence) -> None:
         """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""

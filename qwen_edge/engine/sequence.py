@@ -7,7 +7,7 @@ tokens are computed, the next one is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.engine.tokenizing import Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
-from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Submit, Tokens
+from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, Submit, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,8 @@ Phase = Waiting | Restoring | Running | Finished
 
 
 class Accepted(NamedTuple):
-    """What a chosen token brings: text to show, and maybe the end of the answer, or its first word."""
+    """What a chosen token may bring: the end of the answer, or its first word."""
 
-    text: str
     end: Literal["stop", "length"] | None = None
     first_word: bool = False
 
@@ -83,7 +82,9 @@ class Sequence:
     phase: Phase = field(default=Waiting(), init=False)
     computed: int = field(default=0, init=False)
     prompt_computed: int = field(default=0, init=False)
+    unsaid: list[Part] = field(default_factory=list, init=False)
     unsent: list[Logprob] = field(default_factory=list, init=False)
+    ended: Literal["stop", "length"] | None = field(default=None, init=False)  # and why: no token comes any more
     started: float | None = field(default=None, init=False)
     rested: float = field(default=0.0, init=False)  # seconds that the engine had rested in all when this one started
     first_token_at: float | None = field(default=None, init=False)
@@ -202,29 +203,48 @@ class Sequence:
 
     def accept(self, token: int, backend: Backend, context: int, now: float, rested: float) -> Accepted:
         """Add a chosen token to the answer, which ends there if it is as long as it may be, in tokens or seconds, or
-        fills the context. `rested` as for `late`."""
+        fills the context. `rested` as for `end_if_late`."""
+        spoke = self.spoke
+        self._add(token, backend, context)
+        self.end_if_late(now, rested)
+        return Accepted(self.ended, self.spoke and not spoke)
+
+    def force(self, tokens: Iterable[int], backend: Backend, context: int) -> None:
+        """Add tokens to the answer that are not chosen, between two steps. The next step computes them together with
+        the tokens before them, and what is chosen next follows them. They count as tokens of the answer, which may end
+        with one of them, as with a chosen one: the rest is then left out. Since no other token could have come, each
+        has the logprob 0. The daemon is told of them before the next step (`say`)."""
+        assert not isinstance(self.phase, Finished)
+        for token in tokens:
+            if self.ended:
+                return
+            self.sampler.accept(token)
+            if self.request.sampling.logprobs is not None:
+                self.unsent.append(self.sampler.logprob(None, token))
+            self._add(token, backend, context)
+
+    def _add(self, token: int, backend: Backend, context: int) -> None:
         self.tokens.append(token)
         if backend.is_end(token):
-            return Accepted(self.output.finish(), "stop")
-        first_word = not self.spoke and not backend.is_mark(token)
-        self.spoke = self.spoke or first_word
-        text = self.output.push(backend.piece(token))
+            self.ended = "stop"
+            return
+        self.spoke = self.spoke or not backend.is_mark(token)
+        self.unsaid += self.output.push(backend.piece(token))
         if self.output.stopped:
-            return Accepted(text, "stop", first_word)
-        full = self.generated >= self.request.max_tokens or len(self.tokens) >= context
-        if full or self.late(now, rested):
-            return Accepted(text + self.output.finish(), "length", first_word)
-        return Accepted(text, None, first_word)
+            self.ended = "stop"
+        elif self.generated >= self.request.max_tokens or len(self.tokens) >= context:
+            self.ended = "length"
 
     # ends
 
-    def late(self, now: float, rested: float) -> bool:
-        """Whether the answer has taken as long as it may. `rested` are the seconds that the engine has rested in
+    def end_if_late(self, now: float, rested: float) -> None:
+        """End the answer if it has taken as long as it may. `rested` are the seconds that the engine has rested in
         all."""
-        if self.started is None:
-            return False
+        if self.ended or self.started is None:
+            return
         took, rests = now - self.started, rested - self.rested
-        return took >= self.request.max_seconds or took - rests >= self.request.work_seconds
+        if took >= self.request.max_seconds or took - rests >= self.request.work_seconds:
+            self.ended = "length"
 
     def waited_too_long(self, now: float) -> bool:
         """Of a sequence that has not started."""
@@ -232,10 +252,15 @@ class Sequence:
 
     # messages
 
-    def say(self, text: str) -> list[Tokens]:
-        """The message with this text and the logprobs not sent yet; none if there is neither."""
-        logprobs, self.unsent = tuple(self.unsent), []
-        return [Tokens(self.request.id, text, logprobs)] if text or logprobs else []
+    def say(self) -> list[Tokens]:
+        """The message with the text and the logprobs not sent yet; none if there is neither."""
+        parts, logprobs, self.unsaid, self.unsent = tuple(self.unsaid), tuple(self.unsent), [], []
+        return [Tokens(self.request.id, parts, logprobs)] if parts or logprobs else []
+
+    def say_last(self) -> list[Tokens]:
+        """As `say`, with the text that was held back: no token comes any more."""
+        self.unsaid += self.output.finish()
+        return self.say()
 
     def done(self, reason: Literal["stop", "length"], now: float) -> Done:
         first = self.first_token_at if self.first_token_at is not None else now

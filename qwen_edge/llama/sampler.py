@@ -47,9 +47,20 @@ class Sampler:
         self._taken += 1
         return self._chain.sample(self._cells.context.handle, row, logits) if self._chain else int(logits.argmax())
 
-    def logprob(self, row: int, token: int) -> Logprob:
+    def accept(self, token: int) -> None:
+        """Note a token that was put into the answer and not sampled: penalties, DRY and `min_tokens` count it. It uses
+        no random number."""
+        self._taken += 1
+        if self._chain:
+            self._chain.accept(token)
+
+    def logprob(self, row: int | None, token: int) -> Logprob:
         """The log probabilities of the sampled token and of the likeliest ones: after biases, before temperature and
-        truncation."""
+        truncation. `row` None: of a token that was put there, without alternatives. Its logits may not have been
+        computed, and no other token could have come: its logprob is 0."""
+        if row is None:
+            certain = Alternative(self._piece(token), 0.0)
+            return Logprob(certain, (certain,) if self._settings.logprobs else ())
         logits = self._cells.logits(row).astype(np.float64)
         logits -= logits.max()
         logits -= np.log(np.exp(logits).sum())
@@ -63,8 +74,10 @@ class Sampler:
             self._chain.close()
 
     def _alternative(self, token: int, logits: Any) -> Alternative:
-        piece = self._vocab.piece(token) or self._vocab.text(token).encode()
-        return Alternative(piece, max(float(logits[token]), -9999.0))  # JSON has no infinity; OpenAI writes this
+        return Alternative(self._piece(token), max(float(logits[token]), -9999.0))  # JSON has no infinity, as OpenAI's
+
+    def _piece(self, token: int) -> bytes:
+        return self._vocab.piece(token) or self._vocab.text(token).encode()
 
 
 class _Chain:
@@ -108,6 +121,9 @@ class _Chain:
         array = C.llama_token_data_array(data=data, size=len(ids), selected=-1, sorted=False)
         C.llama_sampler_apply(self._chain, ctypes.byref(array))
         return int(array.data[array.selected].id)
+
+    def accept(self, token: int) -> None:
+        C.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         if self._chain:

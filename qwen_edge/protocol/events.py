@@ -13,6 +13,14 @@ from qwen_edge.protocol.sampling import Logprob
 
 MissReason = Literal["new", "changed", "evicted"]  # see engine/misses.py
 
+Region = Literal["reasoning", "answer", "call", "thought_call"]
+"""Where text stands: in the reasoning, in the answer, in a tool call of the answer, or in a tool call inside the
+reasoning. The last one is a call only if the reasoning never ends."""
+
+Mark = Literal["", "open", "close", "break"]
+"""What text is: content of its region, the marker that opens or closes the region, or line breaks that belong to the
+marker before."""
+
 
 class Started(msgspec.Struct, frozen=True, tag=True):
     """From the engine: it begins to compute the request. If the engine dies now, the request may be the reason, and is
@@ -21,12 +29,26 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of text of one region (chat/regions.py). The joined parts of an answer are all that the model wrote, up
+    to a stop text. A marker includes the line breaks before it."""
+
+    region: Region
+    text: str
+    mark: Mark = ""
+
+
 class Tokens(msgspec.Struct, frozen=True, tag=True):
-    """From the engine: new text of one request. `logprobs` are of all tokens sampled since the message before."""
+    """From the engine: new text of one request. `logprobs` are of all tokens that came since the message before."""
 
     id: int
-    text: str
+    parts: tuple[Part, ...]
     logprobs: tuple[Logprob, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """As the model wrote it."""
+        return "".join(part.text for part in self.parts)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

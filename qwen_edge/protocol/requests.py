@@ -52,9 +52,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     from then on the answer may take `max_seconds`, or `work_seconds` without the rests that the engine takes to keep
     the device cool. `client` is whose energy budget it uses, `caller` whose key it came with.
 
-    A text of `stop` ends the answer and is not part of it. Where `reasoning` is given, stop texts count only after it:
-    they are meant for the answer. `reasons` says that the prompt itself has opened the reasoning. Where `calls` are
-    given, the markers of a tool call, stop texts do not count between them.
+    `reasoning` and `calls` are the markers around reasoning and tool calls: the text comes back in parts that say which
+    of these regions they are of. `reasons` says that the prompt itself has opened the reasoning. A text of `stop` ends
+    the answer and is not part of it; it counts neither in the reasoning nor in a call.
 
     `conversation` is the client's name for the conversation, if it has one. `asked` is how many times this prompt was
     asked for: from 2 on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the

@@ -42,7 +42,8 @@ class Alternative(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Logprob(msgspec.Struct, frozen=True, array_like=True):
-    """The token that was chosen, and the likeliest tokens at its position."""
+    """The token that was chosen, and the likeliest tokens at its position. A token that was forced has the logprob 0
+    and stands alone: no other token could have come."""
 
     chosen: Alternative
     top: tuple[Alternative, ...]

@@ -1,4 +1,4 @@
-"""Answers a chat request with this machine's engine: chat request -> prompt -> engine -> text -> deltas.
+"""Answers a chat request with this machine's engine: chat request -> prompt -> engine -> parts of text -> deltas.
 
 `service/pipeline.py` calls it. It uses the renderer and the supervisor, and knows nothing of HTTP or llama.cpp.
 """
@@ -78,17 +78,17 @@ class LocalEngine:
             )
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
-        """Render the prompt, submit it to the engine, and parse the engine's text into deltas. If a request asks for
+        """Render the prompt, submit it to the engine, and make deltas of the engine's text. If a request asks for
         several answers (n > 1), only the first has a waiting limit."""
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(rendered.reasoning, names, reasons=rendered.reasons)
+        parser = Parser(names)
         called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
         async with aclosing(self._engine.answer(self._submit(model, request, rendered, first=first))) as events:
             async for event in events:
                 logprobs += event.logprobs if isinstance(event, Tokens) else ()
-                for delta in parser.feed(event.text) if isinstance(event, Tokens) else parser.finish():
+                for delta in parser.feed(event.parts) if isinstance(event, Tokens) else parser.finish():
                     known, logprobs = tuple(logprobs), []
                     if isinstance(delta, ToolCallStart):
                         left_out, called = called and not request.parallel_calls, True

@@ -765,6 +765,61 @@ def test_dry_breaks_up_what_comes_again(backend):
     assert say(backend, dry, 20) != again
 
 
+def forced(backend, settings: Sampling, tokens: list[int], count: int) -> list[int]:
+    """What is sampled behind tokens that were put into the answer."""
+    backend.forget(0, 0, -1)
+    backend.decode([Slice(0, 0, PROMPT[:30], logits=False)])
+    backend.decode([Slice(0, 30, tokens, logits=True)])
+    sampler, row, said = backend.sampler(settings), len(tokens) - 1, list[int]()
+    for token in tokens:
+        sampler.accept(token)
+    for _ in range(count):
+        said.append(sampler.sample(row))
+        backend.decode([Slice(0, 30 + len(tokens) + len(said) - 1, said[-1:], logits=True)])
+        row = 0
+    sampler.close()
+    return said
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Sampling(temperature=0.0),
+        Sampling(temperature=0.0, presence_penalty=2.0, frequency_penalty=2.0),
+        Sampling(temperature=0.0, repetition_penalty=1.5),
+        Sampling(temperature=0.0, dry_multiplier=5.0, logit_bias=((50, 100.0), (51, 98.0))),
+        Sampling(temperature=0.0, min_tokens=12),
+    ],
+)
+def test_behind_forced_tokens_comes_what_would_come_if_they_had_been_sampled(backend, settings):
+    (end, *_) = backend._vocab.ends
+    if settings.min_tokens:
+        settings = replace(settings, logit_bias=((end, 100.0),))
+    sampled = say(backend, settings, 20)
+    assert forced(backend, settings, sampled[:10], 10) == sampled[10:]
+
+
+def test_forced_tokens_use_none_of_a_seeds_random_numbers(backend):
+    backend.forget(0, 0, -1)
+    backend.decode([Slice(0, 0, PROMPT[:30], logits=True)])
+    hot = Sampling(seed=1, temperature=2.0, top_k=0, top_p=1.0)
+    plain, other = backend.sampler(hot), backend.sampler(hot)
+    for token in (50, 51, 52):
+        other.accept(token)
+    assert [other.sample(29) for _ in range(20)] == [plain.sample(29) for _ in range(20)]
+    plain.close()
+    other.close()
+
+
+def test_the_logprob_of_a_forced_token_is_0(backend):
+    for count in (0, 5):
+        sampler = backend.sampler(Sampling(temperature=0.0, logprobs=count))
+        known = sampler.logprob(None, 50)
+        assert (known.chosen.piece, known.chosen.logprob) == (backend.piece(50), 0.0)
+        assert known.top == ((known.chosen,) if count else ())
+        sampler.close()
+
+
 def test_typical_sampling_of_nothing_takes_one_token(backend):
     hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "typical_p": 0.0}
     assert say(backend, Sampling(seed=1, **hot)) == say(backend, Sampling(seed=2, **hot))

@@ -16,16 +16,32 @@ from qwen_edge.chat.messages import (
     whole_calls,
 )
 from qwen_edge.chat.parser import Parser
+from qwen_edge.chat.regions import Regions
 from qwen_edge.chat.template import THINK
+from qwen_edge.chat.tools import CALL as TAGS
 from tests.cuts import cut
 
 CALL = '<tool_call>\n{"name": "set_light", "arguments": {"room": "kitchen", "on": true}}\n</tool_call>'
 LIGHT = ToolCall("set_light", '{"room": "kitchen", "on": true}')
 
 
+class Whole:
+    """From text to deltas: what the engine does with the text, and then the daemon with its parts."""
+
+    def __init__(self, reasoning, tools, *, reasons=False) -> None:
+        self._regions = Regions(reasoning, TAGS if tools else None, reasons=reasons)
+        self._parser = Parser(tools)
+
+    def feed(self, text):
+        return self._parser.feed(self._regions.feed(text))
+
+    def finish(self):
+        return self._parser.feed(self._regions.finish()) + self._parser.finish()
+
+
 def parse(pieces, *, tools=("set_light",), reasons=False, reasoning=THINK):
     """Reasoning, answer and calls, each joined."""
-    parser = Parser(reasoning, tools, reasons=reasons)
+    parser = Whole(reasoning, tools, reasons=reasons)
     deltas = [delta for piece in pieces for delta in parser.feed(piece)] + parser.finish()
     thought = "".join(delta.text for delta in deltas if isinstance(delta, Reasoning))
     said = "".join(delta.text for delta in deltas if isinstance(delta, Content))
@@ -76,6 +92,23 @@ GOLDEN = {
         f"<think><tool_call>{{oops}}</tool_call> b\n{CALL}",
         ("<tool_call>{oops}</tool_call> b", "", [LIGHT]),
     ),
+    "a tag mentioned before a call": (f"<tool_call>\n{CALL}", ("", "<tool_call>", [LIGHT])),
+    "lines behind a broken call": (
+        "<tool_call>{oops}</tool_call>\n\nb",
+        ("", "<tool_call>{oops}</tool_call>\n\nb", []),
+    ),
+    "lines between a broken call and a good one": (
+        f"<tool_call>{{oops}}</tool_call>\n\n{CALL}",
+        ("", "<tool_call>{oops}</tool_call>", [LIGHT]),
+    ),
+    "lines behind a broken call that ends the thinking": (
+        "<think><tool_call>{oops}</tool_call>\n\n</think>b",
+        ("<tool_call>{oops}</tool_call>", "b", []),
+    ),
+    "thinking that ends inside a call": (
+        '<think>a\n<tool_call>{"name": "</think>b',
+        ('a\n<tool_call>{"name": "', "b", []),
+    ),
     "almost a marker": ("a < b <tool", ("", "a < b <tool", [])),
     "almost thinking": ("<thin", ("", "<thin", [])),
 }
@@ -108,14 +141,14 @@ def test_a_template_that_opens_the_think_block_itself():
 
 
 def test_an_answer_streams_without_waiting_for_its_end():
-    parser = Parser(THINK, ("set_light",))
+    parser = Whole(THINK, ("set_light",))
     assert parser.feed("Hello") == [Content("Hello")]
     assert parser.feed(", world <") == [Content(", world ")]
     assert parser.feed("3") == [Content("<3")]
 
 
 def test_thinking_that_mentions_the_tag_streams_on():
-    parser = Parser(THINK, ("set_light",))
+    parser = Whole(THINK, ("set_light",))
     pieces = ["<think>I use ", "<tool_call>", " tags", " here"]
     assert [parser.feed(piece) for piece in pieces] == [
         [Reasoning("I use ")],
@@ -134,7 +167,7 @@ def test_a_call_comes_whole_with_its_arguments_letter_for_letter():
 
 @pytest.mark.parametrize("text", [f"a{CALL}b", f"a{CALL}{CALL}b", f"<think>a{CALL}{CALL}"])
 def test_a_call_is_a_start_its_arguments_and_an_end_with_nothing_between(text):
-    parser = Parser(THINK, ("set_light",))
+    parser = Whole(THINK, ("set_light",))
     deltas = [delta for letter in text for delta in parser.feed(letter)] + parser.finish()
     calls = [delta for delta in deltas if not isinstance(delta, Content | Reasoning)]
     one = [ToolCallStart(LIGHT.name), ToolCallArguments(LIGHT.arguments), ToolCallEnd()]

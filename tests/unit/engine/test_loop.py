@@ -304,23 +304,6 @@ def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():
     assert not engine.step().first_word
 
 
-def test_tokens_that_are_put_behind_an_answer_are_computed_with_the_next_step():
-    """Forced tokens, as the closing words of a thinking block, are tokens that the sequence lacks, as any others."""
-    said = "first, then forced words, and the end"
-    backend = FakeBackend(lambda prompt: said, batch=64)
-    engine = Engine(backend, speculates=False)
-    engine.submit(submit(1, "hello"))
-    events = [event for _ in range(5) for event in engine.step()]
-    (sequence,) = engine._sequences
-    forced = b", then forced words"
-    sequence.tokens += forced
-    backend.decodes.clear()
-    events += run(engine)
-    assert backend.decodes[0] == [(9, 1 + len(forced))]
-    assert text_of(events, 1) == "first, and the end"
-    assert end_of(events, 1).completion_tokens == len(said) + 1
-
-
 def test_a_result_tells_what_the_step_did():
     engine = Engine(FakeBackend(echo), ticking(0.01))
     assert engine.step() == StepResult()

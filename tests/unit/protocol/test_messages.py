@@ -11,6 +11,7 @@ from qwen_edge.protocol.messages import (
     Failed,
     Load,
     Markers,
+    Part,
     Sampling,
     Segment,
     Stop,
@@ -33,8 +34,14 @@ submits = st.builds(
     reasons=st.booleans(),
 )
 inbound = st.lists(submits | st.builds(Abort, ids) | st.builds(Stop), max_size=5)
+parts = st.builds(
+    Part,
+    st.sampled_from(["reasoning", "answer", "call", "thought_call"]),
+    texts,
+    st.sampled_from(["", "open", "close", "break"]),
+)
 outbound = st.lists(
-    st.builds(Tokens, ids, texts)
+    st.builds(Tokens, ids, st.lists(parts, max_size=3).map(tuple))
     | st.builds(Done, ids, st.sampled_from(["stop", "length"]), ids, ids, ids, st.just(0.5), st.just(1.5))
     | st.builds(Failed, st.none() | ids, st.just("engine"), texts)
     | st.builds(Beat),

@@ -22,6 +22,7 @@ from qwen_edge.protocol.messages import (
     InspectCache,
     Load,
     Outbound,
+    Part,
     Ready,
     Sampling,
     Started,
@@ -189,12 +190,12 @@ class FakeEngine:
         self.waiting.remove(request.id)
         self.running.append(request.id)
         self._record.begun[request.id].append(self.number)
-        self._say(Started(request.id), Tokens(request.id, request.prompt[0].text))
+        self._say(Started(request.id), Tokens(request.id, (Part("answer", request.prompt[0].text),)))
         self._later(self._plan.answer_seconds, self._finish, request.id)
 
     def _finish(self, number: int) -> None:
         if number in self.running:
-            self._say(Tokens(number, "!"), Done(number, "stop", 1, 0, 2, 0.1, 0.1))
+            self._say(Tokens(number, (Part("answer", "!"),)), Done(number, "stop", 1, 0, 2, 0.1, 0.1))
             self._forget(number)
 
     def _waited_too_long(self, number: int) -> None:
