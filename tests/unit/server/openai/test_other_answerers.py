@@ -11,7 +11,7 @@ from qwen_edge.server.app import make_app
 from qwen_edge.server.state import State
 from qwen_edge.service.pipeline import ChatService, ModelInfo
 from qwen_edge.service.thermal import ThermalControl
-from qwen_edge.supervisor.engine_process import Patience
+from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.supervisor import Supervisor
 
 HI = {"messages": [{"role": "user", "content": "hi"}]}
@@ -49,7 +49,7 @@ def elsewhere():
 @pytest.fixture
 async def client(elsewhere):
     """A server whose own engine was never started."""
-    engine = Supervisor(Load("none.gguf", 64, 16, 1, 0, "f16", "off", 0.2), Patience(30, 30))
+    engine = Supervisor(Load("none.gguf", 64, 16, 1, 0, "f16", "off", 0.2), SupervisorLimits(30, 30))
     config = parse_config("chat: {top_k: 5}", "test")
     state = State(config, engine, ThermalControl(engine, config.device), "other")
     state.service = ChatService(elsewhere, state.thermal)
