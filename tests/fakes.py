@@ -53,40 +53,49 @@ def ticking(step: float) -> Callable[[], float]:
     return lambda: step * next(times)
 
 
-class FakeCache:
+class FakeCells:
     """Cells as llama.cpp's unified cache has them: a cell belongs to every sequence that shares it. Each knows its
     token; a wrong call (a gap, an overlap, a cell that is not there) fails at once."""
 
-    def __init__(self) -> None:
-        self.cells: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+    def __init__(
+        self, size: int = 4096, sequences: int = 8, *, spare: int | None = None, host_tier_cells: int | None = None
+    ) -> None:
+        """`spare` and `host_tier_cells` are `size` if they are None."""
+        self.size, self.sequences = size, sequences
+        self.spare = size if spare is None else spare
+        self.host_tier_cells = size if host_tier_cells is None else host_tier_cells
+        self.cell_bytes = 4
         self.room = 1 << 20
+        self.of: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+        self.fitted: list[int] = []
+        self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
 
     @property
     def used(self) -> int:
-        return len({id(cell) for held in self.cells.values() for cell in held.values()})
+        return len({id(cell) for held in self.of.values() for cell in held.values()})
 
     def held(self, sequence: int) -> list[int]:
-        held = self.cells.get(sequence, {})
+        held = self.of.get(sequence, {})
         return [held[position][0] for position in range(len(held))]  # a gap is a KeyError
 
     def write(self, sequence: int, position: int, tokens: Sequence[int]) -> None:
-        held = self.cells.setdefault(sequence, {})
+        held = self.of.setdefault(sequence, {})
         assert position == len(held), "a gap or an overlap in the cache"
         for i, token in enumerate(tokens, position):
             held[i] = [token]
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        held = self.cells.setdefault(target, {})
+        held = self.of.setdefault(target, {})
         for position in range(start, end):
             assert position not in held, "two cells for one position"
-            held[position] = self.cells[source][position]
+            held[position] = self.of[source][position]
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        held = self.cells.get(sequence, {})
+        held = self.of.get(sequence, {})
         for position in range(start, end):
             del held[position]
         if not held:
-            self.cells.pop(sequence, None)
+            self.of.pop(sequence, None)
 
     def save(self, sequence: int, start: int, end: int) -> bytes:
         return array("i", [start, *self.held(sequence)[start:end]]).tobytes()
@@ -99,8 +108,17 @@ class FakeCache:
         assert self.used <= cells
         return cells <= self.room
 
+    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+        assert self.used == staying + leaving
+        assert soon <= later
+        self.expected.append((staying + soon, staying + later))
 
-class FakeBackend(FakeCache):
+    def fit(self, cells: int) -> None:
+        assert cells == self.used
+        self.fitted.append(cells)
+
+
+class FakeBackend:
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
     loses, repeats or misplaces a token makes it say something else."""
 
@@ -112,22 +130,21 @@ class FakeBackend(FakeCache):
         batch: int = 16,
         parallel: int = 4,
         gate: threading.Event | None = None,
+        cells: Callable[..., FakeCells] = FakeCells,
         spare: int | None = None,
-        stash: int | None = None,
+        host_tier_cells: int | None = None,
         template: str | None = TEMPLATE,
     ) -> None:
-        """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set."""
-        super().__init__()
+        """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set.
+        `cells` makes the cell store, of `context` cells."""
+        self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
         self.script = script
         self.template = template
-        self.context = context
         self.batch = batch
         self.parallel = parallel
-        self.rows = self.sequences = 2 * parallel
-        self.spare = context if spare is None else spare
+        self.rows = 2 * parallel
         self.preempted = 0.0
-        self.stash = context if stash is None else stash
-        self.fingerprint, self.cell_bytes = "fake", 4
+        self.fingerprint = "fake"
         self.model_id = ModelId("fake")
         self.gate = gate
         self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
@@ -135,8 +152,6 @@ class FakeBackend(FakeCache):
         self.failing = False
         self.tuning: Tuning | None = None  # what it says that it has measured
         self.threads = 1.0
-        self.fitted: list[int] = []
-        self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
     def unread(self, prompt: Sequence[Segment]) -> int:
@@ -160,24 +175,15 @@ class FakeBackend(FakeCache):
         assert len({one.sequence for one in slices}) == len(slices) <= self.parallel
         self.logits, end = {}, 0
         for one in slices:
-            self.write(one.sequence, one.position, one.tokens)
+            self.cells.write(one.sequence, one.position, one.tokens)
             end += len(one.tokens)
             for back in range(one.logits):
                 self.logits[end - 1 - back] = one.sequence, one.position + len(one.tokens) - back
         assert len(self.logits) <= self.rows
-        assert self.used <= self.context, "more cells than there are"
+        assert self.cells.used <= self.cells.size, "more cells than there are"
         if self.failing:  # as llama.cpp does: what was computed before it failed stays
             raise EngineError("the GPU has fallen off the bus")
         self.decodes.append([(one.position, len(one.tokens)) for one in slices])
-
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        assert self.used == held + going
-        assert soon <= later
-        self.expected.append((held + soon, held + later))
-
-    def fit(self, cells: int) -> None:
-        assert cells == self.used
-        self.fitted.append(cells)
 
     def use_threads(self, share: float) -> None:
         self.threads = share
@@ -205,7 +211,7 @@ class FakeSampler:
 
     def sample(self, row: int) -> int:
         sequence, length = self._backend.logits[row]
-        cells = self._backend.held(sequence)[:length]
+        cells = self._backend.cells.held(sequence)[:length]
         if not self._prompt:
             self._prompt = cells
             text = b"".join(self._backend.piece(token) for token in cells).decode()
@@ -225,7 +231,7 @@ class FakeSampler:
 def ready(backend: FakeBackend) -> Ready:
     return Ready(
         name="fake",
-        context=backend.context,
+        context=backend.cells.size,
         bytes_to_come=0,
         specials=tuple(SPECIALS),
         chat_template=backend.template,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Logprob, Sampling, Segment
@@ -25,32 +25,12 @@ class Sampler(Protocol):
         """Free the sampler, which is not used after that."""
 
 
-class Backend(Cache, Protocol):
-    """One model with one KV cache, whose cells many sequences share. Used by one thread."""
+class Backend(Protocol):
+    """One model with one KV cache. Used by one thread, except where a method says otherwise."""
 
     @property
-    def context(self) -> int:
-        """Cells in the cache: the most tokens that all sequences together may hold."""
-
-    @property
-    def batch(self) -> int:
-        """The most tokens `decode` takes at once."""
-
-    @property
-    def parallel(self) -> int:
-        """How many requests may run at once."""
-
-    @property
-    def rows(self) -> int:
-        """The most tokens whose logits one `decode` gives; no less than `parallel`."""
-
-    @property
-    def sequences(self) -> int:
-        """How many sequence numbers there are, from 0 on."""
-
-    @property
-    def spare(self) -> int:
-        """Cells that finished requests may keep while other requests run: each may slow down every token."""
+    def cells(self) -> CellStore:
+        """The cells of the KV cache, which `decode` fills."""
 
     @property
     def model_id(self) -> ModelId:
@@ -58,16 +38,21 @@ class Backend(Cache, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Stands for all that decides what a saved cell means. A cell saved under another fingerprint must not be
-        loaded."""
+        """Stands for all that decides what a saved cell means: the weights, the type and layout of the cells, the
+        version of llama.cpp, the processor. A cell saved under another fingerprint must not be loaded. Waits for the
+        checksum of the model file, half a second at the first start."""
 
     @property
-    def cell_bytes(self) -> int:
-        """The size of a saved cell, about."""
+    def batch(self) -> int:
+        """The most tokens that `decode` takes at once."""
 
     @property
-    def stash(self) -> int:
-        """Of how many cells copies are kept in memory when they leave the cache."""
+    def rows(self) -> int:
+        """The most tokens whose logits one `decode` gives; no less than `parallel`."""
+
+    @property
+    def parallel(self) -> int:
+        """How many requests may run at once."""
 
     @property
     def preempted(self) -> float:
@@ -85,17 +70,8 @@ class Backend(Cache, Protocol):
         more than `most` tokens."""
 
     def decode(self, slices: list[Slice]) -> None:
-        """Compute one batch. Raises EngineError, after which the content of the cache is not known."""
-
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """Make ready for cells that will be needed. `held` cells are in use, and `going` other cells are about to be
-        freed; beyond those held, `soon` cells will be needed before long, and `later` cells after a while. Cells may be
-        moved together if free cells between them slow down each token. Called between two decodes, whose time it
-        shares. Raises EngineError."""
-
-    def fit(self, cells: int) -> None:
-        """No request runs, and `cells` cells are in use: give back the memory that they do not need, but for that of a
-        few more cells. Raises EngineError."""
+        """Compute one batch, a slice of tokens for each of some sequences: the tokens get new cells, and the logits
+        are ready for `Sampler.sample`. Raises EngineError, after which the contents of the cells are not known."""
 
     def use_threads(self, share: float) -> None:
         """Compute with this share of the threads, 0 to 1, and at least with one thread."""

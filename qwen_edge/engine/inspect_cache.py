@@ -15,23 +15,23 @@ _NOT_WRITTEN = (
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
-def report(cells: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
+def report(kv_cache: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
     """Forget or pin the conversation that the message names, then list the conversations. In the engine's thread,
     between two steps."""
     caller = message.caller
-    found = next((one for one in holdings(cells, caller) if one.key == message.key), None)
+    found = next((one for one in holdings(kv_cache, caller) if one.key == message.key), None)
     warning = ""
     if found and message.pin_seconds is not None:
-        cells.pins.pin(found.tokens, message.pin_seconds, caller)
-        cells.wish()
-        if message.pin_seconds and not cells.pins.written(_PATIENCE):
+        kv_cache.pins.pin(found.tokens, message.pin_seconds, caller)
+        kv_cache.wish()
+        if message.pin_seconds and not kv_cache.pins.written(_PATIENCE):
             warning = _NOT_WRITTEN
     if found and message.forget:
-        forget(cells, found, caller)
+        forget(kv_cache, found, caller)
     return CacheReport(
         message.id,
         found is not None,
-        tuple(_described(one, backend, caller) for one in holdings(cells, caller)),
+        tuple(_described(one, backend, caller) for one in holdings(kv_cache, caller)),
         warning,
     )
 

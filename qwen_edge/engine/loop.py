@@ -65,13 +65,12 @@ class Engine:
         self._backend = backend
         self._speculates = speculates
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
-        sizes = backend.context, backend.sequences, backend.spare, backend.stash
-        self._cells = KvCacheManager(backend, *sizes, disk, model_id=backend.model_id)
-        self._cell_budget = CellBudget(backend, self._cells, self.clock)
+        self._kv_cache = KvCacheManager(backend.cells, disk, model_id=backend.model_id)
+        self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
         self._tokenizing = Tokenizing(backend, self.clock)
         self._cost = CostModel()
         self._answers, self._misses = Answers(), Misses()
-        self._restorer = Restorer(self._cells, self._cost, self._misses, backend.batch, self.clock)
+        self._restorer = Restorer(self._kv_cache, self._cost, self._misses, backend.batch, self.clock)
         self._idle_prefill = IdlePrefill(
             backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
@@ -101,7 +100,7 @@ class Engine:
     @property
     def writing(self) -> bool:
         """Whether a file is being written: there may be more to write after it."""
-        return self._cells.writing
+        return self._kv_cache.writing
 
     @property
     def pause(self) -> float:
@@ -111,7 +110,7 @@ class Engine:
     @property
     def open_cells(self) -> int:
         """Cells of the KV cache that requests hold. Cells of finished requests can be freed, and do not count."""
-        return self._cells.size - self._cells.available
+        return self._kv_cache.size - self._kv_cache.available
 
     # messages
 
@@ -138,7 +137,7 @@ class Engine:
 
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
-        return inspect_cache.report(self._cells, self._backend, message)
+        return inspect_cache.report(self._kv_cache, self._backend, message)
 
     # idle work
 
@@ -152,7 +151,7 @@ class Engine:
                 return StepResult()
             stats = self._stats(piece.seconds, 0, (Share(0, piece.computed, 0),))
             return StepResult((stats,), computed=piece.computed, seconds=piece.seconds)
-        if self._cells.prepare() or (self._tidied == self._turn and self._cells.write()):
+        if self._kv_cache.prepare() or (self._tidied == self._turn and self._kv_cache.write()):
             return StepResult()
         return None
 
@@ -161,13 +160,13 @@ class Engine:
         remembered to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
-            self._backend.fit(self._cells.used)
+            self._backend.cells.fit(self._kv_cache.used)
 
     def leave(self, seconds: float) -> None:
         """End all requests, and write what is remembered to disk for at most `seconds`. Raises EngineError."""
         for sequence in self._sequences[:]:
             self._release(sequence)
-        self._cells.leave(seconds, self.clock)
+        self._kv_cache.leave(seconds, self.clock)
 
     # a step
 
@@ -209,7 +208,7 @@ class Engine:
         while placed:
             for one in placed:
                 if one.remaining > 1:  # the last token is computed in any case
-                    one.computed = self._cells.adopt(one.seq_id, one.tokens)
+                    one.computed = self._kv_cache.adopt(one.seq_id, one.tokens)
             running = [one for one in placed if isinstance(one.phase, Running)]
             for drafted in (drafts, dict[Sequence, Draft]()) if drafts else (drafts,):
                 chunks = plan(running, drafted, bounds, self._cost, turn=self._turn)
@@ -304,7 +303,7 @@ class Engine:
     def _place(self, sequence: Sequence) -> None:
         first = sequence.started is None  # a sequence that had to give way has not asked again
         asked = first and sequence.request.asked > 0
-        opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
+        opened = self._kv_cache.open(sequence.tokens, sequence.request.caller, asked=asked)
         assert opened, "the cache has more sequences than there are places"
         seq_id, held = opened
         if first:
@@ -317,7 +316,7 @@ class Engine:
         """Let a placed sequence wait. Its cells stay in the cache for as long as nobody needs them."""
         seq_id, computed = sequence.seq_id, sequence.tokens[: sequence.computed]
         sequence.give_way()
-        self._cells.park(seq_id, computed, sequence.prompt_length, asked=0)
+        self._kv_cache.park(seq_id, computed, sequence.prompt_length, asked=0)
 
     # schedule
 
@@ -334,10 +333,10 @@ class Engine:
         sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
             sequence.prompt_computed += chunk.length
-        self._cells.compute(seq_id, sequence.computed)
+        self._kv_cache.compute(seq_id, sequence.computed)
         if chunk.length > 1 or sequence.computed == sequence.prompt_length:
-            self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
-        self._cells.compute(seq_id, sequence.computed + len(chunk.guesses))
+            self._kv_cache.publish(seq_id, sequence.tokens[: sequence.computed])
+        self._kv_cache.compute(seq_id, sequence.computed + len(chunk.guesses))
 
     def _choose(self, chunk: ScheduledChunk, row: int) -> Iterator[Accepted]:
         """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
@@ -345,13 +344,13 @@ class Engine:
         sequence = chunk.sequence
         chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.is_end)
         sequence.computed += len(chosen) - 1
-        self._cells.shrink(sequence.seq_id, sequence.computed)
+        self._kv_cache.shrink(sequence.seq_id, sequence.computed)
         if not sequence.answering:
             sequence.first_token_at = self.clock()
             self._misses.remember(sequence.prompt)
         for number, token in enumerate(chosen):
             sequence.unsent += logprobs[number : number + 1]
-            accepted = sequence.accept(token, self._backend, self._cells.size, self.clock(), self.duty.slept)
+            accepted = sequence.accept(token, self._backend, self._kv_cache.size, self.clock(), self.duty.slept)
             yield accepted
             if accepted.end:
                 break
@@ -384,11 +383,11 @@ class Engine:
             return
         # a text may end before the last of the guesses that came true
         sequence.computed = min(sequence.computed, len(sequence.tokens))
-        self._cells.shrink(placed.seq_id, sequence.computed)
+        self._kv_cache.shrink(placed.seq_id, sequence.computed)
         request, prompt = sequence.request, sequence.tokens[: sequence.prompt_length]
         if request.pin_seconds:
-            self._cells.pins.pin(prompt, request.pin_seconds, request.caller)
-        self._cells.park(
+            self._kv_cache.pins.pin(prompt, request.pin_seconds, request.caller)
+        self._kv_cache.park(
             placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=request.asked
         )
         self._crowded = False

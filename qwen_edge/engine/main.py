@@ -223,7 +223,7 @@ def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
     try:
         folder = Folder(Path(files.folder), _LOCKED)
         return DiskTier(
-            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
+            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cells.cell_bytes
         )
     except (OSError, ValueError) as error:  # ValueError: the text is no possible path
         log.warning(

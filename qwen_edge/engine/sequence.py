@@ -110,7 +110,7 @@ class Sequence:
             return Failed(request.id, "bad_request", f"the model has no token {tokens}")
         if not tokens:
             return Failed(request.id, "bad_request", "the prompt is empty")
-        if len(tokens) >= backend.context:
+        if len(tokens) >= backend.cells.size:
             return Failed(request.id, "context_too_long", "", tokens=len(tokens))
         try:
             sampler = backend.sampler(request.sampling)

@@ -122,7 +122,7 @@ class Tokenizing:
             with self._changed:
                 self._changed.wait_for(lambda: any(job.result is None for job in self._jobs))
                 job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
-            tokenize = partial(self._backend.tokenize, job.message.prompt, self._backend.context - 1, job.check)
+            tokenize = partial(self._backend.tokenize, job.message.prompt, self._backend.cells.size - 1, job.check)
             try:
                 job.result = _caught(tokenize)
             except _DroppedError:

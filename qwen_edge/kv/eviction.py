@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import PIECE, Cache
+from qwen_edge.kv.cell_store import PIECE, CellStore
 from qwen_edge.kv.eviction_score import score
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, common_prefix
@@ -21,19 +21,19 @@ _OPENING = 4  # tokens at the end of a prompt that open the answer; the next pro
 
 
 class Eviction:
-    """While some sequences are open, parked ones keep no more than `spare` cells for themselves. Used by the engine's
-    thread."""
+    """While some sequences are open, parked ones keep no more than the store's `spare` cells for themselves. Used by
+    the engine's thread."""
 
-    def __init__(self, allocation: Allocation, tiers: Tiers, cache: Cache, pins: Pins, spare: int) -> None:
+    def __init__(self, store: CellStore, allocation: Allocation, tiers: Tiers, pins: Pins) -> None:
         self._allocation = allocation
         self._tiers = tiers
-        self._cache = cache
+        self._store = store
         self._pins = pins
-        self._spare = spare
+        self._spare = store.spare
         self._age = 0.0  # the score of what went last
 
     @property
-    def going(self) -> int:
+    def leaving(self) -> int:
         """Cells that parked sequences hold and may not keep while others run."""
         return max(0, self._allocation.parked - self._spare) if self._allocation.any_open else 0
 
@@ -61,11 +61,11 @@ class Eviction:
         return True
 
     def tidy(self) -> None:
-        """Between two steps: let cells go that are `going`; only a few pieces that must be copied, unless the next step
-        needs the room."""
+        """Between two steps: let cells go that are `leaving`; only a few pieces that must be copied, unless the next
+        step needs the room."""
         copied = 0
-        while (going := self.going) and (copied < _PIECES or self._allocation.used + PIECE > self._cache.room):
-            copied += self._trim_least(going)
+        while (leaving := self.leaving) and (copied < _PIECES or self._allocation.used + PIECE > self._store.room):
+            copied += self._trim_least(leaving)
 
     def make_way(self, tokens: Sequence[int], caller: Caller) -> None:
         """These tokens are about to be computed ahead. Where parked cells have a price, the caller's answers that

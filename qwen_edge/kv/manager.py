@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.eviction import Eviction
 from qwen_edge.kv.host_tier import Copy
@@ -22,30 +22,18 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 
 class KvCacheManager:
-    """Of `size` cells and `sequences` sequences. While some are open, parked ones keep no more than `spare` cells for
-    themselves. The host tier holds copies of up to `copies` cells; `disk` keeps what is asked for again. Used by the
-    engine's thread."""
+    """Of the cells in one store. `disk` keeps what is asked for again. Used by the engine's thread."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        size: int,
-        sequences: int,
-        spare: int,
-        copies: int = 0,
-        disk: DiskTier | None = None,
-        *,
-        model_id: ModelId,
-    ) -> None:
-        """All cells are computed with `model_id`. Raises ValueError for a disk tier that another one uses."""
+    def __init__(self, store: CellStore, disk: DiskTier | None = None, *, model_id: ModelId) -> None:
+        """All cells are computed with `model_id`. Raises ValueError for a disk tier that another manager uses."""
         if disk:
             disk.serve(model_id)
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
-        self._cache = cache
-        self._allocation = Allocation(cache, size, sequences, self.pins)
-        self._tiers = Tiers(cache, self._allocation, self.pins, copies, disk)
-        self._eviction = Eviction(self._allocation, self._tiers, cache, self.pins, spare)
+        self._store = store
+        self._allocation = Allocation(store, self.pins)
+        self._tiers = Tiers(store, self._allocation, self.pins, disk)
+        self._eviction = Eviction(store, self._allocation, self._tiers, self.pins)
         self.host_tier = self._tiers.host_tier
 
     @property
@@ -67,9 +55,9 @@ class KvCacheManager:
         return self.size - self.used + self._allocation.parked
 
     @property
-    def going(self) -> int:
+    def leaving(self) -> int:
         """Cells that parked sequences hold and may not keep while others run."""
-        return self._eviction.going
+        return self._eviction.leaving
 
     @property
     def writing(self) -> bool:
@@ -101,7 +89,7 @@ class KvCacheManager:
         if not self.reserve(copy.size):
             return False
         # for all that may come back, not for this copy alone: a cache grows the quicker the less it holds
-        if not self._cache.make_room(min(self.size, self.used + max(copy.size, len(tokens) - copy.start))):
+        if not self._store.make_room(min(self.size, self.used + max(copy.size, len(tokens) - copy.start))):
             return False
         self._allocation.load(sequence, tokens[:until], cells)
         return True
@@ -161,7 +149,7 @@ class KvCacheManager:
     # -- beside the requests --
 
     def tidy(self) -> None:
-        """Between two steps: let go of cells that are `going`, of so many that the next step is not late."""
+        """Between two steps: let go of cells that are `leaving`, of so many that the next step is not late."""
         self._eviction.tidy()
 
     def make_way(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import FEW, PIECE, Cache
+from qwen_edge.kv.cell_store import FEW, PIECE, CellStore
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, HostTier, Prompt, Replaced, next_of, without_beginnings
 from qwen_edge.kv.pins import Pins
@@ -23,10 +23,10 @@ class Saving:
     """Writes the prompts of parked sequences and the copies of the host tier. Used by the engine's thread."""
 
     def __init__(
-        self, cache: Cache, allocation: Allocation, host_tier: HostTier, pins: Pins, disk: DiskTier | None
+        self, store: CellStore, allocation: Allocation, host_tier: HostTier, pins: Pins, disk: DiskTier | None
     ) -> None:
         self.disk = disk
-        self._cache = cache
+        self._store = store
         self._allocation = allocation
         self._host_tier = host_tier
         self._pins = pins
@@ -131,7 +131,7 @@ class Saving:
         known, holder = self._allocation.tree.match(tokens)
         if holder is not None and at < known:
             end = min(known, (at // PIECE + 1) * PIECE)
-            if (saved := self._cache.save(holder, at, end)) is not None:
+            if (saved := self._store.save(holder, at, end)) is not None:
                 return Copy(tokens[:end], at, saved, self._allocation.hits(holder, at, caller.scope), caller=caller)
             self._no_memory = True
         found = next_of(self._host_tier.leads(tokens, caller.scope), at)

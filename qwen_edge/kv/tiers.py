@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import FEW, PIECE, Cache
+from qwen_edge.kv.cell_store import FEW, PIECE, CellStore
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, HostTier
 from qwen_edge.kv.pins import Pins
@@ -19,13 +19,13 @@ from qwen_edge.protocol.messages import Caller
 
 
 class Tiers:
-    """The host tier holds up to `limit` tokens. Used by the engine's thread."""
+    """The host tier holds as many cells as the store says. Used by the engine's thread."""
 
-    def __init__(self, cache: Cache, allocation: Allocation, pins: Pins, limit: int, disk: DiskTier | None) -> None:
-        self.host_tier = HostTier(limit, pins)
-        self._cache = cache
+    def __init__(self, store: CellStore, allocation: Allocation, pins: Pins, disk: DiskTier | None) -> None:
+        self.host_tier = HostTier(store.host_tier_cells, pins)
+        self._store = store
         self._allocation = allocation
-        self._saving = Saving(cache, allocation, self.host_tier, pins, disk)
+        self._saving = Saving(store, allocation, self.host_tier, pins, disk)
         self._ahead: list[tuple[int, int, int]] = []  # sequence, start and end of the pieces to copy ahead
 
     def plan(self) -> None:
@@ -85,7 +85,7 @@ class Tiers:
     def _copy(self, sequence: int, tokens: list[int], start: int, caller: Caller) -> None:
         """Copy the cells of these tokens from `start` on, which the sequence holds, for this caller, if there is memory
         for the copy. Copies that have to go for it are written, if they may be wanted again."""
-        if (saved := self._cache.save(sequence, start, len(tokens))) is None:
+        if (saved := self._store.save(sequence, start, len(tokens))) is None:
             return
         hits, asked = (self._allocation.hits(sequence, at, caller.scope) for at in (start, len(tokens) - 1))
         copy = Copy(tokens, start, saved, hits, asked=asked, caller=caller)

@@ -18,6 +18,7 @@ from qwen_edge.engine.main import open_disk
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.protocol.messages import Done, Files, Load, Sampling, Segment, Started, StepStats, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
@@ -87,13 +88,30 @@ class Alone:
 
 
 @dataclass
+class WatchedCells:
+    """What the engine asks of the cells."""
+
+    cells: FixedCells
+    shared: int = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.cells, name)
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        self.shared += end - start
+        self.cells.share(source, target, start, end)
+
+
+@dataclass
 class Watched:
     """What the engine asks of the backend, for tests that want to know whether it happened."""
 
     backend: LlamaBackend
     batches: list[list[Slice]] = field(default_factory=list)
-    shared: int = 0
     preempted: float = 0.0  # the machine may be busy
+
+    def __post_init__(self) -> None:
+        self.cells = WatchedCells(self.backend.cells)
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
@@ -101,10 +119,6 @@ class Watched:
     def decode(self, slices: list[Slice]) -> None:
         self.batches.append(list(slices))
         self.backend.decode(slices)
-
-    def share(self, source: int, target: int, start: int, end: int) -> None:
-        self.shared += end - start
-        self.backend.share(source, target, start, end)
 
     @property
     def guessed(self) -> int:
@@ -203,7 +217,7 @@ def test_eight_at_once_with_a_common_beginning_in_slices_of_any_size(watch, gold
         engine.submit(submit(number, prompt))
     said = run(engine)
     assert backend.widest == 8
-    assert backend.shared > 500, "the common beginning was computed again"
+    assert backend.cells.shared > 500, "the common beginning was computed again"
     check(backend, golden, PROMPTS, said, kv_type)
 
 
@@ -242,7 +256,7 @@ def test_turns_whose_history_was_computed_ahead(watch, golden, attention):
 def test_text_that_repeats_itself_with_guesses_and_without(watch, golden, speculates):
     backend = watch()
     backend.backend.decode([Slice(0, 0, [0], 1)])
-    backend.backend.forget(0, 0, 1)
+    backend.cells.forget(0, 0, 1)
     engine = Engine(backend, speculates=speculates)
     prompts = PROMPTS[:2]
     for number, prompt in enumerate(prompts):

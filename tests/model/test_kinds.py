@@ -232,7 +232,7 @@ def test_a_context_that_is_longer_than_any_number_here_is_only_longer_than_what_
     with Model(file) as model:
         assert model.trained_context == trained
     backend = LlamaBackend(load(file), lambda _: None)
-    assert backend.context == min(256, trained)
+    assert backend.cells.size == min(256, trained)
     backend.warm_up()
     backend.close()
     assert plan_memory(load(file), 1 << 30).tokens == min(256, trained)

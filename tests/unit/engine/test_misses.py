@@ -382,7 +382,7 @@ def test_a_prompt_that_was_broken_off_is_not_taken_for_one_that_was_there():
 
 def test_what_was_computed_ahead_and_had_to_go_is_told():
     backend = FakeBackend(lambda prompt: "yes", context=400)
-    backend.stash = 0
+    backend.cells.host_tier_cells = 0
     engine = Engine(backend, ahead_per_hour=float("inf"))
     question, answer = "user: " + "q" * 60, "assistant\n" + "a" * 100
     engine.submit(submit(1, question))

@@ -131,7 +131,7 @@ def test_while_a_read_hangs_the_next_request_does_not_wait_for_the_disk_at_all(w
         engine.step()
         clock.now += 1000
         assert text_of(run(engine), number) == echo(LONG)
-        engine._cells.drop_if(lambda _: True)
+        engine._kv_cache.drop_if(lambda _: True)
     assert card.reads == 1
     assert caplog.text.count("the disk is slow") == 1
     card.may_read.release(100)
@@ -159,7 +159,7 @@ def test_a_request_that_is_cancelled_while_it_is_read_frees_all(written, disk):
     assert card.begun.acquire(timeout=10)
     engine.abort(Abort(1))
     assert not engine.busy
-    assert (engine.open_cells, backend.used, backend.open_samplers) == (0, 0, 0)
+    assert (engine.open_cells, backend.cells.used, backend.open_samplers) == (0, 0, 0)
     engine.submit(submit(2, "short"))
     assert text_of(run(engine), 2) == echo("short")
     card.may_read.release(100)

@@ -162,7 +162,7 @@ def test_a_long_prompt_that_is_computed_ahead_is_read_beside_the_work_too():
         engine.step()
     while engine.prepare():
         pass
-    assert backend.used == LONG
+    assert backend.cells.used == LONG
 
 
 def test_signs_of_life_are_given_while_a_prompt_is_read():
