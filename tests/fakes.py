@@ -118,6 +118,33 @@ class FakeCells:
         self.fitted.append(cells)
 
 
+class FakeVocabulary:
+    """A token is a byte, or one of a few special tokens."""
+
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        return sum(len(segment.text) for segment in prompt)
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        ids: list[int] = []
+        for segment in prompt:
+            between()
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids))
+            ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
+        return ids
+
+    def piece(self, token: int) -> bytes:
+        return bytes([token]) if token < END else _NAMES[token].encode()
+
+    def is_mark(self, token: int) -> bool:
+        return token >= END or bytes([token]).isspace()
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+
 class FakeBackend:
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
     loses, repeats or misplaces a token makes it say something else."""
@@ -131,6 +158,7 @@ class FakeBackend:
         parallel: int = 4,
         gate: threading.Event | None = None,
         cells: Callable[..., FakeCells] = FakeCells,
+        vocabulary: FakeVocabulary | None = None,
         spare: int | None = None,
         host_tier_cells: int | None = None,
         template: str | None = TEMPLATE,
@@ -138,6 +166,7 @@ class FakeBackend:
         """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set.
         `cells` makes the cell store, of `context` cells."""
         self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
+        self.vocabulary = vocabulary or FakeVocabulary()
         self.script = script
         self.template = template
         self.batch = batch
@@ -153,20 +182,6 @@ class FakeBackend:
         self.tuning: Tuning | None = None  # what it says that it has measured
         self.threads = 1.0
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
-
-    def unread(self, prompt: Sequence[Segment]) -> int:
-        return sum(len(segment.text) for segment in prompt)
-
-    def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
-    ) -> list[int]:
-        ids: list[int] = []
-        for segment in prompt:
-            between()
-            if len(ids) > most:
-                raise PromptTooLongError(len(ids))
-            ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
-        return ids
 
     def decode(self, slices: Sequence[Slice]) -> None:
         if self.gate:
@@ -192,15 +207,6 @@ class FakeBackend:
         self.open_samplers += 1
         return FakeSampler(self, settings)
 
-    def piece(self, token: int) -> bytes:
-        return bytes([token]) if token < END else _NAMES[token].encode()
-
-    def is_mark(self, token: int) -> bool:
-        return token >= END or bytes([token]).isspace()
-
-    def is_end(self, token: int) -> bool:
-        return token == END
-
 
 class FakeSampler:
     def __init__(self, backend: FakeBackend, settings: Sampling) -> None:
@@ -214,14 +220,14 @@ class FakeSampler:
         cells = self._backend.cells.held(sequence)[:length]
         if not self._prompt:
             self._prompt = cells
-            text = b"".join(self._backend.piece(token) for token in cells).decode()
+            text = b"".join(self._backend.vocabulary.piece(token) for token in cells).decode()
             self._answer = [*self._backend.script(text).encode(), END]
         said = len(cells) - len(self._prompt)
         assert cells == self._prompt + self._answer[:said], "the cache does not hold what was said"
         return self._answer[said]
 
     def logprob(self, row: int, token: int) -> Logprob:
-        chosen = Alternative(self._backend.piece(token), -0.5)
+        chosen = Alternative(self._backend.vocabulary.piece(token), -0.5)
         return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
 
     def close(self) -> None:

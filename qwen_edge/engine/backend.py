@@ -25,12 +25,42 @@ class Sampler(Protocol):
         """Free the sampler, which is not used after that."""
 
 
+class Vocabulary(Protocol):
+    """Turns prompts into tokens, and tokens into text. `tokenize` and `unread` are called by any thread, the other
+    methods by the engine's thread."""
+
+    def unread(self, prompt: tuple[Segment, ...]) -> int:
+        """How many characters of a prompt have to be tokenized: texts whose tokens are still known from an earlier
+        prompt cost nothing."""
+
+    def tokenize(
+        self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
+        two pieces of a long prompt, and may raise an exception to end the work. Raises KeyError if a special segment
+        names no token of this model, and PromptTooLongError as soon as it is certain that the prompt has more than
+        `most` tokens."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token adds to the text (none for control tokens)."""
+
+    def is_mark(self, token: int) -> bool:
+        """Whether this token shows no word of an answer: it is a special token, or white space."""
+
+    def is_end(self, token: int) -> bool:
+        """Whether this token ends the model's turn."""
+
+
 class Backend(Protocol):
     """One model with one KV cache. Used by one thread, except where a method says otherwise."""
 
     @property
     def cells(self) -> CellStore:
         """The cells of the KV cache, which `decode` fills."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model."""
 
     @property
     def model_id(self) -> ModelId:
@@ -58,17 +88,6 @@ class Backend(Protocol):
     def preempted(self) -> float:
         """How often so far other programs have taken a core away, divided by the number of cores."""
 
-    def unread(self, prompt: tuple[Segment, ...]) -> int:
-        """How many characters of a prompt have to be tokenized: those tokenized before cost nothing."""
-
-    def tokenize(
-        self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
-    ) -> list[int]:
-        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
-        two pieces of a long prompt, and may raise an exception to end the work. Used by any thread. Raises KeyError if
-        a special segment names no token of this model, and PromptTooLongError as soon as the prompt is known to have
-        more than `most` tokens."""
-
     def decode(self, slices: list[Slice]) -> None:
         """Compute one batch, a slice of tokens for each of some sequences: the tokens get new cells, and the logits
         are ready for `Sampler.sample`. Raises EngineError, after which the contents of the cells are not known."""
@@ -78,12 +97,3 @@ class Backend(Protocol):
 
     def sampler(self, settings: Sampling) -> Sampler:
         """A new sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token adds to the text (none for control tokens)."""
-
-    def is_mark(self, token: int) -> bool:
-        """Whether this token shows no word of an answer: it is a special token, or white space."""
-
-    def is_end(self, token: int) -> bool:
-        """Whether this token ends the model's turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.backend import Vocabulary
 from qwen_edge.kv.holdings import Holding, forget, holdings
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import CacheReport, Caller, Conversation, InspectCache
@@ -15,7 +15,7 @@ _NOT_WRITTEN = (
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
-def report(kv_cache: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
+def report(kv_cache: KvCacheManager, vocabulary: Vocabulary, message: InspectCache) -> CacheReport:
     """Forget or pin the conversation that the message names, then list the conversations. In the engine's thread,
     between two steps."""
     caller = message.caller
@@ -31,13 +31,13 @@ def report(kv_cache: KvCacheManager, backend: Backend, message: InspectCache) ->
     return CacheReport(
         message.id,
         found is not None,
-        tuple(_described(one, backend, caller) for one in holdings(kv_cache, caller)),
+        tuple(_described(one, vocabulary, caller) for one in holdings(kv_cache, caller)),
         warning,
     )
 
 
-def _described(one: Holding, backend: Backend, caller: Caller) -> Conversation:
-    ends = b"".join(backend.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
+def _described(one: Holding, vocabulary: Vocabulary, caller: Caller) -> Conversation:
+    ends = b"".join(vocabulary.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
     return Conversation(
         key=one.key,
         tokens=len(one.tokens),

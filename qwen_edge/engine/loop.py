@@ -67,7 +67,7 @@ class Engine:
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
         self._kv_cache = KvCacheManager(backend.cells, disk, model_id=backend.model_id)
         self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
-        self._tokenizing = Tokenizing(backend, self.clock)
+        self._tokenizing = Tokenizing(backend.vocabulary, backend.cells.size - 1, self.clock)
         self._cost = CostModel()
         self._answers, self._misses = Answers(), Misses()
         self._restorer = Restorer(self._kv_cache, self._cost, self._misses, backend.batch, self.clock)
@@ -137,7 +137,7 @@ class Engine:
 
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
-        return inspect_cache.report(self._kv_cache, self._backend, message)
+        return inspect_cache.report(self._kv_cache, self._backend.vocabulary, message)
 
     # idle work
 
@@ -342,7 +342,7 @@ class Engine:
         """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
         chunk's logits begin at `row`."""
         sequence = chunk.sequence
-        chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.is_end)
+        chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.vocabulary.is_end)
         sequence.computed += len(chosen) - 1
         self._kv_cache.shrink(sequence.seq_id, sequence.computed)
         if not sequence.answering:
@@ -350,7 +350,9 @@ class Engine:
             self._misses.remember(sequence.prompt)
         for number, token in enumerate(chosen):
             sequence.unsent += logprobs[number : number + 1]
-            accepted = sequence.accept(token, self._backend, self._kv_cache.size, self.clock(), self.duty.slept)
+            accepted = sequence.accept(
+                token, self._backend.vocabulary, self._kv_cache.size, self.clock(), self.duty.slept
+            )
             yield accepted
             if accepted.end:
                 break

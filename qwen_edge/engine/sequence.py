@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from qwen_edge.core.errors import PromptTooLongError
-from qwen_edge.engine.backend import Backend, Sampler
+from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
@@ -117,7 +117,7 @@ class Sequence:
         except ValueError as error:
             return Failed(request.id, "bad_request", str(error))
         output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
-        lookup = Lookup(answers, len(tokens), backend.is_mark, request.caller.scope)
+        lookup = Lookup(answers, len(tokens), backend.vocabulary.is_mark, request.caller.scope)
         return cls(request, tokens, sampler, output, lookup, arrived)
 
     # phases
@@ -200,15 +200,15 @@ class Sequence:
             if is_end(token) or guesses[len(chosen) - 1 : len(chosen)] != (token,):
                 return chosen, logprobs
 
-    def accept(self, token: int, backend: Backend, context: int, now: float, rested: float) -> Accepted:
+    def accept(self, token: int, vocabulary: Vocabulary, context: int, now: float, rested: float) -> Accepted:
         """Add a chosen token to the answer, which ends there if it is as long as it may be, in tokens or seconds, or
         fills the context. `rested` as for `late`."""
         self.tokens.append(token)
-        if backend.is_end(token):
+        if vocabulary.is_end(token):
             return Accepted(self.output.finish(), "stop")
-        first_word = not self.spoke and not backend.is_mark(token)
+        first_word = not self.spoke and not vocabulary.is_mark(token)
         self.spoke = self.spoke or first_word
-        text = self.output.push(backend.piece(token))
+        text = self.output.push(vocabulary.piece(token))
         if self.output.stopped:
             return Accepted(text, "stop", first_word)
         full = self.generated >= self.request.max_tokens or len(self.tokens) >= context

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import re
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from qwen_edge.core.errors import EngineError, PromptTooLongError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.cpu import preempted
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
@@ -28,7 +27,7 @@ from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
-from qwen_edge.protocol.messages import Load, Ready, Sampling, Segment, Tuning
+from qwen_edge.protocol.messages import Load, Ready, Sampling, Tuning
 
 _SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
@@ -51,8 +50,7 @@ class LlamaBackend:
             self.cells = _cells(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
-        self._vocab = self._model.vocab
-        self._specials = self._vocab.specials
+        self.vocabulary = self._model.vocab
         if not on_gpu(load):
             self._gpu_layers = 0  # llama.cpp reports offloaded layers even if it finds no GPU
 
@@ -88,28 +86,6 @@ class LlamaBackend:
     def preempted(self) -> float:
         return preempted()
 
-    def unread(self, prompt: Sequence[Segment]) -> int:
-        return sum(len(one.text) for one in prompt if not (one.special or self._vocab.knows(one.text)))
-
-    def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
-    ) -> list[int]:
-        """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
-        if most < math.inf:
-            least = self._vocab.least(one.text for one in prompt if not one.special)
-            if least > most:
-                raise PromptTooLongError(least)
-        ids: list[int] = []
-        for segment in prompt:
-            if segment.special:
-                ids.append(self._specials[segment.text])
-            else:
-                ids += self._vocab.encode_some(segment.text, most - len(ids), between)
-            if len(ids) > most:
-                raise PromptTooLongError(len(ids))
-        begins = ids and self._vocab.begin not in (-1, ids[0])  # the template may have written the begin token
-        return [self._vocab.begin, *ids] if begins else ids
-
     def decode(self, slices: Sequence[Slice]) -> None:
         self.cells.decode(slices)
 
@@ -117,16 +93,7 @@ class LlamaBackend:
         self.cells.use_threads(max(1, round(share * self._load.threads)))
 
     def sampler(self, settings: Sampling) -> Sampler:
-        return Sampler(settings, self.cells, self._vocab)
-
-    def piece(self, token: int) -> bytes:
-        return self._vocab.piece(token)
-
-    def is_mark(self, token: int) -> bool:
-        return self._vocab.is_mark(token)
-
-    def is_end(self, token: int) -> bool:
-        return self._vocab.is_end(token)
+        return Sampler(settings, self.cells, self.vocabulary)
 
     def warm_up(self) -> None:
         """Decode one token, so that llama.cpp does its deferred initialisation now."""
@@ -142,7 +109,7 @@ class LlamaBackend:
             name=self._model.meta("general.name") or self._model.path.stem,
             context=self.cells.size,
             bytes_to_come=self.cells.bytes_to_come + self.cells.cell_bytes * self.cells.host_tier_cells,
-            specials=tuple(self._specials),
+            specials=tuple(self.vocabulary.specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),
             gpu_layers=self._gpu_layers,

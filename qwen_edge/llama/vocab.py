@@ -1,4 +1,4 @@
-"""Converts text to tokens and back with llama.cpp's tokenizer."""
+"""Converts text to tokens and back with llama.cpp's tokenizer: a `Vocabulary`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import math
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from threading import Lock
@@ -15,14 +15,15 @@ from typing import Any
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.cuts import Cuts
+from qwen_edge.protocol.messages import Segment
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
 _KEPT = 65_536  # tokens of recent texts that are cached: 0.5 MB
 
 
 class Vocab:
-    """The vocabulary of one model; valid as long as the model is open. Any thread may turn texts into tokens, which
-    llama.cpp does without the interpreter lock; all else belongs to one."""
+    """Implements engine.backend.Vocabulary for one model; valid as long as the model is open. Any thread may turn texts
+    into tokens, which llama.cpp does without the interpreter lock; all else belongs to one thread."""
 
     def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = (), *, names_begin: bool = True) -> None:
         """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of.
@@ -58,6 +59,28 @@ class Vocab:
     def specials(self) -> Mapping[str, int]:
         """The control and user-defined tokens, which the text of a template may contain, by text."""
         return {self.text(token): token for token in self._steering}
+
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        return sum(len(one.text) for one in prompt if not (one.special or self.knows(one.text)))
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
+        if most < math.inf:
+            least = self.least(one.text for one in prompt if not one.special)
+            if least > most:
+                raise PromptTooLongError(least)
+        ids: list[int] = []
+        for segment in prompt:
+            if segment.special:
+                ids.append(self.specials[segment.text])
+            else:
+                ids += self.encode_some(segment.text, most - len(ids), between)
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids))
+        begins = ids and self.begin not in (-1, ids[0])  # the template may have written the begin token
+        return [self.begin, *ids] if begins else ids
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, in which nothing is a special token. The tokens of recent texts are cached: each

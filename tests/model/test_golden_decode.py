@@ -160,7 +160,7 @@ def golden(demo_model):
     alone: dict[str, Alone] = {}
 
     def say(backend, prompt: tuple[Segment, ...], kv_type: str = "f16", count: int = LENGTH):
-        tokens = tuple(backend.tokenize(prompt))
+        tokens = tuple(backend.vocabulary.tokenize(prompt))
         if kv_type not in alone:
             alone[kv_type] = Alone(demo_model, kv_type)
         if (kv_type, tokens, count) not in known:
@@ -198,7 +198,7 @@ def check(backend, golden, prompts, said, kv_type: str = "f16", count: int = LEN
     for number, prompt in enumerate(prompts):
         reference = golden(backend, prompt, kv_type, count)
         sure = next((i for i, (_, margin) in enumerate(reference) if margin < DOUBT), count)
-        text = b"".join(backend.piece(token) for token, _ in reference[:sure]).decode("utf-8", "ignore")
+        text = b"".join(backend.vocabulary.piece(token) for token, _ in reference[:sure]).decode("utf-8", "ignore")
         assert said[number].startswith(text), number
         compared += sure
     assert compared >= 0.75 * count * len(prompts), f"{compared} tokens say little"
@@ -244,7 +244,7 @@ def test_turns_whose_history_was_computed_ahead(watch, golden, attention):
         engine.warm(Warm(history))
         while engine.prepare():
             pass
-        expected = len(backend.tokenize(history))
+        expected = len(backend.vocabulary.tokenize(history))
         prompts.append((*history, Segment("user\n" + text), end, Segment("\n"), start, Segment("assistant\n")))
         engine.submit(submit(number + 1, prompts[-1], 1))
         run(engine, {}, cached)
@@ -268,7 +268,7 @@ def test_text_that_repeats_itself_with_guesses_and_without(watch, golden, specul
         sure = next((i for i, (_, margin) in enumerate(tokens) if margin < DOUBT), 200)
         assert sure > 30
         assert said[number].startswith(
-            b"".join(backend.piece(token) for token, _ in tokens[:sure]).decode("utf-8", "ignore")
+            b"".join(backend.vocabulary.piece(token) for token, _ in tokens[:sure]).decode("utf-8", "ignore")
         )
 
 
@@ -321,7 +321,7 @@ def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_pat
         check(backend, golden, PROMPTS, said, kv_type)
         if life:
             # all but the few tokens that asked for the answer, and those that are no more than them
-            assert sum(cached.values()) > 0.9 * sum(len(backend.tokenize(prompt)) for prompt in PROMPTS)
+            assert sum(cached.values()) > 0.9 * sum(len(backend.vocabulary.tokenize(prompt)) for prompt in PROMPTS)
         engine.leave(60)
 
 
@@ -352,7 +352,7 @@ def test_what_is_remembered_is_as_likely_as_what_is_computed_now(watch, tmp_path
             backend = watch(files=files)
             engine = Engine(backend, disk=open_disk(files, backend))
         warm, cached = likelihoods(engine, prompt)
-        assert cached >= len(backend.tokenize(prompt)) - 20
+        assert cached >= len(backend.vocabulary.tokenize(prompt)) - 20
         both = cold.keys() & warm.keys()
         assert len(both) >= 15
         # batches of other sizes: llama.cpp alone moves them as far

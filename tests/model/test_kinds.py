@@ -246,7 +246,7 @@ def test_a_prompt_begins_with_the_token_that_the_file_names_and_with_no_comma(ti
     """llama.cpp takes token 11 where the file names none, or one that is not there: a comma."""
     keys = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": named}
     backend = LlamaBackend(load(with_values(tiny_model, tmp_path / "m.gguf", keys)), lambda _: None)
-    plain = backend.tokenize([Segment("x")])
+    plain = backend.vocabulary.tokenize([Segment("x")])
     assert plain[:-1] == ([] if first is None else [first])
     backend.close()
 
