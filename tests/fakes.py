@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
+from qwen_edge.kv.memory_kind import FULL, MemoryKind
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
@@ -58,9 +59,16 @@ class FakeCells:
     token; a wrong call (a gap, an overlap, a cell that is not there) fails at once."""
 
     def __init__(
-        self, size: int = 4096, sequences: int = 8, *, spare: int | None = None, host_tier_cells: int | None = None
+        self,
+        size: int = 4096,
+        sequences: int = 8,
+        *,
+        spare: int | None = None,
+        host_tier_cells: int | None = None,
+        memory: MemoryKind = FULL,
     ) -> None:
-        """`spare` and `host_tier_cells` are `size` if they are None."""
+        """`spare` and `host_tier_cells` are `size` if they are None. What `memory` cannot do fails at once."""
+        self.memory = memory
         self.size, self.sequences = size, sequences
         self.spare = size if spare is None else spare
         self.host_tier_cells = size if host_tier_cells is None else host_tier_cells
@@ -85,6 +93,7 @@ class FakeCells:
             held[i] = [token]
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
+        assert self.memory.shares_prefixes
         held = self.of.setdefault(target, {})
         for position in range(start, end):
             assert position not in held, "two cells for one position"
@@ -92,15 +101,18 @@ class FakeCells:
 
     def forget(self, sequence: int, start: int, end: int) -> None:
         held = self.of.get(sequence, {})
+        assert self.memory.cuts_anywhere or end - start in (0, len(held)), "only whole sequences can be forgotten"
         for position in range(start, end):
             del held[position]
         if not held:
             self.of.pop(sequence, None)
 
     def save(self, sequence: int, start: int, end: int) -> bytes:
+        assert self.memory.saves_parts
         return array("i", [start, *self.held(sequence)[start:end]]).tobytes()
 
     def load(self, saved: bytes, sequence: int, start: int, end: int) -> None:
+        assert self.memory.saves_parts
         first, *tokens = array("i", bytes(saved))
         self.write(sequence, start, tokens[start - first : end - first])
 

@@ -73,7 +73,10 @@ class IdlePrefill:
 
     def add(self, tokens: Tokenized, caller: Caller = EVERYBODY) -> None:
         """A prompt is expected to begin with these tokens. When there are too many prompts, the oldest is forgotten. An
-        error in a prompt is reported to the request that comes with it."""
+        error in a prompt is reported to the request that comes with it. Nothing is computed ahead if the memory of the
+        model shares no prefixes: no request could use the cells."""
+        if not self._backend.cells.memory.shares_prefixes:
+            return
         if isinstance(tokens, list) and self._per_hour and 0 < len(tokens) < self._kv_cache.size:
             self._kv_cache.make_way(tokens, caller)
             # not only what the cache holds: a full cache may have let go of it since the answer ended

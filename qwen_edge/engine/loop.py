@@ -60,10 +60,11 @@ class Engine:
     ) -> None:
         """A step of more than `longest_step` seconds means that the whole process stood still: the seconds above it
         count for no deadline. With `speculates`, tokens are guessed from earlier text, which changes no answer
-        (`speculate`). While there is nothing else to do, up to `ahead_per_hour` tokens of expected prompts are computed
-        (`idle_prefill`). `disk` holds what outlives the engine."""
+        (`speculate`), if the memory of the model lets wrong guesses be cut off. While there is nothing else to do, up
+        to `ahead_per_hour` tokens of expected prompts are computed (`idle_prefill`). `disk` holds what outlives the
+        engine."""
         self._backend = backend
-        self._speculates = speculates
+        self._speculates = speculates and backend.cells.memory.cuts_anywhere
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
         self._kv_cache = KvCacheManager(backend.cells, disk, model_id=backend.model_id)
         self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
@@ -341,8 +342,8 @@ class Engine:
     def _choose(self, chunk: ScheduledChunk, row: int) -> Iterator[Accepted]:
         """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
         chunk's logits begin at `row`."""
-        sequence = chunk.sequence
-        chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.vocabulary.is_end)
+        sequence, vocabulary = chunk.sequence, self._backend.vocabulary
+        chosen, logprobs = sequence.choose(row, chunk.guesses, vocabulary.is_end)
         sequence.computed += len(chosen) - 1
         self._kv_cache.shrink(sequence.seq_id, sequence.computed)
         if not sequence.answering:
@@ -350,9 +351,7 @@ class Engine:
             self._misses.remember(sequence.prompt)
         for number, token in enumerate(chosen):
             sequence.unsent += logprobs[number : number + 1]
-            accepted = sequence.accept(
-                token, self._backend.vocabulary, self._kv_cache.size, self.clock(), self.duty.slept
-            )
+            accepted = sequence.accept(token, vocabulary, self._kv_cache.size, self.clock(), self.duty.slept)
             yield accepted
             if accepted.end:
                 break

@@ -220,6 +220,9 @@ def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
     as the disk takes."""
     if files is None:
         return None
+    if not backend.cells.memory.saves_parts:
+        log.warning("conversations are not kept on disk: the cells of this kind of model cannot be saved in parts")
+        return None
     try:
         folder = Folder(Path(files.folder), _LOCKED)
         return DiskTier(

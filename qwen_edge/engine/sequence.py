@@ -80,6 +80,7 @@ class Sequence:
     output: Output
     lookup: Lookup
     arrived: float
+    shares_prefixes: bool = True  # whether the memory of the model lets two sequences share their first cells
     phase: Phase = field(default=Waiting(), init=False)
     computed: int = field(default=0, init=False)
     prompt_computed: int = field(default=0, init=False)
@@ -118,7 +119,7 @@ class Sequence:
             return Failed(request.id, "bad_request", str(error))
         output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
         lookup = Lookup(answers, len(tokens), backend.vocabulary.is_mark, request.caller.scope)
-        return cls(request, tokens, sampler, output, lookup, arrived)
+        return cls(request, tokens, sampler, output, lookup, arrived, backend.cells.memory.shares_prefixes)
 
     # phases
 
@@ -164,7 +165,9 @@ class Sequence:
 
     def in_common(self, other: Sequence) -> int:
         """How many tokens, from the beginning, need to be computed for only one of both."""
-        return common_prefix(self.tokens, other.tokens) if self.scope == other.scope else 0
+        if not self.shares_prefixes or self.scope != other.scope:
+            return 0
+        return common_prefix(self.tokens, other.tokens)
 
     @property
     def remaining(self) -> int:

@@ -108,7 +108,9 @@ class Allocation:
 
     def publish(self, sequence: int, tokens: Sequence[int]) -> None:
         """Let other sequences share what this one holds. Its own cells become free where another sequence holds the
-        same tokens already."""
+        same tokens already. Does nothing if the memory of the model shares no prefixes."""
+        if not self._store.memory.shares_prefixes:
+            return
         assert len(tokens) == self._open[sequence]
         length, holder = self.tree.match(tokens)
         if holder is not None and length > self.tree.length(sequence):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from qwen_edge.kv.memory_kind import MemoryKind
+
 PIECE = 256  # cells that are copied, written or loaded at once: what takes no longer than may pass between two steps
 FEW = 16  # tokens that are as quickly computed as loaded
 
@@ -16,6 +18,11 @@ class CellStore(Protocol):
     """The cells of one KV cache. A cell holds what the model has computed of one token, and belongs to every sequence
     that shares it. Used by one thread, between two batches. Any method that moves cells raises EngineError if llama.cpp
     fails; what the cells contain is then not known."""
+
+    @property
+    def memory(self) -> MemoryKind:
+        """What may be asked of the cells: `share`, `forget`, `save` and `load` of parts only as far as this says. All
+        cells of a sequence can always be forgotten."""
 
     @property
     def size(self) -> int:

@@ -112,7 +112,11 @@ class KvCacheManager:
 
     def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: int = 1) -> None:
         """The request is over, or waits again. These tokens stay until their cells are needed. After that, copies are
-        kept of the prompt, which is the first `prompt` of them. `asked`: how many clients have asked for them."""
+        kept of the prompt, which is the first `prompt` of them. `asked`: how many clients have asked for them. If the
+        memory of the model shares no prefixes, the cells are of no use to any other request and are free at once."""
+        if not self._store.memory.shares_prefixes:
+            self._allocation.close(sequence)
+            return
         caller = self._allocation.owners[sequence]
         self._allocation.park(sequence, tokens, prompt)
         self._eviction.touch(sequence, len(tokens), caller, asked)

@@ -19,10 +19,11 @@ from qwen_edge.protocol.messages import Caller
 
 
 class Tiers:
-    """The host tier holds as many cells as the store says. Used by the engine's thread."""
+    """The host tier holds as many cells as the store says; none if its memory saves no parts. Used by the engine's
+    thread."""
 
     def __init__(self, store: CellStore, allocation: Allocation, pins: Pins, disk: DiskTier | None) -> None:
-        self.host_tier = HostTier(store.host_tier_cells, pins)
+        self.host_tier = HostTier(store.host_tier_cells if store.memory.saves_parts else 0, pins)
         self._store = store
         self._allocation = allocation
         self._saving = Saving(store, allocation, self.host_tier, pins, disk)

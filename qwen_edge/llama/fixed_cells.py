@@ -7,6 +7,7 @@ from typing import Any
 
 from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.device.host.memory import give_back
+from qwen_edge.kv.memory_kind import MemoryKind
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
@@ -50,6 +51,10 @@ class FixedCells:
     def skips(self) -> bool:
         """Whether attention skips the cells of other sequences at no cost."""
         return self._context.skips
+
+    @property
+    def memory(self) -> MemoryKind:
+        return self.settings.model.memory
 
     @property
     def sequences(self) -> int:

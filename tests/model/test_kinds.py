@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError, UnservableError
+from qwen_edge.kv.memory_kind import FULL
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.fixed_cells import FixedCells
@@ -270,12 +271,12 @@ def test_a_context_for_which_memory_is_short_may_be_made_later(tiny_model):
 def test_a_plain_model_of_one_layer_is_served(tmp_path):
     attention(tmp_path / "m.gguf", "qwen3")
     with Model(tmp_path / "m.gguf") as model:
-        assert model.memory == "full"
+        assert model.memory == FULL
 
 
 def test_a_model_that_is_served_says_what_it_keeps(tiny_model):
     with Model(tiny_model) as model:
-        assert model.memory == "full"
+        assert model.memory == FULL
 
 
 def test_a_damaged_file_is_not_taken_for_another_kind(tmp_path, tiny_model):
