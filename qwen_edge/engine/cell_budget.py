@@ -59,22 +59,22 @@ class CellBudget:
         """The placed sequences of lower priority, as few as possible, that must lose their place so that this one gets
         one; None if even all of them are not enough. While it is `crowded`, a sequence only gets the place of
         another."""
-        staying, going = list(placed), list[Sequence]()
-        while staying and ((crowded and not going) or not self._fits(sequence, staying, going)):
+        staying, displaced = list(placed), list[Sequence]()
+        while staying and ((crowded and not displaced) or not self._fits(sequence, staying, displaced)):
             one = victim(staying)
             if one.rank <= sequence.rank:
                 return None
             staying.remove(one)
-            going.append(one)
-        return going
+            displaced.append(one)
+        return displaced
 
-    def _fits(self, sequence: Sequence, staying: list[Sequence], going: list[Sequence]) -> bool:
+    def _fits(self, sequence: Sequence, staying: list[Sequence], displaced: list[Sequence]) -> bool:
         """Whether there is a place and cells for one more sequence beside those that stay. All cells of those that go
         count as free, which is a little too much where sequences share them."""
         if len(staying) >= self._parallel:
             return False
         growing = sum(one.remaining + _MARGIN for one in staying)
-        freed = sum(one.computed for one in going)
+        freed = sum(one.computed for one in displaced)
         needed = growing + len(sequence.tokens) - self.kv_cache.shared(sequence.tokens, sequence.scope)
         return self.kv_cache.available + freed >= needed
 

@@ -20,10 +20,11 @@ from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.misses import Misses
+from qwen_edge.engine.places import Places
 from qwen_edge.engine.restoring import Restorer
 from qwen_edge.engine.running_clock import RunningClock
 from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, in_order, plan, victim
-from qwen_edge.engine.sequence import Accepted, Placed, Running, Sequence, Waiting
+from qwen_edge.engine.sequence import Accepted, Running, Sequence
 from qwen_edge.engine.speculate import Answers, Draft
 from qwen_edge.engine.step_result import StepResult
 from qwen_edge.engine.tokenizing import Tokenizing
@@ -75,28 +76,19 @@ class Engine:
         self._idle_prefill = IdlePrefill(
             backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
-        self._sequences = list[Sequence]()  # not finished; those with a place in the order in which they got it
-        self._crowded = False  # a sequence had to give way: none enters beside the others before one has finished
+        self._places = Places(self._kv_cache, self._restorer)
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
         self.duty = Duty()
 
     @property
-    def _placed(self) -> list[Sequence]:
-        return [one for one in self._sequences if isinstance(one.phase, Placed)]
-
-    @property
-    def _waiting(self) -> list[Sequence]:
-        return [one for one in self._sequences if isinstance(one.phase, Waiting)]
-
-    @property
     def busy(self) -> bool:
-        return bool(self._sequences or self._tokenizing.requests)
+        return bool(self._places.sequences or self._tokenizing.requests)
 
     @property
     def waits(self) -> bool:
         """Whether nothing can be done before a prompt has been tokenized."""
-        return self.busy and not self._sequences and not self._tokenizing.ready
+        return self.busy and not self._places.sequences and not self._tokenizing.ready
 
     @property
     def writing(self) -> bool:
@@ -122,9 +114,9 @@ class Engine:
     def abort(self, message: Abort) -> None:
         """Forget a request, in any phase. The cells that it computed stay in the cache."""
         self._tokenizing.drop(lambda request, _: request.id == message.id)
-        for sequence in self._sequences[:]:
+        for sequence in self._places.sequences:
             if sequence.request.id == message.id:
-                self._release(sequence)
+                self._places.finish(sequence)
 
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
@@ -165,8 +157,8 @@ class Engine:
 
     def leave(self, seconds: float) -> None:
         """End all requests, and write what is remembered to disk for at most `seconds`. Raises EngineError."""
-        for sequence in self._sequences[:]:
-            self._release(sequence)
+        for sequence in self._places.sequences:
+            self._places.finish(sequence)
         self._kv_cache.leave(seconds, self.clock)
 
     # a step
@@ -185,7 +177,7 @@ class Engine:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
         `admit` and told the daemon. Raises nothing: a request that cannot go on ends in Failed."""
         admitted, began = self.admit() if admit else [], self.clock()
-        if not (placed := self._placed):
+        if not (placed := self._places.placed):
             return StepResult(tuple(admitted))
         self._turn += 1
         try:
@@ -194,7 +186,7 @@ class Engine:
         except EngineError as error:
             return self._break_down(admitted, error)
         if not chunks:  # stored cells are still being read, or no sequence can go on for lack of memory
-            self.duty.rested(self._restorer.wait(self._placed), busy=True)
+            self.duty.rested(self._restorer.wait(self._places.placed), busy=True)
             return StepResult(tuple(admitted))
         return self._postprocess(admitted, chunks, began)
 
@@ -215,9 +207,8 @@ class Engine:
                 chunks = plan(running, drafted, bounds, self._cost, turn=self._turn)
                 if self._cell_budget.reserve(sum(chunk.size for chunk in chunks)):
                     return chunks
-            self._put_back(victim(placed))
-            self._crowded, placed = True, self._placed
-        self._crowded = False
+            self._places.put_back_for_lack_of_cells(victim(placed))
+            placed = self._places.placed
         return []
 
     def _run(self, chunks: list[ScheduledChunk]) -> None:
@@ -247,10 +238,7 @@ class Engine:
     def _break_down(self, admitted: list[Outbound], error: EngineError) -> StepResult:
         """A decode has failed, and what the cache and the driver hold is not known: a new process knows. All requests
         end here."""
-        ids = [one.request.id for one in self._sequences] + self._tokenizing.drop()
-        for sequence in self._sequences:
-            sequence.finish()
-        self._sequences = []
+        ids = [one.request.id for one in self._places.abandon()] + self._tokenizing.drop()
         return StepResult((*admitted, *(Failed(one, "engine", str(error)) for one in [*ids, None])), broken=True)
 
     # admission
@@ -267,7 +255,7 @@ class Engine:
             if isinstance(taken, Failed):
                 refused.append(taken)
             else:
-                self._sequences.append(taken)
+                self._places.add(taken)
         return refused
 
     def _expire(self) -> list[Outbound]:
@@ -275,11 +263,11 @@ class Engine:
         now, events = self.clock(), list[Outbound]()
         dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
         events += [Failed(one, "waited", "") for one in dropped]
-        for sequence in self._sequences[:]:
+        for sequence in self._places.sequences:
             if sequence.late(now, self.duty.slept):
                 events += self._finish(sequence, "length", sequence.output.finish())
             elif sequence.started is None and sequence.waited_too_long(now):
-                self._release(sequence)
+                self._places.finish(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
         return events
 
@@ -287,37 +275,21 @@ class Engine:
         """Give places to waiting sequences, while there are places and cells. A higher priority takes the place of a
         lower one."""
         events = list[Outbound]()
-        for sequence in in_order(self._waiting, self._cost):
+        for sequence in in_order(self._places.waiting, self._cost):
             if refusal := self._cell_budget.refusal(sequence):
                 events += self._give_up(sequence, refusal)
                 continue
-            going = self._cell_budget.who_gives_way(sequence, self._placed, crowded=self._crowded)
-            if going is None:
+            displaced = self._cell_budget.who_gives_way(sequence, self._places.placed, crowded=self._places.crowded)
+            if displaced is None:
                 break
-            for one in going:
-                self._put_back(one)
-            if sequence.started is None:
+            for one in displaced:
+                self._places.put_back(one)
+            first = sequence.started is None  # a sequence that had to give way has not been asked for again
+            self._places.enter(sequence, for_client=first and sequence.request.asked > 0)
+            if first:
+                sequence.started, sequence.rested = self.clock(), self.duty.slept
                 events.append(Started(sequence.request.id))
-            self._place(sequence)
         return events
-
-    def _place(self, sequence: Sequence) -> None:
-        first = sequence.started is None  # a sequence that had to give way has not asked again
-        asked = first and sequence.request.asked > 0
-        opened = self._kv_cache.open(sequence.tokens, sequence.request.caller, asked=asked)
-        assert opened, "the cache has more sequences than there are places"
-        seq_id, held = opened
-        if first:
-            sequence.started, sequence.rested = self.clock(), self.duty.slept
-        sequence.enter(seq_id, held, self._restorer.restore(seq_id, sequence.tokens, asked=asked))
-        self._sequences.remove(sequence)
-        self._sequences.append(sequence)
-
-    def _put_back(self, sequence: Sequence) -> None:
-        """Let a placed sequence wait. Its cells stay in the cache for as long as nobody needs them."""
-        seq_id, computed = sequence.seq_id, sequence.tokens[: sequence.computed]
-        sequence.give_way()
-        self._kv_cache.park(seq_id, computed, sequence.prompt_length, asked=0)
 
     # schedule
 
@@ -366,29 +338,11 @@ class Engine:
         """There is no memory for the cells that a request needs: it ends with the answer it has, or is refused."""
         if sequence.generated:
             return self._finish(sequence, "length", sequence.output.finish())
-        self._release(sequence)
+        self._places.finish(sequence)
         return [refusal]
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"], text: str) -> list[Outbound]:
-        self._release(sequence)
+        self._places.finish(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
         return [*sequence.say(text), sequence.done(reason, self.clock())]
-
-    def _release(self, sequence: Sequence) -> None:
-        """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""
-        placed = sequence.phase if isinstance(sequence.phase, Placed) else None
-        sequence.finish()
-        self._sequences.remove(sequence)
-        if not placed:
-            return
-        # a text may end before the last of the guesses that came true
-        sequence.computed = min(sequence.computed, len(sequence.tokens))
-        self._kv_cache.shrink(placed.seq_id, sequence.computed)
-        request, prompt = sequence.request, sequence.tokens[: sequence.prompt_length]
-        if request.pin_seconds:
-            self._kv_cache.pins.pin(prompt, request.pin_seconds, request.caller)
-        self._kv_cache.park(
-            placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=request.asked
-        )
-        self._crowded = False

@@ -311,7 +311,7 @@ def test_tokens_that_are_put_behind_an_answer_are_computed_with_the_next_step():
     engine = Engine(backend, speculates=False)
     engine.submit(submit(1, "hello"))
     events = [event for _ in range(5) for event in engine.step()]
-    (sequence,) = engine._sequences
+    (sequence,) = engine._places.sequences
     forced = b", then forced words"
     sequence.tokens += forced
     backend.decodes.clear()
@@ -338,7 +338,7 @@ def test_a_sequence_goes_through_its_phases_and_through_no_others():
     engine = Engine(FakeBackend(echo, parallel=1))
     engine.submit(submit(1, "hello", priority="idle"))
     engine.admit()
-    (one,) = engine._sequences
+    (one,) = engine._places.sequences
     assert isinstance(one.phase, Restoring)
     engine.step()
     assert isinstance(one.phase, Running)

@@ -97,14 +97,14 @@ def test_admission_reads_nothing_and_others_decode_between_two_stretches(written
         assert card.begun.acquire(timeout=10), "the read has begun"
         assert all(any(getattr(event, "id", 0) == 1 for event in events) for events in said), "each step is the other's"
         assert card.reads == number + 1, "no more than one stretch at a time"
-        held = engine._placed[1].computed
+        held = engine._places.placed[1].computed
         card.may_read.release()
         for _ in range(1000):
-            if engine._placed[1].computed > held:
+            if engine._places.placed[1].computed > held:
                 break
-            engine._restorer.wait(engine._placed)
-            engine._restorer.step(engine._placed)
-        assert 0 < engine._placed[1].computed - held <= 256
+            engine._restorer.wait(engine._places.placed)
+            engine._restorer.step(engine._places.placed)
+        assert 0 < engine._places.placed[1].computed - held <= 256
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
 
 
@@ -213,6 +213,6 @@ def test_who_waits_for_anothers_read_does_not_spin(written, disk):
     engine.abort(Abort(1))
     engine.submit(submit(2, LONG))
     engine.step()
-    assert not engine._placed[0].phase.restore.waiting.done
+    assert not engine._places.placed[0].phase.restore.waiting.done
     card.may_read.release(100)
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
