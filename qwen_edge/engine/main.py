@@ -143,7 +143,7 @@ def serve(
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
-        log.exception("bug: the engine ends over an error of its own")
+        log.exception("This is a bug in qwen-edge: the engine process ends over an error of its own")
         channel.send([Failed(None, "engine", f"this is a bug in qwen-edge: {error!r}")])
 
 
@@ -256,7 +256,12 @@ def _opened(
             channel.send([Beat()])
     if opening.done():
         return opening.result()
-    log.warning("conversations are not kept on disk: %s has not answered in %.0f s", load.files.folder, _OPENING)
+    log.warning(
+        "conversations are not kept on disk: the disk of %s has not answered in %.0f s. Look at the disk (`dmesg`), "
+        "then restart.",
+        load.files.folder,
+        _OPENING,
+    )
     return None
 
 

@@ -42,10 +42,10 @@ class Places:
     def enter(self, sequence: Sequence, *, for_client: bool) -> None:
         """Give a waiting sequence a place, with the cells of its tokens that the KV cache has, and begin to load those
         of copies and files. `for_client`: the request counts as one for these tokens."""
-        opened = self._kv_cache.open(sequence.tokens, sequence.request.caller, asked=for_client)
+        opened = self._kv_cache.open(sequence.tokens, sequence.request.caller, for_client=for_client)
         assert opened, "the cache has more sequences than there are places"
         seq_id, held = opened
-        sequence.enter(seq_id, held, self._restorer.restore(seq_id, sequence.tokens, asked=for_client))
+        sequence.enter(seq_id, held, self._restorer.restore(seq_id, sequence.tokens, for_client=for_client))
         self._sequences.remove(sequence)
         self._sequences.append(sequence)
 
@@ -53,7 +53,7 @@ class Places:
         """Let a placed sequence wait. Its cells stay in the KV cache for as long as nobody needs them."""
         seq_id, computed = sequence.seq_id, sequence.tokens[: sequence.computed]
         sequence.give_way()
-        self._kv_cache.park(seq_id, computed, sequence.prompt_length, asked=0)
+        self._kv_cache.park(seq_id, computed, sequence.prompt_length, requests=0)
 
     def put_back_for_lack_of_cells(self, sequence: Sequence) -> None:
         """As `put_back`; the others are then `crowded`."""
@@ -74,7 +74,7 @@ class Places:
         if request.pin_seconds:
             self._kv_cache.pins.pin(prompt, request.pin_seconds, request.caller)
         self._kv_cache.park(
-            placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=request.asked
+            placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, requests=request.asked
         )
         self.crowded = False
 

@@ -30,16 +30,16 @@ class Restorer:
         self._batch = batch
         self._clock = clock
 
-    def restore(self, seq_id: int, tokens: list[int], *, asked: bool) -> Restore:
-        """What is loaded for a sequence that gets its place. `asked`: a client asked for these tokens, now for the
-        first time."""
+    def restore(self, seq_id: int, tokens: list[int], *, for_client: bool) -> Restore:
+        """What is loaded for a sequence that gets its place. `for_client`: a client asked for these tokens, now for
+        the first time."""
         return Restore(
             self._kv_cache,
             seq_id,
             tokens,
             patience=self._patience,
             clock=self._clock,
-            asked=asked,
+            for_client=for_client,
             disk=self._kv_cache.disk,
         )
 

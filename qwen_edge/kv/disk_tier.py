@@ -148,9 +148,9 @@ class DiskTier:
         """The read that is under way, or was last."""
         return self._reading
 
-    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
+    def use(self, copy: Copy, until: int, *, for_client: bool) -> None:
         """A copy that was read has been loaded into the cache as far as `until`."""
-        self._index.use(copy, until, asked=asked)
+        self._index.use(copy, until, for_client=for_client)
         self._folder.works("files cannot be read")
         self._used.add(copy.cells)
         if self._touching is None or self._touching.done():  # so that the order of use is known after a restart

@@ -38,7 +38,7 @@ class Eviction:
         return max(0, self._allocation.parked - self._spare) if self._allocation.any_open else 0
 
     @property
-    def will_take(self) -> bool:
+    def will_evict(self) -> bool:
         """Whether parked cells will have to go as soon as a sequence is open."""
         return not self._allocation.any_open and self._allocation.parked > self._spare
 
@@ -67,10 +67,10 @@ class Eviction:
         while (leaving := self.leaving) and (copied < _PIECES or self._allocation.used + PIECE > self._store.room):
             copied += self._trim_least(leaving)
 
-    def make_way(self, tokens: Sequence[int], caller: Caller) -> None:
+    def drop_outdated(self, tokens: Sequence[int], caller: Caller) -> None:
         """These tokens are about to be computed ahead. Where parked cells have a price, the caller's answers that
-        differ from them (templates show an answer otherwise than it was generated) go now, and not when the next
-        request runs."""
+        differ from these tokens (templates show an answer otherwise than it was generated) go now, and not when the
+        next request runs."""
         if self._spare >= self._allocation.size:
             return
         for sequence, prompt in list(self._allocation.prompts.items()):
@@ -78,7 +78,7 @@ class Eviction:
             common = common_prefix(held, tokens) if self._allocation.owners.is_theirs(sequence, caller) else 0
             if max(prompt - _OPENING, prompt // 2) <= common < min(len(held), len(tokens)):
                 if self._tiers.host_tier.leads_on(held) > common:
-                    self._tiers.keep(self._allocation.tree.end(sequence), common, [caller])
+                    self._tiers.copy_missing(self._allocation.tree.end(sequence), common, [caller])
                 self._allocation.cut(sequence, common)
 
     def free_sequence(self) -> bool:
@@ -92,7 +92,7 @@ class Eviction:
         sequence, node = least
         if own := [one for one in self._allocation.tree.path(sequence) if is_alone(sequence, one)]:
             self._age = max(self._age, node.score)
-            self._tiers.keep(node, own[-1].depth, [self._allocation.owners[sequence]])
+            self._tiers.copy_missing(node, own[-1].depth, [self._allocation.owners[sequence]])
         self._allocation.give_up(sequence)
         return True
 
@@ -104,9 +104,9 @@ class Eviction:
         self._age = max(self._age, node.score)
         length = node.end - min(len(node.tokens), max(short, PIECE))
         callers = self._allocation.owners.of(node)
-        if self._tiers.lacks(node, length, callers):
+        if self._tiers.missing(node, length, callers):
             length = max(length, (min(node.end, self._allocation.prompt_length(node)) - 1) // PIECE * PIECE)
-        copied = self._tiers.keep(node, length, callers)
+        copied = self._tiers.copy_missing(node, length, callers)
         for sequence in list(node.sequences):
             self._allocation.cut(sequence, length)
         return copied

@@ -66,13 +66,16 @@ class KvCacheManager:
 
     # -- a request, from its first step to its last --
 
-    def open(self, tokens: Sequence[int], caller: Caller = EVERYBODY, *, asked: bool = True) -> tuple[int, int] | None:
+    def open(
+        self, tokens: Sequence[int], caller: Caller = EVERYBODY, *, for_client: bool = True
+    ) -> tuple[int, int] | None:
         """A sequence of this caller for these tokens, and how many of them it holds already (never all: the last is
         computed anew, for its logits); more may come back from the tiers (`restore`). None if all sequences are open.
-        `asked`: by a client. What is computed ahead is worth no more for being opened."""
+        `for_client`: a client has asked for the tokens, which are worth more from now on; else they are computed
+        ahead."""
         self._tiers.unplan()
         length, holder = self._allocation.owners.match(tokens, caller.scope)
-        if holder is not None and asked:
+        if holder is not None and for_client:
             self._eviction.touch(holder, length, caller)
         if self._allocation.is_out_of_sequences and not self._eviction.free_sequence():
             return None
@@ -110,18 +113,19 @@ class KvCacheManager:
         """Let other sequences share what this one holds, which is these tokens."""
         self._allocation.publish(sequence, tokens)
 
-    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: int = 1) -> None:
+    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, requests: int = 1) -> None:
         """The request is over, or waits again. These tokens stay until their cells are needed. After that, copies are
-        kept of the prompt, which is the first `prompt` of them. `asked`: how many clients have asked for them. If the
-        memory of the model shares no prefixes, the cells are of no use to any other request and are free at once."""
+        kept of the prompt, which is the first `prompt` of them. `requests`: for how many requests of clients this one
+        counts. If the memory of the model shares no prefixes, the cells are of no use to any other request and are free
+        at once."""
         if not self._store.memory.shares_prefixes:
             self._allocation.close(sequence)
             return
         caller = self._allocation.owners[sequence]
         self._allocation.park(sequence, tokens, prompt)
-        self._eviction.touch(sequence, len(tokens), caller, asked)
+        self._eviction.touch(sequence, len(tokens), caller, requests)
         self._allocation.unite(sequence)
-        if self._eviction.will_take:
+        if self._eviction.will_evict:
             self._tiers.plan()
 
     def close(self, sequence: int) -> None:
@@ -156,16 +160,16 @@ class KvCacheManager:
         """Between two steps: let go of cells that are `leaving`, of so many that the next step is not late."""
         self._eviction.tidy()
 
-    def make_way(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
+    def drop_outdated(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
         """These tokens are about to be computed ahead: answers of the caller that differ from them go now."""
-        self._eviction.make_way(tokens, caller)
+        self._eviction.drop_outdated(tokens, caller)
 
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
         return self._tiers.prepare()
 
-    def wish(self) -> None:
-        """Something was pinned: it is to be written, wherever it is."""
+    def review(self) -> None:
+        """Something was pinned: look through all that is remembered for what is to be written."""
         self._tiers.review()
 
     def write(self, least: int = 2) -> bool:

@@ -44,7 +44,7 @@ class Saving:
         written now, as nothing will hold it later."""
         self._copies = [one for one in (*self._copies, copy) if one in self._host_tier]
         for one in replaced.evicted:
-            if self.disk and self.disk.ready and self._asked(one, 2):
+            if self.disk and self.disk.ready and self._is_worth_writing(one, 2):
                 reach = self.disk.reach(one.tokens, one.caller.scope)
                 if one.start <= reach <= one.end - FEW:
                     self.disk.put(one)
@@ -60,16 +60,16 @@ class Saving:
         changed = self._allocation.changed
         while changed:
             sequence = max(changed, key=self._allocation.tree.length)  # the others may be beginnings of this one
-            prompt, asked = self._allocation.prompt(sequence), self._asked_until(sequence, least)
+            prompt, count = self._allocation.prompt(sequence), self._worth_writing(sequence, least)
             # a prompt's last token is computed anew also when all of it was asked for before
-            if len(prompt) - asked > 1:
-                prompt = prompt[:asked]
+            if len(prompt) - count > 1:
+                prompt = prompt[:count]
             if self._write_next(Prompt(prompt, self._allocation.owners[sequence])):
                 return True
             changed.discard(sequence)
         while self._copies:
             copy = self._copies[0]
-            if self._asked(copy, least) and self._write_next(Prompt(copy.tokens, copy.caller)):
+            if self._is_worth_writing(copy, least) and self._write_next(Prompt(copy.tokens, copy.caller)):
                 return True
             self._copies.pop(0)
         return False
@@ -89,9 +89,9 @@ class Saving:
         missing = [len(one.tokens) - self.disk.reach(one.tokens, one.caller.scope) for one in prompts]
         if lost := [count for count in missing if count]:
             count = sum(lost)
-            late = f"{seconds:.0f} s were too short for it" if clock() >= until or self.disk.busy else ""
+            late = f"{seconds:.0f} s were too short to write them" if clock() >= until or self.disk.busy else ""
             memory = "there was no memory to copy their cells into" if self._no_memory else ""
-            room = "remember.bytes is too small for it" if self._no_room else ""
+            room = "remember.bytes is too small for them" if self._no_room else ""
             why = self.disk.refuses or late or memory or room or "the tokens before them have left memory"
             log.warning("%d tokens of %d conversations are not written down: %s", count, len(lost), why)
         self.disk.close()
@@ -137,16 +137,16 @@ class Saving:
         found = next_of(self._host_tier.leads(tokens, caller.scope), at)
         return found[0] if found else None
 
-    def _asked(self, copy: Copy, least: int) -> bool:
-        return copy.asked >= least or self._is_pinned(copy)
+    def _is_worth_writing(self, copy: Copy, least: int) -> bool:
+        return copy.whole_hits >= least or self._is_pinned(copy)
 
     def _is_pinned(self, one: Prompt | Copy) -> bool:
         return self._pins.any and self._pins.holds(one.tokens, one.caller.owner)
 
-    def _asked_until(self, sequence: int, least: int) -> int:
+    def _worth_writing(self, sequence: int, least: int) -> int:
         """How many of a parked sequence's tokens were asked for at least so often, or are pinned."""
         caller, path = self._allocation.owners[sequence], self._allocation.tree.path(sequence)
-        asked = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
+        count = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
         if not self._pins.any:
-            return asked
-        return max(asked, self._pins.reach(self._allocation.tokens(sequence), caller.owner))
+            return count
+        return max(count, self._pins.reach(self._allocation.tokens(sequence), caller.owner))

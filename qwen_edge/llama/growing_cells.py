@@ -228,7 +228,10 @@ class GrowingCells(FixedCells):
                 self._context, self._lost = context, False
                 self._load_all(held)
                 return room == least
-        raise EngineError(f"there was no memory for a KV cache of {least} tokens, nor again for one of {before}")
+        raise EngineError(
+            f"there was no memory for a KV cache of {least} tokens, nor for one of {before} again. "
+            "Stop other programs, or lower engine.context."
+        )
 
     def _move_to(self, context: Context, held: Any) -> None:
         """Load the saved cells into `context`, then free the old context."""

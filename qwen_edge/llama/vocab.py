@@ -18,23 +18,25 @@ from qwen_edge.llama.cuts import Cuts
 from qwen_edge.protocol.messages import Segment
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
-_KEPT = 65_536  # tokens of recent texts that are cached: 0.5 MB
+_MOST_CACHED = 65_536  # tokens of recent texts that are cached: 0.5 MB
 
 
 class Vocab:
     """Implements engine.backend.Vocabulary for one model; valid as long as the model is open. Any thread may turn texts
     into tokens, which llama.cpp does without the interpreter lock; all else belongs to one thread."""
 
-    def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = (), *, names_begin: bool = True) -> None:
-        """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of.
-        `names_begin`: the file names the token that every prompt begins with, rightly."""
+    def __init__(
+        self, handle: Any, most_cached: int = _MOST_CACHED, ends: Collection[int] = (), *, names_begin: bool = True
+    ) -> None:
+        """The tokens of the latest texts are cached, up to `most_cached` tokens. `ends` end a turn, beside those that
+        llama.cpp knows of. `names_begin`: the file names the token that every prompt begins with, rightly."""
         self._vocab = handle
         self._named_ends = frozenset(ends)
-        self._keep = keep
+        self._most_cached = most_cached
         self._pieces: dict[int, bytes] = {}
         self._encoded: dict[str, array[int]] = {}  # the most recent last
-        self._kept = 0  # number of tokens in _encoded
-        self._lock = Lock()  # of _encoded and _kept
+        self._cached = 0  # number of tokens in _encoded
+        self._lock = Lock()  # of _encoded and _cached
         self.dry: tuple[tuple[float, ...], Any] | None = None  # settings of a DRY sampler, and the sampler
         self.size = int(C.llama_vocab_n_tokens(handle))
         self.begin = self._first_token(names_begin)
@@ -107,10 +109,10 @@ class Vocab:
         if known is None:
             known = array("i", self._encode_slices(text, most, between))
         with self._lock:
-            self._kept += len(known) - len(self._encoded.pop(text, ()))
+            self._cached += len(known) - len(self._encoded.pop(text, ()))
             self._encoded[text] = known
-            while self._kept > self._keep:
-                self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
+            while self._cached > self._most_cached:
+                self._cached -= len(self._encoded.pop(next(iter(self._encoded))))
         return known.tolist()
 
     def least(self, texts: Iterable[str]) -> int:

@@ -236,7 +236,9 @@ def test_cells_that_are_fitted_also_return_the_free_pages_of_the_heap(model, mon
 def test_a_cache_that_is_lost_after_all_is_an_error_in_words(model):
     context = filled(model, Memory(2048))
     context.settings = replace(context.settings, create=lambda *_: None)
-    with pytest.raises(EngineError, match=r"no memory for a KV cache of .* tokens, nor again for one of 512"):
+    with pytest.raises(
+        EngineError, match=r"no memory for a KV cache of .* tokens, nor for one of 512 again\. Stop other programs"
+    ):
         context.make_room(600)
     context.close()
 

@@ -72,15 +72,15 @@ def test_text_goes_there_and_back(model, text):
 
 
 def test_a_text_that_is_read_again_has_the_same_tokens_and_only_the_latest_are_kept(model):
-    vocab = Vocab(model.vocab.handle, keep=100)
+    vocab = Vocab(model.vocab.handle, most_cached=100)
     texts = [f"the light in room {number} is on, as it was before" for number in range(40)]
     tokens = [vocab.encode(text) for text in texts]
     vocab.encode(texts[-1]).append(0)  # what was given away is the caller's own
     for text, expected in reversed([*zip(texts, tokens, strict=True)]):
         assert vocab.encode(text) == expected
-    assert sum(map(len, vocab._encoded.values())) == vocab._kept <= 100
+    assert sum(map(len, vocab._encoded.values())) == vocab._cached <= 100
     assert vocab.encode("word " * 500) == vocab.encode("word " * 500), "one that is too long to be kept"
-    assert vocab._kept <= 100
+    assert vocab._cached <= 100
 
 
 def test_marks_are_special_tokens_and_white_space_and_no_words(model):

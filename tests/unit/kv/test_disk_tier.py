@@ -66,7 +66,7 @@ def find(one: DiskTier, tokens: list[int], held: int = 0) -> tuple[Copy, int] | 
             continue
         finally:
             read.give_up()
-        one.use(copy, until, asked=True)
+        one.use(copy, until, for_client=True)
         return Copy(copy.tokens, copy.start, cells, copy.hits), until
     return None
 
@@ -555,7 +555,7 @@ def test_what_is_pinned_in_copies_only_is_written_too(tmp_path):
     one.manager.tidy()
     assert one.store.used == 0
     one.manager.pins.pin(LONG[:100], 1000)
-    one.manager.wish()
+    one.manager.review()
     write(one)
     assert one.disk.reach(LONG[:100]) == 100
     one.disk.close()

@@ -56,7 +56,7 @@ def test_whatever_the_file_system_refuses_requests_are_answered(tmp_path, monkey
             for _ in range(2):
                 home.remember(prompt)
             home.manager.pins.pin(prompt, 1000)
-            home.manager.wish()
+            home.manager.review()
             write(home)
             for copy in home.disk.copies[:1]:
                 home.disk.remove(copy)

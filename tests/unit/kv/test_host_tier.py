@@ -19,7 +19,7 @@ def find(stash: HostTier, tokens: list[int], held: int = 0) -> int:
     """How far the copy leads that is brought back next; `held` if there is none."""
     found = next_of(stash.leads(tokens), held)
     if found:
-        stash.use(*found, asked=True)
+        stash.use(*found, for_client=True)
     return found[1] if found else held
 
 

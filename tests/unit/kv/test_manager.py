@@ -116,7 +116,7 @@ def test_whatever_happens_every_cell_is_counted_and_open_sequences_keep_theirs(p
         if kind == "begin":
             home.begin(value)
         elif kind == "make_way":
-            home.manager.make_way(value)
+            home.manager.drop_outdated(value)
         elif home.open:
             which, count = value
             sequence = sorted(home.open)[which % len(home.open)]
@@ -196,10 +196,10 @@ def test_an_answer_makes_way_for_what_is_computed_of_it_and_a_conversation_besid
     home.prompts = 70
     home.remember([*system, *[2] * 10, *answer])
     home.remember([*system, *[4] * 10, *answer])
-    home.manager.make_way([*system, *[2] * 10, *[5] * 40])
+    home.manager.drop_outdated([*system, *[2] * 10, *[5] * 40])
     assert home.known([*system, *[2] * 10, *answer]) == 70
     assert home.known([*system, *[4] * 10, *answer]) == 110
-    home.manager.make_way([*system, *[6] * 10])
+    home.manager.drop_outdated([*system, *[6] * 10])
     assert home.known([*system, *[4] * 10, *answer]) == 110, "another question is no answer shown otherwise"
 
 

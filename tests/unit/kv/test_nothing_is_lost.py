@@ -97,7 +97,7 @@ def test_a_prompt_that_parts_from_another_in_its_last_tokens_outlives_them(tmp_p
             one.ask([*asked[0], 8], answer=[2] * 60)
         one.ask(asked[1])
         one.ask([*asked[0], 8], answer=[2] * 60)
-        one.manager.make_way([*[1] * 60, *[9] * 30])
+        one.manager.drop_outdated([*[1] * 60, *[9] * 30])
         one.ask(asked[2])
         assert one.lost((prompt, EVERYBODY) for prompt in asked) == []
 

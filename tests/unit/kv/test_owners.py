@@ -76,7 +76,7 @@ def test_whatever_happens_nobody_has_what_he_has_not_computed(plan, spare, stash
         if kind in ("begin", "make_way", "remember", "pin"):
             home.caller = who
             if kind == "make_way":
-                home.manager.make_way(what, who)
+                home.manager.drop_outdated(what, who)
             elif kind == "pin":
                 home.pin(what)
             elif kind == "begin":

@@ -91,7 +91,7 @@ def test_what_is_pinned_is_written_though_only_one_has_asked_for_it(tmp_path: Pa
     write(home)
     assert files(tmp_path) == []
     home.manager.pins.pin(FIRST, 10)
-    home.manager.wish()
+    home.manager.review()
     write(home)
     assert len(files(tmp_path)) == 1
     home.disk.close()

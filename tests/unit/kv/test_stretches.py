@@ -127,7 +127,7 @@ def test_the_tier_does_what_a_list_of_whole_copies_would_do(plan, asked, limit):
         elif kind == "give up":
             assert tier.give_up(None) is plain.give_up(None)
         elif copies and kind == "use":
-            tier.use(copies[number % len(copies)], 5, asked=True)
+            tier.use(copies[number % len(copies)], 5, for_client=True)
         elif copies:
             tier.remove(copies[number % len(copies)])
             del plain.copies[number % len(copies)]
