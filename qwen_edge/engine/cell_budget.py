@@ -79,7 +79,7 @@ class CellBudget:
         return self.kv_cache.available + freed >= needed
 
     def refusal(self, sequence: Sequence) -> Failed | None:
-        """The refusal of a waiting sequence that needs more cells than there are, even alone; None for any other."""
+        """The refusal of a waiting sequence that needs more cells than there are, even alone; None if it may wait."""
         if not self.is_short or len(sequence.tokens) < self.kv_cache.size:
             return None
         detail = f"its {len(sequence.tokens)} tokens are more than the {self.kv_cache.size} that the KV cache can hold"

@@ -19,9 +19,8 @@ from qwen_edge.protocol.messages import Caller
 
 
 class Allocation:
-    """Of the cells of one store, and of its sequences. Of the cells it uses no more than `size`, which may be lowered
-    while memory is short. Decides nothing: what has to go is the business of `eviction`. Used by the engine's
-    thread."""
+    """Hands out the cells and the sequences of one store: no more cells than `size`, which may be lowered while memory
+    is short. Decides nothing: `eviction` decides which cells have to go. Used by the engine's thread."""
 
     def __init__(self, store: CellStore, pins: Pins) -> None:
         self.size = store.size
@@ -76,7 +75,7 @@ class Allocation:
         """A sequence of this caller for these tokens. There must be an unused one."""
         sequence = self._unused.pop()
         self._open[sequence] = 0
-        self.owners.take(sequence, caller)
+        self.owners.assign(sequence, caller)
         self.adopt(sequence, tokens)
         return sequence
 

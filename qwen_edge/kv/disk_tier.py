@@ -176,8 +176,8 @@ class DiskTier:
         self._folder.tell("the disk is slow", late)
         self._slow_until, self._stuck = self._clock() + _SLOW_PAUSE, read
 
-    def rest(self) -> None:
-        """No request reads at the moment: give memory back."""
+    def free_buffer(self) -> None:
+        """Give the memory for reading back, unless a read is under way."""
         if not self._reading or self._reading.over:
             self._reading, self._buffer = None, bytearray()
 

@@ -34,7 +34,7 @@ class Eviction:
 
     @property
     def leaving(self) -> int:
-        """Cells that parked sequences hold and may not keep while others run."""
+        """Cells that parked sequences hold and may not keep while other sequences are open."""
         return max(0, self._allocation.parked - self._spare) if self._allocation.any_open else 0
 
     @property
@@ -43,7 +43,8 @@ class Eviction:
         return not self._allocation.any_open and self._allocation.parked > self._spare
 
     def touch(self, sequence: int, length: int, caller: Caller, hits: int = 1) -> None:
-        """The caller has asked so often for the first `length` tokens of a sequence, and not for what follows them."""
+        """The caller has asked `hits` times for the first `length` tokens of a sequence, and not for what follows
+        them."""
         self._allocation.tree.part(sequence, length)
         for node in self._allocation.tree.path(sequence):
             if node.depth < length:
@@ -77,7 +78,7 @@ class Eviction:
             held = self._allocation.tokens(sequence)
             common = common_prefix(held, tokens) if self._allocation.owners.is_theirs(sequence, caller) else 0
             if max(prompt - _OPENING, prompt // 2) <= common < min(len(held), len(tokens)):
-                if self._tiers.host_tier.leads_on(held) > common:
+                if self._tiers.host_tier.needed_by_copies(held) > common:
                     self._tiers.copy_missing(self._allocation.tree.end(sequence), common, [caller])
                 self._allocation.cut(sequence, common)
 

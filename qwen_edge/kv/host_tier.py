@@ -97,8 +97,9 @@ class HostTier:
         there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
         return 0 if there else count
 
-    def leads_on(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens lie before copies, which are of no use without them."""
+    def needed_by_copies(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, lie before the cells of a copy, which is of no use without
+        them."""
         common = self._tree.in_common(tokens)
         return max((copy.start for copy in self._copies if copy.start <= common[copy.stretch]), default=0)
 

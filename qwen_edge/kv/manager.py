@@ -56,7 +56,7 @@ class KvCacheManager:
 
     @property
     def leaving(self) -> int:
-        """Cells that parked sequences hold and may not keep while others run."""
+        """Cells that parked sequences hold and may not keep while other sequences are open."""
         return self._eviction.leaving
 
     @property
@@ -157,7 +157,7 @@ class KvCacheManager:
     # -- beside the requests --
 
     def tidy(self) -> None:
-        """Between two steps: let go of cells that are `leaving`, of so many that the next step is not late."""
+        """Between two steps: let go of cells that are `leaving`: of a few, so that the next step is not late."""
         self._eviction.tidy()
 
     def drop_outdated(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
@@ -173,11 +173,11 @@ class KvCacheManager:
         self._tiers.review()
 
     def write(self, least: int = 2) -> bool:
-        """Between two requests: have a stretch written that was asked for at least so often and is in no file. False
-        if there is none, or the disk is not ready."""
+        """Between two requests: have a stretch written that was asked for at least `least` times and is in no file.
+        False if there is none, or the disk is not ready."""
         return self._tiers.write(least)
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
         """The engine is about to stop: write what is remembered, also what was asked for only once, for no longer than
-        so many seconds."""
+        `seconds`."""
         self._tiers.leave(seconds, clock)

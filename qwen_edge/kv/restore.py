@@ -69,7 +69,7 @@ class Restore:
             self._read.give_up()
             self._read = None
         if self._disk:
-            self._disk.rest()
+            self._disk.free_buffer()
 
     def _next(self) -> tuple[Copy, int] | None:
         """The copy that leads farthest, and how far; a file only where the host tier has no more than a few tokens."""

@@ -50,8 +50,8 @@ class Saving:
                     self.disk.put(one)
 
     def write(self, least: int = 2) -> bool:
-        """Between two requests: have a stretch written that was asked for at least so often and is in no file. False if
-        there is none, or the disk is not ready."""
+        """Between two requests: have a stretch written that was asked for at least `least` times and is in no file.
+        False if there is none, or the disk is not ready."""
         if not self.disk or not self.disk.ready:
             return False
         if self.disk.renewed != self._renewed:  # somebody has deleted all files
@@ -75,7 +75,7 @@ class Saving:
         return False
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
-        """The engine is about to stop: write all that is remembered, for no longer than so many seconds, and log what
+        """The engine is about to stop: write all that is remembered, for no longer than `seconds`, and log what
         was not written."""
         if not self.disk:
             return
@@ -144,7 +144,7 @@ class Saving:
         return self._pins.any and self._pins.holds(one.tokens, one.caller.owner)
 
     def _worth_writing(self, sequence: int, least: int) -> int:
-        """How many of a parked sequence's tokens were asked for at least so often, or are pinned."""
+        """How many of a parked sequence's tokens were asked for at least `least` times, or are pinned."""
         caller, path = self._allocation.owners[sequence], self._allocation.tree.path(sequence)
         count = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
         if not self._pins.any:

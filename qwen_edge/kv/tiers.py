@@ -72,7 +72,7 @@ class Tiers:
         return count > 0
 
     def write(self, least: int) -> bool:
-        """Have one stretch written to a file, of what was asked for at least so often. False if there is none."""
+        """Have one stretch written to a file, of what was asked for at least `least` times. False if there is none."""
         return self._saving.write(least)
 
     def review(self) -> None:
@@ -80,7 +80,7 @@ class Tiers:
         self._saving.review()
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
-        """The engine is about to stop: write what is remembered, for no longer than so many seconds."""
+        """The engine is about to stop: write what is remembered, for no longer than `seconds`."""
         self._saving.leave(seconds, clock)
 
     def _copy(self, sequence: int, tokens: list[int], start: int, caller: Caller) -> None:
