@@ -184,6 +184,8 @@ def _due(running: list[Sequence], turn: int) -> list[Sequence]:
 def _own_cells(one: Sequence, ahead: list[Sequence]) -> int:
     """Cells for the tokens that a sequence lacks, but for those that sequences ahead of it will share. The last token
     is never shared."""
+    if one.remaining <= 1:  # as of every stream, in every step
+        return one.remaining
     shared = max((one.in_common(other) for other in ahead), default=0)
     return len(one.tokens) - max(one.computed, min(shared, len(one.tokens) - 1))
 
