@@ -119,8 +119,8 @@ def profile(backend: LlamaBackend, sequences: int, name: str, sampling: Sampling
 
 
 def clear(backend: LlamaBackend) -> None:
-    for sequence in range(backend.sequences):
-        backend.forget(sequence, 0, -1)
+    for sequence in range(backend.cells.sequences):
+        backend.cells.forget(sequence, 0, -1)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from qwen_edge.core.errors import EngineError, PromptTooLongError
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
+from qwen_edge.kv.memory_kind import FULL, MemoryKind
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
@@ -53,45 +54,65 @@ def ticking(step: float) -> Callable[[], float]:
     return lambda: step * next(times)
 
 
-class FakeCache:
+class FakeCells:
     """Cells as llama.cpp's unified cache has them: a cell belongs to every sequence that shares it. Each knows its
     token; a wrong call (a gap, an overlap, a cell that is not there) fails at once."""
 
-    def __init__(self) -> None:
-        self.cells: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+    def __init__(
+        self,
+        size: int = 4096,
+        sequences: int = 8,
+        *,
+        spare: int | None = None,
+        host_tier_cells: int | None = None,
+        memory: MemoryKind = FULL,
+    ) -> None:
+        """`spare` and `host_tier_cells` are `size` if they are None. What `memory` cannot do fails at once."""
+        self.memory = memory
+        self.size, self.sequences = size, sequences
+        self.spare = size if spare is None else spare
+        self.host_tier_cells = size if host_tier_cells is None else host_tier_cells
+        self.cell_bytes = 4
         self.room = 1 << 20
+        self.of: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
+        self.fitted: list[int] = []
+        self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
 
     @property
     def used(self) -> int:
-        return len({id(cell) for held in self.cells.values() for cell in held.values()})
+        return len({id(cell) for held in self.of.values() for cell in held.values()})
 
     def held(self, sequence: int) -> list[int]:
-        held = self.cells.get(sequence, {})
+        held = self.of.get(sequence, {})
         return [held[position][0] for position in range(len(held))]  # a gap is a KeyError
 
     def write(self, sequence: int, position: int, tokens: Sequence[int]) -> None:
-        held = self.cells.setdefault(sequence, {})
+        held = self.of.setdefault(sequence, {})
         assert position == len(held), "a gap or an overlap in the cache"
         for i, token in enumerate(tokens, position):
             held[i] = [token]
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        held = self.cells.setdefault(target, {})
+        assert self.memory.shares_prefixes
+        held = self.of.setdefault(target, {})
         for position in range(start, end):
             assert position not in held, "two cells for one position"
-            held[position] = self.cells[source][position]
+            held[position] = self.of[source][position]
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        held = self.cells.get(sequence, {})
+        held = self.of.get(sequence, {})
+        assert self.memory.cuts_anywhere or end - start in (0, len(held)), "only whole sequences can be forgotten"
         for position in range(start, end):
             del held[position]
         if not held:
-            self.cells.pop(sequence, None)
+            self.of.pop(sequence, None)
 
     def save(self, sequence: int, start: int, end: int) -> bytes:
+        assert self.memory.saves_parts
         return array("i", [start, *self.held(sequence)[start:end]]).tobytes()
 
     def load(self, saved: bytes, sequence: int, start: int, end: int) -> None:
+        assert self.memory.saves_parts
         first, *tokens = array("i", bytes(saved))
         self.write(sequence, start, tokens[start - first : end - first])
 
@@ -99,45 +120,18 @@ class FakeCache:
         assert self.used <= cells
         return cells <= self.room
 
+    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+        assert self.used == staying + leaving
+        assert soon <= later
+        self.expected.append((staying + soon, staying + later))
 
-class FakeBackend(FakeCache):
-    """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
-    loses, repeats or misplaces a token makes it say something else."""
+    def fit(self, cells: int) -> None:
+        assert cells == self.used
+        self.fitted.append(cells)
 
-    def __init__(
-        self,
-        script: Script,
-        *,
-        context: int = 4096,
-        batch: int = 16,
-        parallel: int = 4,
-        gate: threading.Event | None = None,
-        spare: int | None = None,
-        stash: int | None = None,
-        template: str | None = TEMPLATE,
-    ) -> None:
-        """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set."""
-        super().__init__()
-        self.script = script
-        self.template = template
-        self.context = context
-        self.batch = batch
-        self.parallel = parallel
-        self.rows = self.sequences = 2 * parallel
-        self.spare = context if spare is None else spare
-        self.preempted = 0.0
-        self.stash = context if stash is None else stash
-        self.fingerprint, self.cell_bytes = "fake", 4
-        self.model_id = ModelId("fake")
-        self.gate = gate
-        self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
-        self.open_samplers = 0
-        self.failing = False
-        self.tuning: Tuning | None = None  # what it says that it has measured
-        self.threads = 1.0
-        self.fitted: list[int] = []
-        self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
-        self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
+
+class FakeVocabulary:
+    """A token is a byte, or one of a few special tokens."""
 
     def unread(self, prompt: Sequence[Segment]) -> int:
         return sum(len(segment.text) for segment in prompt)
@@ -153,39 +147,6 @@ class FakeBackend(FakeCache):
             ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
 
-    def decode(self, slices: Sequence[Slice]) -> None:
-        if self.gate:
-            self.gate.wait()
-        assert 0 < sum(len(one.tokens) for one in slices) <= self.batch
-        assert len({one.sequence for one in slices}) == len(slices) <= self.parallel
-        self.logits, end = {}, 0
-        for one in slices:
-            self.write(one.sequence, one.position, one.tokens)
-            end += len(one.tokens)
-            for back in range(one.logits):
-                self.logits[end - 1 - back] = one.sequence, one.position + len(one.tokens) - back
-        assert len(self.logits) <= self.rows
-        assert self.used <= self.context, "more cells than there are"
-        if self.failing:  # as llama.cpp does: what was computed before it failed stays
-            raise EngineError("the GPU has fallen off the bus")
-        self.decodes.append([(one.position, len(one.tokens)) for one in slices])
-
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        assert self.used == held + going
-        assert soon <= later
-        self.expected.append((held + soon, held + later))
-
-    def fit(self, cells: int) -> None:
-        assert cells == self.used
-        self.fitted.append(cells)
-
-    def use_threads(self, share: float) -> None:
-        self.threads = share
-
-    def sampler(self, settings: Sampling) -> FakeSampler:
-        self.open_samplers += 1
-        return FakeSampler(self, settings)
-
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < END else _NAMES[token].encode()
 
@@ -194,6 +155,69 @@ class FakeBackend(FakeCache):
 
     def is_end(self, token: int) -> bool:
         return token == END
+
+
+class FakeBackend:
+    """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
+    loses, repeats or misplaces a token makes it say something else."""
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        context: int = 4096,
+        batch: int = 16,
+        parallel: int = 4,
+        gate: threading.Event | None = None,
+        cells: Callable[..., FakeCells] = FakeCells,
+        vocabulary: FakeVocabulary | None = None,
+        spare: int | None = None,
+        host_tier_cells: int | None = None,
+        template: str | None = TEMPLATE,
+    ) -> None:
+        """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set.
+        `cells` makes the cell store, of `context` cells."""
+        self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
+        self.vocabulary = vocabulary or FakeVocabulary()
+        self.script = script
+        self.template = template
+        self.batch = batch
+        self.parallel = parallel
+        self.rows = 2 * parallel
+        self.preempted = 0.0
+        self.fingerprint = "fake"
+        self.model_id = ModelId("fake")
+        self.gate = gate
+        self.decodes: list[list[tuple[int, int]]] = []  # position and length of each slice of each batch
+        self.open_samplers = 0
+        self.failing = False
+        self.tuning: Tuning | None = None  # what it says that it has measured
+        self.threads = 1.0
+        self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
+
+    def decode(self, slices: Sequence[Slice]) -> None:
+        if self.gate:
+            self.gate.wait()
+        assert 0 < sum(len(one.tokens) for one in slices) <= self.batch
+        assert len({one.sequence for one in slices}) == len(slices) <= self.parallel
+        self.logits, end = {}, 0
+        for one in slices:
+            self.cells.write(one.sequence, one.position, one.tokens)
+            end += len(one.tokens)
+            for back in range(one.logits):
+                self.logits[end - 1 - back] = one.sequence, one.position + len(one.tokens) - back
+        assert len(self.logits) <= self.rows
+        assert self.cells.used <= self.cells.size, "more cells than there are"
+        if self.failing:  # as llama.cpp does: what was computed before it failed stays
+            raise EngineError("the GPU has fallen off the bus")
+        self.decodes.append([(one.position, len(one.tokens)) for one in slices])
+
+    def use_threads(self, share: float) -> None:
+        self.threads = share
+
+    def sampler(self, settings: Sampling) -> FakeSampler:
+        self.open_samplers += 1
+        return FakeSampler(self, settings)
 
 
 class FakeSampler:
@@ -208,10 +232,10 @@ class FakeSampler:
 
     def sample(self, row: int) -> int:
         sequence, length = self._backend.logits[row]
-        cells = self._backend.held(sequence)[:length]
+        cells = self._backend.cells.held(sequence)[:length]
         if not self._prompt:
             self._prompt = cells[: length - len(self._said)]
-            text = b"".join(self._backend.piece(token) for token in self._prompt).decode()
+            text = b"".join(self._backend.vocabulary.piece(token) for token in self._prompt).decode()
             self._script = [*self._backend.script(text).encode(), END]
         assert cells == self._prompt + self._said, "the cache does not hold what was said"
         self._said.append(self._script.pop(0))
@@ -221,7 +245,7 @@ class FakeSampler:
         self._said.append(token)
 
     def logprob(self, row: int | None, token: int) -> Logprob:
-        chosen = Alternative(self._backend.piece(token), 0.0 if row is None else -0.5)
+        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if row is None else -0.5)
         return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
 
     def close(self) -> None:
@@ -231,7 +255,7 @@ class FakeSampler:
 def ready(backend: FakeBackend) -> Ready:
     return Ready(
         name="fake",
-        context=backend.context,
+        context=backend.cells.size,
         bytes_to_come=0,
         specials=tuple(SPECIALS),
         chat_template=backend.template,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Logprob, Sampling, Segment
@@ -30,83 +30,21 @@ class Sampler(Protocol):
         """Free the sampler, which is not used after that."""
 
 
-class Backend(Cache, Protocol):
-    """One model with one KV cache, whose cells many sequences share. Used by one thread."""
-
-    @property
-    def context(self) -> int:
-        """Cells in the cache: the most tokens that all sequences together may hold."""
-
-    @property
-    def batch(self) -> int:
-        """The most tokens `decode` takes at once."""
-
-    @property
-    def parallel(self) -> int:
-        """How many requests may run at once."""
-
-    @property
-    def rows(self) -> int:
-        """The most tokens whose logits one `decode` gives; no less than `parallel`."""
-
-    @property
-    def sequences(self) -> int:
-        """How many sequence numbers there are, from 0 on."""
-
-    @property
-    def spare(self) -> int:
-        """Cells that finished requests may keep while other requests run: each may slow down every token."""
-
-    @property
-    def model_id(self) -> ModelId:
-        """Which model and adapter the cells are computed with."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Stands for all that decides what a saved cell means. A cell saved under another fingerprint must not be
-        loaded."""
-
-    @property
-    def cell_bytes(self) -> int:
-        """The size of a saved cell, about."""
-
-    @property
-    def stash(self) -> int:
-        """Of how many cells copies are kept in memory when they leave the cache."""
-
-    @property
-    def preempted(self) -> float:
-        """How often so far other programs have taken a core away, divided by the number of cores."""
+class Vocabulary(Protocol):
+    """Turns prompts into tokens, and tokens into text. `tokenize` and `unread` are called by any thread, the other
+    methods by the engine's thread."""
 
     def unread(self, prompt: tuple[Segment, ...]) -> int:
-        """How many characters of a prompt have to be tokenized: those tokenized before cost nothing."""
+        """How many characters of a prompt have to be tokenized: texts whose tokens are still known from an earlier
+        prompt cost nothing."""
 
     def tokenize(
         self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
     ) -> list[int]:
         """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
-        two pieces of a long prompt, and may raise an exception to end the work. Used by any thread. Raises KeyError if
-        a special segment names no token of this model, and PromptTooLongError as soon as the prompt is known to have
-        more than `most` tokens."""
-
-    def decode(self, slices: list[Slice]) -> None:
-        """Compute one batch. Raises EngineError, after which the content of the cache is not known."""
-
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """Make ready for cells that will be needed. `held` cells are in use, and `going` other cells are about to be
-        freed; beyond those held, `soon` cells will be needed before long, and `later` cells after a while. Cells may be
-        moved together if free cells between them slow down each token. Called between two decodes, whose time it
-        shares. Raises EngineError."""
-
-    def fit(self, cells: int) -> None:
-        """No request runs, and `cells` cells are in use: give back the memory that they do not need, but for that of a
-        few more cells. Raises EngineError."""
-
-    def use_threads(self, share: float) -> None:
-        """Compute with this share of the threads, 0 to 1, and at least with one thread."""
-
-    def sampler(self, settings: Sampling) -> Sampler:
-        """A new sampler for one sequence. Raises ValueError for settings that this model cannot follow."""
+        two pieces of a long prompt, and may raise an exception to end the work. Raises KeyError if a special segment
+        names no token of this model, and PromptTooLongError as soon as it is certain that the prompt has more than
+        `most` tokens."""
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text (none for control tokens)."""
@@ -116,3 +54,51 @@ class Backend(Cache, Protocol):
 
     def is_end(self, token: int) -> bool:
         """Whether this token ends the model's turn."""
+
+
+class Backend(Protocol):
+    """One model with one KV cache. Used by one thread, except where a method says otherwise."""
+
+    @property
+    def cells(self) -> CellStore:
+        """The cells of the KV cache, which `decode` fills."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of the model."""
+
+    @property
+    def model_id(self) -> ModelId:
+        """Which model and adapter the cells are computed with."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for all that decides what a saved cell means: the weights, the type and layout of the cells, the
+        version of llama.cpp, the processor. A cell saved under another fingerprint must not be loaded. Waits for the
+        checksum of the model file, half a second at the first start."""
+
+    @property
+    def batch(self) -> int:
+        """The most tokens that `decode` takes at once."""
+
+    @property
+    def rows(self) -> int:
+        """The most tokens whose logits one `decode` gives; no less than `parallel`."""
+
+    @property
+    def parallel(self) -> int:
+        """How many requests may run at once."""
+
+    @property
+    def preempted(self) -> float:
+        """How often so far other programs have taken a core away, divided by the number of cores."""
+
+    def decode(self, slices: list[Slice]) -> None:
+        """Compute one batch, a slice of tokens for each of some sequences: the tokens get new cells, and the logits
+        are ready for `Sampler.sample`. Raises EngineError, after which the contents of the cells are not known."""
+
+    def use_threads(self, share: float) -> None:
+        """Compute with this share of the threads, 0 to 1, and at least with one thread."""
+
+    def sampler(self, settings: Sampling) -> Sampler:
+        """A new sampler for one sequence. Raises ValueError for settings that this model cannot follow."""

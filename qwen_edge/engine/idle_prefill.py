@@ -24,7 +24,7 @@ _SECONDS = 0.15  # of computing, for which a request that comes just then has to
 _LEAST = 8  # tokens at once, however slow the device
 _LOST = 16  # tokens that may have left the cache meanwhile
 _HOUR = 3600.0
-_CROWDED = 50.0  # times a second that a core is taken away: a few without, 60 to 130 where one other program computes
+_CONTENDED = 50.0  # times a second that a core is taken away: a few without, 60 to 130 where one other program computes
 _YIELD = 3.0  # times as long as the last piece took: the pause after it, while another program computes
 
 
@@ -61,29 +61,32 @@ class IdlePrefill:
     ) -> None:
         """At most `per_hour` tokens are computed in an hour."""
         self._backend = backend
-        self._cell_budget, self._cells = budget, budget.cells
+        self._cell_budget, self._kv_cache = budget, budget.kv_cache
         self._cost = cost
         self._misses = misses
         self._clock = clock
-        self._crowded = 0  # pieces in a row during which another program computed
-        self._until = 0.0  # end of the pause that leaves the cores to other programs
-        self._per_hour = self._left = per_hour
+        self._contended = 0  # pieces in a row during which another program computed
+        self._pause_until = 0.0  # end of the pause that leaves the cores to other programs
+        self._per_hour = self._tokens_left = per_hour
         self._counted = clock()
         self._wanted: deque[_Wanted] = deque(maxlen=backend.parallel)
 
     def add(self, tokens: Tokenized, caller: Caller = EVERYBODY) -> None:
         """A prompt is expected to begin with these tokens. When there are too many prompts, the oldest is forgotten. An
-        error in a prompt is reported to the request that comes with it."""
-        if isinstance(tokens, list) and self._per_hour and 0 < len(tokens) < self._cells.size:
-            self._cells.make_way(tokens, caller)
+        error in a prompt is reported to the request that comes with it. Nothing is computed ahead if the memory of the
+        model shares no prefixes: no request could use the cells."""
+        if not self._backend.cells.memory.shares_prefixes:
+            return
+        if isinstance(tokens, list) and self._per_hour and 0 < len(tokens) < self._kv_cache.size:
+            self._kv_cache.drop_outdated(tokens, caller)
             # not only what the cache holds: a full cache may have let go of it since the answer ended
-            held = max(self._cells.known(tokens, caller.scope), self._misses.computed(tokens, caller.scope))
+            held = max(self._kv_cache.known(tokens, caller.scope), self._misses.computed(tokens, caller.scope))
             self._wanted.append(_Wanted(tokens, held, caller))
 
     @property
     def pause(self) -> float:
         """Seconds until the next piece, for which the cores are left to other programs."""
-        return max(0.0, self._until - self._clock())
+        return max(0.0, self._pause_until - self._clock())
 
     def step(self) -> IdleStep | None:
         """Compute a piece of the prompt that was added last. None if there is nothing to compute now. Raises
@@ -97,7 +100,7 @@ class IdlePrefill:
             return None
         wanted = self._wanted[-1]
         tokens = wanted.tokens
-        opened = self._cells.open(tokens, wanted.caller, asked=False)
+        opened = self._kv_cache.open(tokens, wanted.caller, for_client=False)
         assert opened, "no sequence is open while the engine is idle"
         seq_id, _ = opened
         held = self._restored(seq_id, tokens)
@@ -109,16 +112,16 @@ class IdlePrefill:
             self._wanted.pop()
             count, seconds = 0, 0.0
         wanted.held = held + count
-        self._cells.park(seq_id, tokens[: wanted.held], len(tokens), asked=0)
+        self._kv_cache.park(seq_id, tokens[: wanted.held], len(tokens), requests=0)
         return IdleStep(count, seconds)
 
     def _is_there(self, wanted: _Wanted) -> bool:
-        return self._cells.known(wanted.tokens, wanted.caller.scope) == len(wanted.tokens)
+        return self._kv_cache.known(wanted.tokens, wanted.caller.scope) == len(wanted.tokens)
 
     def _restored(self, seq_id: int, tokens: list[int]) -> int:
         """Load what copies in memory hold of these tokens, too, but no file; returns how many tokens are in the cache
         then. Raises EngineError."""
-        restore = Restore(self._cells, seq_id, tokens, patience=lambda _: 0.0, clock=self._clock, asked=False)
+        restore = Restore(self._kv_cache, seq_id, tokens, patience=lambda _: 0.0, clock=self._clock, for_client=False)
         while restore.step():
             pass
         return restore.held
@@ -130,24 +133,24 @@ class IdlePrefill:
     def _compute(self, wanted: _Wanted, seq_id: int, held: int, count: int) -> float:
         """Compute the next `count` tokens; returns the seconds that the decode took. Raises EngineError."""
         tokens, rest = wanted.tokens, len(wanted.tokens) - held
-        self._backend.expect(self._cells.used, 0, rest, rest)
+        self._backend.cells.expect(self._kv_cache.used, 0, rest, rest)
         began, before = self._clock(), self._backend.preempted
         self._backend.decode([Slice(seq_id, held, tokens[held : held + count], 0)])
         seconds = self._clock() - began
         self._cost.learn(count, 0, seconds)
-        self._cells.compute(seq_id, held + count)
-        self._left -= count
+        self._kv_cache.compute(seq_id, held + count)
+        self._tokens_left -= count
         self._misses.remember_ahead(tokens[: held + count], wanted.caller.scope)
-        crowded = self._backend.preempted - before > _CROWDED * max(seconds, _SECONDS)
-        self._crowded = self._crowded + 1 if crowded else 0
+        contended = self._backend.preempted - before > _CONTENDED * max(seconds, _SECONDS)
+        self._contended = self._contended + 1 if contended else 0
         # threads that wait for each other, some of which cannot run, get little done and let no other program work
-        if self._crowded > 1:  # once may have been our own daemon
-            self._until = began + (1 + _YIELD) * seconds
+        if self._contended > 1:  # once may have been our own daemon
+            self._pause_until = began + (1 + _YIELD) * seconds
         return seconds
 
     def _budget(self) -> int:
         """How many tokens may be computed now."""
         now = self._clock()
-        self._left = min(self._per_hour, self._left + (now - self._counted) * self._per_hour / _HOUR)
+        self._tokens_left = min(self._per_hour, self._tokens_left + (now - self._counted) * self._per_hour / _HOUR)
         self._counted = now
-        return int(min(self._left, self._cells.size))
+        return int(min(self._tokens_left, self._kv_cache.size))

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.backend import Vocabulary
 from qwen_edge.kv.holdings import Holding, forget, holdings
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import CacheReport, Caller, Conversation, InspectCache
 
 _PATIENCE = 1.0  # seconds that are waited for the disk
 _NOT_WRITTEN = (
-    "The pin could not be written down: it holds only as long as the engine lives. The server's log has the reason, "
+    "The pin could not be written down: the pin ends when the engine stops. The server's log has the reason, "
     "unless remember.where is off."
 )
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
 
 
-def report(cells: KvCacheManager, backend: Backend, message: InspectCache) -> CacheReport:
+def report(kv_cache: KvCacheManager, vocabulary: Vocabulary, message: InspectCache) -> CacheReport:
     """Forget or pin the conversation that the message names, then list the conversations. In the engine's thread,
     between two steps."""
     caller = message.caller
-    found = next((one for one in holdings(cells, caller) if one.key == message.key), None)
+    found = next((one for one in holdings(kv_cache, caller) if one.key == message.key), None)
     warning = ""
     if found and message.pin_seconds is not None:
-        cells.pins.pin(found.tokens, message.pin_seconds, caller)
-        cells.wish()
-        if message.pin_seconds and not cells.pins.written(_PATIENCE):
+        kv_cache.pins.pin(found.tokens, message.pin_seconds, caller)
+        kv_cache.review()
+        if message.pin_seconds and not kv_cache.pins.written(_PATIENCE):
             warning = _NOT_WRITTEN
     if found and message.forget:
-        forget(cells, found, caller)
+        forget(kv_cache, found, caller)
     return CacheReport(
         message.id,
         found is not None,
-        tuple(_described(one, backend, caller) for one in holdings(cells, caller)),
+        tuple(_described(one, vocabulary, caller) for one in holdings(kv_cache, caller)),
         warning,
     )
 
 
-def _described(one: Holding, backend: Backend, caller: Caller) -> Conversation:
-    ends = b"".join(backend.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
+def _described(one: Holding, vocabulary: Vocabulary, caller: Caller) -> Conversation:
+    ends = b"".join(vocabulary.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
     return Conversation(
         key=one.key,
         tokens=len(one.tokens),

@@ -20,10 +20,11 @@ from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
 from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.misses import Misses
+from qwen_edge.engine.places import Places
 from qwen_edge.engine.restoring import Restorer
 from qwen_edge.engine.running_clock import RunningClock
 from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, in_order, plan, victim
-from qwen_edge.engine.sequence import Accepted, Placed, Running, Sequence, Waiting
+from qwen_edge.engine.sequence import Accepted, Running, Sequence
 from qwen_edge.engine.speculate import Answers, Draft
 from qwen_edge.engine.step_result import StepResult
 from qwen_edge.engine.tokenizing import Tokenizing
@@ -60,48 +61,39 @@ class Engine:
     ) -> None:
         """A step of more than `longest_step` seconds means that the whole process stood still: the seconds above it
         count for no deadline. With `speculates`, tokens are guessed from earlier text, which changes no answer
-        (`speculate`). While there is nothing else to do, up to `ahead_per_hour` tokens of expected prompts are computed
-        (`idle_prefill`). `disk` holds what outlives the engine."""
+        (`speculate`), if the memory of the model lets wrong guesses be cut off. While there is nothing else to do, up
+        to `ahead_per_hour` tokens of expected prompts are computed (`idle_prefill`). `disk` holds what outlives the
+        engine."""
         self._backend = backend
-        self._speculates = speculates
+        self._speculates = speculates and backend.cells.memory.cuts_anywhere
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
-        sizes = backend.context, backend.sequences, backend.spare, backend.stash
-        self._cells = KvCacheManager(backend, *sizes, disk, model_id=backend.model_id)
-        self._cell_budget = CellBudget(backend, self._cells, self.clock)
-        self._tokenizing = Tokenizing(backend, self.clock)
+        self._kv_cache = KvCacheManager(backend.cells, disk, model_id=backend.model_id)
+        self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
+        self._tokenizing = Tokenizing(backend.vocabulary, backend.cells.size - 1, self.clock)
         self._cost = CostModel()
         self._answers, self._misses = Answers(), Misses()
-        self._restorer = Restorer(self._cells, self._cost, self._misses, backend.batch, self.clock)
+        self._restorer = Restorer(self._kv_cache, self._cost, self._misses, backend.batch, self.clock)
         self._idle_prefill = IdlePrefill(
             backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
-        self._sequences = list[Sequence]()  # not finished; those with a place in the order in which they got it
-        self._crowded = False  # a sequence had to give way: none enters beside the others before one has finished
+        self._places = Places(self._kv_cache, self._restorer)
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
         self.duty = Duty()
 
     @property
-    def _placed(self) -> list[Sequence]:
-        return [one for one in self._sequences if isinstance(one.phase, Placed)]
-
-    @property
-    def _waiting(self) -> list[Sequence]:
-        return [one for one in self._sequences if isinstance(one.phase, Waiting)]
-
-    @property
     def busy(self) -> bool:
-        return bool(self._sequences or self._tokenizing.requests)
+        return bool(self._places.sequences or self._tokenizing.requests)
 
     @property
     def waits(self) -> bool:
         """Whether nothing can be done before a prompt has been tokenized."""
-        return self.busy and not self._sequences and not self._tokenizing.ready
+        return self.busy and not self._places.sequences and not self._tokenizing.ready
 
     @property
     def writing(self) -> bool:
         """Whether a file is being written: there may be more to write after it."""
-        return self._cells.writing
+        return self._kv_cache.writing
 
     @property
     def pause(self) -> float:
@@ -111,7 +103,7 @@ class Engine:
     @property
     def open_cells(self) -> int:
         """Cells of the KV cache that requests hold. Cells of finished requests can be freed, and do not count."""
-        return self._cells.size - self._cells.available
+        return self._kv_cache.size - self._kv_cache.available
 
     # messages
 
@@ -122,9 +114,9 @@ class Engine:
     def abort(self, message: Abort) -> None:
         """Forget a request, in any phase. The cells that it computed stay in the cache."""
         self._tokenizing.drop(lambda request, _: request.id == message.id)
-        for sequence in self._sequences[:]:
+        for sequence in self._places.sequences:
             if sequence.request.id == message.id:
-                self._release(sequence)
+                self._places.finish(sequence)
 
     def warm(self, message: Warm) -> None:
         """Compute a prompt when there is nothing else to do."""
@@ -138,7 +130,7 @@ class Engine:
 
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
-        return inspect_cache.report(self._cells, self._backend, message)
+        return inspect_cache.report(self._kv_cache, self._backend.vocabulary, message)
 
     # idle work
 
@@ -152,7 +144,7 @@ class Engine:
                 return StepResult()
             stats = self._stats(piece.seconds, 0, (Share(0, piece.computed, 0),))
             return StepResult((stats,), computed=piece.computed, seconds=piece.seconds)
-        if self._cells.prepare() or (self._tidied == self._turn and self._cells.write()):
+        if self._kv_cache.prepare() or (self._tidied == self._turn and self._kv_cache.write()):
             return StepResult()
         return None
 
@@ -161,13 +153,13 @@ class Engine:
         remembered to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
-            self._backend.fit(self._cells.used)
+            self._backend.cells.fit(self._kv_cache.used)
 
     def leave(self, seconds: float) -> None:
         """End all requests, and write what is remembered to disk for at most `seconds`. Raises EngineError."""
-        for sequence in self._sequences[:]:
-            self._release(sequence)
-        self._cells.leave(seconds, self.clock)
+        for sequence in self._places.sequences:
+            self._places.finish(sequence)
+        self._kv_cache.leave(seconds, self.clock)
 
     # a step
 
@@ -185,7 +177,7 @@ class Engine:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
         `admit` and told the daemon. Raises nothing: a request that cannot go on ends in Failed."""
         admitted, began = self.admit() if admit else [], self.clock()
-        if not (placed := self._placed):
+        if not (placed := self._places.placed):
             return StepResult(tuple(admitted))
         self._turn += 1
         try:
@@ -194,7 +186,7 @@ class Engine:
         except EngineError as error:
             return self._break_down(admitted, error)
         if not chunks:  # stored cells are still being read, or no sequence can go on for lack of memory
-            self.duty.rested(self._restorer.wait(self._placed), busy=True)
+            self.duty.rested(self._restorer.wait(self._places.placed), busy=True)
             return StepResult(tuple(admitted))
         return self._postprocess(admitted, chunks, began)
 
@@ -209,15 +201,14 @@ class Engine:
         while placed:
             for one in placed:
                 if one.remaining > 1:  # the last token is computed in any case
-                    one.computed = self._cells.adopt(one.seq_id, one.tokens)
+                    one.computed = self._kv_cache.adopt(one.seq_id, one.tokens)
             running = [one for one in placed if isinstance(one.phase, Running)]
             for drafted in (drafts, dict[Sequence, Draft]()) if drafts else (drafts,):
                 chunks = plan(running, drafted, bounds, self._cost, turn=self._turn)
                 if self._cell_budget.reserve(sum(chunk.size for chunk in chunks)):
                     return chunks
-            self._put_back(victim(placed))
-            self._crowded, placed = True, self._placed
-        self._crowded = False
+            self._places.put_back_for_lack_of_cells(victim(placed))
+            placed = self._places.placed
         return []
 
     def _run(self, chunks: list[ScheduledChunk]) -> None:
@@ -247,10 +238,7 @@ class Engine:
     def _break_down(self, admitted: list[Outbound], error: EngineError) -> StepResult:
         """A decode has failed, and what the cache and the driver hold is not known: a new process knows. All requests
         end here."""
-        ids = [one.request.id for one in self._sequences] + self._tokenizing.drop()
-        for sequence in self._sequences:
-            sequence.finish()
-        self._sequences = []
+        ids = [one.request.id for one in self._places.abandon()] + self._tokenizing.drop()
         return StepResult((*admitted, *(Failed(one, "engine", str(error)) for one in [*ids, None])), broken=True)
 
     # admission
@@ -267,7 +255,7 @@ class Engine:
             if isinstance(taken, Failed):
                 refused.append(taken)
             else:
-                self._sequences.append(taken)
+                self._places.add(taken)
         return refused
 
     def _expire(self) -> list[Outbound]:
@@ -276,12 +264,12 @@ class Engine:
         now, events = self.clock(), list[Outbound]()
         dropped = self._tokenizing.drop(lambda request, seconds: seconds >= request.wait_seconds)
         events += [Failed(one, "waited", "") for one in dropped]
-        for sequence in self._sequences[:]:
+        for sequence in self._places.sequences:
             sequence.end_if_late(now, self.duty.slept)
             if sequence.started is not None:
                 events += self._finish(sequence, sequence.ended) if sequence.ended else sequence.say()
             elif sequence.waited_too_long(now):
-                self._release(sequence)
+                self._places.finish(sequence)
                 events.append(Failed(sequence.request.id, "waited", ""))
         return events
 
@@ -289,37 +277,21 @@ class Engine:
         """Give places to waiting sequences, while there are places and cells. A higher priority takes the place of a
         lower one."""
         events = list[Outbound]()
-        for sequence in in_order(self._waiting, self._cost):
+        for sequence in in_order(self._places.waiting, self._cost):
             if refusal := self._cell_budget.refusal(sequence):
                 events += self._give_up(sequence, refusal)
                 continue
-            going = self._cell_budget.who_gives_way(sequence, self._placed, crowded=self._crowded)
-            if going is None:
+            displaced = self._cell_budget.who_gives_way(sequence, self._places.placed, crowded=self._places.crowded)
+            if displaced is None:
                 break
-            for one in going:
-                self._put_back(one)
-            if sequence.started is None:
+            for one in displaced:
+                self._places.put_back(one)
+            first = sequence.started is None  # a sequence that had to give way has not been asked for again
+            self._places.enter(sequence, for_client=first and sequence.request.asked > 0)
+            if first:
+                sequence.started, sequence.rested = self.clock(), self.duty.slept
                 events.append(Started(sequence.request.id))
-            self._place(sequence)
         return events
-
-    def _place(self, sequence: Sequence) -> None:
-        first = sequence.started is None  # a sequence that had to give way has not asked again
-        asked = first and sequence.request.asked > 0
-        opened = self._cells.open(sequence.tokens, sequence.request.caller, asked=asked)
-        assert opened, "the cache has more sequences than there are places"
-        seq_id, held = opened
-        if first:
-            sequence.started, sequence.rested = self.clock(), self.duty.slept
-        sequence.enter(seq_id, held, self._restorer.restore(seq_id, sequence.tokens, asked=asked))
-        self._sequences.remove(sequence)
-        self._sequences.append(sequence)
-
-    def _put_back(self, sequence: Sequence) -> None:
-        """Let a placed sequence wait. Its cells stay in the cache for as long as nobody needs them."""
-        seq_id, computed = sequence.seq_id, sequence.tokens[: sequence.computed]
-        sequence.give_way()
-        self._cells.park(seq_id, computed, sequence.prompt_length, asked=0)
 
     # schedule
 
@@ -336,24 +308,24 @@ class Engine:
         sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
             sequence.prompt_computed += max(0, min(sequence.computed, sequence.prompt_length) - chunk.start)
-        self._cells.compute(seq_id, sequence.computed)
+        self._kv_cache.compute(seq_id, sequence.computed)
         if chunk.length > 1 or sequence.computed == sequence.prompt_length:
-            self._cells.publish(seq_id, sequence.tokens[: sequence.computed])
-        self._cells.compute(seq_id, sequence.computed + len(chunk.guesses))
+            self._kv_cache.publish(seq_id, sequence.tokens[: sequence.computed])
+        self._kv_cache.compute(seq_id, sequence.computed + len(chunk.guesses))
 
     def _choose(self, chunk: ScheduledChunk, row: int) -> Iterator[Accepted]:
         """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
         chunk's logits begin at `row`."""
-        sequence = chunk.sequence
-        chosen, logprobs = sequence.choose(row, chunk.guesses, self._backend.is_end)
+        sequence, vocabulary = chunk.sequence, self._backend.vocabulary
+        chosen, logprobs = sequence.choose(row, chunk.guesses, vocabulary.is_end)
         sequence.computed += len(chosen) - 1
-        self._cells.shrink(sequence.seq_id, sequence.computed)
+        self._kv_cache.shrink(sequence.seq_id, sequence.computed)
         if not sequence.answering:
             sequence.first_token_at = self.clock()
             self._misses.remember(sequence.prompt)
         for number, token in enumerate(chosen):
             sequence.unsent += logprobs[number : number + 1]
-            accepted = sequence.accept(token, self._backend, self._cells.size, self.clock(), self.duty.slept)
+            accepted = sequence.accept(token, vocabulary, self._kv_cache.size, self.clock(), self.duty.slept)
             yield accepted
             if accepted.end:
                 break
@@ -368,29 +340,11 @@ class Engine:
         """There is no memory for the cells that a request needs: it ends with the answer it has, or is refused."""
         if sequence.generated and sequence.started is not None:
             return self._finish(sequence, "length")
-        self._release(sequence)
+        self._places.finish(sequence)
         return [refusal]
 
     def _finish(self, sequence: Sequence, reason: Literal["stop", "length"]) -> list[Outbound]:
-        self._release(sequence)
+        self._places.finish(sequence)
         if self._speculates:
             self._answers.learn(sequence.tokens, sequence.prompt_length, sequence.scope)
         return [*sequence.say_last(), sequence.done(reason, self.clock())]
-
-    def _release(self, sequence: Sequence) -> None:
-        """End a sequence in any phase. Its cells stay in the cache for as long as nobody needs them."""
-        placed = sequence.phase if isinstance(sequence.phase, Placed) else None
-        sequence.finish()
-        self._sequences.remove(sequence)
-        if not placed:
-            return
-        # a text may end before the last of the guesses that came true
-        sequence.computed = min(sequence.computed, len(sequence.tokens))
-        self._cells.shrink(placed.seq_id, sequence.computed)
-        request, prompt = sequence.request, sequence.tokens[: sequence.prompt_length]
-        if request.pin_seconds:
-            self._cells.pins.pin(prompt, request.pin_seconds, request.caller)
-        self._cells.park(
-            placed.seq_id, sequence.tokens[: sequence.computed], sequence.prompt_length, asked=request.asked
-        )
-        self._crowded = False

@@ -143,7 +143,7 @@ def serve(
     except (EOFError, ConnectionError):
         raise
     except Exception as error:
-        log.exception("bug: the engine ends over an error of its own")
+        log.exception("This is a bug in qwen-edge: the engine process ends over an error of its own")
         channel.send([Failed(None, "engine", f"this is a bug in qwen-edge: {error!r}")])
 
 
@@ -220,10 +220,13 @@ def open_disk(files: Files | None, backend: Backend) -> DiskTier | None:
     as the disk takes."""
     if files is None:
         return None
+    if not backend.cells.memory.saves_parts:
+        log.warning("conversations are not kept on disk: the cells of this kind of model cannot be saved in parts")
+        return None
     try:
         folder = Folder(Path(files.folder), _LOCKED)
         return DiskTier(
-            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cell_bytes
+            folder, backend.fingerprint, limit=files.bytes, per_day=files.bytes_per_day, cell=backend.cells.cell_bytes
         )
     except (OSError, ValueError) as error:  # ValueError: the text is no possible path
         log.warning(
@@ -253,7 +256,12 @@ def _opened(
             channel.send([Beat()])
     if opening.done():
         return opening.result()
-    log.warning("conversations are not kept on disk: %s has not answered in %.0f s", load.files.folder, _OPENING)
+    log.warning(
+        "conversations are not kept on disk: the disk of %s has not answered in %.0f s. Look at the disk (`dmesg`), "
+        "then restart.",
+        load.files.folder,
+        _OPENING,
+    )
     return None
 
 

@@ -22,25 +22,25 @@ class Restorer:
     """Steps the sequences that are in this phase. Used by the engine's thread."""
 
     def __init__(
-        self, cells: KvCacheManager, cost: CostModel, misses: Misses, batch: int, clock: Callable[[], float]
+        self, kv_cache: KvCacheManager, cost: CostModel, misses: Misses, batch: int, clock: Callable[[], float]
     ) -> None:
-        self._cells = cells
+        self._kv_cache = kv_cache
         self._cost = cost
         self._misses = misses
         self._batch = batch
         self._clock = clock
 
-    def restore(self, seq_id: int, tokens: list[int], *, asked: bool) -> Restore:
-        """What is loaded for a sequence that gets its place. `asked`: a client asked for these tokens, now for the
-        first time."""
+    def restore(self, seq_id: int, tokens: list[int], *, for_client: bool) -> Restore:
+        """What is loaded for a sequence that gets its place. `for_client`: a client asked for these tokens, now for
+        the first time."""
         return Restore(
-            self._cells,
+            self._kv_cache,
             seq_id,
             tokens,
             patience=self._patience,
             clock=self._clock,
-            asked=asked,
-            disk=self._cells.disk,
+            for_client=for_client,
+            disk=self._kv_cache.disk,
         )
 
     def step(self, placed: list[Sequence]) -> None:

@@ -184,8 +184,10 @@ def _due(running: list[Sequence], turn: int) -> list[Sequence]:
 def _own_cells(one: Sequence, ahead: list[Sequence]) -> int:
     """Cells for the tokens that a sequence lacks, but for those that sequences ahead of it will share. The last token
     is never shared."""
-    common = max((one.in_common(other) for other in ahead), default=0) if one.remaining > 1 else 0
-    return len(one.tokens) - max(one.computed, common)
+    if one.remaining <= 1:  # as of every stream, in every step
+        return one.remaining
+    shared = max((one.in_common(other) for other in ahead), default=0)
+    return len(one.tokens) - max(one.computed, min(shared, len(one.tokens) - 1))
 
 
 def _follows(one: Sequence, other: Sequence) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from qwen_edge.core.errors import PromptTooLongError
-from qwen_edge.engine.backend import Backend, Sampler
+from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
@@ -79,6 +79,7 @@ class Sequence:
     output: Output
     lookup: Lookup
     arrived: float
+    shares_prefixes: bool = True  # whether the memory of the model lets two sequences share their first cells
     phase: Phase = field(default=Waiting(), init=False)
     computed: int = field(default=0, init=False)
     prompt_computed: int = field(default=0, init=False)
@@ -111,15 +112,15 @@ class Sequence:
             return Failed(request.id, "bad_request", f"the model has no token {tokens}")
         if not tokens:
             return Failed(request.id, "bad_request", "the prompt is empty")
-        if len(tokens) >= backend.context:
+        if len(tokens) >= backend.cells.size:
             return Failed(request.id, "context_too_long", "", tokens=len(tokens))
         try:
             sampler = backend.sampler(request.sampling)
         except ValueError as error:
             return Failed(request.id, "bad_request", str(error))
         output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
-        lookup = Lookup(answers, len(tokens), backend.is_mark, request.caller.scope)
-        return cls(request, tokens, sampler, output, lookup, arrived)
+        lookup = Lookup(answers, len(tokens), backend.vocabulary.is_mark, request.caller.scope)
+        return cls(request, tokens, sampler, output, lookup, arrived, backend.cells.memory.shares_prefixes)
 
     # phases
 
@@ -165,7 +166,9 @@ class Sequence:
 
     def in_common(self, other: Sequence) -> int:
         """How many tokens, from the beginning, need to be computed for only one of both."""
-        return common_prefix(self.tokens, other.tokens) if self.scope == other.scope else 0
+        if not self.shares_prefixes or self.scope != other.scope:
+            return 0
+        return common_prefix(self.tokens, other.tokens)
 
     @property
     def remaining(self) -> int:
@@ -201,15 +204,15 @@ class Sequence:
             if is_end(token) or guesses[len(chosen) - 1 : len(chosen)] != (token,):
                 return chosen, logprobs
 
-    def accept(self, token: int, backend: Backend, context: int, now: float, rested: float) -> Accepted:
+    def accept(self, token: int, vocabulary: Vocabulary, context: int, now: float, rested: float) -> Accepted:
         """Add a chosen token to the answer, which ends there if it is as long as it may be, in tokens or seconds, or
         fills the context. `rested` as for `end_if_late`."""
         spoke = self.spoke
-        self._add(token, backend, context)
+        self._add(token, vocabulary, context)
         self.end_if_late(now, rested)
         return Accepted(self.ended, self.spoke and not spoke)
 
-    def force(self, tokens: Iterable[int], backend: Backend, context: int) -> None:
+    def force(self, tokens: Iterable[int], vocabulary: Vocabulary, context: int) -> None:
         """Add tokens to the answer that are not chosen, between two steps. The next step computes them together with
         the tokens before them, and what is chosen next follows them. They count as tokens of the answer, which may end
         with one of them, as with a chosen one: the rest is then left out. Since no other token could have come, each
@@ -221,15 +224,15 @@ class Sequence:
             self.sampler.accept(token)
             if self.request.sampling.logprobs is not None:
                 self.unsent.append(self.sampler.logprob(None, token))
-            self._add(token, backend, context)
+            self._add(token, vocabulary, context)
 
-    def _add(self, token: int, backend: Backend, context: int) -> None:
+    def _add(self, token: int, vocabulary: Vocabulary, context: int) -> None:
         self.tokens.append(token)
-        if backend.is_end(token):
+        if vocabulary.is_end(token):
             self.ended = "stop"
             return
-        self.spoke = self.spoke or not backend.is_mark(token)
-        self.unsaid += self.output.push(backend.piece(token))
+        self.spoke = self.spoke or not vocabulary.is_mark(token)
+        self.unsaid += self.output.push(vocabulary.piece(token))
         if self.output.stopped:
             self.ended = "stop"
         elif self.generated >= self.request.max_tokens or len(self.tokens) >= context:

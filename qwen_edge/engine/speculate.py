@@ -20,7 +20,7 @@ from qwen_edge.kv.radix import common_prefix
 _GRAM = 3  # tokens that must be the same as before for a guess to be made
 _LONGEST = 7
 _MEMORY = 0.1  # weight of the newest guess in the rate
-_KEPT = 4096  # places in earlier answers that are remembered: a megabyte
+_MOST_PLACES = 4096  # places in earlier answers that are remembered: a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Answers:
             latest, key = tuple(tokens[at : at + _LONGEST]), (scope, tuple(tokens[at - _GRAM : at]))
             before, _ = self._seen.pop(key, ((), 0))
             self._seen[key] = latest, common_prefix(latest, before)
-        for key in list(self._seen)[: max(0, len(self._seen) - _KEPT)]:
+        for key in list(self._seen)[: max(0, len(self._seen) - _MOST_PLACES)]:
             del self._seen[key]
 
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
-from qwen_edge.engine.backend import Backend
+from qwen_edge.engine.backend import Vocabulary
 from qwen_edge.protocol.messages import Submit, Warm
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
@@ -53,10 +53,11 @@ class _Job:
 
 class Tokenizing:
     """Messages whose prompts are being tokenized, or have been and were not collected. Used by the engine's thread; the
-    first long prompt starts the other one."""
+    first long prompt starts the other thread."""
 
-    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
-        self._backend, self._clock = backend, clock
+    def __init__(self, vocabulary: Vocabulary, most: int, clock: Callable[[], float]) -> None:
+        """A long prompt that has more than `most` tokens is not read to its end."""
+        self._vocabulary, self._most, self._clock = vocabulary, most, clock
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of the list
         self._thread: threading.Thread | None = None
@@ -72,10 +73,10 @@ class Tokenizing:
 
     def add(self, message: Submit | Warm) -> None:
         """Tokenize the prompt of a message: `collect` gives the tokens."""
-        unread = self._backend.unread(message.prompt)
+        unread = self._vocabulary.unread(message.prompt)
         job = _Job(message, self._clock(), unread / _PER_SECOND)
         if unread <= _AT_ONCE:
-            job.result = _caught(partial(self._backend.tokenize, message.prompt))
+            job.result = _caught(partial(self._vocabulary.tokenize, message.prompt))
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
@@ -122,7 +123,7 @@ class Tokenizing:
             with self._changed:
                 self._changed.wait_for(lambda: any(job.result is None for job in self._jobs))
                 job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
-            tokenize = partial(self._backend.tokenize, job.message.prompt, self._backend.context - 1, job.check)
+            tokenize = partial(self._vocabulary.tokenize, job.message.prompt, self._most, job.check)
             try:
                 job.result = _caught(tokenize)
             except _DroppedError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from qwen_edge.kv.cell_store import FEW, Cache
+from qwen_edge.kv.cell_store import FEW, CellStore
 from qwen_edge.kv.owners import Owners
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, Radix
@@ -19,19 +19,19 @@ from qwen_edge.protocol.messages import Caller
 
 
 class Allocation:
-    """Of `size` cells and of the sequences 0 to `sequences` - 1. Decides nothing: what has to go is the business of
-    `eviction`. Used by the engine's thread."""
+    """Hands out the cells and the sequences of one store: no more cells than `size`, which may be lowered while memory
+    is short. Decides nothing: `eviction` decides which cells have to go. Used by the engine's thread."""
 
-    def __init__(self, cache: Cache, size: int, sequences: int, pins: Pins) -> None:
-        self.size = size
+    def __init__(self, store: CellStore, pins: Pins) -> None:
+        self.size = store.size
         self.tree = Radix()
         self.owners = Owners(self.tree, pins)
         self.prompts: dict[int, int] = {}  # parked sequence -> how many of its tokens may well be asked for again
         self.changed = set[int]()  # parked sequences that may hold something which no file holds
-        self._cache = cache
+        self._store = store
         self._open: dict[int, int] = {}  # open sequence -> how many tokens it holds
         self._inherited: dict[int, int] = {}  # open sequence -> how many of its tokens are a prompt that was given up
-        self._unused = list(reversed(range(sequences)))
+        self._unused = list(reversed(range(store.sequences)))
 
     @property
     def used(self) -> int:
@@ -75,7 +75,7 @@ class Allocation:
         """A sequence of this caller for these tokens. There must be an unused one."""
         sequence = self._unused.pop()
         self._open[sequence] = 0
-        self.owners.take(sequence, caller)
+        self.owners.assign(sequence, caller)
         self.adopt(sequence, tokens)
         return sequence
 
@@ -95,19 +95,21 @@ class Allocation:
 
     def load(self, sequence: int, tokens: Sequence[int], saved: Any) -> None:
         """The sequence holds all of these tokens now: those that it did not hold come from saved cells."""
-        self._cache.load(saved, sequence, self._open[sequence], len(tokens))
+        self._store.load(saved, sequence, self._open[sequence], len(tokens))
         self._open[sequence] = len(tokens)
         self.publish(sequence, tokens)
 
     def shrink(self, sequence: int, length: int) -> None:
         """The sequence gives up the cells behind its first `length` tokens, which it has not published."""
         if length < self._open[sequence]:
-            self._cache.forget(sequence, length, self._open[sequence])
+            self._store.forget(sequence, length, self._open[sequence])
             self._open[sequence] = length
 
     def publish(self, sequence: int, tokens: Sequence[int]) -> None:
         """Let other sequences share what this one holds. Its own cells become free where another sequence holds the
-        same tokens already."""
+        same tokens already. Does nothing if the memory of the model shares no prefixes."""
+        if not self._store.memory.shares_prefixes:
+            return
         assert len(tokens) == self._open[sequence]
         length, holder = self.tree.match(tokens)
         if holder is not None and length > self.tree.length(sequence):
@@ -135,13 +137,13 @@ class Allocation:
 
     def close(self, sequence: int) -> None:
         """Forget an open sequence and what only it holds."""
-        self._cache.forget(sequence, self.tree.length(sequence), self._open.pop(sequence))
+        self._store.forget(sequence, self.tree.length(sequence), self._open.pop(sequence))
         self.drop(sequence)
 
     def cut(self, sequence: int, length: int) -> None:
         """A parked sequence holds no more than its first `length` tokens. A sequence whose tokens are then all held by
         another one of the same owner is given up."""
-        self._cache.forget(sequence, length, self.tree.length(sequence))
+        self._store.forget(sequence, length, self.tree.length(sequence))
         self.tree.cut(sequence, length)
         if sequence not in self.tree or not self.owners.is_alone(sequence, self.tree.end(sequence)):
             self.give_up(sequence)
@@ -162,7 +164,7 @@ class Allocation:
 
     def drop(self, sequence: int) -> None:
         """Forget a sequence and what only it holds; its prompt passes to no other."""
-        self._cache.forget(sequence, 0, self.tree.length(sequence))
+        self._store.forget(sequence, 0, self.tree.length(sequence))
         self.tree.cut(sequence)
         self.prompts.pop(sequence, None)
         self._inherited.pop(sequence, None)
@@ -207,5 +209,5 @@ class Allocation:
         """Of its first `length` tokens the sequence holds the holder's cells instead of its own unpublished ones."""
         start, held = self.tree.length(sequence), self._open[sequence]
         if start < min(held, length):
-            self._cache.forget(sequence, start, min(held, length))
-        self._cache.share(holder, sequence, start, length)
+            self._store.forget(sequence, start, min(held, length))
+        self._store.share(holder, sequence, start, length)

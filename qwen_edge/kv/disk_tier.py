@@ -148,9 +148,9 @@ class DiskTier:
         """The read that is under way, or was last."""
         return self._reading
 
-    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
+    def use(self, copy: Copy, until: int, *, for_client: bool) -> None:
         """A copy that was read has been loaded into the cache as far as `until`."""
-        self._index.use(copy, until, asked=asked)
+        self._index.use(copy, until, for_client=for_client)
         self._folder.works("files cannot be read")
         self._used.add(copy.cells)
         if self._touching is None or self._touching.done():  # so that the order of use is known after a restart
@@ -176,8 +176,8 @@ class DiskTier:
         self._folder.tell("the disk is slow", late)
         self._slow_until, self._stuck = self._clock() + _SLOW_PAUSE, read
 
-    def rest(self) -> None:
-        """No request reads at the moment: give memory back."""
+    def free_buffer(self) -> None:
+        """Give the memory for reading back, unless a read is under way."""
         if not self._reading or self._reading.over:
             self._reading, self._buffer = None, bytearray()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import PIECE, Cache
+from qwen_edge.kv.cell_store import PIECE, CellStore
 from qwen_edge.kv.eviction_score import score
 from qwen_edge.kv.pins import Pins
 from qwen_edge.kv.radix import Node, common_prefix
@@ -21,29 +21,30 @@ _OPENING = 4  # tokens at the end of a prompt that open the answer; the next pro
 
 
 class Eviction:
-    """While some sequences are open, parked ones keep no more than `spare` cells for themselves. Used by the engine's
-    thread."""
+    """While some sequences are open, parked ones keep no more than the store's `spare` cells for themselves. Used by
+    the engine's thread."""
 
-    def __init__(self, allocation: Allocation, tiers: Tiers, cache: Cache, pins: Pins, spare: int) -> None:
+    def __init__(self, store: CellStore, allocation: Allocation, tiers: Tiers, pins: Pins) -> None:
         self._allocation = allocation
         self._tiers = tiers
-        self._cache = cache
+        self._store = store
         self._pins = pins
-        self._spare = spare
+        self._spare = store.spare
         self._age = 0.0  # the score of what went last
 
     @property
-    def going(self) -> int:
-        """Cells that parked sequences hold and may not keep while others run."""
+    def leaving(self) -> int:
+        """Cells that parked sequences hold and may not keep while other sequences are open."""
         return max(0, self._allocation.parked - self._spare) if self._allocation.any_open else 0
 
     @property
-    def will_take(self) -> bool:
+    def will_evict(self) -> bool:
         """Whether parked cells will have to go as soon as a sequence is open."""
         return not self._allocation.any_open and self._allocation.parked > self._spare
 
     def touch(self, sequence: int, length: int, caller: Caller, hits: int = 1) -> None:
-        """The caller has asked so often for the first `length` tokens of a sequence, and not for what follows them."""
+        """The caller has asked `hits` times for the first `length` tokens of a sequence, and not for what follows
+        them."""
         self._allocation.tree.part(sequence, length)
         for node in self._allocation.tree.path(sequence):
             if node.depth < length:
@@ -61,24 +62,24 @@ class Eviction:
         return True
 
     def tidy(self) -> None:
-        """Between two steps: let cells go that are `going`; only a few pieces that must be copied, unless the next step
-        needs the room."""
+        """Between two steps: let cells go that are `leaving`; only a few pieces that must be copied, unless the next
+        step needs the room."""
         copied = 0
-        while (going := self.going) and (copied < _PIECES or self._allocation.used + PIECE > self._cache.room):
-            copied += self._trim_least(going)
+        while (leaving := self.leaving) and (copied < _PIECES or self._allocation.used + PIECE > self._store.room):
+            copied += self._trim_least(leaving)
 
-    def make_way(self, tokens: Sequence[int], caller: Caller) -> None:
+    def drop_outdated(self, tokens: Sequence[int], caller: Caller) -> None:
         """These tokens are about to be computed ahead. Where parked cells have a price, the caller's answers that
-        differ from them (templates show an answer otherwise than it was generated) go now, and not when the next
-        request runs."""
+        differ from these tokens (templates show an answer otherwise than it was generated) go now, and not when the
+        next request runs."""
         if self._spare >= self._allocation.size:
             return
         for sequence, prompt in list(self._allocation.prompts.items()):
             held = self._allocation.tokens(sequence)
             common = common_prefix(held, tokens) if self._allocation.owners.is_theirs(sequence, caller) else 0
             if max(prompt - _OPENING, prompt // 2) <= common < min(len(held), len(tokens)):
-                if self._tiers.host_tier.leads_on(held) > common:
-                    self._tiers.keep(self._allocation.tree.end(sequence), common, [caller])
+                if self._tiers.host_tier.needed_by_copies(held) > common:
+                    self._tiers.copy_missing(self._allocation.tree.end(sequence), common, [caller])
                 self._allocation.cut(sequence, common)
 
     def free_sequence(self) -> bool:
@@ -92,7 +93,7 @@ class Eviction:
         sequence, node = least
         if own := [one for one in self._allocation.tree.path(sequence) if is_alone(sequence, one)]:
             self._age = max(self._age, node.score)
-            self._tiers.keep(node, own[-1].depth, [self._allocation.owners[sequence]])
+            self._tiers.copy_missing(node, own[-1].depth, [self._allocation.owners[sequence]])
         self._allocation.give_up(sequence)
         return True
 
@@ -104,9 +105,9 @@ class Eviction:
         self._age = max(self._age, node.score)
         length = node.end - min(len(node.tokens), max(short, PIECE))
         callers = self._allocation.owners.of(node)
-        if self._tiers.lacks(node, length, callers):
+        if self._tiers.missing(node, length, callers):
             length = max(length, (min(node.end, self._allocation.prompt_length(node)) - 1) // PIECE * PIECE)
-        copied = self._tiers.keep(node, length, callers)
+        copied = self._tiers.copy_missing(node, length, callers)
         for sequence in list(node.sequences):
             self._allocation.cut(sequence, length)
         return copied

@@ -19,18 +19,18 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 class Copy:
     """The cells of `tokens` from `start` on, in the cache's own form. `tokens` are all from the beginning, as what a
-    cell holds depends on all before it. `hits` counts the requests for the tokens or for a beginning of them, `asked`
-    those for all of them. The copy belongs to `caller`: others may use only what is pinned for all. Equal is only the
-    same copy."""
+    cell holds depends on all before it. `hits` counts the requests for the tokens or for a beginning of them,
+    `whole_hits` those for all of them. The copy belongs to `caller`: others may use only what is pinned for all. A copy
+    equals only itself."""
 
     def __init__(
-        self, tokens: list[int], start: int, cells: Any, hits: int, *, asked: int = 1, caller: Caller = EVERYBODY
+        self, tokens: list[int], start: int, cells: Any, hits: int, *, whole_hits: int = 1, caller: Caller = EVERYBODY
     ) -> None:
         self.stretch = Stretch(tokens)  # that ends where the cells end; a tier that takes the copy has it in a tree
         self.start = start
         self.cells = cells
         self.hits = hits
-        self.asked = asked
+        self.whole_hits = whole_hits
         self.caller = caller
         self.score = 0.0
 
@@ -97,8 +97,9 @@ class HostTier:
         there = any(copy.start <= start and until >= start + count for copy, until in self.leads(tokens, scope))
         return 0 if there else count
 
-    def leads_on(self, tokens: Sequence[int]) -> int:
-        """How many of these tokens lie before copies, which are of no use without them."""
+    def needed_by_copies(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens, from the beginning, lie before the cells of a copy, which is of no use without
+        them."""
         common = self._tree.in_common(tokens)
         return max((copy.start for copy in self._copies if copy.start <= common[copy.stretch]), default=0)
 
@@ -151,10 +152,11 @@ class HostTier:
         common = self._tree.in_common(tokens)
         return [one for one in self._copies if one.caller.owner == owner and common[one.stretch] == one.end]
 
-    def use(self, copy: Copy, until: int, *, asked: bool) -> None:
-        """A copy has been brought back as far as `until`. `asked`: because a client has asked for it."""
-        copy.hits += asked
-        copy.asked += asked and until == copy.end
+    def use(self, copy: Copy, until: int, *, for_client: bool) -> None:
+        """A copy has been brought back as far as `until`. `for_client`: because a client has asked for it, and
+        not to compute ahead."""
+        copy.hits += for_client
+        copy.whole_hits += for_client and until == copy.end
         copy.score = score(self._age, copy.hits, copy.start)
 
 
@@ -177,13 +179,13 @@ def next_of(leads: list[Lead], held: int) -> Lead | None:
 
 def without_beginnings(copies: Iterable[Copy]) -> list[Copy]:
     """Copies of one tier in their order, without those whose tokens an earlier copy of the same owner begins with."""
-    begun, left = set[tuple[str, Stretch]](), list[Copy]()
+    begun, longest = set[tuple[str, Stretch]](), list[Copy]()
     for copy in copies:
         owner = copy.caller.owner
         if (owner, copy.stretch) not in begun:
             begun.update((owner, one) for one in copy.stretch.path())
-            left.append(copy)
-    return left
+            longest.append(copy)
+    return longest
 
 
 def _held(copy: Copy) -> Iterable[Stretch]:

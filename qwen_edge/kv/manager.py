@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import Cache
+from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.eviction import Eviction
 from qwen_edge.kv.host_tier import Copy
@@ -22,30 +22,18 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 
 
 class KvCacheManager:
-    """Of `size` cells and `sequences` sequences. While some are open, parked ones keep no more than `spare` cells for
-    themselves. The host tier holds copies of up to `copies` cells; `disk` keeps what is asked for again. Used by the
-    engine's thread."""
+    """Of the cells in one store. `disk` keeps what is asked for again. Used by the engine's thread."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        size: int,
-        sequences: int,
-        spare: int,
-        copies: int = 0,
-        disk: DiskTier | None = None,
-        *,
-        model_id: ModelId,
-    ) -> None:
-        """All cells are computed with `model_id`. Raises ValueError for a disk tier that another one uses."""
+    def __init__(self, store: CellStore, disk: DiskTier | None = None, *, model_id: ModelId) -> None:
+        """All cells are computed with `model_id`. Raises ValueError for a disk tier that another manager uses."""
         if disk:
             disk.serve(model_id)
         self.disk = disk
         self.pins = disk.pins if disk else Pins()
-        self._cache = cache
-        self._allocation = Allocation(cache, size, sequences, self.pins)
-        self._tiers = Tiers(cache, self._allocation, self.pins, copies, disk)
-        self._eviction = Eviction(self._allocation, self._tiers, cache, self.pins, spare)
+        self._store = store
+        self._allocation = Allocation(store, self.pins)
+        self._tiers = Tiers(store, self._allocation, self.pins, disk)
+        self._eviction = Eviction(store, self._allocation, self._tiers, self.pins)
         self.host_tier = self._tiers.host_tier
 
     @property
@@ -67,9 +55,9 @@ class KvCacheManager:
         return self.size - self.used + self._allocation.parked
 
     @property
-    def going(self) -> int:
-        """Cells that parked sequences hold and may not keep while others run."""
-        return self._eviction.going
+    def leaving(self) -> int:
+        """Cells that parked sequences hold and may not keep while other sequences are open."""
+        return self._eviction.leaving
 
     @property
     def writing(self) -> bool:
@@ -78,13 +66,16 @@ class KvCacheManager:
 
     # -- a request, from its first step to its last --
 
-    def open(self, tokens: Sequence[int], caller: Caller = EVERYBODY, *, asked: bool = True) -> tuple[int, int] | None:
+    def open(
+        self, tokens: Sequence[int], caller: Caller = EVERYBODY, *, for_client: bool = True
+    ) -> tuple[int, int] | None:
         """A sequence of this caller for these tokens, and how many of them it holds already (never all: the last is
         computed anew, for its logits); more may come back from the tiers (`restore`). None if all sequences are open.
-        `asked`: by a client. What is computed ahead is worth no more for being opened."""
+        `for_client`: a client has asked for the tokens, which are worth more from now on; else they are computed
+        ahead."""
         self._tiers.unplan()
         length, holder = self._allocation.owners.match(tokens, caller.scope)
-        if holder is not None and asked:
+        if holder is not None and for_client:
             self._eviction.touch(holder, length, caller)
         if self._allocation.is_out_of_sequences and not self._eviction.free_sequence():
             return None
@@ -101,7 +92,7 @@ class KvCacheManager:
         if not self.reserve(copy.size):
             return False
         # for all that may come back, not for this copy alone: a cache grows the quicker the less it holds
-        if not self._cache.make_room(min(self.size, self.used + max(copy.size, len(tokens) - copy.start))):
+        if not self._store.make_room(min(self.size, self.used + max(copy.size, len(tokens) - copy.start))):
             return False
         self._allocation.load(sequence, tokens[:until], cells)
         return True
@@ -122,14 +113,19 @@ class KvCacheManager:
         """Let other sequences share what this one holds, which is these tokens."""
         self._allocation.publish(sequence, tokens)
 
-    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, asked: int = 1) -> None:
+    def park(self, sequence: int, tokens: Sequence[int], prompt: int, *, requests: int = 1) -> None:
         """The request is over, or waits again. These tokens stay until their cells are needed. After that, copies are
-        kept of the prompt, which is the first `prompt` of them. `asked`: how many clients have asked for them."""
+        kept of the prompt, which is the first `prompt` of them. `requests`: for how many requests of clients this one
+        counts. If the memory of the model shares no prefixes, the cells are of no use to any other request and are free
+        at once."""
+        if not self._store.memory.shares_prefixes:
+            self._allocation.close(sequence)
+            return
         caller = self._allocation.owners[sequence]
         self._allocation.park(sequence, tokens, prompt)
-        self._eviction.touch(sequence, len(tokens), caller, asked)
+        self._eviction.touch(sequence, len(tokens), caller, requests)
         self._allocation.unite(sequence)
-        if self._eviction.will_take:
+        if self._eviction.will_evict:
             self._tiers.plan()
 
     def close(self, sequence: int) -> None:
@@ -161,27 +157,27 @@ class KvCacheManager:
     # -- beside the requests --
 
     def tidy(self) -> None:
-        """Between two steps: let go of cells that are `going`, of so many that the next step is not late."""
+        """Between two steps: let go of cells that are `leaving`: of a few, so that the next step is not late."""
         self._eviction.tidy()
 
-    def make_way(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
+    def drop_outdated(self, tokens: Sequence[int], caller: Caller = EVERYBODY) -> None:
         """These tokens are about to be computed ahead: answers of the caller that differ from them go now."""
-        self._eviction.make_way(tokens, caller)
+        self._eviction.drop_outdated(tokens, caller)
 
     def prepare(self) -> bool:
         """While no sequence is open: copy a piece of what will have to go when one is. False if all is copied."""
         return self._tiers.prepare()
 
-    def wish(self) -> None:
-        """Something was pinned: it is to be written, wherever it is."""
+    def review(self) -> None:
+        """Something was pinned: look through all that is remembered for what is to be written."""
         self._tiers.review()
 
     def write(self, least: int = 2) -> bool:
-        """Between two requests: have a stretch written that was asked for at least so often and is in no file. False
-        if there is none, or the disk is not ready."""
+        """Between two requests: have a stretch written that was asked for at least `least` times and is in no file.
+        False if there is none, or the disk is not ready."""
         return self._tiers.write(least)
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
         """The engine is about to stop: write what is remembered, also what was asked for only once, for no longer than
-        so many seconds."""
+        `seconds`."""
         self._tiers.leave(seconds, clock)

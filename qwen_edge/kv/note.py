@@ -54,7 +54,7 @@ class Note:
         self._last = self._writer.submit(self._write)
 
     def written(self, seconds: float) -> bool:
-        """Whether the file has the newest content; waits for that no longer than so many seconds."""
+        """Whether the file has the newest content; waits for that, but no longer than `seconds`."""
         if self._last is None:
             return True
         wait([self._last], seconds)

@@ -25,7 +25,7 @@ class Owners:
     def __getitem__(self, sequence: int) -> Caller:
         return self._callers[sequence]
 
-    def take(self, sequence: int, caller: Caller) -> None:
+    def assign(self, sequence: int, caller: Caller) -> None:
         """The sequence belongs to this caller from now on."""
         self._callers[sequence] = caller
 

@@ -55,7 +55,7 @@ class Pins:
         self._pins = [_Held(list(array("i", pin.tokens)), pin.until, pin.owner, pin.public) for pin in kept or []]
 
     def pin(self, tokens: Sequence[int], seconds: float, caller: Caller = EVERYBODY) -> None:
-        """Keep these tokens for so many seconds from now. 0 ends the caller's pin of them; for an admin, the pins of
+        """Keep these tokens for `seconds` from now. 0 ends the caller's pin of them; for an admin, the pins of
         all. If one owner has too many pins, the one that would end first is dropped."""
         same, ends = list(tokens), caller.admin and seconds <= 0
         kept = [pin for pin in self._now(None) if pin.tokens != same or not (ends or pin.owner == caller.owner)]
@@ -91,7 +91,8 @@ class Pins:
         return max((common_prefix(pin.tokens, tokens) for pin in self._now(None) if pin.public), default=0)
 
     def written(self, seconds: float) -> bool:
-        """Whether the pins are in their note, which is waited for so many seconds: else they end with the engine."""
+        """Whether the pins are in their note; waits for that, but no longer than `seconds`. Pins that are not there end
+        with the engine."""
         return self._note is not None and self._note.written(seconds)
 
     def write(self) -> None:

@@ -34,7 +34,7 @@ class Read:
         return self._given_up and self._job.done()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the read is done, for no longer than so many seconds."""
+        """Wait until the read is done, but no longer than `seconds`."""
         wait([self._job], seconds)
 
     def cells(self) -> memoryview:

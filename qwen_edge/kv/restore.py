@@ -22,17 +22,18 @@ class Restore:
         *,
         patience: Callable[[int], float],
         clock: Callable[[], float],
-        asked: bool = True,
+        for_client: bool = True,
         disk: DiskTier | None = None,
     ) -> None:
         """`tokens` are the prompt; its last token is always computed. `patience` tells the seconds that a number of
-        tokens takes to compute: no file is waited for longer. `asked`: by a client, and not to compute ahead. Without
+        tokens takes to compute: no file is waited for longer. `for_client`: a client has asked for them; else they are
+        computed ahead. Without
         `disk`, only the host tier is used."""
         self._manager = manager
         self._sequence = sequence
         self._tokens, self._wanted = tokens, tokens[:-1]
         self._patience, self._clock = patience, clock
-        self._asked = asked
+        self._for_client = for_client
         self._disk = disk
         self._scope = manager.scope(sequence)
         self._read: Read | None = None
@@ -68,7 +69,7 @@ class Restore:
             self._read.give_up()
             self._read = None
         if self._disk:
-            self._disk.rest()
+            self._disk.free_buffer()
 
     def _next(self) -> tuple[Copy, int] | None:
         """The copy that leads farthest, and how far; a file only where the host tier has no more than a few tokens."""
@@ -82,7 +83,7 @@ class Restore:
     def _bring(self, copy: Copy, until: int) -> bool:
         """Load a copy that is in memory; begin to read one that is in a file. False if nothing more can come."""
         if copy in self._manager.host_tier:
-            self._manager.host_tier.use(copy, until, asked=self._asked)
+            self._manager.host_tier.use(copy, until, for_client=self._for_client)
             return self._load(copy, copy.cells, until)
         assert self._disk
         self._since = self._clock() if self._since is None else self._since
@@ -105,7 +106,7 @@ class Restore:
             self._disk.failed(read.copy, error)
         else:  # meanwhile another sequence may have computed it, or a person may have had it forgotten
             if read.copy.start <= self.held < until and self._disk.holds(read.copy):
-                self._disk.use(read.copy, until, asked=self._asked)
+                self._disk.use(read.copy, until, for_client=self._for_client)
                 loaded = self._load(read.copy, cells, until)
         read.give_up()
         return loaded

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from qwen_edge.kv.allocation import Allocation
-from qwen_edge.kv.cell_store import FEW, PIECE, Cache
+from qwen_edge.kv.cell_store import FEW, PIECE, CellStore
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, HostTier, Prompt, Replaced, next_of, without_beginnings
 from qwen_edge.kv.pins import Pins
@@ -23,10 +23,10 @@ class Saving:
     """Writes the prompts of parked sequences and the copies of the host tier. Used by the engine's thread."""
 
     def __init__(
-        self, cache: Cache, allocation: Allocation, host_tier: HostTier, pins: Pins, disk: DiskTier | None
+        self, store: CellStore, allocation: Allocation, host_tier: HostTier, pins: Pins, disk: DiskTier | None
     ) -> None:
         self.disk = disk
-        self._cache = cache
+        self._store = store
         self._allocation = allocation
         self._host_tier = host_tier
         self._pins = pins
@@ -44,14 +44,14 @@ class Saving:
         written now, as nothing will hold it later."""
         self._copies = [one for one in (*self._copies, copy) if one in self._host_tier]
         for one in replaced.evicted:
-            if self.disk and self.disk.ready and self._asked(one, 2):
+            if self.disk and self.disk.ready and self._is_worth_writing(one, 2):
                 reach = self.disk.reach(one.tokens, one.caller.scope)
                 if one.start <= reach <= one.end - FEW:
                     self.disk.put(one)
 
     def write(self, least: int = 2) -> bool:
-        """Between two requests: have a stretch written that was asked for at least so often and is in no file. False if
-        there is none, or the disk is not ready."""
+        """Between two requests: have a stretch written that was asked for at least `least` times and is in no file.
+        False if there is none, or the disk is not ready."""
         if not self.disk or not self.disk.ready:
             return False
         if self.disk.renewed != self._renewed:  # somebody has deleted all files
@@ -60,22 +60,22 @@ class Saving:
         changed = self._allocation.changed
         while changed:
             sequence = max(changed, key=self._allocation.tree.length)  # the others may be beginnings of this one
-            prompt, asked = self._allocation.prompt(sequence), self._asked_until(sequence, least)
+            prompt, count = self._allocation.prompt(sequence), self._worth_writing(sequence, least)
             # a prompt's last token is computed anew also when all of it was asked for before
-            if len(prompt) - asked > 1:
-                prompt = prompt[:asked]
+            if len(prompt) - count > 1:
+                prompt = prompt[:count]
             if self._write_next(Prompt(prompt, self._allocation.owners[sequence])):
                 return True
             changed.discard(sequence)
         while self._copies:
             copy = self._copies[0]
-            if self._asked(copy, least) and self._write_next(Prompt(copy.tokens, copy.caller)):
+            if self._is_worth_writing(copy, least) and self._write_next(Prompt(copy.tokens, copy.caller)):
                 return True
             self._copies.pop(0)
         return False
 
     def leave(self, seconds: float, clock: Callable[[], float]) -> None:
-        """The engine is about to stop: write all that is remembered, for no longer than so many seconds, and log what
+        """The engine is about to stop: write all that is remembered, for no longer than `seconds`, and log what
         was not written."""
         if not self.disk:
             return
@@ -89,9 +89,9 @@ class Saving:
         missing = [len(one.tokens) - self.disk.reach(one.tokens, one.caller.scope) for one in prompts]
         if lost := [count for count in missing if count]:
             count = sum(lost)
-            late = f"{seconds:.0f} s were too short for it" if clock() >= until or self.disk.busy else ""
+            late = f"{seconds:.0f} s were too short to write them" if clock() >= until or self.disk.busy else ""
             memory = "there was no memory to copy their cells into" if self._no_memory else ""
-            room = "remember.bytes is too small for it" if self._no_room else ""
+            room = "remember.bytes is too small for them" if self._no_room else ""
             why = self.disk.refuses or late or memory or room or "the tokens before them have left memory"
             log.warning("%d tokens of %d conversations are not written down: %s", count, len(lost), why)
         self.disk.close()
@@ -131,22 +131,22 @@ class Saving:
         known, holder = self._allocation.tree.match(tokens)
         if holder is not None and at < known:
             end = min(known, (at // PIECE + 1) * PIECE)
-            if (saved := self._cache.save(holder, at, end)) is not None:
+            if (saved := self._store.save(holder, at, end)) is not None:
                 return Copy(tokens[:end], at, saved, self._allocation.hits(holder, at, caller.scope), caller=caller)
             self._no_memory = True
         found = next_of(self._host_tier.leads(tokens, caller.scope), at)
         return found[0] if found else None
 
-    def _asked(self, copy: Copy, least: int) -> bool:
-        return copy.asked >= least or self._is_pinned(copy)
+    def _is_worth_writing(self, copy: Copy, least: int) -> bool:
+        return copy.whole_hits >= least or self._is_pinned(copy)
 
     def _is_pinned(self, one: Prompt | Copy) -> bool:
         return self._pins.any and self._pins.holds(one.tokens, one.caller.owner)
 
-    def _asked_until(self, sequence: int, least: int) -> int:
-        """How many of a parked sequence's tokens were asked for at least so often, or are pinned."""
+    def _worth_writing(self, sequence: int, least: int) -> int:
+        """How many of a parked sequence's tokens were asked for at least `least` times, or are pinned."""
         caller, path = self._allocation.owners[sequence], self._allocation.tree.path(sequence)
-        asked = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
+        count = max((node.end for node in path if node.hits.get(caller.scope, 0) >= least), default=0)
         if not self._pins.any:
-            return asked
-        return max(asked, self._pins.reach(self._allocation.tokens(sequence), caller.owner))
+            return count
+        return max(count, self._pins.reach(self._allocation.tokens(sequence), caller.owner))

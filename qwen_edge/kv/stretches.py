@@ -75,7 +75,7 @@ class StretchTree:
         return stretch
 
     def release(self, stretch: Stretch) -> None:
-        """Nobody needs it any more who has held it once."""
+        """Undo one `hold` or `hold_before` of this stretch."""
         stretch.users -= 1
         while stretch.before and not stretch.users and not stretch.after:
             del stretch.before.after[stretch.tokens[0]]

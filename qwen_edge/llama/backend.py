@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import re
 import sys
@@ -10,31 +9,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
-from qwen_edge.core.errors import EngineError, PromptTooLongError
+from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.cpu import preempted
-from qwen_edge.device.host.memory import give_back
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
-from qwen_edge.llama.context import NoMemoryError
 from qwen_edge.llama.devices import built_for_gpu
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.growing_cells import FIRST_ROOM, GrowingCells
 from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import kv_bytes, on_gpu, resolve, stash_tokens
+from qwen_edge.llama.resolve import on_gpu, resolve
 from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
-from qwen_edge.protocol.messages import Load, Ready, Sampling, Segment, Tuning
+from qwen_edge.protocol.messages import Load, Ready, Sampling, Tuning
 
-# without flash attention every token reads all cells, also those of other sequences: 1,000 cells cost 11 ms
-_SPARE_CELLS = 0
 _SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
@@ -53,21 +47,16 @@ class LlamaBackend:
             load = with_measured(load)
             self._tuning = self._calibrate(load)
             self._load = resolve(self._model, replace(load, tuning=self._tuning or load.tuning))
-            self._cells = _cells(self._model, self._load)
+            self.cells = _cells(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
-        self._vocab = self._model.vocab
-        self._specials = self._vocab.specials
+        self.vocabulary = self._model.vocab
         if not on_gpu(load):
             self._gpu_layers = 0  # llama.cpp reports offloaded layers even if it finds no GPU
 
     @property
-    def context(self) -> int:
-        return self._cells.size
-
-    @property
     def batch(self) -> int:
-        return self._cells.batch
+        return self.cells.batch
 
     @property
     def parallel(self) -> int:
@@ -75,17 +64,7 @@ class LlamaBackend:
 
     @property
     def rows(self) -> int:
-        return self._cells.sequences
-
-    @property
-    def sequences(self) -> int:
-        return self._cells.sequences
-
-    @property
-    def spare(self) -> int:
-        has_price = self._load.flash_attention in ("off", "small")
-        # without a host tier, finished requests are kept in cells only
-        return _SPARE_CELLS if has_price and self.stash else self._cells.size
+        return self.cells.sequences
 
     @property
     def model_id(self) -> ModelId:
@@ -104,101 +83,33 @@ class LlamaBackend:
         return "; ".join([*parts, *(f"{name} {number}" for name, number in versions().items()), platform.machine()])
 
     @property
-    def cell_bytes(self) -> int:
-        return kv_bytes(self._model, self._load.kv_type, 1)
-
-    @property
-    def stash(self) -> int:
-        return stash_tokens(self._model, self._load)
-
-    @property
-    def room(self) -> int:
-        return self._cells.room
-
-    @property
     def preempted(self) -> float:
         return preempted()
 
-    def unread(self, prompt: Sequence[Segment]) -> int:
-        return sum(len(one.text) for one in prompt if not (one.special or self._vocab.knows(one.text)))
-
-    def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
-    ) -> list[int]:
-        """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
-        if most < math.inf:
-            least = self._vocab.least(one.text for one in prompt if not one.special)
-            if least > most:
-                raise PromptTooLongError(least)
-        ids: list[int] = []
-        for segment in prompt:
-            if segment.special:
-                ids.append(self._specials[segment.text])
-            else:
-                ids += self._vocab.encode_some(segment.text, most - len(ids), between)
-            if len(ids) > most:
-                raise PromptTooLongError(len(ids))
-        begins = ids and self._vocab.begin not in (-1, ids[0])  # the template may have written the begin token
-        return [self._vocab.begin, *ids] if begins else ids
-
     def decode(self, slices: Sequence[Slice]) -> None:
-        self._cells.decode(slices)
-
-    def share(self, source: int, target: int, start: int, end: int) -> None:
-        self._cells.share(source, target, start, end)
-
-    def forget(self, sequence: int, start: int, end: int) -> None:
-        self._cells.forget(sequence, start, end)
-
-    def save(self, sequence: int, start: int, end: int) -> Any:
-        try:
-            return self._cells.save(sequence, start, end)
-        except NoMemoryError:  # without the copy, evicted tokens are computed again: no request fails over it
-            return None
-
-    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
-        self._cells.load(saved, sequence, start, end)
-
-    def make_room(self, cells: int) -> bool:
-        return self._cells.make_room(cells)
-
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        self._cells.expect(held, going, soon, later)
-
-    def fit(self, cells: int) -> None:
-        self._cells.fit(cells)
-        give_back()
+        self.cells.decode(slices)
 
     def use_threads(self, share: float) -> None:
-        self._cells.use_threads(max(1, round(share * self._load.threads)))
+        self.cells.use_threads(max(1, round(share * self._load.threads)))
 
     def sampler(self, settings: Sampling) -> Sampler:
-        return Sampler(settings, self._cells, self._vocab)
-
-    def piece(self, token: int) -> bytes:
-        return self._vocab.piece(token)
-
-    def is_mark(self, token: int) -> bool:
-        return self._vocab.is_mark(token)
-
-    def is_end(self, token: int) -> bool:
-        return self._vocab.is_end(token)
+        return Sampler(settings, self.cells, self.vocabulary)
 
     def warm_up(self) -> None:
         """Decode one token, so that llama.cpp does its deferred initialisation now."""
-        self._cells.decode([Slice(0, 0, [0], logits=True)])
+        self.cells.decode([Slice(0, 0, [0], logits=True)])
         sampler = self.sampler(Sampling(temperature=0.0))
         sampler.sample(0)
         sampler.close()
-        self._cells.forget(0, 0, 1)
+        self.cells.forget(0, 0, 1)
 
     def ready(self) -> Ready:
         """What the daemon must know about the loaded model."""
         return Ready(
             name=self._model.meta("general.name") or self._model.path.stem,
-            context=self.context,
-            bytes_to_come=self._cells.bytes_to_come + kv_bytes(self._model, self._load.kv_type, self.stash),
-            specials=tuple(self._specials),
+            context=self.cells.size,
+            bytes_to_come=self.cells.bytes_to_come + self.cells.cell_bytes * self.cells.host_tier_cells,
+            specials=tuple(self.vocabulary.specials),
             chat_template=self._model.chat_template,
             defaults=_sampling_defaults(self._model),
             gpu_layers=self._gpu_layers,
@@ -215,7 +126,7 @@ class LlamaBackend:
         )
 
     def close(self) -> None:
-        self._cells.close()
+        self.cells.close()
         self._model.close()
 
     def _calibrate(self, load: Load) -> Tuning | None:

@@ -1,4 +1,4 @@
-"""The cells of a KV cache in one llama.cpp context, all of them allocated at once."""
+"""The cells of a KV cache in one llama.cpp context, all of them allocated at once: a `CellStore`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from qwen_edge.core.errors import EngineError, UnservableError
+from qwen_edge.device.host.memory import give_back
+from qwen_edge.kv.memory_kind import MemoryKind
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.batch import Batch
 from qwen_edge.llama.bindings import C
-from qwen_edge.llama.context import Context, ContextSettings, Create
+from qwen_edge.llama.context import Context, ContextSettings, Create, NoMemoryError
 from qwen_edge.llama.model import Model
+from qwen_edge.llama.resolve import host_tier_cells
 from qwen_edge.protocol.messages import Load
 
+# without flash attention every token reads all cells, also those of other sequences: 1,000 cells cost 11 ms
+_SPARE_CELLS = 0
 NO_ROOM = 1  # llama_decode: there are not enough free cells for this batch; nothing has changed
 
 
 class FixedCells:
-    """The cells of one KV cache, shared by many sequences. `decode` runs slices of tokens, one slice per sequence.
-    Used by the engine's thread."""
+    """Implements kv.cell_store.CellStore, whose docstrings hold here. Beside it, `decode` runs slices of tokens, one
+    slice per sequence. Used by the engine's thread."""
 
     def __init__(self, model: Model, load: Load, room: int | None = None, *, create: Create | None = None) -> None:
         """The size is the context length of a resolved `load`, and at most the model's trained context. `room` cells
@@ -48,8 +53,26 @@ class FixedCells:
         return self._context.skips
 
     @property
+    def memory(self) -> MemoryKind:
+        return self.settings.model.memory
+
+    @property
     def sequences(self) -> int:
         return self.settings.sequences
+
+    @property
+    def spare(self) -> int:
+        has_price = self._load.flash_attention in ("off", "small")
+        # without a host tier, finished requests are kept in cells only
+        return _SPARE_CELLS if has_price and self.host_tier_cells else self.size
+
+    @property
+    def host_tier_cells(self) -> int:
+        return host_tier_cells(self.settings.model, self._load)
+
+    @property
+    def cell_bytes(self) -> int:
+        return self.settings.bytes(1)
 
     @property
     def bytes_to_come(self) -> int:
@@ -72,30 +95,31 @@ class FixedCells:
         return self._context.logits(row)
 
     def share(self, source: int, target: int, start: int, end: int) -> None:
-        """As `Context.share`."""
+        """`end` -1: all from `start` on."""
         self._context.share(source, target, start, end)
 
     def forget(self, sequence: int, start: int, end: int) -> None:
-        """As `Context.forget`."""
+        """`end` -1: all from `start` on."""
         self._context.forget(sequence, start, end)
 
     def save(self, sequence: int, start: int, end: int) -> Any:
-        """As `Context.save`."""
-        return self._context.save(sequence, start, end)
+        try:
+            return self._context.save(sequence, start, end)
+        except NoMemoryError:  # without the copy, evicted tokens are computed again: no request fails over it
+            return None
 
-    def load(self, cells: Any, sequence: int, start: int, end: int) -> int:
-        """As `Context.load`."""
-        return self._context.load(cells, sequence, start, end)
+    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
+        self._context.load(saved, sequence, start, end)
 
     def make_room(self, cells: int) -> bool:
-        """Make sure that `cells` cells are allocated. Return False, with nothing changed, if that is not possible."""
         return cells <= self.room
 
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
+    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
         """Does nothing: all cells are allocated."""
 
     def fit(self, cells: int) -> None:
-        """Does nothing: the cache keeps its size."""
+        """The cells keep their size. What the allocator holds beside them goes back to the system."""
+        give_back()
 
     def use_threads(self, count: int) -> None:
         """Use `count` threads from the next batch on, also in any later context."""

@@ -84,37 +84,34 @@ class GrowingCells(FixedCells):
         super().forget(sequence, start, end)
         self._layout.drop(sequence, start, end)
 
-    def load(self, cells: Any, sequence: int, start: int, end: int) -> int:
-        count, scratch = super().load(cells, sequence, start, end), self.settings.scratch
+    def load(self, saved: Any, sequence: int, start: int, end: int) -> None:
+        count, scratch = self._context.load(saved, sequence, start, end), self.settings.scratch
         self._layout.fill(scratch, start, start + count)
         self._layout.share(scratch, sequence, start, end)
         self._layout.drop(scratch, 0, start + count)
-        return count
 
-    def expect(self, held: int, going: int, soon: int, later: int) -> None:
-        """`held`: cells in use. `going`: further cells that will be freed. `soon`, `later`: cells needed beyond `held`,
-        soon and after a while.
-
-        If `held + soon` exceeds the room, start to build a larger cache in the background, if memory allows. Switch to
-        it when it is ready and no cells are about to be freed; if `later` is no more than `soon` (a single answer),
-        only when the old cache is almost full, because decoding is faster in the smaller cache.
+    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+        """If `staying + soon` exceeds the room, start to build a larger cache in the background, if memory allows.
+        Switch to the larger cache when it is ready and no cells are about to be freed; if `later` is no more than
+        `soon` (a single answer), only when the old cache is almost full, because decoding is faster in the smaller
+        cache.
 
         If empty cells lie between cells in use, move the cells in use together where that saves time: attention
-        without skipping reads every cell up to the last one in use. Raises EngineError."""
-        needed = min(held + soon, self.size)
+        without skipping reads every cell up to the last one in use."""
+        needed = min(staying + soon, self.size)
         if self.growing and self.growing.ready:
             if needed <= self.room:
                 self._call_off()
-            elif (later > soon and not going) or held + going + _SWITCH_MARGIN_CELLS > self.room:
+            elif (later > soon and not leaving) or staying + leaving + _SWITCH_MARGIN_CELLS > self.room:
                 self._switch_to_larger()
-        if not going and self._is_worth_moving(held, soon):
+        if not leaving and self._is_worth_moving(staying, soon):
             self._close_up()
         if self.growing or needed <= self.room or self._clock() < self._quiet_from:
             return
-        room = min(self.size, whole_blocks(held + later))
+        room = min(self.size, whole_blocks(staying + later))
         if self.settings.skips(room):
             room = self._enough(needed)
-        copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (held, self.room))
+        copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (staying, self.room))
         if self._has_memory(self.settings.bytes(room) + most):
             try:
                 self.growing = BackgroundGrowth(partial(self._open, room), self._has_memory, room, copied, most)
@@ -122,8 +119,6 @@ class GrowingCells(FixedCells):
                 self._quiet_from = self._clock() + _AGAIN
 
     def make_room(self, cells: int) -> bool:
-        """Grow now if the cache has fewer than `cells`. Return False, with the cache unchanged, if memory is too short.
-        Raises EngineError if the cache is lost."""
         if self.growing and self.growing.room < cells:
             self._call_off()
         while self.room < min(cells, self.size):
@@ -132,8 +127,8 @@ class GrowingCells(FixedCells):
         return True
 
     def fit(self, cells: int) -> None:
-        """Called when idle, with `cells` in use. Shrink a cache that is much too large; enlarge one that lacks room for
-        a next turn. Do neither if there is no memory for the new cache. Raises EngineError if the cache is lost."""
+        """Shrink a cache that is much too large; enlarge one that lacks room for a next turn. Do neither if there is no
+        memory for the new cache."""
         self._call_off()
         room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
         unfit = self.room >= _SHRINK_FACTOR * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
@@ -141,6 +136,7 @@ class GrowingCells(FixedCells):
             self._move(room)
         if self._holes(cells):
             self._close_up()
+        super().fit(cells)
 
     def close(self) -> None:
         self._call_off()
@@ -232,7 +228,10 @@ class GrowingCells(FixedCells):
                 self._context, self._lost = context, False
                 self._load_all(held)
                 return room == least
-        raise EngineError(f"there was no memory for a KV cache of {least} tokens, nor again for one of {before}")
+        raise EngineError(
+            f"there was no memory for a KV cache of {least} tokens, nor for one of {before} again. "
+            "Stop other programs, or lower engine.context."
+        )
 
     def _move_to(self, context: Context, held: Any) -> None:
         """Load the saved cells into `context`, then free the old context."""

@@ -7,15 +7,12 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from qwen_edge.core.errors import UnservableError
+from qwen_edge.kv.memory_kind import FULL, STATE, WINDOW, MemoryKind
 from qwen_edge.llama.bindings import C, function
 from qwen_edge.protocol.messages import LEAST_CONTEXT
-
-Memory = Literal["full", "window", "state"]
-"""full: every token has a cell, and each cell can be removed, shared and saved. window: some layers keep only the
-latest tokens. state: some layers keep one state for all tokens, from which no token can be removed."""
 
 _CANNOT = "qwen-edge cannot serve this model"
 _REMEDY = "Choose a text model with plain attention, such as Qwen3"
@@ -24,11 +21,11 @@ _NUMBER = re.compile(r"[-+0-9.e]+")
 _LEAST = {"layer_norm_epsilon": 0.0, "layer_norm_rms_epsilon": 0.0, "rope.freq_base": 1e-6}  # key ending: least value
 
 
-def memory_of(model: Any) -> Memory:
-    """The kind of memory of a model that llama.cpp has loaded."""
+def memory_of(model: Any) -> MemoryKind:
+    """What the memory of a model that llama.cpp has loaded can do."""
     if C.llama_model_is_recurrent(model) or C.llama_model_is_hybrid(model):
-        return "state"
-    return "window" if _window(model) else "full"
+        return STATE
+    return WINDOW if _window(model) else FULL
 
 
 def _window(model: Any) -> int:
@@ -37,19 +34,19 @@ def _window(model: Any) -> int:
     return int(C.llama_model_n_swa(model)) & 0xFFFF_FFFF
 
 
-def refuse_unservable(model: Any, name: str, meta: dict[str, str | None]) -> None:
+def refuse_unservable(model: Any, memory: MemoryKind, name: str, meta: dict[str, str | None]) -> None:
     """Raises UnservableError, in one sentence, for a model that llama.cpp loads and this engine cannot use correctly.
-    `meta` has the file's values for `architecture`, `causal` (attention) and `pooling` (of vectors)."""
+    `memory` is that of the model. `meta` has the file's values for `architecture`, `causal` (attention) and `pooling`
+    (of vectors)."""
     arch = meta["architecture"] or "unknown"
     if why := _not_a_generator(model, meta):
         raise UnservableError(f"{_CANNOT}: {name} ({arch}) {why}. {_REMEDY}.")
-    memory = memory_of(model)
-    if memory == "state":
+    if memory == STATE:
         raise UnservableError(
             f"{_CANNOT}: {name} ({arch}) is recurrent, or partly so: what it has read cannot be removed or shared "
             f"token by token. {_REMEDY}."
         )
-    if memory == "window":
+    if memory == WINDOW:
         raise UnservableError(
             f"{_CANNOT}: the attention of {name} ({arch}) has a sliding window of {_window(model)} tokens. {_REMEDY}."
         )

@@ -12,7 +12,7 @@ from typing import Any
 from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.header import END_TOKENS, what_is_wrong
-from qwen_edge.llama.kinds import Memory, memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
+from qwen_edge.llama.kinds import memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
 from qwen_edge.llama.vocab import Vocab
 
 _EOM = "tokenizer.ggml.eom_token_id"  # the key of an end token that llama.cpp's API does not report
@@ -59,12 +59,12 @@ class Model:
             raise _why_not(path, simulated=simulate)
         self.path, self.simulated = path, simulate
         try:
-            refuse_unservable(self._model, path.name, self._generates)
+            self.memory = memory_of(self._model)
+            refuse_unservable(self._model, self.memory, path.name, self._generates)
             refuse_unusable_numbers(path.name, self.trained_context, dict(self._own_scalars()))
         except UnservableError:
             self.close()
             raise
-        self.memory: Memory = memory_of(self._model)
         vocab = C.llama_model_get_vocab(self._model)
         self.vocab = Vocab(vocab, ends=self._named_ends(), names_begin=self._named_token("bos") is not None)
 

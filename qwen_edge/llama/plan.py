@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.llama.bindings import C, send_log_to
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import kv_bytes, resolve, stash_tokens
+from qwen_edge.llama.resolve import host_tier_cells, kv_bytes, resolve
 from qwen_edge.llama.site import with_measured
 from qwen_edge.protocol.messages import Load
 
@@ -70,6 +70,6 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
             tokens=cells.size,
             token=kv_bytes(model, resolved.kv_type, 1),
             kv_type=resolved.kv_type,
-            copies=kv_bytes(model, resolved.kv_type, stash_tokens(model, resolved)),
+            copies=kv_bytes(model, resolved.kv_type, host_tier_cells(model, resolved)),
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

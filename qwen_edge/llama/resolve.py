@@ -43,8 +43,8 @@ def kv_bytes(model: Model, kv_type: str, tokens: int) -> int:
     return model.kv_bytes_per_token(element, element) * tokens
 
 
-def stash_tokens(model: Model, load: Load) -> int:
-    """How many evicted tokens the host tier may keep as copies: at most the context length."""
+def host_tier_cells(model: Model, load: Load) -> int:
+    """Of how many evicted cells the host tier may keep copies: at most the context length."""
     return min(load.stash_bytes // kv_bytes(model, load.kv_type, 1), load.context, model.trained_context)
 
 

@@ -1,4 +1,4 @@
-"""Converts text to tokens and back with llama.cpp's tokenizer."""
+"""Converts text to tokens and back with llama.cpp's tokenizer: a `Vocabulary`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import math
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from threading import Lock
@@ -15,25 +15,28 @@ from typing import Any
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.cuts import Cuts
+from qwen_edge.protocol.messages import Segment
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
-_KEPT = 65_536  # tokens of recent texts that are cached: 0.5 MB
+_MOST_CACHED = 65_536  # tokens of recent texts that are cached: 0.5 MB
 
 
 class Vocab:
-    """The vocabulary of one model; valid as long as the model is open. Any thread may turn texts into tokens, which
-    llama.cpp does without the interpreter lock; all else belongs to one."""
+    """Implements engine.backend.Vocabulary for one model; valid as long as the model is open. Any thread may turn texts
+    into tokens, which llama.cpp does without the interpreter lock; all else belongs to one thread."""
 
-    def __init__(self, handle: Any, keep: int = _KEPT, ends: Collection[int] = (), *, names_begin: bool = True) -> None:
-        """So many tokens of the latest texts are kept. `ends` end a turn, beside those that llama.cpp knows of.
-        `names_begin`: the file names the token that every prompt begins with, rightly."""
+    def __init__(
+        self, handle: Any, most_cached: int = _MOST_CACHED, ends: Collection[int] = (), *, names_begin: bool = True
+    ) -> None:
+        """The tokens of the latest texts are cached, up to `most_cached` tokens. `ends` end a turn, beside those that
+        llama.cpp knows of. `names_begin`: the file names the token that every prompt begins with, rightly."""
         self._vocab = handle
         self._named_ends = frozenset(ends)
-        self._keep = keep
+        self._most_cached = most_cached
         self._pieces: dict[int, bytes] = {}
         self._encoded: dict[str, array[int]] = {}  # the most recent last
-        self._kept = 0  # number of tokens in _encoded
-        self._lock = Lock()  # of _encoded and _kept
+        self._cached = 0  # number of tokens in _encoded
+        self._lock = Lock()  # of _encoded and _cached
         self.dry: tuple[tuple[float, ...], Any] | None = None  # settings of a DRY sampler, and the sampler
         self.size = int(C.llama_vocab_n_tokens(handle))
         self.begin = self._first_token(names_begin)
@@ -58,6 +61,28 @@ class Vocab:
     def specials(self) -> Mapping[str, int]:
         """The control and user-defined tokens, which the text of a template may contain, by text."""
         return {self.text(token): token for token in self._steering}
+
+    def unread(self, prompt: Sequence[Segment]) -> int:
+        return sum(len(one.text) for one in prompt if not (one.special or self.knows(one.text)))
+
+    def tokenize(
+        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+    ) -> list[int]:
+        """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
+        if most < math.inf:
+            least = self.least(one.text for one in prompt if not one.special)
+            if least > most:
+                raise PromptTooLongError(least)
+        ids: list[int] = []
+        for segment in prompt:
+            if segment.special:
+                ids.append(self.specials[segment.text])
+            else:
+                ids += self.encode_some(segment.text, most - len(ids), between)
+            if len(ids) > most:
+                raise PromptTooLongError(len(ids))
+        begins = ids and self.begin not in (-1, ids[0])  # the template may have written the begin token
+        return [self.begin, *ids] if begins else ids
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, in which nothing is a special token. The tokens of recent texts are cached: each
@@ -84,10 +109,10 @@ class Vocab:
         if known is None:
             known = array("i", self._encode_slices(text, most, between))
         with self._lock:
-            self._kept += len(known) - len(self._encoded.pop(text, ()))
+            self._cached += len(known) - len(self._encoded.pop(text, ()))
             self._encoded[text] = known
-            while self._kept > self._keep:
-                self._kept -= len(self._encoded.pop(next(iter(self._encoded))))
+            while self._cached > self._most_cached:
+                self._cached -= len(self._encoded.pop(next(iter(self._encoded))))
         return known.tolist()
 
     def least(self, texts: Iterable[str]) -> int:

@@ -18,6 +18,7 @@ from qwen_edge.engine.main import open_disk
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.protocol.messages import Done, Files, Load, Sampling, Segment, Started, StepStats, Submit, Tokens, Warm
 
 pytestmark = pytest.mark.model
@@ -87,13 +88,30 @@ class Alone:
 
 
 @dataclass
+class WatchedCells:
+    """What the engine asks of the cells."""
+
+    cells: FixedCells
+    shared: int = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.cells, name)
+
+    def share(self, source: int, target: int, start: int, end: int) -> None:
+        self.shared += end - start
+        self.cells.share(source, target, start, end)
+
+
+@dataclass
 class Watched:
     """What the engine asks of the backend, for tests that want to know whether it happened."""
 
     backend: LlamaBackend
     batches: list[list[Slice]] = field(default_factory=list)
-    shared: int = 0
     preempted: float = 0.0  # the machine may be busy
+
+    def __post_init__(self) -> None:
+        self.cells = WatchedCells(self.backend.cells)
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
@@ -101,10 +119,6 @@ class Watched:
     def decode(self, slices: list[Slice]) -> None:
         self.batches.append(list(slices))
         self.backend.decode(slices)
-
-    def share(self, source: int, target: int, start: int, end: int) -> None:
-        self.shared += end - start
-        self.backend.share(source, target, start, end)
 
     @property
     def guessed(self) -> int:
@@ -146,7 +160,7 @@ def golden(demo_model):
     alone: dict[str, Alone] = {}
 
     def say(backend, prompt: tuple[Segment, ...], kv_type: str = "f16", count: int = LENGTH):
-        tokens = tuple(backend.tokenize(prompt))
+        tokens = tuple(backend.vocabulary.tokenize(prompt))
         if kv_type not in alone:
             alone[kv_type] = Alone(demo_model, kv_type)
         if (kv_type, tokens, count) not in known:
@@ -184,7 +198,7 @@ def check(backend, golden, prompts, said, kv_type: str = "f16", count: int = LEN
     for number, prompt in enumerate(prompts):
         reference = golden(backend, prompt, kv_type, count)
         sure = next((i for i, (_, margin) in enumerate(reference) if margin < DOUBT), count)
-        text = b"".join(backend.piece(token) for token, _ in reference[:sure]).decode("utf-8", "ignore")
+        text = b"".join(backend.vocabulary.piece(token) for token, _ in reference[:sure]).decode("utf-8", "ignore")
         assert said[number].startswith(text), number
         compared += sure
     assert compared >= 0.75 * count * len(prompts), f"{compared} tokens say little"
@@ -203,7 +217,7 @@ def test_eight_at_once_with_a_common_beginning_in_slices_of_any_size(watch, gold
         engine.submit(submit(number, prompt))
     said = run(engine)
     assert backend.widest == 8
-    assert backend.shared > 500, "the common beginning was computed again"
+    assert backend.cells.shared > 500, "the common beginning was computed again"
     check(backend, golden, PROMPTS, said, kv_type)
 
 
@@ -230,7 +244,7 @@ def test_turns_whose_history_was_computed_ahead(watch, golden, attention):
         engine.warm(Warm(history))
         while engine.prepare():
             pass
-        expected = len(backend.tokenize(history))
+        expected = len(backend.vocabulary.tokenize(history))
         prompts.append((*history, Segment("user\n" + text), end, Segment("\n"), start, Segment("assistant\n")))
         engine.submit(submit(number + 1, prompts[-1], 1))
         run(engine, {}, cached)
@@ -242,7 +256,7 @@ def test_turns_whose_history_was_computed_ahead(watch, golden, attention):
 def test_text_that_repeats_itself_with_guesses_and_without(watch, golden, speculates):
     backend = watch()
     backend.backend.decode([Slice(0, 0, [0], 1)])
-    backend.backend.forget(0, 0, 1)
+    backend.cells.forget(0, 0, 1)
     engine = Engine(backend, speculates=speculates)
     prompts = PROMPTS[:2]
     for number, prompt in enumerate(prompts):
@@ -254,7 +268,7 @@ def test_text_that_repeats_itself_with_guesses_and_without(watch, golden, specul
         sure = next((i for i, (_, margin) in enumerate(tokens) if margin < DOUBT), 200)
         assert sure > 30
         assert said[number].startswith(
-            b"".join(backend.piece(token) for token, _ in tokens[:sure]).decode("utf-8", "ignore")
+            b"".join(backend.vocabulary.piece(token) for token, _ in tokens[:sure]).decode("utf-8", "ignore")
         )
 
 
@@ -307,7 +321,7 @@ def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_pat
         check(backend, golden, PROMPTS, said, kv_type)
         if life:
             # all but the few tokens that asked for the answer, and those that are no more than them
-            assert sum(cached.values()) > 0.9 * sum(len(backend.tokenize(prompt)) for prompt in PROMPTS)
+            assert sum(cached.values()) > 0.9 * sum(len(backend.vocabulary.tokenize(prompt)) for prompt in PROMPTS)
         engine.leave(60)
 
 
@@ -338,7 +352,7 @@ def test_what_is_remembered_is_as_likely_as_what_is_computed_now(watch, tmp_path
             backend = watch(files=files)
             engine = Engine(backend, disk=open_disk(files, backend))
         warm, cached = likelihoods(engine, prompt)
-        assert cached >= len(backend.tokenize(prompt)) - 20
+        assert cached >= len(backend.vocabulary.tokenize(prompt)) - 20
         both = cold.keys() & warm.keys()
         assert len(both) >= 15
         # batches of other sizes: llama.cpp alone moves them as far

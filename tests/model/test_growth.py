@@ -14,6 +14,7 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
+from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.protocol.messages import Load
@@ -216,15 +217,28 @@ def test_a_cache_that_cannot_shrink_or_be_copied_stays_as_it_is(model, expected,
     context.expect(500, 0, 1400, 1400)
     assert context.room == grown
     with pytest.raises(EngineError, match="no memory for a copy"):
-        context.save(0, 0, 500)
+        context.context.save(0, 0, 500)
+    assert context.save(0, 0, 500) is None
     assert np.allclose(next_logits(context, 500), expected, atol=1e-2)
     context.close()
+
+
+@pytest.mark.parametrize("kind", [FixedCells, GrowingCells])
+def test_cells_that_are_fitted_also_return_the_free_pages_of_the_heap(model, monkeypatch, kind):
+    returned = []
+    monkeypatch.setattr("qwen_edge.llama.fixed_cells.give_back", lambda: returned.append(1))
+    cells = kind(model, load(model.path))
+    cells.fit(0)
+    assert returned == [1]
+    cells.close()
 
 
 def test_a_cache_that_is_lost_after_all_is_an_error_in_words(model):
     context = filled(model, Memory(2048))
     context.settings = replace(context.settings, create=lambda *_: None)
-    with pytest.raises(EngineError, match=r"no memory for a KV cache of .* tokens, nor again for one of 512"):
+    with pytest.raises(
+        EngineError, match=r"no memory for a KV cache of .* tokens, nor for one of 512 again\. Stop other programs"
+    ):
         context.make_room(600)
     context.close()
 
@@ -262,7 +276,7 @@ while engine.busy:
             ends[event.id] = event.completion_tokens
         elif isinstance(event, Failed):
             ends[event.id] = event.detail
-print(json.dumps({"said": said, "ends": ends, "room": backend.room}))
+print(json.dumps({"said": said, "ends": ends, "room": backend.cells.room}))
 """
 
 
@@ -290,6 +304,6 @@ def test_a_copy_for_which_there_is_no_memory_is_not_made_and_costs_no_request(ti
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr("qwen_edge.llama.context.own_pages", refuse)
-    assert backend.save(0, 0, 50) is None
+    assert backend.cells.save(0, 0, 50) is None
     monkeypatch.undo()
-    assert len(backend.save(0, 0, 50)) > 0
+    assert len(backend.cells.save(0, 0, 50)) > 0

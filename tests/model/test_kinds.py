@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError, UnservableError
+from qwen_edge.kv.memory_kind import FULL
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.fixed_cells import FixedCells
@@ -232,7 +233,7 @@ def test_a_context_that_is_longer_than_any_number_here_is_only_longer_than_what_
     with Model(file) as model:
         assert model.trained_context == trained
     backend = LlamaBackend(load(file), lambda _: None)
-    assert backend.context == min(256, trained)
+    assert backend.cells.size == min(256, trained)
     backend.warm_up()
     backend.close()
     assert plan_memory(load(file), 1 << 30).tokens == min(256, trained)
@@ -246,7 +247,7 @@ def test_a_prompt_begins_with_the_token_that_the_file_names_and_with_no_comma(ti
     """llama.cpp takes token 11 where the file names none, or one that is not there: a comma."""
     keys = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": named}
     backend = LlamaBackend(load(with_values(tiny_model, tmp_path / "m.gguf", keys)), lambda _: None)
-    plain = backend.tokenize([Segment("x")])
+    plain = backend.vocabulary.tokenize([Segment("x")])
     assert plain[:-1] == ([] if first is None else [first])
     backend.close()
 
@@ -270,12 +271,12 @@ def test_a_context_for_which_memory_is_short_may_be_made_later(tiny_model):
 def test_a_plain_model_of_one_layer_is_served(tmp_path):
     attention(tmp_path / "m.gguf", "qwen3")
     with Model(tmp_path / "m.gguf") as model:
-        assert model.memory == "full"
+        assert model.memory == FULL
 
 
 def test_a_model_that_is_served_says_what_it_keeps(tiny_model):
     with Model(tiny_model) as model:
-        assert model.memory == "full"
+        assert model.memory == FULL
 
 
 def test_a_damaged_file_is_not_taken_for_another_kind(tmp_path, tiny_model):

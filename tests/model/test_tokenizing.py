@@ -95,25 +95,25 @@ def backend(tiny_model):
 
 
 def test_a_prompt_that_is_too_long_by_its_length_alone_is_not_read_at_all(backend, monkeypatch):
-    monkeypatch.setattr(backend._vocab, "encode_some", None)
+    monkeypatch.setattr(backend.vocabulary, "encode_some", None)
     with pytest.raises(PromptTooLongError) as refused:
-        backend.tokenize([Segment(" " * 100_000)], 255)
+        backend.vocabulary.tokenize([Segment(" " * 100_000)], 255)
     assert refused.value.tokens > 255
 
 
 def test_a_prompt_is_counted_over_all_its_segments(backend):
     parts = [Segment(f"part {number} of many") for number in range(100)]
-    whole = backend.tokenize(parts)
-    assert backend.tokenize(parts, len(whole)) == whole
+    whole = backend.vocabulary.tokenize(parts)
+    assert backend.vocabulary.tokenize(parts, len(whole)) == whole
     with pytest.raises(PromptTooLongError):
-        backend.tokenize(parts, len(whole) - 20)
+        backend.vocabulary.tokenize(parts, len(whole) - 20)
 
 
 def test_what_was_read_before_costs_nothing_when_it_comes_again(backend):
     prompt = [Segment("<|im_start|>", True), Segment("a text of some length")]
-    backend.tokenize(prompt)
-    assert backend.unread(prompt) == 0
-    assert backend.unread([*prompt, Segment("more")]) == 4
+    backend.vocabulary.tokenize(prompt)
+    assert backend.vocabulary.unread(prompt) == 0
+    assert backend.vocabulary.unread([*prompt, Segment("more")]) == 4
 
 
 @pytest.mark.parametrize("begins", [True, False])
@@ -125,11 +125,11 @@ def test_a_prompt_begins_with_the_token_that_the_model_wants_there_once(tmp_path
     path = converted(tmp_path / "m", tmp_path / "m.gguf")
     backend = LlamaBackend(Load(str(path), 256, 32, 1, 0, "f16", "off", 5.0), lambda _: None)
     try:
-        begin = backend._specials["<|endoftext|>"]
-        plain = backend._vocab.encode("hello")
-        assert backend.tokenize([Segment("hello")]) == ([begin, *plain] if begins else plain)
+        begin = backend.vocabulary.specials["<|endoftext|>"]
+        plain = backend.vocabulary.encode("hello")
+        assert backend.vocabulary.tokenize([Segment("hello")]) == ([begin, *plain] if begins else plain)
         written = [Segment("<|endoftext|>", True), Segment("hello")]
-        assert backend.tokenize(written) == [begin, *plain], "the template has written it"
-        assert backend.tokenize([]) == []
+        assert backend.vocabulary.tokenize(written) == [begin, *plain], "the template has written it"
+        assert backend.vocabulary.tokenize([]) == []
     finally:
         backend.close()

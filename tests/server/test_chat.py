@@ -190,7 +190,7 @@ async def test_the_history_is_read_before_the_next_turn_comes(serve, options):
         answer = await response.json()
     start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
     turns = [(start, Segment(text), end, Segment("\n")) for text in ("user\nhi", "assistant\nYes.")]
-    history = len(served.backend.tokenize([*turns[0], *turns[1], start, Segment("user\n")]))
+    history = len(served.backend.vocabulary.tokenize([*turns[0], *turns[1], start, Segment("user\n")]))
     decodes = served.backend.decodes
     await until(lambda: sum(decodes[-1][0]) == history)
     messages += [answer["choices"][0]["message"], {"role": "user", "content": "and then?"}]
@@ -231,9 +231,9 @@ async def test_another_clock_leaves_the_system_prompt_in_the_cache_where_it_is_m
     assert await cached(served, at("12:01", role), question, **options) == 0
     again = await cached(served, at("13:45", role), question, **options)
     before_the_clock = len(
-        served.backend.tokenize([Segment("<|im_start|>", True), Segment("system\n<volatile>It is 1")])
+        served.backend.vocabulary.tokenize([Segment("<|im_start|>", True), Segment("system\n<volatile>It is 1")])
     )
-    assert again == (len(served.backend.tokenize(beginning())) if kept else before_the_clock)
+    assert again == (len(served.backend.vocabulary.tokenize(beginning())) if kept else before_the_clock)
 
 
 def beginning() -> list[Segment]:
@@ -264,7 +264,7 @@ async def test_the_history_is_read_ahead_without_a_clock_that_will_have_changed(
     start, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
     texts = [f"system\n{RULES}", "user\nTea?", "assistant\nYes."]
     turns = [segment for text in texts for segment in (start, Segment(text), end, Segment("\n"))]
-    history = len(served.backend.tokenize([*turns, start, Segment("user\n")]))
+    history = len(served.backend.vocabulary.tokenize([*turns, start, Segment("user\n")]))
     await until(lambda: sum(served.backend.decodes[-1][0]) == history)
     more = {"role": "user", "content": "More?"}
     assert await cached(served, at("13:45"), tea, answer, more, x_volatile=True) == history

@@ -44,7 +44,7 @@ def left(count, logits):
     answered = time.perf_counter()
     list_devices()
     idle = time.perf_counter() - answered
-    backend.forget(0, 0, -1)
+    backend.cells.forget(0, 0, -1)
     return (answered - between - idle) / (between - began)
 left = [min(left(count, logits) for _ in range(5)) for count, logits in ((100, 1), (100, 0), (1, 1))]
 print(json.dumps({"layers": backend.ready().gpu_layers, "left": left}))
@@ -65,7 +65,7 @@ for layers in (0, -1):
             if isinstance(event, Tokens):
                 texts[event.id] = texts.get(event.id, "") + event.text
     ready = backend.ready()
-    said[layers] = {"texts": texts, "layers": ready.gpu_layers, "batch": backend.batch, "room": backend.room}
+    said[layers] = {"texts": texts, "layers": ready.gpu_layers, "batch": backend.batch, "room": backend.cells.room}
     backend.close()
 print(json.dumps(said))
 """
@@ -73,7 +73,7 @@ print(json.dumps(said))
 SHORT = """
 import resource
 backend = LlamaBackend(load(-1, context=8192), lambda _: None)
-context = backend._cells
+context = backend.cells
 context.decode([Slice(0, 0, list(range(5, 105)), 1)])
 before = context.logits(99).copy()
 pid = C._qe_device.pid

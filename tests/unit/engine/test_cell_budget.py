@@ -1,17 +1,19 @@
 """A cache that cannot grow for lack of memory loses nobody: it serves as a smaller one, until there is memory again."""
 
+from functools import partial
+
 import pytest
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.protocol.messages import Done, Failed, Sampling, Segment, Submit, Tokens, Warm
-from tests.fakes import FakeBackend
+from tests.fakes import FakeBackend, FakeCells
 
 
-class ShortOfMemory(FakeBackend):
-    """Its cache grows by 64 cells, up to as many as there is memory for."""
+class ShortOfMemory(FakeCells):
+    """A cache that grows by 64 cells, up to as many as there is memory for."""
 
-    def __init__(self, *, room: int, most: int, **options) -> None:
-        super().__init__(lambda prompt: prompt.upper(), **options)
+    def __init__(self, *sizes: int, room: int, most: int, **options) -> None:
+        super().__init__(*sizes, **options)
         self.room, self.most, self.tries = room, most, 0
 
     def make_room(self, cells: int) -> bool:
@@ -20,19 +22,16 @@ class ShortOfMemory(FakeBackend):
         self.tries += self.room < cells
         return self.room >= cells
 
-    def decode(self, slices) -> None:
-        super().decode(slices)
-        assert self.used <= self.room, "more cells than there is memory for"
-
-    def load(self, saved, sequence, start, end) -> None:
-        super().load(saved, sequence, start, end)
+    def write(self, *where) -> None:
+        super().write(*where)
         assert self.used <= self.room, "more cells than there is memory for"
 
 
 class Home:
-    def __init__(self, **options) -> None:
+    def __init__(self, *, room: int, most: int, **options) -> None:
         self.now = 0.0
-        self.backend = ShortOfMemory(**{"context": 1024, **options})
+        cells = partial(ShortOfMemory, room=room, most=most)
+        self.backend = FakeBackend(lambda prompt: prompt.upper(), **{"context": 1024, "cells": cells, **options})
         self.engine = Engine(self.backend, lambda: self.now, ahead_per_hour=1e9)
         self.said: dict[int, str] = {}
         self.ends: dict[int, Done | Failed] = {}
@@ -62,7 +61,7 @@ def test_streams_that_do_not_all_fit_wait_for_each_other_and_say_every_word():
     home.run()
     assert home.said == {number: text.upper() for number, text in texts.items()}
     assert {end.reason for end in home.ends.values()} == {"stop"}
-    assert home.backend.tries < 5, "every try stops all streams for a moment"
+    assert home.backend.cells.tries < 5, "every try stops all streams for a moment"
 
 
 def test_a_stream_goes_on_beside_a_prompt_for_which_there_is_no_memory():
@@ -98,7 +97,7 @@ def test_when_there_is_memory_again_it_is_used():
     home.ask(1, "z" * 300)
     home.run()
     assert home.ends[1].code == "no_memory"
-    home.backend.most = 1024
+    home.backend.cells.most = 1024
     home.ask(2, "z" * 300)
     home.run()
     assert home.ends[2].code == "no_memory", "it is not asked for at every step"
@@ -122,11 +121,11 @@ def test_what_is_computed_ahead_leaves_memory_that_is_short_alone():
 
 @pytest.mark.parametrize("most", [128, 192, 320])
 def test_a_conversation_of_which_not_all_can_come_back_from_its_copy_is_computed(most):
-    home = Home(room=64, most=1024, context=512, stash=512)
+    home = Home(room=64, most=1024, context=512, host_tier_cells=512)
     home.ask(1, "c" * 200)
     home.run()
-    home.backend.room = home.backend.most = most
-    home.engine._cells.size = most  # as after a cache that could not grow
+    home.backend.cells.room = home.backend.cells.most = most
+    home.engine._kv_cache.size = most  # as after a cache that could not grow
     home.ask(2, "d" * (most // 2 - 8), most=4)
     home.run()
     home.ask(3, "c" * (most // 2 - 8), most=4)

@@ -26,7 +26,7 @@ class Dice:
 
     def sample(self, row: int) -> int:
         sequence, length = self._backend.logits[row]
-        last = chr(self._backend.held(sequence)[length - 1])
+        last = chr(self._backend.cells.held(sequence)[length - 1])
         return ord(self._throw.choices(list(NEXT[last]), list(NEXT[last].values()))[0])
 
     def close(self) -> None:

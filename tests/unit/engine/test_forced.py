@@ -36,13 +36,13 @@ class Home:
     def ask(self, prompt: str = "question", number: int = 1, **changes) -> Sequence:
         fields = {"sampling": Sampling(), "max_tokens": 1000, "max_seconds": 60.0, **changes}
         self.engine.submit(Submit(number, (Segment(prompt),), **fields))
-        while not any(one.request.id == number for one in self.engine._sequences):
+        while not any(one.request.id == number for one in self.engine._places.sequences):
             self.events += self.engine.admit()
-        return next(one for one in self.engine._sequences if one.request.id == number)
+        return next(one for one in self.engine._places.sequences if one.request.id == number)
 
     def force(self, sequence: Sequence, text: str) -> None:
         tokens = [SPECIALS[text]] if text in SPECIALS else list(text.encode())
-        sequence.force(tokens, self.backend, self.engine._cells.size)
+        sequence.force(tokens, self.backend.vocabulary, self.backend.cells.size)
 
     def step(self) -> None:
         self.events += self.engine.step()
@@ -210,9 +210,9 @@ def test_wherever_tokens_are_forced_the_answer_is_the_same_as_if_the_model_had_s
         home.ask("something else", 2)
     expected, at = list(said.encode()), 0
     for when, text in sorted(forced):
-        while one.generated < when + at and one in home.engine._sequences:
+        while one.generated < when + at and one in home.engine._places.sequences:
             home.step()
-        if one not in home.engine._sequences or one.generated >= len(expected):
+        if one not in home.engine._places.sequences or one.generated >= len(expected):
             break
         place = one.generated
         home.force(one, text)

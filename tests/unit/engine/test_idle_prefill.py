@@ -53,13 +53,13 @@ def test_room_is_made_for_all_of_a_next_turn_and_not_for_a_piece_at_a_time():
     home.ask(1, "a question, ")
     home.answer()
     home.warm("a question, " + "and more, " * 20)
-    asked = len(home.backend.expected)
+    asked = len(home.backend.cells.expected)
     assert home.rest() >= 200
-    assert {later for _soon, later in home.backend.expected[asked:]} == {home.backend.used}
+    assert {later for _soon, later in home.backend.cells.expected[asked:]} == {home.backend.cells.used}
 
 
 def test_what_has_left_the_cache_is_not_computed_anew_while_idle():
-    home = Home(context=400, stash=0)
+    home = Home(context=400, host_tier_cells=0)
     home.ask(1, "one, " * 60)
     home.answer()
     home.warm("one, " * 60 + "and more")
@@ -69,7 +69,7 @@ def test_what_has_left_the_cache_is_not_computed_anew_while_idle():
 
 
 def test_what_left_the_cache_before_the_next_turn_was_known_is_not_computed_anew_either():
-    home = Home(context=400, stash=0)
+    home = Home(context=400, host_tier_cells=0)
     home.ask(1, "one, " * 60)
     home.answer()
     home.ask(2, "two, " * 60)  # takes its cells
@@ -93,15 +93,15 @@ def test_the_next_turn_computes_its_own_words_only():
 
 def test_what_is_computed_ahead_takes_the_place_of_the_answer_it_shows_otherwise():
     home = Home()
-    home.backend.spare = 0
+    home.backend.cells.spare = 0
     home.engine = Engine(home.backend, home._clock, ahead_per_hour=float("inf"))
     home.ask(1, "x" * 100 + " answer")
     home.answer()
-    used = home.backend.used
+    used = home.backend.cells.used
     history = "x" * 100 + " ans<answer.>"
     home.warm(history)
     home.rest()
-    assert home.backend.used == len(history) < used + 3
+    assert home.backend.cells.used == len(history) < used + 3
     home.ask(2, history + " next")
     home.answer()
     assert (home.said[2], home.cached[2]) == ("next.", len(history))

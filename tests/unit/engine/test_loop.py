@@ -253,7 +253,7 @@ risky = st.lists(
 @given(risky, st.sampled_from((40, 64, 1000)), st.booleans())
 def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is_left(plan, context, speculates):
     backend = FakeBackend(echo, context=context, batch=8, parallel=3)
-    backend.spare, backend.stash = context % 60, context % 50
+    backend.cells.spare, backend.cells.host_tier_cells = context % 60, context % 50
     engine = Engine(backend, ticking(0.01), speculates=speculates)
     submitted, aborted, events, broken = 0, set(), [], False
     for kind, value in plan:
@@ -287,8 +287,8 @@ def test_whatever_fails_or_takes_too_long_every_request_ends_once_and_nothing_is
     assert backend.open_samplers == 0
     if not broken:
         assert engine.open_cells == 0
-        cells = engine._cells._allocation
-        assert len(cells._unused) + len(cells.tree._ends) == backend.sequences, "a sequence has leaked"
+        cells = engine._kv_cache._allocation
+        assert len(cells._unused) + len(cells.tree._ends) == backend.cells.sequences, "a sequence has leaked"
 
 
 def test_a_first_word_is_one_that_is_seen_and_comes_once_for_each_answer():
@@ -321,7 +321,7 @@ def test_a_sequence_goes_through_its_phases_and_through_no_others():
     engine = Engine(FakeBackend(echo, parallel=1))
     engine.submit(submit(1, "hello", priority="idle"))
     engine.admit()
-    (one,) = engine._sequences
+    (one,) = engine._places.sequences
     assert isinstance(one.phase, Restoring)
     engine.step()
     assert isinstance(one.phase, Running)

@@ -137,7 +137,7 @@ def test_an_engine_that_has_had_nothing_to_do_gives_memory_back(daemon):
     engine.hear(has(Done))
     engine.heard.clear()
     engine.hear(has(Beat, 3))
-    assert backend.fitted[-1] == len("abc") + len("ok")
+    assert backend.cells.fitted[-1] == len("abc") + len("ok")
 
 
 def test_an_abort_that_comes_while_the_engine_computes_is_heard(daemon):

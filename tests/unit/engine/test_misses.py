@@ -235,7 +235,7 @@ def test_what_was_computed_ahead_of_nothing_that_is_known_is_not_remembered():
 def test_the_first_message_ends_where_the_second_begins():
     mark, end = Segment("<|im_start|>", True), Segment("<|im_end|>", True)
     segments = (mark, Segment("system\nBe brief."), end, Segment("\n"), mark, Segment("user\nHi"))
-    tokens = FakeBackend(str).tokenize(segments)
+    tokens = FakeBackend(str).vocabulary.tokenize(segments)
     assert first_message(segments, tokens) == len("system\nBe brief.\n") + 2
     assert first_message((Segment("plain"),), [1, 1]) == 0
     assert first_message(segments[:2], tokens[:3]) == 0
@@ -382,7 +382,7 @@ def test_a_prompt_that_was_broken_off_is_not_taken_for_one_that_was_there():
 
 def test_what_was_computed_ahead_and_had_to_go_is_told():
     backend = FakeBackend(lambda prompt: "yes", context=400)
-    backend.stash = 0
+    backend.cells.host_tier_cells = 0
     engine = Engine(backend, ahead_per_hour=float("inf"))
     question, answer = "user: " + "q" * 60, "assistant\n" + "a" * 100
     engine.submit(submit(1, question))

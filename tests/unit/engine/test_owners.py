@@ -39,9 +39,9 @@ class Home:
 def test_a_prompt_is_cached_for_the_key_that_sent_it_and_is_in_the_cache_once():
     home = Home()
     home.ask(ONE)
-    used = home.backend.used
+    used = home.backend.cells.used
     assert home.ask(TWO).cached_tokens == 0
-    assert home.backend.used == used
+    assert home.backend.cells.used == used
     assert [home.ask(caller).cached_tokens for caller in (ONE, TWO)] == [len(TEXT) - 1] * 2
 
 
@@ -72,7 +72,7 @@ def test_the_same_prompt_of_two_at_once_is_computed_by_each_and_neither_waits():
 
 
 def test_why_a_prompt_missed_does_not_tell_that_others_have_asked_it():
-    home = Home(context=300, stash=0)
+    home = Home(context=300, host_tier_cells=0)
     home.ask(ONE, conversation="a")
     home.ask(TWO, "something else entirely, " * 10)
     assert home.ask(TWO, conversation="a").missed == "new"

@@ -132,6 +132,15 @@ def test_a_long_way_behind_an_answer_catches_up_as_a_prompt_does():
 
 @given(sequences)
 def test_cells_are_made_ready_for_every_token_that_nobody_else_computes(running):
+    def lacking(one: Sequence) -> int:
+        """Tokens of this one that no sequence has computed; the last token is never shared."""
+        others = (min(one.in_common(other), other.computed) for other in running if other is not one)
+        return len(one.tokens) - max(one.computed, min(max(others, default=0), len(one.tokens) - 1))
+
     soon, later = cells_ahead(running)
     assert soon <= later
-    assert soon >= max((one.remaining for one in running), default=0)
+    assert soon >= max(map(lacking, running), default=0)
+
+
+def test_of_two_equal_prompts_each_computes_its_last_token_in_a_cell_of_its_own():
+    assert cells_ahead([running(1, [5] * 10, 0), running(2, [5] * 10, 0)])[0] == 10 + 1

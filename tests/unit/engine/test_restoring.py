@@ -97,14 +97,14 @@ def test_admission_reads_nothing_and_others_decode_between_two_stretches(written
         assert card.begun.acquire(timeout=10), "the read has begun"
         assert all(any(getattr(event, "id", 0) == 1 for event in events) for events in said), "each step is the other's"
         assert card.reads == number + 1, "no more than one stretch at a time"
-        held = engine._placed[1].computed
+        held = engine._places.placed[1].computed
         card.may_read.release()
         for _ in range(1000):
-            if engine._placed[1].computed > held:
+            if engine._places.placed[1].computed > held:
                 break
-            engine._restorer.wait(engine._placed)
-            engine._restorer.step(engine._placed)
-        assert 0 < engine._placed[1].computed - held <= 256
+            engine._restorer.wait(engine._places.placed)
+            engine._restorer.step(engine._places.placed)
+        assert 0 < engine._places.placed[1].computed - held <= 256
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1
 
 
@@ -131,7 +131,7 @@ def test_while_a_read_hangs_the_next_request_does_not_wait_for_the_disk_at_all(w
         engine.step()
         clock.now += 1000
         assert text_of(run(engine), number) == echo(LONG)
-        engine._cells.drop_if(lambda _: True)
+        engine._kv_cache.drop_if(lambda _: True)
     assert card.reads == 1
     assert caplog.text.count("the disk is slow") == 1
     card.may_read.release(100)
@@ -159,7 +159,7 @@ def test_a_request_that_is_cancelled_while_it_is_read_frees_all(written, disk):
     assert card.begun.acquire(timeout=10)
     engine.abort(Abort(1))
     assert not engine.busy
-    assert (engine.open_cells, backend.used, backend.open_samplers) == (0, 0, 0)
+    assert (engine.open_cells, backend.cells.used, backend.open_samplers) == (0, 0, 0)
     engine.submit(submit(2, "short"))
     assert text_of(run(engine), 2) == echo("short")
     card.may_read.release(100)
@@ -213,6 +213,6 @@ def test_who_waits_for_anothers_read_does_not_spin(written, disk):
     engine.abort(Abort(1))
     engine.submit(submit(2, LONG))
     engine.step()
-    assert not engine._placed[0].phase.restore.waiting.done
+    assert not engine._places.placed[0].phase.restore.waiting.done
     card.may_read.release(100)
     assert end_of(run(engine), 2).cached_tokens == len(LONG) - 1

@@ -220,18 +220,18 @@ def test_room_is_made_for_what_may_come_but_for_no_answer_before_its_first_word(
     home = Home(answer=900)
     home.submit(1, "x" * 300, max_tokens=500)
     home.step()
-    assert home.backend.expected == [(300, 428)]
+    assert home.backend.cells.expected == [(300, 428)]
     while not home.said[1]:
         home.step()
     home.step()
-    assert home.backend.expected[-1] == (429, 429)
+    assert home.backend.cells.expected[-1] == (429, 429)
     home.run(1)
-    assert home.backend.expected[-1] == (800, 800), "what is left of an answer may be less"
+    assert home.backend.cells.expected[-1] == (800, 800), "what is left of an answer may be less"
     home.submit(2, "y" * 300, max_tokens=500)
     home.submit(3, "y" * 300 + "z" * 20, max_tokens=500)
     while not home.said[2] or not home.said[3]:
         home.step()
-    soon, later = home.backend.expected[-1]
+    soon, later = home.backend.cells.expected[-1]
     assert later - soon > 200, "several grow together, and so not as often"
 
 
@@ -240,10 +240,10 @@ def test_room_for_what_prompts_have_in_common_is_made_once():
     for request_id in range(4):
         home.submit(request_id, "s" * 500 + f"{request_id}: a question", max_tokens=40)
     home.step()
-    soon, _later = home.backend.expected[-1]
+    soon, _later = home.backend.cells.expected[-1]
     assert soon == 500 + 4 * len("0: a question")
     home.run()
-    assert {later for _, later in home.backend.expected} == {soon + 4 * 40}
+    assert {later for _, later in home.backend.cells.expected} == {soon + 4 * 40}
 
 
 @pytest.mark.parametrize(("fitting", "taken"), [(13, 16), (22, 20), (29, 32), (31, 32), (35, 32), (40, 40), (47, 48)])

@@ -6,17 +6,16 @@ import pytest
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.protocol.messages import Abort, Beat, Done, Failed, Sampling, Segment, Stop, Submit, Tokens, Warm
-from tests.fakes import FakeBackend
+from tests.fakes import FakeBackend, FakeVocabulary
 from tests.unit.engine.test_main import Daemon
 
 LONG = 20_000  # characters: more than are read at once
 
 
-class Slow(FakeBackend):
+class SlowVocabulary(FakeVocabulary):
     """Reads a long prompt only when it may, and says when it has begun."""
 
-    def __init__(self, script=str.upper, **options) -> None:
-        super().__init__(script, **{"context": 100_000, "batch": 4096, **options})
+    def __init__(self) -> None:
         self.reading, self.may_read = threading.Event(), threading.Event()
         self.read: list[str] = []
 
@@ -27,6 +26,11 @@ class Slow(FakeBackend):
                 between()
         self.read.append(prompt[0].text[:1])
         return super().tokenize(prompt, most, between)
+
+
+def slow(vocabulary=None, **options) -> FakeBackend:
+    options = {"context": 100_000, "batch": 4096, **options}
+    return FakeBackend(str.upper, vocabulary=vocabulary or SlowVocabulary(), **options)
 
 
 def submit(number: int, text: str, **more) -> Submit:
@@ -49,63 +53,63 @@ def ended(number: int):
 
 
 def test_a_short_request_and_a_stream_are_answered_while_a_long_prompt_is_read():
-    backend = Slow()
+    backend = slow()
     engine = Engine(backend)
     engine.submit(submit(1, "stream"))
     engine.submit(submit(2, "x" * LONG))
     engine.submit(submit(3, "short"))
-    assert backend.reading.wait(10)
+    assert backend.vocabulary.reading.wait(10)
     events = run(engine, ended(3))
     assert said(events, 3) == "SHOR"
     events += run(engine, ended(1)) if not ended(1)(events) else []
     assert said(events, 1) == "STRE"
     assert engine.waits
-    backend.may_read.set()
+    backend.vocabulary.may_read.set()
     events += run(engine)
     assert said(events, 2) == "XXXX"
 
 
 def test_ten_long_prompts_hold_no_place_of_those_that_run():
-    backend = Slow(parallel=2)
+    backend = slow(parallel=2)
     engine = Engine(backend)
     for number in range(10):
         engine.submit(submit(number, "y" * LONG))
     engine.submit(submit(10, "short"))
     assert said(run(engine, ended(10)), 10) == "SHOR"
-    backend.may_read.set()
+    backend.vocabulary.may_read.set()
     assert len([event for event in run(engine) if isinstance(event, Done)]) == 10
 
 
 def test_a_shorter_prompt_is_read_before_a_longer_one_that_has_just_come():
-    backend = Slow()
+    backend = slow()
     engine = Engine(backend, lambda: 0.0)
     for number, (letter, length) in enumerate([("a", LONG), ("b", 3 * LONG), ("c", 2 * LONG), ("d", LONG)]):
         engine.submit(submit(number, letter * length))
-        assert backend.reading.wait(10)
-    backend.may_read.set()
-    run(engine, lambda _: len(backend.read) == 4)
-    assert backend.read == ["a", "d", "c", "b"]
+        assert backend.vocabulary.reading.wait(10)
+    backend.vocabulary.may_read.set()
+    run(engine, lambda _: len(backend.vocabulary.read) == 4)
+    assert backend.vocabulary.read == ["a", "d", "c", "b"]
 
 
 def test_a_prompt_that_is_being_read_can_be_forgotten():
-    backend = Slow()
+    backend = slow()
     engine = Engine(backend)
     engine.submit(submit(1, "x" * LONG))
-    assert backend.reading.wait(10)
+    assert backend.vocabulary.reading.wait(10)
     engine.abort(Abort(1))
     assert not engine.busy
-    backend.reading.clear()
+    backend.vocabulary.reading.clear()
     engine.submit(submit(2, "z" * LONG))
-    assert backend.reading.wait(10), "the one that was forgotten is not read to its end"
-    backend.may_read.set()
+    assert backend.vocabulary.reading.wait(10), "the one that was forgotten is not read to its end"
+    backend.vocabulary.may_read.set()
     assert said(run(engine), 2) == "ZZZZ"
-    assert backend.read == ["z"]
+    assert backend.vocabulary.read == ["z"]
     assert backend.open_samplers == 0
 
 
 def test_a_prompt_that_cannot_fit_is_not_read_to_its_end():
-    backend = Slow(context=1000)
-    backend.may_read.set()
+    backend = slow(context=1000)
+    backend.vocabulary.may_read.set()
     engine = Engine(backend)
     parts = tuple(Segment("x" * 500) for _ in range(100))
     engine.submit(Submit(1, parts, Sampling(), 4, 60.0))
@@ -114,10 +118,10 @@ def test_a_prompt_that_cannot_fit_is_not_read_to_its_end():
 
 
 def test_who_has_waited_too_long_is_told_so_while_its_prompt_is_read():
-    backend, now = Slow(), [0.0]
+    backend, now = slow(), [0.0]
     engine = Engine(backend, lambda: now[0])
     engine.submit(submit(1, "x" * LONG, wait_seconds=5.0))
-    assert backend.reading.wait(10)
+    assert backend.vocabulary.reading.wait(10)
     assert [*engine.step()] == []
     now[0] = 5.0
     assert [*engine.step()] == [Failed(1, "waited", "")]
@@ -125,15 +129,15 @@ def test_who_has_waited_too_long_is_told_so_while_its_prompt_is_read():
 
 
 def test_a_prompt_that_names_no_token_of_the_model_is_refused_also_if_it_is_long():
-    backend = Slow()
-    backend.may_read.set()
+    backend = slow()
+    backend.vocabulary.may_read.set()
     engine = Engine(backend)
     engine.submit(Submit(1, (Segment("x" * LONG), Segment("<|nothing|>", special=True)), Sampling(), 4, 60.0))
     assert run(engine) == [Failed(1, "bad_request", "the model has no token '<|nothing|>'")]
 
 
 def test_an_engine_that_breaks_also_fails_those_whose_prompts_are_read():
-    backend = Slow()
+    backend = slow()
     engine = Engine(backend)
     engine.submit(submit(1, "x" * LONG))
     engine.submit(submit(2, "short"))
@@ -142,37 +146,37 @@ def test_an_engine_that_breaks_also_fails_those_whose_prompts_are_read():
 
 
 def test_a_fault_of_ours_while_reading_is_not_hidden():
-    class Faulty(Slow):
+    class Faulty(SlowVocabulary):
         def tokenize(self, *_):
             raise RuntimeError("a bug")
 
-    engine = Engine(Faulty())
+    engine = Engine(slow(Faulty()))
     engine.submit(submit(1, "x" * LONG))
     with pytest.raises(RuntimeError, match="a bug"):
         run(engine)
 
 
 def test_a_long_prompt_that_is_computed_ahead_is_read_beside_the_work_too():
-    backend = Slow()
+    backend = slow()
     engine = Engine(backend, ahead_per_hour=1e9)
     engine.warm(Warm((Segment("w" * LONG),)))
     assert not engine.busy
-    backend.may_read.set()
+    backend.vocabulary.may_read.set()
     while not engine.prepare():
         engine.step()
     while engine.prepare():
         pass
-    assert backend.used == LONG
+    assert backend.cells.used == LONG
 
 
 def test_signs_of_life_are_given_while_a_prompt_is_read():
-    backend = Slow()
+    backend = slow()
     daemon = Daemon(backend, beat_seconds=0.01)
     daemon.send(submit(1, "x" * LONG))
-    assert backend.reading.wait(10)
+    assert backend.vocabulary.reading.wait(10)
     del daemon.heard[:]
     daemon.hear(lambda heard: sum(isinstance(event, Beat) for event in heard) > 3)
-    backend.may_read.set()
+    backend.vocabulary.may_read.set()
     assert said(daemon.hear(ended(1)), 1) == "XXXX"
     daemon.send(Stop(0.0))
     daemon.thread.join(10)

@@ -118,5 +118,5 @@ def test_at_the_end_all_is_written(house, tmp_path):
     house.leave(10)
     assert files(tmp_path)
     for number in range(1, 4):
-        tokens = house.backend.tokenize(question(number).prompt)
+        tokens = house.backend.vocabulary.tokenize(question(number).prompt)
         assert house.disk.reach(tokens) == len(tokens)

@@ -21,7 +21,7 @@ from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.host_tier import Copy, next_of
 from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.kv.model_id import ModelId
-from tests.fakes import FakeCache
+from tests.fakes import FakeCells
 from tests.unit.kv.test_manager import Home
 
 LONG = list(range(600))
@@ -66,7 +66,7 @@ def find(one: DiskTier, tokens: list[int], held: int = 0) -> tuple[Copy, int] | 
             continue
         finally:
             read.give_up()
-        one.use(copy, until, asked=True)
+        one.use(copy, until, for_client=True)
         return Copy(copy.tokens, copy.start, cells, copy.hits), until
     return None
 
@@ -103,9 +103,9 @@ def test_what_was_computed_with_something_else_is_not_used_and_that_is_told(tmp_
 def test_the_cache_of_another_model_or_adapter_never_uses_the_same_files(tmp_path, other):
     one = disk(tmp_path)
     for _ in range(2):
-        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=ModelId("model a"))
+        KvCacheManager(FakeCells(), one, model_id=ModelId("model a"))
     with pytest.raises(ValueError, match=f"are not for .*{other.adapter}"):
-        KvCacheManager(FakeCache(), 100, 4, 0, disk=one, model_id=other)
+        KvCacheManager(FakeCells(), one, model_id=other)
     one.close()
 
 
@@ -342,7 +342,7 @@ def home(folder: Path, **options: int) -> Home:
 
 
 def write(one: Home, least: int = 2) -> None:
-    while one.cells.write(least) or one.cells.writing:
+    while one.manager.write(least) or one.manager.writing:
         one.disk.wait(10)
 
 
@@ -355,7 +355,7 @@ def test_what_two_have_asked_for_is_written_while_idle_and_the_rest_when_the_eng
     one.remember(second)
     write(one)
     assert len(files(tmp_path)) == 1
-    one.cells.leave(10, lambda: 0.0)
+    one.manager.leave(10, lambda: 0.0)
     other = home(tmp_path)
     assert other.known(first) == other.known(second) == 120
     other.check()
@@ -389,9 +389,9 @@ def test_written_is_written_once(tmp_path):
 def test_what_there_is_no_memory_to_copy_is_not_written_and_ends_nothing(tmp_path):
     one = Home(size=400, disk=disk(tmp_path))
     one.remember(list(range(100)))
-    one.cache.save = lambda sequence, start, end: None
-    assert not one.cells.write(least=0)
-    one.cells.leave(10, lambda: 0.0)
+    one.store.save = lambda sequence, start, end: None
+    assert not one.manager.write(least=0)
+    one.manager.leave(10, lambda: 0.0)
     assert not list(tmp_path.glob("*.kv"))
 
 
@@ -401,9 +401,9 @@ def test_who_leaves_in_the_middle_of_writing_writes_the_rest_too(tmp_path, monke
         one.remember(tokens)
     fsync = os.fsync
     monkeypatch.setattr(kv_file.os, "fsync", lambda handle: (threading.Event().wait(0.1), fsync(handle)))
-    assert one.cells.write(least=0)
-    assert one.cells.writing
-    one.cells.leave(10, lambda: 0.0)
+    assert one.manager.write(least=0)
+    assert one.manager.writing
+    one.manager.leave(10, lambda: 0.0)
     assert len(files(tmp_path)) == 2
 
 
@@ -420,7 +420,7 @@ def test_the_few_tokens_in_which_prompt_and_history_differ_are_not_written_twice
 
 
 def test_what_falls_out_of_memory_under_load_is_written_too(tmp_path):
-    one = home(tmp_path, spare=0, stash=100)
+    one = home(tmp_path, spare=0, host_tier_cells=100)
     first, second, third = ([number] * 90 for number in (1, 2, 3))
     one.remember(first)
     one.remember(first)
@@ -435,30 +435,30 @@ def test_what_falls_out_of_memory_under_load_is_written_too(tmp_path):
 
 
 def test_a_copy_is_not_written_when_a_longer_one_takes_its_place(tmp_path):
-    one = home(tmp_path, spare=0, stash=400)
+    one = home(tmp_path, spare=0, host_tier_cells=400)
     for length in (90, 100, 120):
         one.remember(LONG[:length])
-        while one.cells.prepare():
+        while one.manager.prepare():
             one.disk.wait(10)
         assert files(tmp_path) == []
-    assert [copy.size for copy in one.cells.host_tier.copies] == [120]
+    assert [copy.size for copy in one.manager.host_tier.copies] == [120]
     write(one)
     assert len(files(tmp_path)) == 1
     one.disk.close()
 
 
 def test_what_goes_on_from_others_is_written_after_them(tmp_path):
-    one = home(tmp_path, spare=0, stash=400)
+    one = home(tmp_path, spare=0, host_tier_cells=400)
     first, second = ([*LONG[:100], *[number] * 40] for number in (1, 2))
     one.remember(first)
     one.remember(first)
     sequence = one.begin(second)
     one.compute(sequence, 140)
     for _ in range(2):
-        one.cells.tidy()  # the first one's end leaves the cache, for the stash
+        one.manager.tidy()  # the first one's end leaves the cache, for the host tier
     one.park(sequence)
-    assert sum(copy.size for copy in one.cells.host_tier.copies) == 40
-    assert one.cells.write()
+    assert sum(copy.size for copy in one.manager.host_tier.copies) == 40
+    assert one.manager.write()
     one.disk.wait(10)
     assert [copy.start for copy in one.disk.copies] == [0]
     write(one)
@@ -473,29 +473,29 @@ def test_at_the_end_what_is_worth_most_is_written_first_each_beginning_before_it
     pinned, often, once = [7] * 100, [8] * 100, [9] * 100
     for tokens in (once, pinned, often, often):
         one.remember(tokens)
-    one.cells.pins.pin(pinned, 1000)
+    one.manager.pins.pin(pinned, 1000)
     put, order = one.disk.put, []
     one.disk.put = lambda copy: order.append((copy.tokens[0], copy.start)) or put(copy)
-    one.cells.leave(10, lambda: 0.0)
+    one.manager.leave(10, lambda: 0.0)
     assert order == [(7, 0), (8, 0), (9, 0)]
 
 
-@pytest.mark.parametrize("stash", [0, 1000])
+@pytest.mark.parametrize("host_tier_cells", [0, 1000])
 @pytest.mark.parametrize("spare", [0, 1000])
-def test_all_of_some_conversations_are_there_after_a_stop(tmp_path, stash, spare):
+def test_all_of_some_conversations_are_there_after_a_stop(tmp_path, host_tier_cells, spare):
     """Each of which begins as the others do, and is long enough to be cut into pieces."""
     prompts = [
         [1, 2, 3, 4, 5, 6, 7, *[100 + number] * 50, *range(1000 * number, 1000 * number + 300)] for number in range(8)
     ]
-    one = Home(size=4000, sequences=16, spare=spare, stash=stash, disk=disk(tmp_path))
+    one = Home(size=4000, sequences=16, spare=spare, host_tier_cells=host_tier_cells, disk=disk(tmp_path))
     for tokens in prompts:
         one.remember(tokens)
         write(one)
     before = [one.known(tokens) for tokens in prompts]
-    one.cells.leave(10, lambda: 0.0)
+    one.manager.leave(10, lambda: 0.0)
     other = Home(size=4000, sequences=16, disk=disk(tmp_path))
     assert [other.known(tokens) for tokens in prompts] == before
-    if stash or spare:
+    if host_tier_cells or spare:
         assert before == [len(tokens) for tokens in prompts]
     other.check()
     other.disk.close()
@@ -509,7 +509,7 @@ def test_what_is_not_written_at_the_end_is_one_line_in_the_log(tmp_path, caplog,
     one = Home(size=2000, sequences=16, disk=disk(tmp_path, **options))
     for number in range(6):
         one.remember([number] * 200)
-    one.cells.leave(10, lambda: 0.0)
+    one.manager.leave(10, lambda: 0.0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert why in line
     assert sum(file.stat().st_size for file in files(tmp_path)) <= 4_000
@@ -518,17 +518,17 @@ def test_what_is_not_written_at_the_end_is_one_line_in_the_log(tmp_path, caplog,
 def test_where_there_is_no_memory_for_copies_at_the_end_that_is_said(tmp_path, caplog):
     one = Home(size=2000, sequences=16, disk=disk(tmp_path))
     one.remember([1] * 200)
-    one.cache.save = lambda *_: None
-    one.cells.leave(10, lambda: 0.0)
+    one.store.save = lambda *_: None
+    one.manager.leave(10, lambda: 0.0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert "no memory" in line
     assert "remember.bytes" not in line
 
 
 def test_where_the_beginning_of_a_copy_is_not_known_any_more_that_is_said(tmp_path, caplog):
-    one = home(tmp_path, stash=400)
-    one.cells.host_tier.put(copy_of(LONG[:100], 40))
-    one.cells.leave(10, lambda: 0.0)
+    one = home(tmp_path, host_tier_cells=400)
+    one.manager.host_tier.put(copy_of(LONG[:100], 40))
+    one.manager.leave(10, lambda: 0.0)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == "100 tokens of 1 conversations are not written down: the tokens before them have left memory"
 
@@ -536,7 +536,7 @@ def test_where_the_beginning_of_a_copy_is_not_known_any_more_that_is_said(tmp_pa
 def test_where_there_is_no_time_at_the_end_that_is_said(tmp_path, caplog):
     one = home(tmp_path)
     one.remember([1] * 100)
-    one.cells.leave(0, lambda: 0.0)
+    one.manager.leave(0, lambda: 0.0)
     assert "0 s were too short" in caplog.text
 
 
@@ -549,13 +549,13 @@ def test_a_copy_that_another_leads_to_only_in_part_comes_back(tmp_path):
 
 
 def test_what_is_pinned_in_copies_only_is_written_too(tmp_path):
-    one = home(tmp_path, spare=0, stash=400)
+    one = home(tmp_path, spare=0, host_tier_cells=400)
     one.remember(LONG[:100])
     one.begin([8] * 20)
-    one.cells.tidy()
-    assert one.cache.used == 0
-    one.cells.pins.pin(LONG[:100], 1000)
-    one.cells.wish()
+    one.manager.tidy()
+    assert one.store.used == 0
+    one.manager.pins.pin(LONG[:100], 1000)
+    one.manager.review()
     write(one)
     assert one.disk.reach(LONG[:100]) == 100
     one.disk.close()

@@ -40,7 +40,7 @@ def test_whatever_the_file_system_refuses_requests_are_answered(tmp_path, monkey
     home = Home(size=400, disk=disk(tmp_path))
     for tokens in (LONG[:100], [7, *LONG[:100]]):
         home.remember(tokens)
-    home.cells.leave(10, lambda: 0.0)
+    home.manager.leave(10, lambda: 0.0)
     home = Home(size=400, disk=disk(tmp_path))
     before = len(caplog.records)
 
@@ -55,8 +55,8 @@ def test_whatever_the_file_system_refuses_requests_are_answered(tmp_path, monkey
             prompt = [token + 1000, *LONG[:90]]
             for _ in range(2):
                 home.remember(prompt)
-            home.cells.pins.pin(prompt, 1000)
-            home.cells.wish()
+            home.manager.pins.pin(prompt, 1000)
+            home.manager.review()
             write(home)
             for copy in home.disk.copies[:1]:
                 home.disk.remove(copy)
@@ -96,14 +96,14 @@ def on_a_card() -> None:
     for token in range(3):
         prompt = [token + 1000, *LONG[:90]]
         home.remember(prompt)
-        home.cells.pins.pin(prompt, 1000)
-        assert not home.cells.pins.written(10)
+        home.manager.pins.pin(prompt, 1000)
+        assert not home.manager.pins.written(10)
         write(home, least=0)
     for copy in home.disk.copies:
         home.disk.remove(copy)
     home.disk.wait(10)
     home.check()
-    home.cells.leave(10, lambda: 0.0)
+    home.manager.leave(10, lambda: 0.0)
     again = disk(card / "kept")
     assert find(again, LONG[:100]), "what is there is read"
     again.close()
@@ -137,7 +137,7 @@ def test_damaged_notes_are_set_aside_and_conversations_are_kept(tmp_path_factory
     caplog.clear()
     home = Home(size=400, disk=disk(folder))
     home.remember(LONG[:100])
-    home.cells.pins.pin(LONG[:100], 1000)
+    home.manager.pins.pin(LONG[:100], 1000)
     write(home, least=0)
     assert home.known(LONG[:100]) == 100
     wait(home.disk)
@@ -250,7 +250,7 @@ def test_a_folder_that_is_deleted_is_made_again_with_its_lock_and_all_that_is_re
     home = Home(size=600, disk=disk(folder))
     first, second = LONG[:100], [7, *LONG[:100]]
     home.remember(first)
-    home.cells.pins.pin(first, 1000)
+    home.manager.pins.pin(first, 1000)
     write(home, least=0)
     for entry in folder.iterdir():
         entry.unlink()

@@ -19,12 +19,12 @@ def find(stash: HostTier, tokens: list[int], held: int = 0) -> int:
     """How far the copy leads that is brought back next; `held` if there is none."""
     found = next_of(stash.leads(tokens), held)
     if found:
-        stash.use(*found, asked=True)
+        stash.use(*found, for_client=True)
     return found[1] if found else held
 
 
 def test_two_prompts_in_turn_are_both_remembered_where_parked_cells_have_a_price():
-    home = Home(size=200, spare=0, stash=100)
+    home = Home(size=200, spare=0, host_tier_cells=100)
     for _ in range(2):
         home.remember(FIRST)
         home.remember(SECOND)
@@ -34,7 +34,7 @@ def test_two_prompts_in_turn_are_both_remembered_where_parked_cells_have_a_price
 
 
 def test_a_prompt_that_was_pushed_out_in_pieces_comes_back_whole():
-    home = Home(size=130, stash=200)
+    home = Home(size=130, host_tier_cells=200)
     long = list(range(1000, 1120))
     home.remember(long)
     home.remember([1] * 30)
@@ -44,17 +44,17 @@ def test_a_prompt_that_was_pushed_out_in_pieces_comes_back_whole():
 
 
 def test_what_is_dropped_for_its_number_comes_back():
-    home = Home(size=200, sequences=2, stash=100)
+    home = Home(size=200, sequences=2, host_tier_cells=100)
     for prompt in (FIRST, SECOND, [7] * 20):
         home.remember(prompt)
     assert home.known(FIRST) == 40
 
 
 def test_a_copy_is_used_as_far_as_it_agrees_and_behind_what_is_held():
-    home = Home(size=200, spare=0, stash=100)
+    home = Home(size=200, spare=0, host_tier_cells=100)
     home.remember(FIRST)
     home.remember(SECOND)
-    home.cells.reserve(200)
+    home.manager.reserve(200)
     assert home.known([*FIRST[:25], 9, 9]) == 25
     one = home.begin([*FIRST[:20], 8])
     assert home.open[one][1] == 20
@@ -63,7 +63,7 @@ def test_a_copy_is_used_as_far_as_it_agrees_and_behind_what_is_held():
 
 
 def test_without_room_nothing_is_brought_back_and_nothing_is_lost():
-    home = Home(size=60, spare=0, stash=100)
+    home = Home(size=60, spare=0, host_tier_cells=100)
     home.remember(FIRST)
     other = home.begin(SECOND)
     home.compute(other, 40)
@@ -76,17 +76,17 @@ def test_without_room_nothing_is_brought_back_and_nothing_is_lost():
 
 
 def test_no_more_than_four_pieces_are_copied_between_two_steps():
-    home = Home(size=3000, spare=0, stash=3000)
+    home = Home(size=3000, spare=0, host_tier_cells=3000)
     home.remember(list(range(2000)))
     copied = []
-    save = home.cache.save
-    home.cache.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
+    save = home.store.save
+    home.store.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
     one = home.begin(SECOND)
     for step in range(1, 3):
-        home.cells.tidy()
+        home.manager.tidy()
         assert len(copied) == 4 * step
-    home.cells.tidy()
-    assert home.cache.used == 0
+    home.manager.tidy()
+    assert home.store.used == 0
     assert max(copied) == 256
     assert sum(copied) == 2000
     home.close(one)
@@ -94,15 +94,15 @@ def test_no_more_than_four_pieces_are_copied_between_two_steps():
 
 
 def test_cells_go_without_a_copy_where_there_is_no_memory_for_one():
-    home = Home(size=200, sequences=3, spare=0, stash=300)
+    home = Home(size=200, sequences=3, spare=0, host_tier_cells=300)
     home.remember(FIRST)
-    home.cache.save = lambda sequence, start, end: None
-    while home.cells.prepare():
+    home.store.save = lambda sequence, start, end: None
+    while home.manager.prepare():
         pass
     one = home.begin(SECOND)
-    home.cells.tidy()
-    assert home.cache.used == 0
-    assert home.cells.host_tier.size == 0
+    home.manager.tidy()
+    assert home.store.used == 0
+    assert home.manager.host_tier.size == 0
     home.close(one)
     for number in range(4):  # more prompts than sequences
         home.remember([500 + number] * 30)
@@ -111,42 +111,42 @@ def test_cells_go_without_a_copy_where_there_is_no_memory_for_one():
 
 
 def test_all_that_may_have_to_go_is_copied_while_nothing_runs():
-    home = Home(size=3000, spare=0, stash=3000)
+    home = Home(size=3000, spare=0, host_tier_cells=3000)
     for number in range(3):
         home.remember([number] * 600)
-    while home.cells.prepare():
+    while home.manager.prepare():
         pass
-    home.cache.save = None
+    home.store.save = None
     home.begin([7] * 20)
-    home.cells.tidy()
-    assert home.cache.used == 0
+    home.manager.tidy()
+    assert home.store.used == 0
 
 
 def test_what_is_forgotten_is_not_copied_any_more():
-    home = Home(size=2000, spare=0, stash=2000)
+    home = Home(size=2000, spare=0, host_tier_cells=2000)
     home.remember([1] * 600)
-    home.cells.drop_if(lambda prompt: True)
-    assert home.cells.prepare()
-    assert home.cells.host_tier.size == 0
+    home.manager.drop_if(lambda prompt: True)
+    assert home.manager.prepare()
+    assert home.manager.host_tier.size == 0
 
 
 def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
-    home = Home(size=2000, spare=0, stash=2000)
+    home = Home(size=2000, spare=0, host_tier_cells=2000)
     house = list(range(300))
     home.remember([*house, *FIRST])
-    while home.cells.prepare():
+    while home.manager.prepare():
         pass
     home.remember([*house, *range(1000, 1500)])
     copied = []
-    save = home.cache.save
-    home.cache.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
-    while home.cells.prepare():
+    save = home.store.save
+    home.store.save = lambda sequence, start, end: copied.append(end - start) or save(sequence, start, end)
+    while home.manager.prepare():
         pass
     assert max(copied) == 256
     assert sum(copied) == 800 - 256, "the first piece is there already"
     one = home.begin([7] * 20)
-    home.cells.tidy()
-    assert home.cache.used == 0
+    home.manager.tidy()
+    assert home.store.used == 0
     assert sum(copied) == 800 - 256
     home.close(one)
     assert home.known([*house, *FIRST]) == 340
@@ -154,20 +154,20 @@ def test_what_was_copied_while_nothing_ran_goes_without_being_copied():
 
 
 def test_nothing_is_copied_ahead_where_parked_cells_may_stay():
-    home = Home(size=2000, spare=1000, stash=2000)
+    home = Home(size=2000, spare=1000, host_tier_cells=2000)
     home.remember(FIRST)
-    assert not home.cells.prepare()
-    assert home.cells.host_tier.size == 0
+    assert not home.manager.prepare()
+    assert home.manager.host_tier.size == 0
 
 
 def test_answers_are_not_copied():
-    home = Home(size=200, spare=0, stash=200)
+    home = Home(size=200, spare=0, host_tier_cells=200)
     home.prompts = 25
     home.remember(FIRST)
     home.begin(SECOND)
-    home.cells.tidy()
-    assert home.cache.used == 0
-    assert home.cells.host_tier.size == 25
+    home.manager.tidy()
+    assert home.store.used == 0
+    assert home.manager.host_tier.size == 25
 
 
 def test_of_what_leads_on_from_another_the_end_goes_first():
@@ -216,7 +216,7 @@ plans = st.lists(
 
 @given(plans, st.sampled_from((0, 20, 1000)), st.sampled_from((0, 20, 64, 500)), st.sampled_from((None, 0, 7, 40)))
 def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, stash, prompts):
-    home = Home(size=160, spare=spare, stash=stash)
+    home = Home(size=160, spare=spare, host_tier_cells=stash)
     home.prompts = prompts
     for kind, value in plan:
         if kind == "begin":
@@ -228,10 +228,10 @@ def test_whatever_happens_every_open_sequence_holds_its_own_tokens(plan, spare, 
             act(sequence, count) if kind == "compute" else act(sequence)
         home.check()
         if not home.open:
-            home.cells.prepare()
-        home.cells.tidy()
+            home.manager.prepare()
+        home.manager.tidy()
         home.check()
-        assert home.cells.host_tier.size <= stash
+        assert home.manager.host_tier.size <= stash
     for sequence in list(home.open):
         home.close(sequence)
-    assert home.cells.available == home.cells.size
+    assert home.manager.available == home.manager.size

@@ -23,23 +23,23 @@ class Talks(Home):
         sequence, computed = self._open(prompt, caller)
         self.open[sequence] = [*prompt, *answer], computed
         assert self.compute(sequence, len(prompt) + len(answer))
-        self.cells.tidy()
+        self.manager.tidy()
         self.check()
         tokens, _ = self.open.pop(sequence)
-        self.cells.park(sequence, tokens, len(prompt))
+        self.manager.park(sequence, tokens, len(prompt))
 
     def lost(self, asked: Iterable[tuple[list[int], Caller]]) -> list[tuple[str, int, int]]:
         """Of which prompts more than a few tokens would be computed: whose they are, and how many tokens are known."""
         found = list[tuple[str, int, int]]()
         for prompt, caller in asked:
             sequence, known = self._open([*prompt, -1], caller)
-            self.cells.close(sequence)
+            self.manager.close(sequence)
             if known <= len(prompt) - FEW:
                 found.append((caller.owner, known, len(prompt)))
         return found
 
     def _open(self, tokens: list[int], caller: Caller) -> tuple[int, int]:
-        opened = self.cells.open(tokens, caller)
+        opened = self.manager.open(tokens, caller)
         assert opened
         return opened[0], self.restore(opened[0], tokens)
 
@@ -48,7 +48,7 @@ class Talks(Home):
 def home(folder: Path, **options) -> Iterator[Talks]:
     disk = DiskTier(folder, "fake", limit=1 << 24, per_day=1 << 30, cell=4)
     try:
-        yield Talks(**{"size": 4000, "sequences": 4, "spare": 0, "stash": 100_000, **options}, disk=disk)
+        yield Talks(**{"size": 4000, "sequences": 4, "spare": 0, "host_tier_cells": 100_000, **options}, disk=disk)
     finally:
         disk.close()
 
@@ -64,7 +64,7 @@ def test_conversations_outlive_what_they_have_in_common_with_another(tmp_path, c
         for prompt in prompts:
             one.ask(prompt)
         assert one.lost(asked) == []
-        one.cells.leave(10, lambda: 0.0)
+        one.manager.leave(10, lambda: 0.0)
         assert "not written down" not in caplog.text
     with home(tmp_path) as other:
         assert other.lost(asked) == []
@@ -97,7 +97,7 @@ def test_a_prompt_that_parts_from_another_in_its_last_tokens_outlives_them(tmp_p
             one.ask([*asked[0], 8], answer=[2] * 60)
         one.ask(asked[1])
         one.ask([*asked[0], 8], answer=[2] * 60)
-        one.cells.make_way([*[1] * 60, *[9] * 30])
+        one.manager.drop_outdated([*[1] * 60, *[9] * 30])
         one.ask(asked[2])
         assert one.lost((prompt, EVERYBODY) for prompt in asked) == []
 
@@ -107,7 +107,7 @@ def test_a_short_prompt_that_soon_parts_from_others_is_written_at_a_stop(tmp_pat
     with home(tmp_path, spare=1000) as one:
         for prompt, _ in asked:
             one.ask(prompt)
-        one.cells.leave(10, lambda: 0.0)
+        one.manager.leave(10, lambda: 0.0)
     with home(tmp_path) as other:
         assert other.lost(asked) == []
 
@@ -134,9 +134,9 @@ def test_nothing_that_was_asked_for_is_lost_in_whatever_order(talks, sequences, 
             caller = Caller(owner) if owner else EVERYBODY
             one.ask(prompt, [token for part in answer for token in part], caller)
             asked.append((prompt, caller))
-            while data.draw(st.booleans(), label="prepare") and one.cells.prepare():
+            while data.draw(st.booleans(), label="prepare") and one.manager.prepare():
                 pass
         assert one.lost(asked) == [], "while the engine runs"
-        one.cells.leave(10, lambda: 0.0)
+        one.manager.leave(10, lambda: 0.0)
         with home(Path(folder), spare=10_000) as other:
             assert other.lost(asked) == [], "after a stop"

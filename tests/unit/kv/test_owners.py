@@ -31,7 +31,7 @@ class Shared(Home):
         return max((common_prefix(one, tokens) for one in [*self.computed.get(owner, []), *self.public]), default=0)
 
     def begin(self, tokens: list[int]) -> int | None:
-        opened = self.cells.open(tokens, self.caller)
+        opened = self.manager.open(tokens, self.caller)
         if opened is None:
             return None
         sequence, _ = opened
@@ -43,7 +43,7 @@ class Shared(Home):
     def compute(self, sequence: int, count: int) -> bool:
         (tokens, before), owner = self.open[sequence], self.whose[sequence].owner
         most = max(before, self.may_have(owner, tokens))
-        assert self.cells.adopt(sequence, tokens) <= most
+        assert self.manager.adopt(sequence, tokens) <= most
         done = super().compute(sequence, count)
         tokens, after = self.open[sequence]
         assert after <= most + count
@@ -51,7 +51,7 @@ class Shared(Home):
         return done
 
     def pin(self, tokens: list[int]) -> None:
-        self.cells.pins.pin(tokens, 1000.0, BOSS)
+        self.manager.pins.pin(tokens, 1000.0, BOSS)
         self.public.append(tokens)
 
 
@@ -71,12 +71,12 @@ plans = st.lists(
 
 @given(plans, st.sampled_from((0, 30, 1000)), st.sampled_from((0, 60)))
 def test_whatever_happens_nobody_has_what_he_has_not_computed(plan, spare, stash):
-    home = Shared(size=120, sequences=6, spare=spare, stash=stash)
+    home = Shared(size=120, sequences=6, spare=spare, host_tier_cells=stash)
     for kind, who, what in plan:
         if kind in ("begin", "make_way", "remember", "pin"):
             home.caller = who
             if kind == "make_way":
-                home.cells.make_way(what, who)
+                home.manager.drop_outdated(what, who)
             elif kind == "pin":
                 home.pin(what)
             elif kind == "begin":
@@ -88,7 +88,7 @@ def test_whatever_happens_nobody_has_what_he_has_not_computed(plan, spare, stash
         elif home.open:
             sequence = sorted(home.open)[who % len(home.open)]
             home.compute(sequence, what) if kind == "compute" else getattr(home, kind)(sequence)
-        while home.cells.prepare():
+        while home.manager.prepare():
             pass
         home.check()
 
@@ -97,7 +97,7 @@ def test_two_who_compute_the_same_share_the_cells_from_then_on_and_each_keeps_it
     home = Shared(size=200)
     for caller in (ONE, TWO):
         as_caller(home, caller).remember(LONG)
-    assert home.cache.used == len(LONG)
+    assert home.store.used == len(LONG)
     for caller in (ONE, TWO):
         assert as_caller(home, caller).known(LONG) == len(LONG)
     home.check()
@@ -108,7 +108,7 @@ def test_what_comes_after_the_same_beginning_is_still_nobody_elses():
     for caller in (ONE, TWO):
         as_caller(home, caller).remember(LONG)
     as_caller(home, TWO).remember([*LONG, *range(30)])
-    assert home.cache.used == len(LONG) + 30
+    assert home.store.used == len(LONG) + 30
     assert as_caller(home, ONE).known([*LONG, *range(30)]) == len(LONG)
     assert as_caller(home, TWO).known([*LONG, *range(30)]) == len(LONG) + 30
 
@@ -124,16 +124,16 @@ def test_what_others_compute_at_the_same_time_is_computed_by_each():
 
 
 def test_copies_come_back_for_their_owner_only():
-    home = Shared(size=100, spare=0, stash=300)
+    home = Shared(size=100, spare=0, host_tier_cells=300)
     as_caller(home, ONE).remember(LONG)
     as_caller(home, TWO).remember(list(range(80)))
-    assert home.cells.known(LONG, "one") < len(LONG), "it had to make room"
+    assert home.manager.known(LONG, "one") < len(LONG), "it had to make room"
     assert as_caller(home, TWO).known(LONG) == 0
     assert as_caller(home, ONE).known(LONG) == len(LONG)
 
 
 def test_copies_of_what_two_hold_are_kept_for_both():
-    home = Shared(size=100, spare=0, stash=300)
+    home = Shared(size=100, spare=0, host_tier_cells=300)
     for caller in (ONE, TWO):
         as_caller(home, caller).remember(LONG)
     as_caller(home, BOSS).remember(list(range(80)))
@@ -146,15 +146,15 @@ def test_where_the_cache_is_shared_with_all_it_is_as_if_there_were_one_owner():
     callers = [Caller(name, admin=False, shares=True) for name in ("one", "two")]
     home.remember(LONG)
     for caller in callers:
-        sequence, held = home.cells.open([*LONG, -1], caller)
+        sequence, held = home.manager.open([*LONG, -1], caller)
         assert held == len(LONG)
-        home.cells.close(sequence)
+        home.manager.close(sequence)
 
 
 def test_what_an_admin_has_pinned_is_for_all_as_far_as_the_pin_reaches_and_as_long():
     now = [0.0]
     home = Shared(size=200, sequences=8)
-    home.cells.pins._clock = lambda: now[0]
+    home.manager.pins._clock = lambda: now[0]
     as_caller(home, BOSS).remember(LONG)
     home.pin(LONG[:40])
     assert as_caller(home, ONE).known(LONG) == 40
@@ -166,7 +166,7 @@ def test_what_an_admin_has_pinned_is_for_all_as_far_as_the_pin_reaches_and_as_lo
 def test_the_pin_of_a_key_without_rights_shares_nothing():
     home = Shared(size=200)
     as_caller(home, ONE).remember(LONG)
-    home.cells.pins.pin(LONG, 1000.0, ONE)
+    home.manager.pins.pin(LONG, 1000.0, ONE)
     assert as_caller(home, TWO).known(LONG) == 0
 
 
@@ -261,7 +261,7 @@ def test_what_is_written_when_the_engine_goes_comes_back_for_its_owner_only(tmp_
     for caller in (ONE, TWO):
         as_caller(home, caller).remember(LONG)
     as_caller(home, ONE).remember([*LONG, *range(40)])
-    home.cells.leave(10.0, lambda: 0.0)
+    home.manager.leave(10.0, lambda: 0.0)
     again = Shared(size=300, sequences=8, disk=disk(tmp_path))
     again.computed = home.computed
     assert as_caller(again, TWO).known([*LONG, *range(40)]) == len(LONG)
@@ -277,14 +277,14 @@ def kept(tmp_path):
     for caller in (ONE, TWO, ONE, TWO):
         as_caller(home, caller).remember(LONG)
     as_caller(home, ONE).remember([*LONG, *range(40)])
-    while home.cells.write():
+    while home.manager.write():
         home.disk.wait(10)
     yield home
     home.disk.close()
 
 
 def seen(home: Shared, caller: Caller) -> list[tuple[str, int, int, bool]]:
-    return [(one.owner, len(one.tokens), one.cached, one.written > 0) for one in holdings(home.cells, caller)]
+    return [(one.owner, len(one.tokens), one.cached, one.written > 0) for one in holdings(home.manager, caller)]
 
 
 def test_everybody_sees_his_own_and_an_admin_all(kept):
@@ -292,12 +292,12 @@ def test_everybody_sees_his_own_and_an_admin_all(kept):
     assert seen(kept, TWO) == [("two", 60, 60, True)]
     assert seen(kept, Caller("three", admin=False)) == []
     assert seen(kept, BOSS) == [("one", 100, 100, True), ("two", 60, 60, True)]
-    assert len({one.key for one in holdings(kept.cells, BOSS)}) == 2
+    assert len({one.key for one in holdings(kept.manager, BOSS)}) == 2
 
 
 def test_who_forgets_his_own_leaves_what_others_have_of_it(kept):
-    (mine,) = holdings(kept.cells, TWO)
-    forget(kept.cells, mine, TWO)
+    (mine,) = holdings(kept.manager, TWO)
+    forget(kept.manager, mine, TWO)
     assert seen(kept, TWO) == []
     assert seen(kept, ONE) == [("one", 100, 100, True)]
     kept.computed["two"].clear()
@@ -310,13 +310,13 @@ def test_an_entry_does_not_tell_that_others_have_asked_the_same(tmp_path):
     alone, beside = (Shared(size=600, sequences=8, disk=disk(tmp_path / name)) for name in ("a", "b"))
     for other in ([*LONG, 1, 2, 3], [*LONG[:58], 7, 7], LONG, LONG):
         as_caller(beside, TWO).remember(other)
-    beside.cells.pins.pin(LONG, 1000.0, TWO)
+    beside.manager.pins.pin(LONG, 1000.0, TWO)
     for home in (alone, beside):
         as_caller(home, ONE).remember(LONG)
-        while home.cells.write():
+        while home.manager.write():
             home.disk.wait(10)
     assert seen(alone, ONE) == seen(beside, ONE) == [("one", 60, 60, False)]
-    assert {one.pinned_until for one in holdings(beside.cells, ONE)} == {0.0}
-    assert [one.key for one in holdings(alone.cells, ONE)] == [one.key for one in holdings(beside.cells, ONE)]
+    assert {one.pinned_until for one in holdings(beside.manager, ONE)} == {0.0}
+    assert [one.key for one in holdings(alone.manager, ONE)] == [one.key for one in holdings(beside.manager, ONE)]
     for home in (alone, beside):
         home.disk.close()

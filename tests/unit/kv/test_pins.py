@@ -51,9 +51,9 @@ def test_pins_outlive_the_engine_and_can_be_ended(tmp_path):
 def test_a_pin_that_is_made_just_before_the_engine_goes_is_written_down(tmp_path):
     home, may_write = Home(size=400, disk=disk(tmp_path)), threading.Event()
     home.disk._writer.submit(may_write.wait)  # a slow disk
-    home.cells.pins.pin(FIRST, 1000)
+    home.manager.pins.pin(FIRST, 1000)
     threading.Timer(0.05, may_write.set).start()
-    home.cells.leave(10, time.monotonic)
+    home.manager.leave(10, time.monotonic)
     with kept(tmp_path) as pins:
         assert pins.holds(FIRST)
 
@@ -76,9 +76,9 @@ def test_a_pinned_copy_is_the_last_to_go():
 
 
 def test_pinned_cells_are_the_last_to_go():
-    home = Home(size=100, stash=0)
+    home = Home(size=100, host_tier_cells=0)
     home.remember(FIRST)
-    home.cells.pins.pin(FIRST, 10)
+    home.manager.pins.pin(FIRST, 10)
     for tokens in (SECOND, THIRD, SECOND, THIRD):
         home.remember(tokens)
     assert home.known(FIRST) == 40
@@ -90,8 +90,8 @@ def test_what_is_pinned_is_written_though_only_one_has_asked_for_it(tmp_path: Pa
     home.remember(FIRST)
     write(home)
     assert files(tmp_path) == []
-    home.cells.pins.pin(FIRST, 10)
-    home.cells.wish()
+    home.manager.pins.pin(FIRST, 10)
+    home.manager.review()
     write(home)
     assert len(files(tmp_path)) == 1
     home.disk.close()

@@ -75,7 +75,7 @@ class WholeCopies:
                 found.append((copy, until))
         return found
 
-    def leads_on(self, tokens: list[int]) -> int:
+    def needed_by_copies(self, tokens: list[int]) -> int:
         return max((one.start for one, text in self.copies if one.start <= common_prefix(text, tokens)), default=0)
 
     def parts(self, tokens: list[int], owner: str) -> list[Copy]:
@@ -127,14 +127,14 @@ def test_the_tier_does_what_a_list_of_whole_copies_would_do(plan, asked, limit):
         elif kind == "give up":
             assert tier.give_up(None) is plain.give_up(None)
         elif copies and kind == "use":
-            tier.use(copies[number % len(copies)], 5, asked=True)
+            tier.use(copies[number % len(copies)], 5, for_client=True)
         elif copies:
             tier.remove(copies[number % len(copies)])
             del plain.copies[number % len(copies)]
         assert [(one, one.tokens) for one in tier.copies] == plain.copies
         for scope in ("one", "two", "", None):
             assert tier.leads(asked, scope) == plain.leads(asked, scope)
-        assert tier.leads_on(asked) == plain.leads_on(asked)
+        assert tier.needed_by_copies(asked) == plain.needed_by_copies(asked)
         assert tier.parts(asked, "one") == plain.parts(asked, "one")
 
 
