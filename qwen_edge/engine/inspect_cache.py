@@ -9,7 +9,7 @@ from qwen_edge.protocol.messages import CacheReport, Caller, Conversation, Inspe
 
 _PATIENCE = 1.0  # seconds that are waited for the disk
 _NOT_WRITTEN = (
-    "The pin could not be written down: the pin ends when the engine stops. The server's log has the reason, "
+    "The pin could not be written down: it holds only as long as the engine lives. The server's log has the reason, "
     "unless remember.where is off."
 )
 _LAST_WORDS = 24  # tokens of a prompt that tell people which it is
