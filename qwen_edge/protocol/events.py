@@ -51,10 +51,24 @@ class Tokens(msgspec.Struct, frozen=True, tag=True):
         return "".join(part.text for part in self.parts)
 
 
+StoppedBy = Literal["loop", "shape"]
+"""What ended an answer, if neither the model nor a limit did: it repeated itself without end, or its shape became too
+complex."""
+
+
+class Steered(msgspec.Struct, frozen=True, array_like=True):
+    """What shapes and the like did in one answer: tokens that were forced, and so not sampled; masks over the
+    vocabulary; seconds that both took."""
+
+    forced: int = 0
+    masks: int = 0
+    seconds: float = 0.0
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """From the engine, the last message of a request. `cached_tokens` of the prompt's tokens were in the KV cache;
     times in seconds. If more might have been cached, `missed` says why they were not, and `missed_at` how many tokens
-    were still cached when the request began."""
+    were still cached when the request began. `completion_tokens` include `reasoning_tokens`."""
 
     id: int
     reason: Literal["stop", "length"]
@@ -65,6 +79,14 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     decode_seconds: float
     missed: MissReason | Literal[""] = ""
     missed_at: int = 0
+    reasoning_tokens: int = 0
+    stopped_by: StoppedBy | Literal[""] = ""
+    steered: Steered = Steered()
+
+
+FailureCode = Literal[
+    "context_too_long", "bad_request", "bad_shape", "waited", "no_memory", "engine", "unservable", "stopping"
+]
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -72,11 +94,12 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     an engine that ends (`unservable`: no other engine will do better, see core/errors.py). The daemon also makes it
     itself when it gives a request up.
 
-    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. no_memory:
-    the KV cache cannot grow as large as the request needs."""
+    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. bad_shape:
+    the shape that was asked for cannot be kept, for the reason in `detail`. no_memory: the KV cache cannot grow as
+    large as the request needs."""
 
     id: int | None
-    code: Literal["context_too_long", "bad_request", "waited", "no_memory", "engine", "unservable", "stopping"]
+    code: FailureCode
     detail: str
     tokens: int = 0
 

@@ -30,6 +30,21 @@ class Markers(msgspec.Struct, frozen=True):
     close: str
 
 
+ShapeKind = Literal["json_schema", "regex", "choice", "lark", "gbnf", "calls"]
+
+
+class Shape(msgspec.Struct, frozen=True, array_like=True):
+    """What a text must look like. `text` is a JSON schema; a regular expression; a JSON list of texts to choose from;
+    a grammar in llguidance's Lark, or in llama.cpp's GBNF; or, for `calls`, a JSON list of the tools that may be
+    called, each a name and the schema of its arguments.
+
+    JSON is compact, unless `whitespace` may stand between its values."""
+
+    kind: ShapeKind
+    text: str
+    whitespace: bool = False
+
+
 class Caller(msgspec.Struct, frozen=True, array_like=True):
     """Who asks: `owner` is the name of the key. An `admin` sees, pins and deletes the conversations of every owner, and
     what an admin pins is shared with every owner. One that `shares` also uses what was computed for other owners."""
@@ -58,7 +73,11 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
     `conversation` is the client's name for the conversation, if it has one. `asked` is how many times this prompt was
     asked for: from 2 on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the
-    KV cache."""
+    KV cache.
+
+    The answer keeps `shape`, and each tool call `call_shape`. With `requires_call` the answer is a call, or several;
+    without `parallel_calls` it ends behind the first. The reasoning is closed after `thinking_budget` tokens. With
+    `stops_loops` a text that repeats itself without end is ended."""
 
     id: int
     prompt: tuple[Segment, ...]
@@ -77,6 +96,12 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     conversation: str = ""
     asked: int = 1
     pin_seconds: float = 0.0
+    shape: Shape | None = None
+    call_shape: Shape | None = None
+    requires_call: bool = False
+    parallel_calls: bool = True
+    thinking_budget: int | None = None
+    stops_loops: bool = False
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,73 @@
+"""Writes a shape in llguidance's own terms. Pure text, but for GBNF, which llguidance translates."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from qwen_edge.protocol.messages import Shape
+from qwen_edge.structured.closed import closed
+from qwen_edge.structured.schema import ShapeError
+
+# between two values in a tool call: the spaces of Python's json.dumps, in which Qwen's calls are written
+_SPACED = {"item_separator": ", ", "key_separator": ": "}
+
+
+def grammar(shape: Shape) -> str:
+    """The grammar that llguidance compiles. Raises ShapeError for a text that cannot be read."""
+    if shape.kind == "json_schema":
+        return _document({"json_schema": _with_options(json.loads(shape.text), shape)})
+    if shape.kind == "calls":
+        return _document({"lark_grammar": _calls(shape)})
+    if shape.kind == "regex":
+        return _document({"lark_grammar": f"start: {_regex(shape.text)}"})
+    if shape.kind == "choice":
+        if not (words := json.loads(shape.text)):
+            raise ShapeError("there is nothing to choose from")
+        listed = " | ".join(json.dumps(word, ensure_ascii=False) for word in words)
+        return _document({"lark_grammar": f"start: {listed}"})
+    return _document({"lark_grammar": shape.text if shape.kind == "lark" else _from_gbnf(shape.text)})
+
+
+def without_schemas(shape: Shape) -> Shape:
+    """The same calls, with any JSON object as arguments."""
+    return Shape("calls", json.dumps([[name, {"type": "object"}] for name, _ in json.loads(shape.text)]))
+
+
+def _document(grammar: dict[str, Any]) -> str:
+    return json.dumps({"grammars": [grammar]}, ensure_ascii=False)
+
+
+def _with_options(schema: dict[str, Any], shape: Shape, **separators: str) -> dict[str, Any]:
+    """The schema with llguidance's own options inside, as it reads them. `lenient`: what it does not implement is known
+    (`schema.check`)."""
+    options = {"whitespace_flexible": shape.whitespace, "lenient": True, "coerce_one_of": True}
+    return {**closed(schema), "x-guidance": {**options, **separators}}
+
+
+def _calls(shape: Shape) -> str:
+    """One call of a tool, as Qwen writes it between its markers: {"name": "lamp", "arguments": {...}}."""
+    tools = json.loads(shape.text)
+    rules = []
+    for number, (name, schema) in enumerate(tools):
+        begin = json.dumps(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": ', ensure_ascii=False)
+        arguments = json.dumps(_with_options(schema, shape, **_SPACED), ensure_ascii=False)
+        rules.append(f'call_{number}: {begin} %json {arguments} "}}"')
+    return "\n".join([f"start: {' | '.join(f'call_{number}' for number in range(len(tools)))}", *rules])
+
+
+def _regex(pattern: str) -> str:
+    """The pattern between slashes, with its own slashes and line breaks escaped."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(pattern, use_ascii='d')}/"
+
+
+def _from_gbnf(text: str) -> str:
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    try:
+        lark: str = any_to_lark(text)
+    except Exception as error:  # its parser raises exceptions of several kinds
+        raise ShapeError(f"the grammar cannot be read: {error}") from None
+    return lark

@@ -1,0 +1,158 @@
+"""What is known of a JSON schema before it is compiled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher
+
+from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, UNENFORCED, ShapeError, check
+
+_VALUES: dict[str, Any] = {
+    "$dynamicAnchor": "a", "$dynamicRef": "#a", "$recursiveRef": "#", "dependencies": {}, "dependentRequired": {},
+    "dependentSchemas": {}, "maxContains": 1, "minContains": 1, "uniqueItems": True, "unevaluatedItems": False,
+    "unevaluatedProperties": False,
+}  # fmt: skip
+_ENFORCED = {
+    "$anchor": "a", "$comment": "a", "$schema": "https://json-schema.org/draft/2020-12/schema", "const": 1,
+    "default": 1, "deprecated": True, "description": "a", "enum": [1], "examples": [1], "exclusiveMaximum": 3,
+    "exclusiveMinimum": 1, "items": {}, "maxItems": 2, "maxLength": 2, "maximum": 3, "minItems": 1, "minLength": 1,
+    "minimum": 1, "multipleOf": 2, "pattern": "a", "patternProperties": {"^a": {}}, "prefixItems": [{}],
+    "properties": {}, "readOnly": True, "required": ["a"], "title": "a", "type": "string", "writeOnly": True,
+}  # fmt: skip
+
+
+def _refused_by_llguidance(schema: dict[str, Any]) -> str:
+    return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(schema)))
+
+
+@pytest.mark.parametrize("keyword", sorted(UNENFORCED))
+def test_a_keyword_that_is_listed_as_not_enforced_is_none_that_llguidance_knows(keyword: str) -> None:
+    schema = {keyword: _VALUES.get(keyword, {})}
+    assert "Unimplemented" in _refused_by_llguidance(schema)
+    assert check({"properties": {"a/b": schema}}).keywords == (f"{keyword} (at /properties/a~1b)",)
+
+
+@pytest.mark.parametrize("keyword", sorted(_ENFORCED))
+def test_a_keyword_that_is_not_listed_is_one_that_llguidance_knows(keyword: str) -> None:
+    schema = {keyword: _ENFORCED[keyword]}
+    assert _refused_by_llguidance(schema) == ""
+    assert check(schema) == ((), ())
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_listed_format_is_enforced(form: str) -> None:
+    schema = {"type": "string", "format": form}
+    assert _refused_by_llguidance(schema) == ""
+    assert check(schema) == ((), ())
+
+
+@pytest.mark.parametrize("form", ["int32", "float", "password", "regex", "json-pointer", "unheard-of"])
+def test_another_format_is_named(form: str) -> None:
+    schema = {"type": "string", "format": form}
+    assert "Unknown format" in _refused_by_llguidance(schema)
+    assert check(schema) == ((), (f"format {form} (at /)",))
+
+
+@pytest.mark.parametrize("schema", [{"uniqueItems": False}, {"unevaluatedProperties": True}, {"unevaluatedItems": {}}])
+def test_a_keyword_that_asks_for_nothing_is_not_named(schema: dict[str, Any]) -> None:
+    assert check(schema) == ((), ())
+
+
+def _defined(**definitions: Any) -> dict[str, Any]:
+    return {"$ref": "#/$defs/a", "$defs": definitions}
+
+
+_CAT = {"type": "object", "properties": {"kind": {"const": "cat"}}, "required": ["kind"]}
+_DOG = {"type": "object", "properties": {"kind": {"enum": ["dog", "hound"]}}, "required": ["kind"]}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "string"}, {"type": "integer"}],
+        [_CAT, _DOG],
+        [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}, {"type": "null"}],
+        [{"const": 1}, {"enum": [2, 3]}],
+    ],
+)
+def test_one_of_schemas_that_exclude_each_other_is_enforced(parts: list[Any]) -> None:
+    assert check({"oneOf": parts, "$defs": {"cat": _CAT, "dog": _DOG}}).keywords == ()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "number"}, {"type": "integer"}],
+        [_CAT, {"type": "object"}],
+        [_CAT, {**_DOG, "required": []}],
+        [{"const": 1}, {"minimum": 0}],
+        [True, {"type": "string"}],
+    ],
+)
+def test_one_of_schemas_that_may_overlap_is_named(parts: list[Any]) -> None:
+    assert check({"oneOf": parts}).keywords == ("oneOf (at /)",)
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"minProperties": 1}, True),
+        ({"minProperties": 1, "required": ["a"]}, False),
+        ({"maxProperties": 1}, False),
+        ({"maxProperties": 0, "properties": {"a": {}}}, True),
+        ({"maxProperties": 1, "properties": {"a": {}}}, True),
+        ({"maxProperties": 1, "properties": {"a": {}}, "additionalProperties": False}, False),
+    ],
+)
+def test_the_number_of_properties_is_named_where_it_may_be_miscounted(schema: dict[str, Any], named: bool) -> None:
+    assert bool(check(schema).keywords) is named
+
+
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "# requires itself"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "#/$defs/a requires itself"),
+        (_defined(a={"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/a"}}), "#/$defs/a requires itself"),
+        (_defined(a={"anyOf": [{"$ref": "#/$defs/b"}]}, b={"$ref": "#/$defs/a"}), "requires itself"),
+        ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "#/$defs/no leads nowhere"),
+        ({"$ref": "https://example.org/schema"}, "leads out of the schema"),
+        ({"properties": {"a": 5}}, "(at /properties/a)"),
+        ({"anyOf": {"type": "string"}}, "anyOf must be a list"),
+        ({"properties": ["a"]}, "properties must be an object"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_no_answer_can_fit_is_refused_with_its_place(schema: dict[str, Any], where: str) -> None:
+    with pytest.raises(ShapeError) as refused:
+        check(schema)
+    assert where in str(refused.value)
+
+
+def test_a_list_that_may_end_is_no_endless_one() -> None:
+    node = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+        "required": ["next"],
+    }
+    assert check(node) == ((), ())
+
+
+def test_a_schema_that_is_too_large_or_too_deep_is_refused() -> None:
+    with pytest.raises(ShapeError, match=str(LARGEST)):
+        check({"enum": ["x" * LARGEST]})
+    deep: dict[str, Any] = {}
+    for _ in range(DEEPEST + 1):
+        deep = {"items": deep, "prefixItems": [deep]} if not deep else {"properties": {"a": deep}}
+    with pytest.raises(ShapeError, match=str(DEEPEST)):
+        check(deep)
+
+
+def test_a_schema_as_deep_as_python_can_read_is_refused_and_does_no_harm() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"items": deep}
+    with pytest.raises(ShapeError, match="deep"):
+        check(json.loads(json.dumps(deep)))
