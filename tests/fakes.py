@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import socket
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from llguidance import LLTokenizer
+from llguidance._tokenizer import TokenizerWrapper
 
 from qwen_edge.core.errors import EngineError, PromptTooLongError
+from qwen_edge.engine.backend import NO_BIASES
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.kv.memory_kind import FULL, MemoryKind
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
+from qwen_edge.structured.compiler import Compiler
 
 END = 256
 SPECIALS = {
@@ -147,6 +155,18 @@ class FakeVocabulary:
             ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
 
+    @property
+    def size(self) -> int:
+        return END + len(SPECIALS)
+
+    @property
+    def ends(self) -> Sequence[int]:
+        return (END,)
+
+    def encode_marked(self, text: str) -> list[int]:
+        parts = re.split("(" + "|".join(map(re.escape, SPECIALS)) + ")", text)
+        return [token for part in parts for token in ([SPECIALS[part]] if part in SPECIALS else part.encode())]
+
     def piece(self, token: int) -> bytes:
         return bytes([token]) if token < END else _NAMES[token].encode()
 
@@ -155,6 +175,21 @@ class FakeVocabulary:
 
     def is_end(self, token: int) -> bool:
         return token == END
+
+
+class _Bytes:
+    """The vocabulary as llguidance has it."""
+
+    eos_token_id, bos_token_id = END, None
+    tokens = (*(bytes([one]) for one in range(END)), *(b"\xff" + name.encode() for name in SPECIALS))
+    special_token_ids = tuple(SPECIALS.values())
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def byte_tokenizer() -> LLTokenizer:
+    return LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
 class FakeBackend:
@@ -179,6 +214,7 @@ class FakeBackend:
         `cells` makes the cell store, of `context` cells."""
         self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
         self.vocabulary = vocabulary or FakeVocabulary()
+        self.shapes = Compiler(byte_tokenizer, self.vocabulary.size, self.vocabulary.ends)
         self.script = script
         self.template = template
         self.batch = batch
@@ -230,7 +266,8 @@ class FakeSampler:
         self._said: list[int] = []
         self._script: list[int] = []  # what is still to be said
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, allowed: Any = None, biases: Mapping[int, float] = NO_BIASES) -> int:
+        """The next token of the script, if it is allowed; else the first that is."""
         sequence, length = self._backend.logits[row]
         cells = self._backend.cells.held(sequence)[:length]
         if not self._prompt:
@@ -238,7 +275,10 @@ class FakeSampler:
             text = b"".join(self._backend.vocabulary.piece(token) for token in self._prompt).decode()
             self._script = [*self._backend.script(text).encode(), END]
         assert cells == self._prompt + self._said, "the cache does not hold what was said"
-        self._said.append(self._script.pop(0))
+        if allowed is None or allowed[self._script[0]]:
+            self._said.append(self._script.pop(0))
+        else:
+            self._said.append(int(np.flatnonzero(allowed)[0]))
         return self._said[-1]
 
     def accept(self, token: int) -> None:

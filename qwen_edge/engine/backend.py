@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
-from qwen_edge.protocol.messages import Logprob, Sampling, Segment
+from qwen_edge.protocol.messages import Logprob, Sampling, Segment, Shape
+from qwen_edge.structured.constraint import Constraint
+
+NO_BIASES: Mapping[int, float] = MappingProxyType({})
 
 
 class Sampler(Protocol):
     """Chooses the tokens of one sequence."""
 
-    def sample(self, row: int) -> int:
-        """The next token, chosen from the logits of the token at place `row` of the last batch."""
+    def sample(self, row: int, allowed: Any = None, biases: Mapping[int, float] = NO_BIASES) -> int:
+        """The next token, chosen from the logits of the token at place `row` of the last batch. `allowed`: which tokens
+        may be chosen, a bool each; None if all may. `biases` are added to the logits of some tokens."""
 
     def accept(self, token: int) -> None:
         """Note a token that was put into the answer and not sampled, as what was sampled is noted: for penalties, DRY
@@ -46,6 +51,17 @@ class Vocabulary(Protocol):
         names no token of this model, and PromptTooLongError as soon as it is certain that the prompt has more than
         `most` tokens."""
 
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """The tokens that end the model's turn."""
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Token ids of a text in which special tokens are recognised, without the one that prompts begin with."""
+
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text (none for control tokens)."""
 
@@ -54,6 +70,16 @@ class Vocabulary(Protocol):
 
     def is_end(self, token: int) -> bool:
         """Whether this token ends the model's turn."""
+
+
+class Shapes(Protocol):
+    """Makes constraints of the shapes that answers must keep. Thread-safe."""
+
+    def knows(self, shape: Shape) -> bool:
+        """Whether `compile` takes no time."""
+
+    def compile(self, shape: Shape) -> Constraint:
+        """A constraint at its beginning. Raises ShapeError."""
 
 
 class Backend(Protocol):
@@ -66,6 +92,10 @@ class Backend(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """The tokens of the model."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """The compiler of shapes for this vocabulary."""
 
     @property
     def model_id(self) -> ModelId:

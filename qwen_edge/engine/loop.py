@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from qwen_edge.core.errors import EngineError
@@ -24,7 +24,7 @@ from qwen_edge.engine.places import Places
 from qwen_edge.engine.restoring import Restorer
 from qwen_edge.engine.running_clock import RunningClock
 from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, in_order, plan, victim
-from qwen_edge.engine.sequence import Accepted, Running, Sequence
+from qwen_edge.engine.sequence import Running, Sequence
 from qwen_edge.engine.speculate import Answers, Draft
 from qwen_edge.engine.step_result import StepResult
 from qwen_edge.engine.tokenizing import Tokenizing
@@ -41,6 +41,7 @@ from qwen_edge.protocol.messages import (
     Started,
     StepStats,
     Submit,
+    Tokens,
     Warm,
 )
 
@@ -69,7 +70,7 @@ class Engine:
         self._wall, self.clock = clock, RunningClock(longest_step, clock)
         self._kv_cache = KvCacheManager(backend.cells, disk, model_id=backend.model_id)
         self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
-        self._tokenizing = Tokenizing(backend.vocabulary, backend.cells.size - 1, self.clock)
+        self._tokenizing = Tokenizing(backend.vocabulary, backend.shapes, backend.cells.size - 1, self.clock)
         self._cost = CostModel()
         self._answers, self._misses = Answers(), Misses()
         self._restorer = Restorer(self._kv_cache, self._cost, self._misses, backend.batch, self.clock)
@@ -226,11 +227,12 @@ class Engine:
         events, chosen, first_word, end = list[Outbound](), 0, False, 0
         for chunk in chunks:
             end += chunk.size
+            if not chunk.samples:
+                continue
             sequence = chunk.sequence
-            for ends, is_first in self._choose(chunk, end - chunk.rows) if chunk.samples else ():
-                events += self._finish(sequence, ends) if ends else sequence.say()
-                chosen += 1
-                first_word = first_word or is_first
+            spoke, (count, said) = sequence.spoke, self._choose(chunk, end - chunk.rows)
+            events += [*said, *self._finish(sequence, sequence.ended)] if sequence.ended else said
+            chosen, first_word = chosen + count, first_word or sequence.spoke > spoke
         seconds = self.clock() - began
         stats = self._stats(seconds, chosen, shares)
         return StepResult((*admitted, stats, *events), end, chosen, seconds, first_word)
@@ -298,7 +300,8 @@ class Engine:
     def _drafts(self, placed: list[Sequence]) -> dict[Sequence, Draft]:
         """Guesses of the tokens that follow, for each sequence that may choose one in this step."""
         last = [one for one in placed if isinstance(one.phase, Running) and one.remaining <= self._backend.batch]
-        return {one: one.lookup.draft(one.tokens) for one in last}
+        drafts = {one: one.lookup.draft(one.tokens) for one in last}
+        return {one: draft.cut(one.steering.agrees(draft.tokens)) for one, draft in drafts.items()}
 
     # postprocess
 
@@ -313,22 +316,19 @@ class Engine:
             self._kv_cache.publish(seq_id, sequence.tokens[: sequence.computed])
         self._kv_cache.compute(seq_id, sequence.computed + len(chunk.guesses))
 
-    def _choose(self, chunk: ScheduledChunk, row: int) -> Iterator[Accepted]:
-        """Choose the next token, and those after it for as long as they were guessed, up to the end of the answer. The
-        chunk's logits begin at `row`."""
-        sequence, vocabulary = chunk.sequence, self._backend.vocabulary
-        chosen, logprobs = sequence.choose(row, chunk.guesses, vocabulary.is_end)
-        sequence.computed += len(chosen) - 1
-        self._kv_cache.shrink(sequence.seq_id, sequence.computed)
+    def _choose(self, chunk: ScheduledChunk, row: int) -> tuple[int, list[Tokens]]:
+        """Choose the next token of a sequence, and those after it for as long as they were guessed. The chunk's logits
+        begin at `row`. Returns as `Sequence.choose`."""
+        sequence = chunk.sequence
         if not sequence.answering:
             sequence.first_token_at = self.clock()
             self._misses.remember(sequence.prompt)
-        for number, token in enumerate(chosen):
-            sequence.unsent += logprobs[number : number + 1]
-            accepted = sequence.accept(token, vocabulary, self._kv_cache.size, self.clock(), self.duty.slept)
-            yield accepted
-            if accepted.end:
-                break
+        chosen, said = sequence.choose(
+            row, chunk.guesses, self._backend.vocabulary, self._kv_cache.size, self.clock(), self.duty.slept
+        )
+        sequence.computed += chosen - 1
+        self._kv_cache.shrink(sequence.seq_id, sequence.computed)
+        return chosen, said
 
     def _stats(self, seconds: float, chosen: int, shares: tuple[Share, ...]) -> StepStats:
         """For the daemon, which counts energy and work: a step has just been computed."""

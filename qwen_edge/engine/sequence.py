@@ -7,19 +7,26 @@ tokens are computed, the next one is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from qwen_edge.core.errors import PromptTooLongError
-from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
+from qwen_edge.engine.backend import Backend, Sampler, Shapes, Vocabulary
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
+from qwen_edge.engine.steering import Steering
 from qwen_edge.engine.tokenizing import Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
-from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, Submit, Tokens
+from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, StoppedBy, Submit, Tokens
+from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.grammar import without_schemas
+from qwen_edge.structured.schema import ShapeError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,6 @@ Phase = Waiting | Restoring | Running | Finished
 """Of a sequence. A request whose prompt is being tokenized has no sequence yet (`tokenizing`)."""
 
 
-class Accepted(NamedTuple):
-    """What a chosen token may bring: the end of the answer, or its first word."""
-
-    end: Literal["stop", "length"] | None = None
-    first_word: bool = False
-
-
 @dataclass(eq=False)
 class Sequence:
     """A request and its `tokens`: the prompt, then the answer. `prompt_computed` counts the tokens of the prompt that
@@ -77,6 +77,7 @@ class Sequence:
     tokens: list[int]
     sampler: Sampler
     output: Output
+    steering: Steering
     lookup: Lookup
     arrived: float
     shares_prefixes: bool = True  # whether the memory of the model lets two sequences share their first cells
@@ -86,6 +87,7 @@ class Sequence:
     unsaid: list[Part] = field(default_factory=list, init=False)
     unsent: list[Logprob] = field(default_factory=list, init=False)
     ended: Literal["stop", "length"] | None = field(default=None, init=False)  # and why: no token comes any more
+    stopped_by: StoppedBy | Literal[""] = field(default="", init=False)
     started: float | None = field(default=None, init=False)
     rested: float = field(default=0.0, init=False)  # seconds that the engine had rested in all when this one started
     first_token_at: float | None = field(default=None, init=False)
@@ -106,21 +108,23 @@ class Sequence:
         cls, request: Submit, tokens: Tokenized, backend: Backend, answers: Answers, arrived: float
     ) -> Sequence | Failed:
         """The sequence of a request, or why the request cannot be answered."""
-        if isinstance(tokens, PromptTooLongError):
-            return Failed(request.id, "context_too_long", "at least", tokens=tokens.tokens)
-        if isinstance(tokens, KeyError):
-            return Failed(request.id, "bad_request", f"the model has no token {tokens}")
-        if not tokens:
-            return Failed(request.id, "bad_request", "the prompt is empty")
-        if len(tokens) >= backend.cells.size:
-            return Failed(request.id, "context_too_long", "", tokens=len(tokens))
+        if failed := _refusal(request.id, tokens, backend.cells.size):
+            return failed
+        assert isinstance(tokens, list)
         try:
+            answer, call = _constraints(request, backend.shapes)
             sampler = backend.sampler(request.sampling)
+        except ShapeError as error:
+            return Failed(request.id, "bad_shape", str(error))
         except ValueError as error:
             return Failed(request.id, "bad_request", str(error))
         output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
+        steering = Steering(request, output.region, backend.vocabulary, answer, call)
         lookup = Lookup(answers, len(tokens), backend.vocabulary.is_mark, request.caller.scope)
-        return cls(request, tokens, sampler, output, lookup, arrived, backend.cells.memory.shares_prefixes)
+        shares = backend.cells.memory.shares_prefixes
+        sequence = cls(request, tokens, sampler, output, steering, lookup, arrived, shares)
+        sequence.steer(backend.vocabulary, backend.cells.size)
+        return sequence
 
     # phases
 
@@ -191,26 +195,42 @@ class Sequence:
         return max(0, min(tokens, self.request.max_tokens - self.generated))
 
     def choose(
-        self, row: int, guesses: tuple[int, ...], is_end: Callable[[int], bool]
-    ) -> tuple[list[int], list[Logprob]]:
-        """The next token, chosen from the logits at place `row` of the last batch, and the tokens after it for as long
-        as each is the one guessed; with their logprobs, if the request asks for them."""
-        chosen, logprobs = list[int](), list[Logprob]()
-        while True:
-            token = self.sampler.sample(row + len(chosen))
-            if self.request.sampling.logprobs is not None:
-                logprobs.append(self.sampler.logprob(row + len(chosen), token))
-            chosen.append(token)
-            if is_end(token) or guesses[len(chosen) - 1 : len(chosen)] != (token,):
-                return chosen, logprobs
-
-    def accept(self, token: int, vocabulary: Vocabulary, context: int, now: float, rested: float) -> Accepted:
-        """Add a chosen token to the answer, which ends there if it is as long as it may be, in tokens or seconds, or
-        fills the context. `rested` as for `end_if_late`."""
-        spoke = self.spoke
-        self._add(token, vocabulary, context)
+        self, row: int, guesses: tuple[int, ...], vocabulary: Vocabulary, context: int, now: float, rested: float
+    ) -> tuple[int, list[Tokens]]:
+        """Choose the next token from the logits at place `row` of the last batch, and the tokens after it for as long
+        as each is the one guessed, up to the end of the answer; then add the tokens that must follow. Returns how many
+        were chosen, and a message for each, but for the end, which `say_last` tells. `rested` as for `end_if_late`."""
+        said = list[Tokens]()
+        for count, guess in enumerate((*guesses, None), 1):
+            self._choose_one(row + count - 1, vocabulary, context)
+            if self.ended or self.tokens[-1] != guess or self.steering.must:
+                break
+            said += self.say()
         self.end_if_late(now, rested)
-        return Accepted(self.ended, self.spoke and not spoke)
+        self.steer(vocabulary, context)
+        return count, said if self.ended else said + self.say()
+
+    def _choose_one(self, row: int, vocabulary: Vocabulary, context: int) -> None:
+        try:
+            token = self.sampler.sample(row, self.steering.allowed(), self.steering.biases)
+            if self.request.sampling.logprobs is not None:
+                self.unsent.append(self.sampler.logprob(row, token))
+            self._add(token, vocabulary, context)
+        except ShapeError as error:
+            self._give_up_shape(error)
+
+    def steer(self, vocabulary: Vocabulary, context: int) -> None:
+        """Add the tokens that must follow, if there are any (`steering`)."""
+        try:
+            while not self.ended and (tokens := self.steering.forced()):
+                self.force(tokens, vocabulary, context)
+        except ShapeError as error:
+            self._give_up_shape(error)
+
+    def _give_up_shape(self, error: ShapeError) -> None:
+        """The shape is too complex for the limits of one mask: the answer cannot go on in it."""
+        log.warning("an answer is cut: its shape became too complex after %d tokens: %s", self.generated, error)
+        self.ended, self.stopped_by = "length", "shape"
 
     def force(self, tokens: Iterable[int], vocabulary: Vocabulary, context: int) -> None:
         """Add tokens to the answer that are not chosen, between two steps. The next step computes them together with
@@ -233,8 +253,12 @@ class Sequence:
             return
         self.spoke = self.spoke or not vocabulary.is_mark(token)
         self.unsaid += self.output.push(vocabulary.piece(token))
+        self.steering.accept(token, self.output.region)
+        self.stopped_by = self.steering.stopped_by
         if self.output.stopped:
             self.ended = "stop"
+        elif self.steering.end:
+            self.ended = self.steering.end
         elif self.generated >= self.request.max_tokens or len(self.tokens) >= context:
             self.ended = "length"
 
@@ -278,4 +302,33 @@ class Sequence:
             decode_seconds=now - first,
             missed=self.missed.reason if self.missed else "",
             missed_at=self.missed.position if self.missed else 0,
+            reasoning_tokens=self.steering.reasoning_tokens,
+            stopped_by=self.stopped_by,
+            steered=self.steering.done,
         )
+
+
+def _constraints(request: Submit, shapes: Shapes) -> tuple[Constraint | None, Constraint | None]:
+    """Of the answer and of a tool call. Raises ShapeError. If the schemas of tools cannot be kept, and no call is
+    required, the arguments of a call are any JSON object."""
+    answer = shapes.compile(request.shape) if request.shape else None
+    if request.call_shape is None:
+        return answer, None
+    try:
+        return answer, shapes.compile(request.call_shape)
+    except ShapeError as error:
+        if request.requires_call:
+            raise
+        log.warning("tool calls are not held to their schemas: %s", error)
+        return answer, shapes.compile(without_schemas(request.call_shape))
+
+
+def _refusal(request: int, tokens: Tokenized, context: int) -> Failed | None:
+    """Why this prompt cannot be answered in a context of so many tokens."""
+    if isinstance(tokens, PromptTooLongError):
+        return Failed(request, "context_too_long", "at least", tokens=tokens.tokens)
+    if isinstance(tokens, KeyError):
+        return Failed(request, "bad_request", f"the model has no token {tokens}")
+    if not tokens:
+        return Failed(request, "bad_request", "the prompt is empty")
+    return Failed(request, "context_too_long", "", tokens=len(tokens)) if len(tokens) >= context else None

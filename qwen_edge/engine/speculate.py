@@ -30,6 +30,10 @@ class Draft:
     tokens: tuple[int, ...]
     rate: float
 
+    def cut(self, count: int) -> Draft:
+        """The first `count` guesses."""
+        return self if count >= len(self.tokens) else Draft(self.tokens[:count], self.rate)
+
 
 class Rate:
     """The rate at which first guesses come true."""

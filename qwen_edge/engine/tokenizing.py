@@ -1,4 +1,5 @@
-"""Turns prompts into tokens: short prompts at once, long ones in a thread beside the decoding.
+"""Turns prompts into tokens: short prompts at once, long ones in a thread beside the decoding. The same thread compiles
+the shapes of answers that are new.
 
 A megabyte of text takes up to a second. Meanwhile streams go on and the engine gives signs of life; a request whose
 prompt is being tokenized has no place in the KV cache yet, and can be dropped. Of the long prompts, the order is that
@@ -11,6 +12,7 @@ than the decoding gains.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ from typing import TypeVar
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
-from qwen_edge.engine.backend import Vocabulary
-from qwen_edge.protocol.messages import Submit, Warm
+from qwen_edge.engine.backend import Shapes, Vocabulary
+from qwen_edge.protocol.messages import Shape, Submit, Warm
+from qwen_edge.structured.schema import ShapeError
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are tokenized, about
@@ -55,9 +58,9 @@ class Tokenizing:
     """Messages whose prompts are being tokenized, or have been and were not collected. Used by the engine's thread; the
     first long prompt starts the other thread."""
 
-    def __init__(self, vocabulary: Vocabulary, most: int, clock: Callable[[], float]) -> None:
+    def __init__(self, vocabulary: Vocabulary, shapes: Shapes, most: int, clock: Callable[[], float]) -> None:
         """A long prompt that has more than `most` tokens is not read to its end."""
-        self._vocabulary, self._most, self._clock = vocabulary, most, clock
+        self._vocabulary, self._shapes, self._most, self._clock = vocabulary, shapes, most, clock
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of the list
         self._thread: threading.Thread | None = None
@@ -75,7 +78,7 @@ class Tokenizing:
         """Tokenize the prompt of a message: `collect` gives the tokens."""
         unread = self._vocabulary.unread(message.prompt)
         job = _Job(message, self._clock(), unread / _PER_SECOND)
-        if unread <= _AT_ONCE:
+        if unread <= _AT_ONCE and not self._unknown_shapes(message):
             job.result = _caught(partial(self._vocabulary.tokenize, message.prompt))
         with self._changed:
             self._jobs.append(job)
@@ -112,6 +115,16 @@ class Tokenizing:
                 dropped.append(job.message.id)
         return dropped
 
+    def _unknown_shapes(self, message: Submit | Warm) -> list[Shape]:
+        shapes = (message.shape, message.call_shape) if isinstance(message, Submit) else ()
+        return [shape for shape in shapes if shape and not self._shapes.knows(shape)]
+
+    def _compile(self, message: Submit | Warm) -> None:
+        """Compile shapes that are new. What is wrong with one is found again when its sequence is made."""
+        for shape in self._unknown_shapes(message):
+            with contextlib.suppress(ShapeError):
+                self._shapes.compile(shape)
+
     def _drop(self, job: _Job) -> None:
         job.dropped = True
         with self._changed:
@@ -125,6 +138,7 @@ class Tokenizing:
                 job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
             tokenize = partial(self._vocabulary.tokenize, job.message.prompt, self._most, job.check)
             try:
+                self._compile(job.message)
                 job.result = _caught(tokenize)
             except _DroppedError:
                 pass

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -24,10 +25,12 @@ from qwen_edge.llama.identity import model_sha256
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import on_gpu, resolve
 from qwen_edge.llama.sampler import Sampler
+from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
 from qwen_edge.protocol.messages import Load, Ready, Sampling, Tuning
+from qwen_edge.structured.compiler import Compiler
 
 _SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
 _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
@@ -50,7 +53,8 @@ class LlamaBackend:
             self.cells = _cells(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
-        self.vocabulary = self._model.vocab
+        vocabulary = self.vocabulary = self._model.vocab
+        self.shapes = Compiler(partial(shape_tokenizer, vocabulary), vocabulary.size, vocabulary.ends)
         if not on_gpu(load):
             self._gpu_layers = 0  # llama.cpp reports offloaded layers even if it finds no GPU
 

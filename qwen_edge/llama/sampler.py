@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from qwen_edge.protocol.messages import Alternative, Logprob, Sampling
 
 _GREEDY_BELOW = 1e-3  # a lower temperature would make logits overflow
 _NO_PENALTIES = (1.0, 0.0, 0.0)
+_NO_BIASES: Mapping[int, float] = MappingProxyType({})
 _FEW = 256  # up to this top_k the candidates are found here; llama.cpp would list all 150,000 tokens first (0.5 ms)
 _GROUP = 64  # logits in a group, whose largest is found first
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -37,15 +40,23 @@ class Sampler:
         largest = settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES
         self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, cells.size)
 
-    def sample(self, row: int) -> int:
-        """The next token, from the logits in row `row` of the last batch, which are changed by biases and bans."""
+    def sample(self, row: int, allowed: Any = None, biases: Mapping[int, float] = _NO_BIASES) -> int:
+        """The next token, from the logits in row `row` of the last batch, which are changed by biases and bans. Where
+        only end tokens are `allowed`, one of them is chosen, whatever forbids them."""
         logits = self._cells.logits(row)
         if len(self._bias):
             logits[self._biased] += self._bias
-        if self._settings.ignore_eos or self._taken < self._settings.min_tokens:
-            logits[self._vocab.ends] = -np.inf
+        for token, bias in biases.items():
+            logits[token] += bias
+        ends, goes_on = self._vocab.ends, self._settings.ignore_eos or self._taken < self._settings.min_tokens
+        if goes_on and (allowed is None or np.count_nonzero(allowed) > np.count_nonzero(allowed[ends])):
+            logits[ends] = -np.inf
+        if allowed is not None:
+            np.copyto(logits, -np.inf, where=~allowed)
         self._taken += 1
-        return self._chain.sample(self._cells.context.handle, row, logits) if self._chain else int(logits.argmax())
+        if not self._chain:
+            return int(logits.argmax())
+        return self._chain.sample(self._cells.context.handle, row, logits, masked=allowed is not None)
 
     def accept(self, token: int) -> None:
         """Note a token that was put into the answer and not sampled: penalties, DRY and `min_tokens` count it. It uses
@@ -109,18 +120,23 @@ class _Chain:
         self._add(C.llama_sampler_init_temp(settings.temperature))
         self._add(C.llama_sampler_init_dist(settings.seed))
 
-    def sample(self, context: Any, row: int, logits: Any) -> int:
-        """Sample from `logits`, which are the context's in row `row`. The chain also remembers the token for its
-        penalties."""
-        if self._few <= 0:
+    def sample(self, context: Any, row: int, logits: Any, *, masked: bool = False) -> int:
+        """Sample from `logits`, which are the context's in row `row`. If they are `masked`, only the finite ones are
+        candidates. The chain also remembers the token for its penalties."""
+        if self._few <= 0 and not masked:
             return int(C.llama_sampler_sample(self._chain, context, row))
-        ids = likeliest(logits, self._few)
+        ids = likeliest(logits, self._few) if self._few > 0 else np.arange(len(logits))
+        if masked:
+            ids = ids[np.isfinite(logits[ids])]
         candidates = np.zeros(len(ids), _CANDIDATE)
         candidates["id"], candidates["logit"] = ids, logits[ids]
         data = candidates.ctypes.data_as(ctypes.POINTER(C.llama_token_data))
         array = C.llama_token_data_array(data=data, size=len(ids), selected=-1, sorted=False)
         C.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(array.data[array.selected].id)
+        token = int(array.data[array.selected].id)
+        if self._few <= 0:  # llama_sampler_sample does this itself; a chain without penalties needs it not
+            self.accept(token)
+        return token
 
     def accept(self, token: int) -> None:
         C.llama_sampler_accept(self._chain, token)

@@ -24,7 +24,7 @@ class Dice:
         self._backend = backend
         self._throw = random.Random(seed)
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, allowed=None, biases=None) -> int:
         sequence, length = self._backend.logits[row]
         last = chr(self._backend.cells.held(sequence)[length - 1])
         return ord(self._throw.choices(list(NEXT[last]), list(NEXT[last].values()))[0])

@@ -11,14 +11,17 @@ from qwen_edge.engine.output import Output
 from qwen_edge.engine.scheduler import Bounds, cells_ahead, plan
 from qwen_edge.engine.sequence import Running, Sequence
 from qwen_edge.engine.speculate import Answers, Draft, Lookup
+from qwen_edge.engine.steering import Steering
 from qwen_edge.protocol.messages import PRIORITIES, Sampling, Segment, Submit
+from tests.fakes import FakeVocabulary
 
 
 def running(number: int, prompt: list[int], computed: int, *, answer: int = 0, priority="interactive", arrived=0.0):
     """A sequence with so many tokens of answer, whose first `computed` tokens are computed."""
     request = Submit(number, (Segment("x"),), Sampling(), 1000, 1e9, priority=priority)
     lookup = Lookup(Answers(), len(prompt), lambda _: False)
-    one = Sequence(request, list(prompt), None, Output(()), lookup, arrived)
+    steering = Steering(request, "answer", FakeVocabulary())
+    one = Sequence(request, list(prompt), None, Output(()), steering, lookup, arrived)
     if answer:
         one.first_token_at = arrived
         one.tokens += range(1000, 1000 + answer)
