@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from qwen_edge.protocol.messages import EVERYBODY, Caller, Logprob, MissReason, Priority, Sampling
+from qwen_edge.protocol.messages import (
+    EVERYBODY,
+    Caller,
+    Logprob,
+    MissReason,
+    Priority,
+    Sampling,
+    Shape,
+    Steered,
+    StoppedBy,
+)
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -21,7 +31,12 @@ class ChatRequest:
     server's limits. `client`: the client's name; `caller`: the owner of the key; `conversation`: the client's name for
     the conversation; names may be empty. `goes_on`: whether that name announces further turns. `pin_seconds`: how long
     the conversation should stay in memory. `volatile`: whether the marked text of system messages is rendered with the
-    last question (chat/volatile.py)."""
+    last question (chat/volatile.py).
+
+    `shape`: what the answer must look like; `shape_parameter`: what the client calls it; `shown_schema`: JSON that the
+    model is shown of it. `call_shape`: what a tool call must look like. `requires_call`: the answer must be a call.
+    `thinking_budget`: tokens after which the reasoning is ended. `stops_loops`: whether text that repeats
+    itself without end is ended. `unenforced`: what of the schemas answers are not held to."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -42,6 +57,19 @@ class ChatRequest:
     goes_on: bool = False
     pin_seconds: float = 0.0
     volatile: bool = False
+    shape: Shape | None = None
+    shape_parameter: str | None = None
+    shown_schema: str = ""
+    call_shape: Shape | None = None
+    requires_call: bool = False
+    thinking_budget: int | None = None
+    stops_loops: bool = False
+    unenforced: tuple[str, ...] = ()
+
+    @property
+    def must_keep_shape(self) -> bool:
+        """Whether the answer cannot be any text."""
+        return self.shape is not None or self.requires_call
 
 
 @dataclass(frozen=True)
@@ -95,22 +123,26 @@ class ToolCall:
 @dataclass(frozen=True)
 class Usage:
     """The usage of one answer. `cached_tokens`: tokens of the prompt that were in the KV cache. `missed`: why not more
-    of them were, if more were possible. `joules`: None if power is not measured."""
+    of them were, if more were possible. `joules`: None if power is not measured. `reasoning_tokens`: how many of the
+    answer's tokens are reasoning. `steered`: the work of shapes."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     missed: MissReason | Literal[""] = ""
     joules: float | None = None
+    reasoning_tokens: int = 0
+    steered: Steered = field(default_factory=Steered)
 
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta."""
+    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta. `stopped_by`: as in Done."""
 
     reason: FinishReason
     usage: Usage
     logprobs: tuple[Logprob, ...] = ()
+    stopped_by: StoppedBy | Literal[""] = ""
 
 
 ToolCallDelta = ToolCallStart | ToolCallArguments | ToolCallEnd
@@ -150,4 +182,10 @@ def combined_usage(usages: Sequence[Usage]) -> Usage:
         cached_tokens=min(usage.cached_tokens for usage in usages),
         missed=next((usage.missed for usage in usages if usage.missed), ""),
         joules=sum(joules) if len(joules) == len(usages) else None,
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+        steered=Steered(
+            sum(usage.steered.forced for usage in usages),
+            sum(usage.steered.masks for usage in usages),
+            sum(usage.steered.seconds for usage in usages),
+        ),
     )

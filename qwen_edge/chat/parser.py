@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from qwen_edge.chat.call_stream import CallStream
 from qwen_edge.chat.messages import (
     Content,
     Delta,
@@ -26,9 +27,12 @@ from qwen_edge.protocol.messages import Part
 class Parser:
     """Call `feed` with the parts as they come, then `finish`. Both return the deltas that are certain by then."""
 
-    def __init__(self, tools: Collection[str]) -> None:
-        """`tools`: the names that may be called."""
+    def __init__(self, tools: Collection[str], *, held: bool = False) -> None:
+        """`tools`: the names that may be called. `held`: calls are held to their schemas, so that a call in the answer
+        is handed on piece by piece, as it is written."""
         self._tools = tools
+        self._held_to_schema = held
+        self._stream: CallStream | None = None  # of the open call
         # From the opening tag of a call on, until it is known whether the text is a call; and line breaks behind a call
         # that was none, which are text unless a marker follows.
         self._held = list[Part]()
@@ -45,6 +49,24 @@ class Parser:
         return [*self.feed(parts), *self._settle()]
 
     def _take(self, part: Part) -> Iterator[Delta]:
+        if self._held_to_schema and part.region == "call" and not self._thought and not self._final:
+            yield from self._stream_call(part)
+            if self._stream and self._stream.begun:
+                return
+        yield from self._take_whole(part)
+
+    def _stream_call(self, part: Part) -> Iterator[Delta]:
+        """Hand on what is new of the call, if it is one."""
+        if part.mark == "open":
+            self._stream = CallStream(self._tools)
+        elif part.mark == "close" and self._stream and self._stream.begun:
+            yield ToolCallEnd()
+        elif part.mark == "" and self._stream:
+            yield from self._stream.feed(part.text)
+            if self._stream.begun:
+                self._held = []
+
+    def _take_whole(self, part: Part) -> Iterator[Delta]:
         if part.region == "reasoning" and part.mark == "close":
             yield from self._end_reasoning()
         elif self._thought or part.region in ("call", "thought_call"):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from qwen_edge.chat.abilities import Findings, Outcome, TemplateAbilities, TemplateSource, probe
 from qwen_edge.chat.jinja import DeclinedError, Program, error_line, to_json
 from qwen_edge.chat.messages import ChatRequest, ToolCall
+from qwen_edge.chat.schema_prompt import with_schema
 from qwen_edge.chat.tools import in_order
 from qwen_edge.chat.volatile import moved, taken_out
 from qwen_edge.core.errors import RequestError
@@ -85,6 +86,9 @@ class ChatTemplate:
         self._check(request)
         if request.volatile:
             request = replace(request, messages=moved(request.messages), volatile=False)
+        if request.shown_schema:
+            messages = with_schema(request.messages, request.shown_schema, system=self.abilities.system)
+            request = replace(request, messages=messages)
         try:
             mark = _unused_mark([request.messages, request.tools, request.template_arguments])
             prompt = self._program(request).render(**self._variables(request, mark))
@@ -225,6 +229,11 @@ def _common_start(one: Sequence[_T], other: Sequence[_T]) -> list[_T]:
 def opens_reasoning(prompt: Sequence[Segment]) -> bool:
     """Whether the prompt ends with an open think block, so that the answer begins inside it."""
     return "".join(segment.text for segment in prompt[-2:]).rstrip().endswith(THINK.open)
+
+
+def closes_reasoning(prompt: Sequence[Segment]) -> bool:
+    """Whether the prompt ends behind a closed think block, as it does with thinking switched off."""
+    return "".join(segment.text for segment in prompt[-2:]).rstrip().endswith(THINK.close)
 
 
 def _as_text(arguments: Any) -> str:

@@ -125,6 +125,8 @@ class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Defaults of requests. None leaves the choice to the model: its template, its sampling defaults."""
 
     thinking: bool | None = None
+    thinking_budget: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    stop_loops: bool = True
     volatile: bool = False
     max_tokens: _Positive | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None

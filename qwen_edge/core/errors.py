@@ -109,6 +109,18 @@ class WaitedTooLongError(RequestError):
         super().__init__(message, "unavailable", code="unavailable", retry_after=10)
 
 
+def unusable_request(why: str) -> RequestError:
+    """The engine cannot use the request."""
+    return RequestError(f"The request cannot be used: {why}.")
+
+
+class UnusableShapeError(RequestError):
+    """An answer cannot be held to the shape (schema, pattern, grammar) that the request asks for."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The answer cannot be held to this: {why}.", code="unsupported_value")
+
+
 def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False) -> RequestError:
     """The prompt leaves no room for even one answer token in the context. Both counts are tokens; with `at_least`,
     `prompt_tokens` is a lower bound."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwen_edge.chat.jinja import error_line
-from qwen_edge.chat.template import ChatTemplate, opens_reasoning
+from qwen_edge.chat.template import ChatTemplate, closes_reasoning, opens_reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.renderer.messages import (
     Answer,
@@ -77,7 +77,7 @@ class _Worker:
             if isinstance(question, RenderNextTurn):
                 return Rendered(self._template.next_turn(question.request, question.content, question.calls))
             prompt = self._template.render(question.request)
-            return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt))
+            return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt), closes_reasoning(prompt))
         except RequestError as error:
             return Refused(error.message, error.parameter, out_of_memory=isinstance(error.__context__, MemoryError))
 

@@ -43,11 +43,13 @@ class Opened(msgspec.Struct, frozen=True, tag=True):
 
 class Rendered(msgspec.Struct, frozen=True, tag=True):
     """A prompt. `reasoning`: the markers around the model's reasoning. `reasons`: the prompt ends with the opening
-    marker, so the answer begins inside the reasoning."""
+    marker, so the answer begins inside the reasoning. `reasoned`: the prompt ends behind a closed think block, so the
+    answer needs none."""
 
     prompt: tuple[Segment, ...]
     reasoning: Markers | None = None
     reasons: bool = False
+    reasoned: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 
 from aiohttp import web
 
@@ -23,13 +24,15 @@ class EventStream:
 
     Headers are sent with the first event or comment. Raises ConnectionError if the client has disconnected."""
 
-    def __init__(self, request: web.Request, quiet_seconds: float) -> None:
+    def __init__(
+        self, request: web.Request, quiet_seconds: float, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._request = request
         self._quiet_seconds = quiet_seconds
         self._clock = asyncio.get_running_loop().time
         self._last = self._clock()
         self._sending = asyncio.Lock()
-        self._response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
         self._response.content_type = "text/event-stream"
 
     @property

@@ -15,7 +15,7 @@ from dataclasses import replace
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, FinishReason, ToolCallDelta, ToolCallStart, Usage
 from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.tools import CALL
-from qwen_edge.core.errors import RequestError, unavailable
+from qwen_edge.core.errors import RequestError, UnusableShapeError, unavailable
 from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
@@ -83,9 +83,10 @@ class LocalEngine:
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(names)
+        parser = Parser(names, held=request.call_shape is not None)
         called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
-        async with aclosing(self._engine.answer(self._submit(model, request, rendered, first=first))) as events:
+        submit = self._submit(model, request, rendered, first=first)
+        async with aclosing(_naming(request, self._engine.answer(submit))) as events:
             async for event in events:
                 logprobs += event.logprobs if isinstance(event, Tokens) else ()
                 for delta in parser.feed(event.parts) if isinstance(event, Tokens) else parser.finish():
@@ -101,7 +102,7 @@ class LocalEngine:
                     if first:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, self._usage(event), tuple(logprobs))
+                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by)
 
     def _submit(self, model: Ready, request: ChatRequest, rendered: Rendered, *, first: bool) -> Submit:
         """The request in the engine's terms."""
@@ -113,9 +114,15 @@ class LocalEngine:
             max_seconds=request.max_seconds or _EVER,
             work_seconds=self._answer_seconds,
             stop=request.stop,
-            reasoning=rendered.reasoning,
+            reasoning=None if rendered.reasoned and request.must_keep_shape else rendered.reasoning,
             reasons=rendered.reasons,
             calls=CALL if request.tools else None,
+            shape=request.shape,
+            call_shape=request.call_shape,
+            requires_call=request.requires_call,
+            parallel_calls=request.parallel_calls,
+            thinking_budget=request.thinking_budget,
+            stops_loops=request.stops_loops and not request.sampling.ignore_eos,
             priority=request.priority,
             client=request.client,
             caller=request.caller,
@@ -132,6 +139,8 @@ class LocalEngine:
             cached_tokens=done.cached_tokens,
             missed=done.missed,
             joules=self._joules(done.id),
+            reasoning_tokens=done.reasoning_tokens,
+            steered=done.steered,
         )
 
     async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
@@ -158,6 +167,19 @@ class LocalEngine:
         if self._engine.model is None:
             raise unavailable("The model is still loading. Try again in a moment.", retry_after=2)
         return self._engine.model
+
+
+async def _naming(
+    request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
+) -> AsyncGenerator[Tokens | Done, None]:
+    """The events; an error of the shape names the parameter that asked for it."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+    except UnusableShapeError as error:
+        error.parameter = request.shape_parameter if request.shape else "tools"
+        raise
 
 
 def _tell_miss(done: Done) -> None:

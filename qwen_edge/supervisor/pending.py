@@ -11,11 +11,13 @@ import msgspec
 
 from qwen_edge.core.errors import (
     RequestError,
+    UnusableShapeError,
     WaitedTooLongError,
     context_too_long,
     engine_failed,
     stopping,
     unavailable,
+    unusable_request,
 )
 from qwen_edge.protocol.messages import CacheReport, Done, Failed, InspectCache, Started, Submit, Tokens
 
@@ -109,8 +111,9 @@ class PendingRequest:
             )
         if failure.code == "waited":
             return WaitedTooLongError()
-        if failure.code == "bad_request":
-            return RequestError(f"The request cannot be used: {failure.detail}.")
+        if failure.code in ("bad_shape", "bad_request"):
+            is_shape = failure.code == "bad_shape"
+            return UnusableShapeError(failure.detail) if is_shape else unusable_request(failure.detail)
         return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
 
 

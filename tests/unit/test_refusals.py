@@ -18,8 +18,6 @@ from qwen_edge.server.openai.parse import read_body
 @pytest.mark.parametrize(
     ("name", "value", "supported"),
     [
-        ("tool_choice", "required", 'only "auto" and "none"'),
-        ("response_format", {"type": "json_object"}, 'only {"type": "text"}'),
         ("modalities", ["audio"], 'only ["text"]'),
         ("store", True, "only false"),
     ],

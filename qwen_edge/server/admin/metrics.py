@@ -41,6 +41,17 @@ class Metrics:
             "qwen_edge_cached_prompt_tokens", "Tokens of prompts that were in the KV cache", registry=registry
         )
         self._completion = Counter("qwen_edge_completion_tokens", "Tokens of answers", registry=registry)
+        self._forced = Counter(
+            "qwen_edge_forced_tokens",
+            "Tokens of answers that a shape forced, so that none was sampled",
+            registry=registry,
+        )
+        self._masks = Counter(
+            "qwen_edge_shape_masks", "Tokens that were sampled under a shape's mask", registry=registry
+        )
+        self._steering = Counter(
+            "qwen_edge_shape_seconds", "Seconds that shapes took beside the model", registry=registry
+        )
         self._misses = Counter(
             "qwen_edge_prefix_misses", "Prompts that missed the KV cache, by reason", ["reason"], registry=registry
         )
@@ -112,6 +123,9 @@ class Metrics:
         self._prompt.inc(usage.prompt_tokens)
         self._cached.inc(usage.cached_tokens)
         self._completion.inc(usage.completion_tokens)
+        self._forced.inc(usage.steered.forced)
+        self._masks.inc(usage.steered.masks)
+        self._steering.inc(usage.steered.seconds)
         if usage.missed:
             self._misses.labels(usage.missed).inc()
             self._missed.labels(usage.missed).inc(usage.prompt_tokens - usage.cached_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -20,6 +20,8 @@ from qwen_edge.server.sse import EventStream
 from qwen_edge.server.state import STATE, caller_of
 
 log = logging.getLogger(__name__)
+
+_LONGEST_HEADER = 1000  # characters
 
 _Events = AsyncGenerator[tuple[int, Delta | Finish], None]
 
@@ -38,11 +40,21 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     chat = to_request(body, model.sampling, state.config.chat, client, caller)
     encoder = openai.Encoder(state.model_name)
     events = state.metrics.watch(state.service.choices(chat), chat.choices)
+    headers = _unenforced(chat.unenforced)
     if body.stream:
-        return await _stream(EventStream(request, state.config.server.comment_seconds), body, encoder, events)
+        return await _stream(EventStream(request, state.config.server.comment_seconds, headers), body, encoder, events)
     async with aclosing(events):
         whole = encoder.whole([event async for event in events])
-    return web.Response(body=msgspec.json.encode(whole), content_type="application/json")
+    return web.Response(body=msgspec.json.encode(whole), content_type="application/json", headers=headers)
+
+
+def _unenforced(names: Sequence[str]) -> dict[str, str]:
+    """The header that says what of a schema the answer is not held to; the log says it, too."""
+    if not names:
+        return {}
+    listed = printable(", ".join(names), _LONGEST_HEADER)
+    log.warning("an answer is not held to all of its schema: %s", listed)
+    return {"X-Unenforced": listed.encode("ascii", "replace").decode()}
 
 
 async def _stream(stream: EventStream, body: ChatBody, encoder: openai.Encoder, events: _Events) -> web.StreamResponse:

@@ -12,7 +12,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall, combined_usage
+from qwen_edge.chat.messages import (
+    CallBuilder,
+    Content,
+    Delta,
+    Finish,
+    Reasoning,
+    ToolCallEnd,
+    ToolCallStart,
+    combined_usage,
+)
 from qwen_edge.protocol.messages import Alternative, Logprob
 
 Json = dict[str, Any]
@@ -24,26 +33,26 @@ class Encoder:
     def __init__(self, model: str) -> None:
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._calls = Counter[int]()
-        self._builders = defaultdict[int, CallBuilder](CallBuilder)
 
     def first(self, choice: int) -> Json:
         """The first chunk, with the role."""
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
     def delta(self, choice: int, delta: Delta) -> Json | None:
-        """The chunk of a delta. A tool call becomes one chunk at its end; its earlier deltas return None."""
+        """The chunk of a delta. Of a tool call first the name comes, then pieces of the arguments; its end has none."""
         if isinstance(delta, Reasoning):
             return self._chunk(choice, {"reasoning_content": delta.text}, _logprobs(delta.logprobs))
         if isinstance(delta, Content):
             return self._chunk(choice, {"content": delta.text}, _logprobs(delta.logprobs))
-        if (call := self._builders[choice].add(delta)) is None:
-            return None
-        numbered = {"index": self._calls[choice], **_call(call)}
-        self._calls[choice] += 1
-        return self._chunk(choice, {"tool_calls": [numbered]}, _logprobs(call.logprobs))
+        if isinstance(delta, ToolCallEnd):
+            self._calls[choice] += 1
+            return self._chunk(choice, {}, logprobs) if (logprobs := _logprobs(delta.logprobs)) else None
+        piece = _call_start(delta.name) if isinstance(delta, ToolCallStart) else {"function": {"arguments": delta.text}}
+        numbered = {"index": self._calls[choice], **piece}
+        return self._chunk(choice, {"tool_calls": [numbered]}, _logprobs(delta.logprobs))
 
     def finish(self, choice: int, finish: Finish) -> Json:
-        return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason)
+        return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason, finish.stopped_by)
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
         """The last chunk with stream_options.include_usage: no choices, only the usage."""
@@ -59,16 +68,21 @@ class Encoder:
         return {**self._shared, "object": "chat.completion", "choices": choices, "usage": _usage(finishes)}
 
     def _chunk(
-        self, index: int, delta: Mapping[str, Any], logprobs: Json | None = None, reason: str | None = None
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        logprobs: Json | None = None,
+        reason: str | None = None,
+        stopped_by: str = "",
     ) -> Json:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason, **_stopped(stopped_by)}
         return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
 
 
 def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
     """The message of one answer, from all its events."""
     reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
-    reason, builder = "stop", CallBuilder()
+    reason, stopped_by, builder = "stop", "", CallBuilder()
     for event in events:
         logprobs += event.logprobs
         if isinstance(event, Reasoning):
@@ -76,15 +90,16 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
         elif isinstance(event, Content):
             content.append(event.text)
         elif isinstance(event, Finish):
-            reason = event.reason
+            reason, stopped_by = event.reason, event.stopped_by
         elif call := builder.add(event):
-            calls.append(_call(call))
+            calls.append(_call_start(call.name, call.arguments))
     message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = "".join(reasoning)
     if calls:
         message["tool_calls"] = calls
-    return {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
+    choice = {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
+    return {**choice, **_stopped(stopped_by)}
 
 
 def _usage(finishes: Sequence[Finish]) -> Json:
@@ -98,6 +113,10 @@ def _usage(finishes: Sequence[Finish]) -> Json:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "x_forced_tokens": usage.steered.forced,
+        },
         **energy,
     }
 
@@ -117,6 +136,11 @@ def _token(token: Alternative) -> Json:
     }
 
 
-def _call(call: ToolCall) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
+def _stopped(by: str) -> Json:
+    """What ended an answer, if neither the model nor a limit did."""
+    return {"x_stopped": by} if by else {}
+
+
+def _call_start(name: str, arguments: str = "") -> Json:
+    function = {"name": name, "arguments": arguments}
     return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}

@@ -23,6 +23,8 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.body import parse_json, pass_over_unknown
+from qwen_edge.server.openai.shapes import ShapeParameters, StructuredOutputs, answer_shape
+from qwen_edge.server.openai.tool_choice import call_shape
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -90,11 +92,13 @@ class _StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
 
 
-class _ResponseFormat(msgspec.Struct):
-    type: str | None = None
+class Reasoning(msgspec.Struct):
+    """OpenRouter's; `max_tokens` is a thinking budget."""
+
+    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
 
 
-class ChatBody(msgspec.Struct):
+class ChatBody(ShapeParameters, kw_only=True):
     """The body, with OpenAI's names. Values that a server without the feature can honour (n=1, logprobs=false) are
     accepted. Null means the same as a missing value: for every parameter, for every optional field inside one, and for
     every list element except messages."""
@@ -135,8 +139,9 @@ class ChatBody(msgspec.Struct):
     n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    thinking_budget: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    reasoning: Reasoning | None = None
     # accepted where it asks for what happens anyway
-    response_format: _ResponseFormat | None = None
     store: bool | None = None
     modalities: list[str | None] | None = None
     # labels for the caller's own books
@@ -148,14 +153,15 @@ class ChatBody(msgspec.Struct):
     service_tier: str | None = None
 
 
+_INNER: Mapping[str, type[msgspec.Struct]] = {
+    "reasoning": Reasoning,
+    "stream_options": _StreamOptions,
+    "structured_outputs": StructuredOutputs,
+}
+
 _NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken, and what is not
-    "response_format": (
-        'only {"type": "text"}',
-        lambda body: body.response_format is not None and body.response_format.type not in (None, "text"),
-    ),
     "store": ("only false", lambda body: bool(body.store)),
     "modalities": ('only ["text"]', lambda body: not {*(body.modalities or ())} <= {"text", None}),
-    "tool_choice": ('only "auto" and "none"', lambda body: body.tool_choice not in (None, "auto", "none")),
 }
 
 
@@ -205,11 +211,11 @@ def _choices(what: str, param: str) -> str:
 
 
 def _unknown(values: Mapping[str, Any]) -> list[str]:
-    """The unknown parameters that are not null, also those inside `stream_options`."""
-    options = values.get("stream_options")
+    """The unknown parameters that are not null, also those inside others."""
     groups: list[tuple[str, Any, type[msgspec.Struct]]] = [("", values, ChatBody)]
-    if isinstance(options, dict):
-        groups.append(("stream_options.", options, _StreamOptions))
+    for name, kind in _INNER.items():
+        if isinstance(inner := values.get(name), dict):
+            groups.append((f"{name}.", inner, kind))
     return sorted(
         prefix + name
         for prefix, group, known in groups
@@ -245,12 +251,15 @@ def to_request(
     thinking = arguments.pop("enable_thinking", None)
     if not isinstance(thinking, bool | None):
         raise RequestError("enable_thinking must be true or false.", parameter="chat_template_kwargs")
+    shape, calls = answer_shape(body), call_shape(body)
+    reasoning = body.reasoning or Reasoning()
+    budget = _first(body.thinking_budget, reasoning.max_tokens, defaults.thinking_budget)
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return ChatRequest(
         messages=tuple(_message(message) for message in body.messages),
         sampling=_sampling(body, model, defaults),
-        tools=() if body.tool_choice == "none" else _tools(body),
-        thinking=_first(body.enable_thinking, thinking, defaults.thinking),
+        tools=calls.tools,
+        thinking=False if budget == 0 else _first(body.enable_thinking, thinking, defaults.thinking),
         return_reasoning=body.return_reasoning is not False,
         template_arguments=arguments,
         max_tokens=_first(body.max_completion_tokens, body.max_tokens, defaults.max_tokens),
@@ -266,12 +275,15 @@ def to_request(
         goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
+        shape=shape.shape if shape else None,
+        shape_parameter=shape.parameter if shape else None,
+        shown_schema=shape.shown if shape else "",
+        call_shape=calls.shape,
+        requires_call=calls.required,
+        thinking_budget=budget,
+        stops_loops=defaults.stop_loops,
+        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
     )
-
-
-def _tools(body: ChatBody) -> tuple[dict[str, Any], ...]:
-    """The tools exactly as the client wrote them: the same tools must give the same prompt."""
-    return tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
 
 
 def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:

@@ -17,24 +17,29 @@ CALL = [
 ]
 
 
-def test_a_call_that_comes_in_pieces_is_one_chunk_with_the_logprobs_of_all():
+def test_of_a_call_the_name_comes_first_then_the_arguments_as_they_come():
     encoder = Encoder("m")
-    *before, chunk = [encoder.delta(0, delta) for delta in CALL]
-    assert before == [None, None, None]
-    (choice,) = chunk["choices"]
-    (call,) = choice["delta"]["tool_calls"]
-    assert (call["index"], call["function"]) == (0, {"name": "f", "arguments": '{"x": 1}'})
-    assert [one["token"] for one in choice["logprobs"]["content"]] == ["a", "b", "c"]
+    chunks = [encoder.delta(0, delta)["choices"][0] for delta in CALL]
+    calls = [choice["delta"]["tool_calls"][0] for choice in chunks[:-1]]
+    assert {call["index"] for call in calls} == {0}
+    assert calls[0]["id"].startswith("call_") and calls[0]["type"] == "function"
+    assert calls[0]["function"] == {"name": "f", "arguments": ""}
+    assert all(call.keys() == {"index", "function"} for call in calls[1:])
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"x": 1}'
+    logprobs = [one["token"] for choice in chunks if choice["logprobs"] for one in choice["logprobs"]["content"]]
+    assert logprobs == ["a", "b", "c"]
 
 
 def test_the_pieces_of_two_answers_do_not_mix():
     encoder = Encoder("m")
     other = [ToolCallStart("g"), ToolCallArguments("{}"), ToolCallArguments(""), ToolCallEnd()]
-    chunks = [
-        encoder.delta(choice, delta) for pair in zip(CALL, other, strict=True) for choice, delta in enumerate(pair)
-    ]
-    calls = [chunk["choices"][0]["delta"]["tool_calls"][0] for chunk in chunks if chunk]
-    assert [(call["index"], call["function"]["name"], call["function"]["arguments"]) for call in calls] == [
-        (0, "f", '{"x": 1}'),
-        (0, "g", "{}"),
-    ]
+    texts = {0: ["", ""], 1: ["", ""]}
+    for pair in zip(CALL, other, strict=True):
+        for choice, delta in enumerate(pair):
+            for call in (encoder.delta(choice, delta) or {"choices": [{"delta": {}}]})["choices"][0]["delta"].get(
+                "tool_calls", ()
+            ):
+                assert call["index"] == 0
+                texts[choice][0] += call["function"].get("name", "")
+                texts[choice][1] += call["function"]["arguments"]
+    assert texts == {0: ["f", '{"x": 1}'], 1: ["g", "{}"]}

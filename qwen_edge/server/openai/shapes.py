@@ -1,0 +1,197 @@
+"""The shapes that a request asks its answer, and its tool calls, to keep.
+
+Reference: https://platform.openai.com/docs/guides/structured-outputs and .../function-calling, with the parameters of
+vLLM (guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs) and llama-server (grammar,
+json_schema, and a schema inside json_object). Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
+from qwen_edge.protocol.messages import Shape, ShapeKind
+from qwen_edge.structured.schema import ShapeError, check
+
+_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+_LONGEST = 1 << 16  # characters of a pattern or a grammar
+_MOST_CHOICES = 1024
+
+
+class NamedSchema(msgspec.Struct):
+    """OpenAI's: a schema with a name. `strict` false accepts keywords that are not enforced."""
+
+    schema: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    """`schema` inside json_object is llama-server's."""
+
+    type: str | None = None
+    json_schema: NamedSchema | None = None
+    schema: dict[str, Any] | None = None
+
+
+class StructuredOutputs(msgspec.Struct):
+    """vLLM's. At most one of these."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class Wanted(NamedTuple):
+    """A shape as the client wrote it."""
+
+    parameter: str
+    kind: ShapeKind
+    value: Any
+    strict: bool | None = None
+
+
+class AnswerShape(NamedTuple):
+    """`parameter`: what the client calls it. `shown`: the schema, if the model is to see it. `unenforced`: what of the
+    schema answers are not held to."""
+
+    shape: Shape
+    parameter: str
+    shown: str
+    unenforced: tuple[str, ...]
+
+
+class ShapeParameters(msgspec.Struct):
+    """The parameters of a body that ask for a shape."""
+
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    x_json_whitespace: bool | None = None
+    x_schema_in_prompt: bool | None = None
+
+
+def answer_shape(body: ShapeParameters) -> AnswerShape | None:
+    """The shape of the answer; None if any text will do. Raises RequestError."""
+    wanted = [*_from_response_format(body.response_format), *_from_others(body)]
+    if not wanted:
+        return None
+    if len(wanted) > 1:
+        names = " and ".join(one.parameter for one in wanted[:2])
+        raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
+    [one] = wanted
+    unenforced: tuple[str, ...] = ()
+    if one.kind == "json_schema":
+        unenforced = checked(one.value, one.parameter, strict=one.strict)
+    elif isinstance(one.value, str) and len(one.value) > _LONGEST:
+        raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
+    text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
+    shown = body.x_schema_in_prompt is not False
+    return AnswerShape(
+        Shape(one.kind, text, bool(body.x_json_whitespace)),
+        one.parameter,
+        text if shown and one.kind == "json_schema" and one.value is not _ANY_OBJECT else "",
+        unenforced,
+    )
+
+
+def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
+    kind = form.type if form else None
+    if form is None or kind in (None, "text"):
+        return []
+    if kind == "json_object":
+        if form.schema is None:
+            return [Wanted("response_format", "json_schema", _ANY_OBJECT)]
+        return [Wanted("response_format.schema", "json_schema", form.schema)]
+    if kind != "json_schema":
+        raise RequestError(
+            f"response_format.type: {printable(str(kind), 60)!r} is unknown. "
+            'Send "text", "json_object" or "json_schema".',
+            code="unsupported_value",
+            parameter="response_format.type",
+        )
+    named = form.json_schema or NamedSchema(schema=form.schema)
+    if named.schema is None:
+        raise RequestError(
+            'response_format.json_schema.schema is missing: with type "json_schema" it holds the schema.',
+            parameter="response_format.json_schema.schema",
+        )
+    return [Wanted("response_format.json_schema.schema", "json_schema", named.schema, named.strict)]
+
+
+def _from_others(body: ShapeParameters) -> list[Wanted]:
+    """What vLLM's and llama-server's parameters ask for."""
+    outputs = body.structured_outputs or StructuredOutputs()
+    found = [
+        _schema("json_schema", body.json_schema),
+        _schema("guided_json", body.guided_json),
+        _schema("structured_outputs.json", outputs.json),
+        _schema("structured_outputs.json_object", _ANY_OBJECT if outputs.json_object else None),
+        _text("guided_regex", "regex", body.guided_regex),
+        _text("structured_outputs.regex", "regex", outputs.regex),
+        _choice("guided_choice", body.guided_choice),
+        _choice("structured_outputs.choice", outputs.choice),
+        _grammar("grammar", body.grammar),
+        _grammar("guided_grammar", body.guided_grammar),
+        _grammar("structured_outputs.grammar", outputs.grammar),
+    ]
+    return [one for one in found if one is not None]
+
+
+def _schema(parameter: str, value: Mapping[str, Any] | str | None) -> Wanted | None:
+    """vLLM takes a schema as text, too."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            raise RequestError(f"{parameter} is no JSON schema.", parameter=parameter) from None
+    return None if value is None else Wanted(parameter, "json_schema", value)
+
+
+def _text(parameter: str, kind: ShapeKind, value: str | None) -> Wanted | None:
+    return Wanted(parameter, kind, value) if value else None
+
+
+def _choice(parameter: str, value: Sequence[str] | None) -> Wanted | None:
+    if value is None:
+        return None
+    if not 1 <= len(value) <= _MOST_CHOICES or not all(value):
+        raise RequestError(
+            f"{parameter} must hold 1 to {_MOST_CHOICES} texts, none of them empty.", parameter=parameter
+        )
+    return Wanted(parameter, "choice", list(value))
+
+
+def _grammar(parameter: str, value: str | None) -> Wanted | None:
+    """GBNF has rules with ::=, Lark rules with a colon."""
+    return _text(parameter, "gbnf" if value and "::=" in value else "lark", value)
+
+
+def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None) -> tuple[str, ...]:
+    """What is not enforced. Raises RequestError if that is a keyword, unless `strict` is False; if `strict` is True,
+    for a format, too."""
+    try:
+        found = check(schema)
+    except ShapeError as error:
+        raise RequestError(f"{parameter}: {error}.", parameter=parameter) from None
+    refused = found.keywords if strict is not False else ()
+    if refused := refused + (found.formats if strict else ()):
+        raise RequestError(
+            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or accept answers that are "
+            'not held to it: response_format with "strict": false.',
+            code="unsupported_value",
+            parameter=parameter,
+        )
+    return found.keywords + found.formats

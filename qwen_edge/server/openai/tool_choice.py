@@ -1,0 +1,123 @@
+"""Which tools a request offers, which of them may be called, and what a call must look like. Pure.
+
+Reference: https://platform.openai.com/docs/guides/function-calling.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
+from qwen_edge.protocol.messages import Shape
+from qwen_edge.server.openai.shapes import checked
+
+log = logging.getLogger(__name__)
+
+Tool = dict[str, Any]
+
+
+class Calls(NamedTuple):
+    """`tools`: what the model is shown. `shape`: of a call. `required`: the answer must be a call. `unenforced`: what
+    of the schemas calls are not held to."""
+
+    tools: tuple[Tool, ...] = ()
+    shape: Shape | None = None
+    required: bool = False
+    unenforced: tuple[str, ...] = ()
+
+
+class _Choice(NamedTuple):
+    """`names`: the tools that may be called; None: all that are offered."""
+
+    required: bool = False
+    names: tuple[str, ...] | None = None
+
+
+class Body(Protocol):
+    """The parameters that count here."""
+
+    tools: list[Tool | None] | None
+    tool_choice: str | dict[str, Any] | None
+
+
+def call_shape(body: Body) -> Calls:
+    """All tools are shown, whichever of them may be called: the same tools make the same prompt. Raises
+    RequestError."""
+    tools = tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
+    if body.tool_choice == "none":
+        return Calls()
+    choice = _choice(body.tool_choice or "auto")
+    offered = {tool["function"]["name"]: tool["function"] for tool in tools}
+    if missing := [name for name in choice.names or () if name not in offered]:
+        raise _refused(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
+    if not tools:
+        if choice.required:
+            raise _refused("asks for a call, and there are no tools")
+        return Calls()
+    names = list(offered) if choice.names is None else choice.names
+    schemas, unenforced = list[tuple[str, Mapping[str, Any]]](), list[str]()
+    for name in names:
+        schema, ignored = _arguments(offered[name], required=choice.required)
+        schemas.append((name, schema))
+        unenforced += [f"{name}: {one}" for one in ignored]
+    shape = Shape("calls", msgspec.json.encode(schemas).decode())
+    return Calls(tools, shape, choice.required, tuple(unenforced))
+
+
+def _choice(value: str | Mapping[str, Any]) -> _Choice:
+    if value in ("auto", "required"):
+        return _Choice(value == "required")
+    if value == "any":  # LangChain's and Mistral's word
+        return _Choice(required=True)
+    if isinstance(value, Mapping):
+        kind, function = value.get("type"), value.get("function")
+        if kind in (None, "function") and isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            return _Choice(required=True, names=(function["name"],))
+        if kind == "function" and isinstance(value.get("name"), str):
+            return _Choice(required=True, names=(value["name"],))
+        if kind == "allowed_tools":
+            return _allowed(value.get("allowed_tools", value))
+        if kind in ("auto", "none", "required", "any"):
+            return _choice(kind)
+    raise _refused(
+        'must be "auto", "none", "required", {"type": "function", "function": {"name": ...}} or allowed_tools'
+    )
+
+
+def _allowed(value: Any) -> _Choice:
+    """OpenAI's allowed_tools: a mode, and some of the tools."""
+    mode, tools = (value.get("mode", "auto"), value.get("tools")) if isinstance(value, Mapping) else (None, None)
+    if mode not in ("auto", "required") or not isinstance(tools, Sequence) or not tools:
+        raise _refused('allowed_tools needs a mode, "auto" or "required", and a list of tools')
+    names = []
+    for tool in tools:
+        function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise _refused("allowed_tools.tools must name functions")
+        names.append(function["name"])
+    return _Choice(mode == "required", tuple(dict.fromkeys(names)))
+
+
+def _arguments(function: Mapping[str, Any], *, required: bool) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The schema of a function's arguments, and what of it is not enforced. A schema that cannot be used is an error if
+    a call is required, or the function is strict; else any object is taken."""
+    schema, strict = function.get("parameters"), function.get("strict") is True
+    if not schema:
+        return {"type": "object", "properties": {}}, ()
+    parameter = f"tools: {function['name']}.parameters"
+    try:
+        return {"type": "object", **schema}, checked(schema, parameter, strict=strict)
+    except RequestError as error:
+        if required or strict:
+            raise
+        log.warning("calls of a tool are held to no schema: %s", printable(error.message, 300))
+        return {"type": "object"}, ("all of its schema",)
+
+
+def _refused(why: str) -> RequestError:
+    return RequestError(f"tool_choice {why}.", parameter="tool_choice")
