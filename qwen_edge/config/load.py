@@ -89,9 +89,8 @@ def parse_config(text: str, where: str, base: Path | None = None) -> Config:
 
 
 def config_of(place: Place) -> Config:
-    """The settings of a place as its daemon has them: what the unit's command line says wins over the file.
-
-    Raises ConfigError for settings that the daemon could not start with."""
+    """The settings of a place as its daemon has them, but for other names of the model: what the unit's command line
+    says wins over the file. Raises ConfigError for a settings file that cannot be used."""
     config = load_config(place.settings, place.working)
     said = {name.removeprefix("--"): value for name, value in place.options.items()}
     numbers = {name: int(said[name]) for name in ("port", "context", "threads") if said.get(name, "").isdecimal()}

@@ -136,6 +136,9 @@ class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=2)] | None = None
 
 
+# A setting that is a path, or a word that YAML may read as a bool, has a line in load.py too.
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings. `model`: None for the default model in the models folder, or the only model there."""
 

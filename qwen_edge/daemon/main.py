@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 def serve(config: Config, say: Callable[[str], None]) -> None:
     """Run until SIGTERM or SIGINT. `say` gets the one line that tells it is ready.
 
-    Raises ConfigError or EngineError if it cannot start.
+    Raises UserError if it cannot start.
     """
     raise_limit()
     model = find_model(config.model)
@@ -69,12 +69,12 @@ def serve(config: Config, say: Callable[[str], None]) -> None:
     try:
         asyncio.run(Daemon(config, model, keys, engine, notifier, renderer=renderer).run(say))
     except CrashedError as error:
-        raise _tried_on_paper(error, model) from None
+        raise _blame_file_if_it_crashes_again(error, model) from None
 
 
-def _tried_on_paper(error: CrashedError, model: Path) -> EngineError:
-    """Whether a crash while loading was the file's fault, which a restart does not mend: llama.cpp then crashes also in
-    a process that reads the file's header alone. Takes half a second. `error` itself if it was not."""
+def _blame_file_if_it_crashes_again(error: CrashedError, model: Path) -> EngineError:
+    """The error to report for a crash while loading: UnservableError if llama.cpp also crashes in a process that reads
+    the file's header alone, as a restart does not help then; else `error`. Takes half a second."""
     from qwen_edge.convert.worker import StepError, run_worker  # seldom needed
 
     try:
@@ -144,7 +144,7 @@ class Daemon:
         if model := self._engine.model:
             await self._first_of(self._renderer.open(TemplateSource.of(model)), self._stop.wait())
             if not self._stop.is_set():
-                self._remember(model)
+                self._keep_tuning(model)
                 self._announce(http, model, say)
         return http
 
@@ -153,8 +153,8 @@ class Daemon:
         await self._first_of(self._stop.wait(), engine)
 
     async def _drain(self, http: HttpServer) -> None:
-        """Take no new request, and finish those that run until clients have their answers; give up after drain_seconds,
-        or at once at a second signal."""
+        """Take no new request, and wait until running requests have ended and clients have their answers. Give up after
+        drain_seconds, or at once at a second signal."""
         drain_seconds = self._config.server.drain_seconds
         self._heartbeat.stopping(drain_seconds + 10)
         http.refuse_new()
@@ -176,7 +176,7 @@ class Daemon:
         if self._http:
             await self._http.close()
 
-    def _remember(self, model: Ready) -> None:
+    def _keep_tuning(self, model: Ready) -> None:
         """Keep what the engine has measured, so that it does not measure again at the next start."""
         if model.tuning:
             keep(self._model, model.site, model.tuning)
@@ -202,12 +202,14 @@ class Daemon:
 
     @staticmethod
     async def _first_of(*things: Awaitable[Any]) -> None:
-        """Wait until one of `things` is done, and raise its error if it has one. The others are cancelled, except
-        tasks, which go on."""
+        """Wait until one of `things` is done, and raise its error if it has one. The others are cancelled, also if the
+        waiting itself is cancelled; except tasks, which go on."""
         tasks = [asyncio.ensure_future(thing) for thing in things]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task, thing in zip(tasks, things, strict=True):
-            if task is not thing and not task.done():
-                task.cancel()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task, thing in zip(tasks, things, strict=True):
+                if task is not thing:
+                    task.cancel()
         for task in done:
             task.result()

@@ -104,8 +104,8 @@ class Backend(Protocol):
     @property
     def fingerprint(self) -> str:
         """Stands for all that decides what a saved cell means: the weights, the type and layout of the cells, the
-        version of llama.cpp, the processor. A cell saved under another fingerprint must not be loaded. Waits for the
-        checksum of the model file, half a second at the first start."""
+        version of llama.cpp, the processor. A cell saved under another fingerprint must not be loaded. Only where
+        conversations are kept in files. Waits for the checksum of the model file, half a second at the first start."""
 
     @property
     def batch(self) -> int:

@@ -1,4 +1,4 @@
-"""Engine.step: schedule, run, postprocess. The whole engine in one screen.
+"""Engine.step: schedule, run, postprocess. All that happens to a request in the engine, from top to bottom.
 
 Many sequences at once. The cells that they compute stay in the KV cache for every prompt that begins with the same
 tokens (`kv.manager`); `scheduler` says which sequence computes how many tokens. Synchronous and free of I/O: the
@@ -136,8 +136,8 @@ class Engine:
     # idle work
 
     def prepare(self) -> StepResult | None:
-        """Do a piece of work for which the next request would have to wait. None if there is none. Raises
-        EngineError."""
+        """Do a piece of work that would otherwise delay the next request; or, after `tidy`, of writing to disk. None if
+        there is none. Raises EngineError."""
         self._expect_prompts()
         if self.duty.limits.idle_work and (piece := self._idle_prefill.step()):
             self._turn += 1
@@ -150,8 +150,8 @@ class Engine:
         return None
 
     def tidy(self) -> None:
-        """There has been nothing to do for a while: have as much memory as is needed, and begin to write what is
-        remembered to disk. Raises EngineError."""
+        """There has been nothing to do for a while: give back memory that is not needed. From now on, until the next
+        step, `prepare` also writes to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
             self._backend.cells.fit(self._kv_cache.used)
@@ -167,7 +167,8 @@ class Engine:
     def admit(self) -> list[Outbound]:
         """Refuse requests that cannot be answered, end those that have taken too long, and give places to others.
         Returns the messages: the daemon should hear that a request has started before any of its tokens is computed.
-        What has started is lost if the engine dies, so nothing starts while nothing may be computed."""
+        What has started is lost if the engine dies, so nothing starts while nothing may be computed. Raises
+        EngineError, after which the contents of the KV cache are not known."""
         self._expect_prompts()
         refused = self._take_in()
         self._cell_budget.refresh()
@@ -176,7 +177,8 @@ class Engine:
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called
-        `admit` and told the daemon. Raises nothing: a request that cannot go on ends in Failed."""
+        `admit` and told the daemon; else it raises what `admit` raises. A failed decode raises nothing: all requests
+        end in Failed."""
         admitted, began = self.admit() if admit else [], self.clock()
         if not (placed := self._places.placed):
             return StepResult(tuple(admitted))
@@ -199,12 +201,13 @@ class Engine:
         seconds = limits.step_seconds - self._cell_budget.make_ready(placed)
         bounds = Bounds(self._backend.batch, self._backend.rows, seconds, limits.prompt_seconds)
         drafts = self._drafts(placed) if self._speculates and limits.speculate else {}
+        attempts: list[dict[Sequence, Draft]] = [drafts, {}] if drafts else [{}]  # without guesses if cells lack
         while placed:
             for one in placed:
                 if one.remaining > 1:  # the last token is computed in any case
                     one.computed = self._kv_cache.adopt(one.seq_id, one.tokens)
             running = [one for one in placed if isinstance(one.phase, Running)]
-            for drafted in (drafts, dict[Sequence, Draft]()) if drafts else (drafts,):
+            for drafted in attempts:
                 chunks = plan(running, drafted, bounds, self._cost, turn=self._turn)
                 if self._cell_budget.reserve(sum(chunk.size for chunk in chunks)):
                     return chunks
@@ -224,18 +227,18 @@ class Engine:
         shares = tuple(chunk.share for chunk in chunks)
         for chunk in chunks:
             self._commit(chunk)
-        events, chosen, first_word, end = list[Outbound](), 0, False, 0
+        events, chosen, first_word, computed = list[Outbound](), 0, False, 0
         for chunk in chunks:
-            end += chunk.size
+            computed += chunk.size
             if not chunk.samples:
                 continue
             sequence = chunk.sequence
-            spoke, (count, said) = sequence.spoke, self._choose(chunk, end - chunk.rows)
+            spoke, (count, said) = sequence.spoke, self._choose(chunk, computed - chunk.rows)
             events += [*said, *self._finish(sequence, sequence.ended)] if sequence.ended else said
             chosen, first_word = chosen + count, first_word or sequence.spoke > spoke
         seconds = self.clock() - began
         stats = self._stats(seconds, chosen, shares)
-        return StepResult((*admitted, stats, *events), end, chosen, seconds, first_word)
+        return StepResult((*admitted, stats, *events), computed, chosen, seconds, first_word)
 
     def _break_down(self, admitted: list[Outbound], error: EngineError) -> StepResult:
         """A decode has failed, and what the cache and the driver hold is not known: a new process knows. All requests
@@ -291,7 +294,7 @@ class Engine:
             first = sequence.started is None  # a sequence that had to give way has not been asked for again
             self._places.enter(sequence, for_client=first and sequence.request.asked > 0)
             if first:
-                sequence.started, sequence.rested = self.clock(), self.duty.slept
+                sequence.started, sequence.rested_before = self.clock(), self.duty.slept
                 events.append(Started(sequence.request.id))
         return events
 
@@ -299,8 +302,8 @@ class Engine:
 
     def _drafts(self, placed: list[Sequence]) -> dict[Sequence, Draft]:
         """Guesses of the tokens that follow, for each sequence that may choose one in this step."""
-        last = [one for one in placed if isinstance(one.phase, Running) and one.remaining <= self._backend.batch]
-        drafts = {one: one.lookup.draft(one.tokens) for one in last}
+        choosing = [one for one in placed if isinstance(one.phase, Running) and one.remaining <= self._backend.batch]
+        drafts = {one: one.lookup.draft(one.tokens) for one in choosing}
         return {one: draft.cut(one.steering.agrees(draft.tokens)) for one, draft in drafts.items()}
 
     # postprocess
@@ -311,7 +314,7 @@ class Engine:
         sequence.computed = chunk.start + chunk.length
         if not sequence.answering:
             sequence.prompt_computed += max(0, min(sequence.computed, sequence.prompt_length) - chunk.start)
-        self._kv_cache.compute(seq_id, sequence.computed)
+        self._kv_cache.compute(seq_id, sequence.computed)  # first without the guesses, which are not published
         if chunk.length > 1 or sequence.computed == sequence.prompt_length:
             self._kv_cache.publish(seq_id, sequence.tokens[: sequence.computed])
         self._kv_cache.compute(seq_id, sequence.computed + len(chunk.guesses))
@@ -326,7 +329,6 @@ class Engine:
         chosen, said = sequence.choose(
             row, chunk.guesses, self._backend.vocabulary, self._kv_cache.size, self.clock(), self.duty.slept
         )
-        sequence.computed += chosen - 1
         self._kv_cache.shrink(sequence.seq_id, sequence.computed)
         return chosen, said
 

@@ -28,6 +28,7 @@ from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.folder import Folder
 from qwen_edge.protocol.framing import encode, inbound_frames
+from qwen_edge.protocol.loading import SILENT_BEATS
 from qwen_edge.protocol.messages import (
     Abort,
     Beat,
@@ -55,7 +56,6 @@ _LOCKED = 10.0  # seconds for which the engine before this one may still be writ
 _READING = 0.005  # seconds between two checks whether a long prompt has been tokenized
 _LONGEST_REST = 0.5  # seconds after which requests that have waited too long are ended, also during a rest
 _FIRST_WORD = 0.001  # seconds for which the daemon gets a core to send the word: else it may wait 4 ms for one
-_SILENT_BEATS = 4  # beats that the daemon misses, at least, before it takes the engine for dead
 _GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine busy with idle work
 
 
@@ -120,7 +120,7 @@ def serve(
         disk = _opened(load, backend, channel, messages, disk_of or open_disk) if load.files else None
         engine = Engine(
             backend,
-            longest_step=_SILENT_BEATS * load.beat_seconds,
+            longest_step=SILENT_BEATS * load.beat_seconds,
             speculates=load.speculate,
             ahead_per_hour=load.ahead_per_hour,
             disk=disk,

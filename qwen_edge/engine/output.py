@@ -1,9 +1,9 @@
 """From token bytes to text that may be shown, and the decision to stop.
 
 Bytes become characters only when they are whole, `chat/regions.py` says in which region the characters stand, and text
-of the answer that may be the beginning of a stop text is held back until that is decided. Stop texts are searched in
-the answer only. A client that asks for one line with stop="\\n" means the answer: neither the reasoning before it, nor
-a tool call in it, nor the line breaks that belong to their markers. Pure; one instance a sequence.
+of the answer that may be the beginning of a stop text is held back until that is decided. Stop texts are not searched
+in reasoning, in tool calls, or in line breaks beside markers: a client that asks for one line with stop="\\n" means
+the answer. Pure; one instance a sequence.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Places:
 
     def enter(self, sequence: Sequence, *, for_client: bool) -> None:
         """Give a waiting sequence a place, with the cells of its tokens that the KV cache has, and begin to load those
-        of copies and files. `for_client`: the request counts as one for these tokens."""
+        of copies and files. `for_client`: a client asks for these tokens once more, which keeps them longer."""
         opened = self._kv_cache.open(sequence.tokens, sequence.request.caller, for_client=for_client)
         assert opened, "the cache has more sequences than there are places"
         seq_id, held = opened
@@ -56,7 +56,7 @@ class Places:
         self._kv_cache.park(seq_id, computed, sequence.prompt_length, requests=0)
 
     def put_back_for_lack_of_cells(self, sequence: Sequence) -> None:
-        """As `put_back`; the others are then `crowded`."""
+        """As `put_back`. If others are still placed, it is `crowded` then."""
         self.put_back(sequence)
         self.crowded = bool(self.placed)
 

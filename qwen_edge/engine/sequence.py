@@ -68,7 +68,7 @@ class Sequence:
     were computed for this request; `missed` says why, if they might have been in the cache.
 
     The phase goes from Waiting to Restoring (`enter`), Running (`restored`) and Finished (`finish`); `give_way` leads
-    back to Waiting, and `finish` ends any phase. What a phase has not, no sequence in it has: only a placed one has a
+    back to Waiting, and `finish` ends any phase. Values of a phase exist only in it: only a placed one has a
     `seq_id`, only a restoring one a `Restore`.
 
     Times are seconds of the engine's clock. Owned by the engine's thread."""
@@ -89,7 +89,7 @@ class Sequence:
     ended: Literal["stop", "length"] | None = field(default=None, init=False)  # and why: no token comes any more
     stopped_by: StoppedBy | Literal[""] = field(default="", init=False)
     started: float | None = field(default=None, init=False)
-    rested: float = field(default=0.0, init=False)  # seconds that the engine had rested in all when this one started
+    rested_before: float = field(default=0.0, init=False)  # seconds that the engine had rested when this one started
     first_token_at: float | None = field(default=None, init=False)
     spoke: bool = field(default=False, init=False)  # the answer has a word of text, not only marks
     missed: Miss | None = field(default=None, init=False)
@@ -199,10 +199,13 @@ class Sequence:
     ) -> tuple[int, list[Tokens]]:
         """Choose the next token from the logits at place `row` of the last batch, and the tokens after it for as long
         as each is the one guessed, up to the end of the answer; then add the tokens that must follow. Returns how many
-        were chosen, and a message for each, but for the end, which `say_last` tells. `rested` as for `end_if_late`."""
+        were chosen, and a message for each, but for the end, which `say_last` tells. `rested` as for `end_if_late`.
+
+        A chosen token that was guessed is computed already."""
         said = list[Tokens]()
         for count, guess in enumerate((*guesses, None), 1):
             self._choose_one(row + count - 1, vocabulary, context)
+            self.computed += self.tokens[-1] == guess
             if self.ended or self.tokens[-1] != guess or self.steering.must:
                 break
             said += self.say()
@@ -269,7 +272,7 @@ class Sequence:
         all."""
         if self.ended or self.started is None:
             return
-        took, rests = now - self.started, rested - self.rested
+        took, rests = now - self.started, rested - self.rested_before
         if took >= self.request.max_seconds or took - rests >= self.request.work_seconds:
             self.ended = "length"
 

@@ -39,7 +39,7 @@ class CellStore(Protocol):
     @property
     def spare(self) -> int:
         """How many cells finished requests may keep while other requests run. 0 where each such cell slows down every
-        token, `size` where attention skips the cells of other sequences at no cost."""
+        token and copies are kept instead, `size` where attention skips the cells of other sequences at no cost."""
 
     @property
     def host_tier_cells(self) -> int:

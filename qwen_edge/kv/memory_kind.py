@@ -1,4 +1,7 @@
-"""What the memory of a model can do: found out at load (`llama/kinds.py`), asked by whatever depends on it."""
+"""What the memory of a model can do: found out at load (`llama/kinds.py`), asked by whatever depends on it.
+
+Only models with FULL memory are served; the others are refused at load, in a sentence.
+"""
 
 from __future__ import annotations
 

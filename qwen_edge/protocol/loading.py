@@ -34,6 +34,9 @@ class Files(msgspec.Struct, frozen=True):
     bytes_per_day: int
 
 
+SILENT_BEATS = 4  # beats that the daemon misses, at least, before it takes a loaded engine for dead
+
+
 class Load(msgspec.Struct, frozen=True, tag=True):
     """To the engine, the first message: what to load and how. At most `parallel` requests run at once. `speculate` lets
     the engine guess tokens; `stash_bytes` limits the copies of what leaves the KV cache; `ahead_per_hour` limits the

@@ -11,7 +11,7 @@ from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import chat, errors, models
 from qwen_edge.server.state import STATE, State
 
-# a further dialect gets a line here: the beginning of its paths, and its module `errors`
+# a further dialect gets a line here, the beginning of its paths and its module `errors`; and its routes in make_app
 ALL_DIALECTS = Dialects(errors, {})
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from qwen_edge.config.paths import expand_path, memory_folder, must_be_text, state_folder
 from qwen_edge.config.schema import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
+from qwen_edge.protocol.loading import SILENT_BEATS
 from qwen_edge.protocol.messages import Files, Load, Tuning
 from qwen_edge.supervisor.limits import SupervisorLimits
 
@@ -60,7 +61,7 @@ def load_message(
         gpu_layers=config.gpu_layers,
         kv_type=config.kv_type,
         flash_attention=config.flash_attention,
-        beat_seconds=min(5.0, silence / 4),
+        beat_seconds=min(5.0, silence / SILENT_BEATS),
         parallel=config.parallel,
         speculate=config.speculate,
         measured=dict(measured),

@@ -98,7 +98,7 @@ class Supervisor:
         self._changed = Condition()
         self._how_it_ended = ""  # the last engine
         self._last_tokens = 0  # of the last prompt and its answer: the conversation's next prompt contains them
-        self._limits = Limits()  # of the engine, as last set by `limit`
+        self._engine_limits = Limits()  # as last set by `limit`
         self.model: Ready | None = None
         self.state = EngineState.LOADING
         self.on_step: Callable[[StepStats], None] = lambda _: None  # gets the statistics of every step
@@ -187,7 +187,7 @@ class Supervisor:
 
     def limit(self, limits: Limits) -> None:
         """Set the limits of this engine and of every later one."""
-        changed, self._limits = limits != self._limits, limits
+        changed, self._engine_limits = limits != self._engine_limits, limits
         if changed and self.state is EngineState.READY and self._session:
             self._session.send([limits])
 
@@ -214,8 +214,8 @@ class Supervisor:
         self._changed.notify_all()
 
     def _do(self, action: Action) -> None:
-        if action is Action.SEND_LIMITS and self._session and self._limits != Limits():
-            self._session.send([self._limits])
+        if action is Action.SEND_LIMITS and self._session and self._engine_limits != Limits():
+            self._session.send([self._engine_limits])
         elif action is Action.SEND_REQUESTS and self._session:
             for pending in self._requests.unsent():
                 pending.sent = True
