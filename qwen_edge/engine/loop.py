@@ -150,8 +150,10 @@ class Engine:
         return None
 
     def tidy(self) -> None:
-        """There has been nothing to do for a while: have as much memory as is needed, and begin to write what is
-        remembered to disk. Raises EngineError."""
+        """There has been nothing to do for a while: have as much memory as is needed, begin to write what is remembered
+        to disk, and get ready for the first shape. Raises EngineError."""
+        if self.duty.limits.idle_work:
+            self._backend.shapes.prepare()
         if self._tidied != self._turn:
             self._tidied = self._turn
             self._backend.cells.fit(self._kv_cache.used)
@@ -246,14 +248,14 @@ class Engine:
     # admission
 
     def _expect_prompts(self) -> None:
-        for message, _, tokens in self._tokenizing.collect(Warm):
-            self._idle_prefill.add(tokens, message.caller)
+        for one in self._tokenizing.collect(Warm):
+            self._idle_prefill.add(one.tokens, one.message.caller)
 
     def _take_in(self) -> list[Outbound]:
         """Make sequences of the requests whose prompts have been tokenized; returns the refusals."""
         refused = list[Outbound]()
-        for request, arrived, tokens in self._tokenizing.collect(Submit):
-            taken = Sequence.from_request(request, tokens, self._backend, self._answers, arrived)
+        for prepared in self._tokenizing.collect(Submit):
+            taken = Sequence.from_request(prepared, self._backend, self._answers)
             if isinstance(taken, Failed):
                 refused.append(taken)
             else:

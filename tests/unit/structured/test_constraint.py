@@ -165,7 +165,7 @@ def test_the_vocabulary_is_read_for_the_first_shape_and_never_again() -> None:
     compiler = Compiler(make, vocabulary.SIZE, [END])
     assert made == []
     shape = Shape("regex", "a")
-    assert not compiler.knows(shape)
+    assert compiler.known(shape) is None
     compiler.compile(shape)
     compiler.compile(Shape("regex", "b"))
-    assert compiler.knows(shape) and len(made) == 1
+    assert compiler.known(shape) and len(made) == 1
