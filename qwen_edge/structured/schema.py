@@ -75,6 +75,7 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
     compile, or that no finite answer can satisfy."""
     if len(msgspec.json.encode(schema)) > LARGEST:
         raise ShapeError(f"the schema has more than {LARGEST} characters")
+    _require_small_multiples(schema)
     keywords, formats, work = list[str](), list[str](), 0
     for path, one in _schemas(schema, ()):
         if (work := work + _work(one)) > MOST_WORK:
@@ -83,7 +84,6 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
-    _require_small_multiples(schema)
     _require_finite(schema)
     return Unenforced(tuple(keywords), tuple(formats))
 
