@@ -103,7 +103,8 @@ def _rehearse(constraint: Constraint, ends: Collection[int]) -> None:
     for _ in range(_REHEARSED):
         for token in constraint.forced():
             constraint.accept(token)
-        allowed = np.setdiff1d(np.flatnonzero(constraint.allowed()), ends)
-        if constraint.done or not len(allowed):
+        allowed = constraint.allowed()
+        allowed[[*ends]] = False
+        if constraint.done or not len(tokens := np.flatnonzero(allowed)):
             return
-        constraint.accept(int(allowed[len(allowed) // 2]))
+        constraint.accept(int(tokens[len(tokens) // 2]))

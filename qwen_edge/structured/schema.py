@@ -18,7 +18,7 @@ import msgspec
 
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
-MOST_WORK = 2500  # see `_work`: a third of a second of compilation
+MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
 MOST_REFERENCES = 256  # different ones; llguidance follows them recursively: 1,200 in a chain exhaust a stack of 8 MB
 LARGEST_MULTIPLE = 10_000  # the time to compile multipleOf grows with the number
 

@@ -29,7 +29,7 @@ LIGHT = {
         "percent": {"type": "integer", "minimum": 0, "maximum": 100},
         "note": {"type": "string", "maxLength": 12},
         "warm": {"type": ["boolean", "null"]},
-        "seconds": {"type": "number", "minimum": 0, "maximum": 60},
+        "seconds": {"enum": [0.5, 1, 2.5]},
     },
     "required": ["room", "state", "percent", "note", "warm", "seconds"],
     "additionalProperties": False,

@@ -20,6 +20,7 @@ from qwen_edge.protocol.messages import (
     Abort,
     Done,
     Failed,
+    Limits,
     Markers,
     Outbound,
     Sampling,
@@ -441,6 +442,22 @@ def test_a_shape_that_becomes_too_complex_ends_the_answer_as_cut_and_says_why(ma
     assert "abcdef".startswith(home.said()) and done.completion_tokens == len(home.said()) == min(masks, tokens + 1)
     assert len(home.logprobs()) == (done.completion_tokens if logprobs else 0)
     assert home.said(2) == "abcdef"
+
+
+def test_an_idle_engine_gets_ready_for_its_first_shape_unless_it_must_save_energy():
+    for may_work in (False, True):
+        home, made = Home(ANSWER), []
+        compiler = Compiler(
+            lambda made=made: made.append(None) or byte_tokenizer(), home.backend.vocabulary.size, (END,)
+        )
+        home.backend.shapes = home.engine._tokenizing._shapes = compiler
+        home.engine.allow(Limits(idle_work=may_work))
+        for _ in range(2):
+            home.engine.tidy()
+        assert len(made) == may_work
+        home.ask(shape=SHAPE)
+        home.run()
+        assert home.said() == ANSWER and len(made) == 1
 
 
 # thinking, calls and loops
