@@ -31,7 +31,7 @@ def _limits() -> LLParserLimits:
     return LLParserLimits(
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=200_000,
-        step_max_items=10_000,
+        step_max_items=5_000,
         max_lexer_states=100_000,
         max_grammar_size=200_000,
         verbose_errors=False,
