@@ -75,11 +75,11 @@ class Vocabulary(Protocol):
 class Shapes(Protocol):
     """Makes constraints of the shapes that answers must keep. Thread-safe."""
 
-    def knows(self, shape: Shape) -> bool:
-        """Whether `compile` takes no time."""
+    def known(self, shape: Shape) -> Constraint | None:
+        """A constraint at its beginning, at once; None if the shape must be compiled first. Raises ShapeError."""
 
     def compile(self, shape: Shape) -> Constraint:
-        """A constraint at its beginning. Raises ShapeError."""
+        """A constraint at its beginning; takes up to a second. Raises ShapeError."""
 
 
 class Backend(Protocol):

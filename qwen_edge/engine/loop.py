@@ -249,14 +249,14 @@ class Engine:
     # admission
 
     def _expect_prompts(self) -> None:
-        for message, _, tokens in self._tokenizing.collect(Warm):
-            self._idle_prefill.add(tokens, message.caller)
+        for one in self._tokenizing.collect(Warm):
+            self._idle_prefill.add(one.tokens, one.message.caller)
 
     def _take_in(self) -> list[Outbound]:
         """Make sequences of the requests whose prompts have been tokenized; returns the refusals."""
         refused = list[Outbound]()
-        for request, arrived, tokens in self._tokenizing.collect(Submit):
-            taken = Sequence.from_request(request, tokens, self._backend, self._answers, arrived)
+        for prepared in self._tokenizing.collect(Submit):
+            taken = Sequence.from_request(prepared, self._backend, self._answers)
             if isinstance(taken, Failed):
                 refused.append(taken)
             else:

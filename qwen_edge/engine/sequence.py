@@ -13,17 +13,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from qwen_edge.core.errors import PromptTooLongError
-from qwen_edge.engine.backend import Backend, Sampler, Shapes, Vocabulary
+from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
 from qwen_edge.engine.steering import Steering
-from qwen_edge.engine.tokenizing import Tokenized
+from qwen_edge.engine.tokenizing import Prepared, Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
 from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, StoppedBy, Submit, Tokens
-from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.grammar import without_schemas
 from qwen_edge.structured.schema import ShapeError
 
 log = logging.getLogger(__name__)
@@ -104,22 +102,20 @@ class Sequence:
         self.prompt = prompt_of(self.tokens, self.request.conversation, head, self.scope)
 
     @classmethod
-    def from_request(
-        cls, request: Submit, tokens: Tokenized, backend: Backend, answers: Answers, arrived: float
-    ) -> Sequence | Failed:
+    def from_request(cls, prepared: Prepared[Submit], backend: Backend, answers: Answers) -> Sequence | Failed:
         """The sequence of a request, or why the request cannot be answered."""
+        request, arrived, tokens, constraints = prepared
         if failed := _refusal(request.id, tokens, backend.cells.size):
             return failed
+        if isinstance(constraints, ShapeError):
+            return Failed(request.id, "bad_shape", str(constraints))
         assert isinstance(tokens, list)
         try:
-            answer, call = _constraints(request, backend.shapes)
             sampler = backend.sampler(request.sampling)
-        except ShapeError as error:
-            return Failed(request.id, "bad_shape", str(error))
         except ValueError as error:
             return Failed(request.id, "bad_request", str(error))
         output = Output(request.stop, request.reasoning, request.calls, reasons=request.reasons)
-        steering = Steering(request, output.region, backend.vocabulary, answer, call)
+        steering = Steering(request, output.region, backend.vocabulary, *constraints)
         lookup = Lookup(answers, len(tokens), backend.vocabulary.is_mark, request.caller.scope)
         shares = backend.cells.memory.shares_prefixes
         sequence = cls(request, tokens, sampler, output, steering, lookup, arrived, shares)
@@ -309,21 +305,6 @@ class Sequence:
             stopped_by=self.stopped_by,
             steered=self.steering.done,
         )
-
-
-def _constraints(request: Submit, shapes: Shapes) -> tuple[Constraint | None, Constraint | None]:
-    """Of the answer and of a tool call. Raises ShapeError. If the schemas of tools cannot be kept, and no call is
-    required, the arguments of a call are any JSON object."""
-    answer = shapes.compile(request.shape) if request.shape else None
-    if request.call_shape is None:
-        return answer, None
-    try:
-        return answer, shapes.compile(request.call_shape)
-    except ShapeError as error:
-        if request.requires_call:
-            raise
-        log.warning("tool calls are not held to their schemas: %s", error)
-        return answer, shapes.compile(without_schemas(request.call_shape))
 
 
 def _refusal(request: int, tokens: Tokenized, context: int) -> Failed | None:

@@ -1,5 +1,5 @@
 """Turns prompts into tokens: short prompts at once, long ones in a thread beside the decoding. The same thread compiles
-the shapes of answers that are new.
+shapes of answers that are new (`constraints`).
 
 A megabyte of text takes up to a second. Meanwhile streams go on and the engine gives signs of life; a request whose
 prompt is being tokenized has no place in the KV cache yet, and can be dropped. Of the long prompts, the order is that
@@ -12,21 +12,22 @@ than the decoding gains.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
 from qwen_edge.engine.backend import Shapes, Vocabulary
-from qwen_edge.protocol.messages import Shape, Submit, Warm
+from qwen_edge.engine.constraints import Constraints, compiled, known
+from qwen_edge.protocol.messages import Submit, Warm
 from qwen_edge.structured.schema import ShapeError
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are tokenized, about
+_STACK = 1 << 26  # bytes of the thread's stack, which take memory when they are used: shapes are compiled recursively
 
 Tokenized = list[int] | PromptTooLongError | KeyError
 """The tokens of a prompt; or that it has more than the context holds, or names a token that the model does not have."""
@@ -38,14 +39,24 @@ class _DroppedError(Exception):
     """Nobody wants the tokens any more."""
 
 
+class Prepared(NamedTuple, Generic[Message]):
+    """A message whose prompt has been tokenized and whose shapes have been compiled. `arrived` is when it came."""
+
+    message: Message
+    arrived: float
+    tokens: Tokenized
+    constraints: Constraints | ShapeError
+
+
 @dataclass(eq=False)
 class _Job:
     """A message whose prompt is or will be tokenized; `result` is an Exception of another kind after a fault of
-    ours."""
+    ours. `constraints` are None until its shapes have been compiled."""
 
     message: Submit | Warm
     arrived: float
     cost: float
+    constraints: Constraints | ShapeError | None
     dropped: bool = False
     result: Tokenized | Exception | None = None
 
@@ -77,20 +88,18 @@ class Tokenizing:
     def add(self, message: Submit | Warm) -> None:
         """Tokenize the prompt of a message: `collect` gives the tokens."""
         unread = self._vocabulary.unread(message.prompt)
-        job = _Job(message, self._clock(), unread / _PER_SECOND)
-        if unread <= _AT_ONCE and not self._unknown_shapes(message):
+        job = _Job(message, self._clock(), unread / _PER_SECOND, known(message, self._shapes))
+        if unread <= _AT_ONCE and job.constraints is not None:
             job.result = _caught(partial(self._vocabulary.tokenize, message.prompt))
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
         if job.result is None and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="tokenizing", daemon=True)
-            self._thread.start()
+            self._start()
 
-    def collect(self, kind: type[Message]) -> list[tuple[Message, float, Tokenized]]:
-        """The messages of this kind whose prompts have been tokenized, with the time when they came, and the tokens.
-        Raises what tokenizing raised by a fault of ours."""
-        collected = list[tuple[Message, float, Tokenized]]()
+    def collect(self, kind: type[Message]) -> list[Prepared[Message]]:
+        """The messages of this kind that have been prepared. Raises what tokenizing raised by a fault of ours."""
+        collected = list[Prepared[Message]]()
         if not self._jobs:
             return collected
         for job in self._jobs[:]:
@@ -99,7 +108,8 @@ class Tokenizing:
             self._drop(job)
             if not isinstance(job.result, list | PromptTooLongError | KeyError):
                 raise job.result
-            collected.append((job.message, job.arrived, job.result))
+            assert job.constraints is not None
+            collected.append(Prepared(job.message, job.arrived, job.result, job.constraints))
         return collected
 
     def drop(self, which: Callable[[Submit, float], bool] = lambda _, __: True) -> list[int]:
@@ -115,15 +125,13 @@ class Tokenizing:
                 dropped.append(job.message.id)
         return dropped
 
-    def _unknown_shapes(self, message: Submit | Warm) -> list[Shape]:
-        shapes = (message.shape, message.call_shape) if isinstance(message, Submit) else ()
-        return [shape for shape in shapes if shape and not self._shapes.knows(shape)]
-
-    def _compile(self, message: Submit | Warm) -> None:
-        """Compile shapes that are new. What is wrong with one is found again when its sequence is made."""
-        for shape in self._unknown_shapes(message):
-            with contextlib.suppress(ShapeError):
-                self._shapes.compile(shape)
+    def _start(self) -> None:
+        before = threading.stack_size(_STACK)
+        try:
+            self._thread = threading.Thread(target=self._run, name="tokenizing", daemon=True)
+            self._thread.start()
+        finally:
+            threading.stack_size(before)
 
     def _drop(self, job: _Job) -> None:
         job.dropped = True
@@ -138,7 +146,8 @@ class Tokenizing:
                 job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
             tokenize = partial(self._vocabulary.tokenize, job.message.prompt, self._most, job.check)
             try:
-                self._compile(job.message)
+                if job.constraints is None:
+                    job.constraints = compiled(job.message, self._shapes)
                 job.result = _caught(tokenize)
             except _DroppedError:
                 pass

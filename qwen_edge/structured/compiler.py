@@ -1,7 +1,8 @@
 """Compiles shapes for one vocabulary, with limits, and keeps what was compiled last.
 
-llguidance compiles without the interpreter lock, in milliseconds. Its limits bound the time and the memory of the
-compilation and of each mask after it. Thread-safe: the engine compiles in the thread that tokenizes long prompts.
+llguidance compiles without the interpreter lock, mostly in milliseconds. Its own limits bound each mask and some of the
+compilation; what `schema.check` and `grammar` refuse bounds the rest. Thread-safe: the engine compiles in the thread
+that tokenizes long prompts.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 from llguidance import LLMatcher, LLParserLimits
 
 from qwen_edge.protocol.messages import Shape
-from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.constraint import Constraint, first_line
 from qwen_edge.structured.grammar import grammar
 from qwen_edge.structured.schema import ShapeError
 
 _KEPT = 16  # compiled shapes
-_LONGEST_FORCED = 4096  # tokens: a grammar that forces more never ends
+_LONGEST = 1 << 18  # characters of a shape: those of a few tools with large schemas
+_REHEARSED = 4  # masks that are tried out
 
 
 def _limits() -> LLParserLimits:
-    """What a grammar may take. llguidance does some 50,000 steps of `initial_lexer_fuel`, and 14,000 of
-    `step_lexer_fuel`, in a millisecond."""
+    """What a grammar may take. llguidance does some 10,000 steps of `initial_lexer_fuel`, 14,000 of `step_lexer_fuel`,
+    and 400 of `step_max_items`, in a millisecond."""
     return LLParserLimits(
-        initial_lexer_fuel=5_000_000,
+        initial_lexer_fuel=1_000_000,
         step_lexer_fuel=200_000,
-        step_max_items=50_000,
+        step_max_items=5_000,
         max_lexer_states=100_000,
         max_grammar_size=200_000,
         verbose_errors=False,
@@ -43,36 +46,65 @@ class Compiler:
         shape comes. `size`: tokens of the vocabulary. `ends`: the tokens that end the model's turn."""
         self._make_tokenizer, self._size, self._ends = make_tokenizer, size, tuple(ends)
         self._tokenizer: Any = None
-        self._compiled: OrderedDict[Shape, LLMatcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._compiled: OrderedDict[Shape, Constraint | ShapeError] = OrderedDict()
+        self._lock = threading.Lock()  # of what was compiled
+        self._building = threading.Lock()  # of the tokenizer
 
-    def knows(self, shape: Shape) -> bool:
-        """Whether a constraint of this shape is made at once."""
-        return shape in self._compiled
+    def known(self, shape: Shape) -> Constraint | None:
+        """A constraint at its beginning, at once; None if the shape must be compiled first. Raises ShapeError."""
+        with self._lock:
+            if (known := self._compiled.get(shape)) is None:
+                return None
+            self._compiled.move_to_end(shape)
+        if isinstance(known, ShapeError):
+            raise ShapeError(known.what)
+        return known.copy()
 
     def compile(self, shape: Shape) -> Constraint:
-        """A constraint at its beginning. Raises ShapeError."""
+        """A constraint at its beginning; takes as long as it takes to compile the shape. Raises ShapeError."""
+        if known := self.known(shape):
+            return known
+        try:
+            compiled: Constraint | ShapeError = self._compile(shape)
+        except ShapeError as error:
+            compiled = error
         with self._lock:
-            if (matcher := self._compiled.get(shape)) is None:
-                matcher = self._compiled[shape] = self._compile(shape)
-                while len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(shape)
-            return Constraint(matcher.deep_copy(), self._size, self._ends)
+            self._compiled[shape] = compiled
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        if isinstance(compiled, ShapeError):
+            raise compiled
+        return compiled.copy()
 
-    def _compile(self, shape: Shape) -> LLMatcher:
-        text = grammar(shape)
-        if self._tokenizer is None:
+    def prepare(self) -> bool:
+        """Do what only the first shape would have to wait for. Returns whether there was something to do."""
+        with self._building:
+            if self._tokenizer is not None:
+                return False
             self._tokenizer = self._make_tokenizer()
+            return True
+
+    def _compile(self, shape: Shape) -> Constraint:
+        if len(shape.text) > _LONGEST:
+            raise ShapeError(f"the shape has more than {_LONGEST} characters")
+        text = grammar(shape)
+        self.prepare()
         matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=_limits())
-        if not matcher.is_error() and len(matcher.deep_copy().compute_ff_tokens()) > _LONGEST_FORCED:
-            raise ShapeError("no finite answer fits: what is forced has no end")
-        if not matcher.is_error():
-            matcher.deep_copy().compute_bitmask()  # some errors are found by the first mask only
         if matcher.is_error():
-            raise ShapeError(_first_line(matcher.get_error()))
-        return matcher
+            raise ShapeError(first_line(matcher.get_error()))
+        constraint = Constraint(matcher, self._size, self._ends)
+        _rehearse(constraint.copy(), self._ends)
+        return constraint
 
 
-def _first_line(error: str) -> str:
-    return error.strip().splitlines()[0] if error.strip() else "the grammar cannot be compiled"
+def _rehearse(constraint: Constraint, ends: Collection[int]) -> None:
+    """Write the first tokens of some answer: some shapes turn out to be too complex, or endless, only there. Raises
+    ShapeError."""
+    for _ in range(_REHEARSED):
+        for token in constraint.forced():
+            constraint.accept(token)
+        allowed = constraint.allowed()
+        allowed[[*ends]] = False
+        if constraint.done or not len(tokens := np.flatnonzero(allowed)):
+            return
+        constraint.accept(int(tokens[len(tokens) // 2]))

@@ -13,6 +13,8 @@ from llguidance import LLMatcher
 
 from qwen_edge.structured.schema import ShapeError
 
+_LONGEST_FORCED = 1 << 14  # bytes that follow one token by force: more take tens of milliseconds, or have no end
+
 
 class Constraint:
     """The shape of one text, and how much of the text there is. It begins before the first token."""
@@ -38,7 +40,9 @@ class Constraint:
 
     def forced(self) -> list[int]:
         """The tokens that must follow, in the model's own tokenization; they are not yet accepted. A token that the
-        model could end in another way is not among them."""
+        model could end in another way is not among them. Raises ShapeError if they are too many."""
+        if len(self._matcher.compute_ff_bytes()) > _LONGEST_FORCED:
+            raise ShapeError(f"no answer of a usable length fits: more than {_LONGEST_FORCED} bytes are forced at once")
         return self._matcher.compute_ff_tokens()
 
     def agrees(self, tokens: Sequence[int]) -> int:
@@ -61,4 +65,9 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ShapeError(self._matcher.get_error().strip().splitlines()[0])
+            raise ShapeError(first_line(self._matcher.get_error()))
+
+
+def first_line(error: str) -> str:
+    """Of an error of llguidance, which may be followed by the grammar."""
+    return error.strip().splitlines()[0] if error.strip() else "the grammar cannot be used"

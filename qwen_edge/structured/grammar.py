@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.closed import closed
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.schema import ShapeError, check
 
 # between two values in a tool call: the spaces of Python's json.dumps, in which Qwen's calls are written
 _SPACED = {"item_separator": ", ", "key_separator": ": "}
 
+_LONGEST_GBNF = 1 << 15  # characters: llguidance's translator takes a second for as many, and four for twice as many
+_MOST_RULES = 500  # llguidance compiles rules recursively: some 1,200 in a chain exhaust a stack of 8 MB
+# texts, regular expressions, comments
+_LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|/(?!/)(?:\\.|[^/\\\n])+/|//.*|#.*')
+_RULE = re.compile(r"^\s*[?!]?\w[\w-]*(?:\[[^\]]*\])?(?:\.-?\d+)?\s*:", re.MULTILINE)
+
 
 def grammar(shape: Shape) -> str:
     """The grammar that llguidance compiles. Raises ShapeError for a text that cannot be read."""
+    try:
+        return _grammar(shape)
+    except (ValueError, RecursionError) as error:  # of the parsers of JSON and regular expressions
+        raise ShapeError(f"the {shape.kind} cannot be read: {error}") from None
+
+
+def _grammar(shape: Shape) -> str:
     if shape.kind == "json_schema":
-        return _document({"json_schema": _with_options(json.loads(shape.text), shape)})
+        return _document({"json_schema": _with_options(_read(shape.text), shape)})
     if shape.kind == "calls":
         return _document({"lark_grammar": _calls(shape)})
     if shape.kind == "regex":
@@ -25,8 +39,8 @@ def grammar(shape: Shape) -> str:
         if not (words := json.loads(shape.text)):
             raise ShapeError("there is nothing to choose from")
         listed = " | ".join(json.dumps(word, ensure_ascii=False) for word in words)
-        return _document({"lark_grammar": f"start: {listed}"})
-    return _document({"lark_grammar": shape.text if shape.kind == "lark" else _from_gbnf(shape.text)})
+        return _document({"lark_grammar": f"start: WORD\nWORD: {listed}"})
+    return _document({"lark_grammar": _checked(shape.text if shape.kind == "lark" else _from_gbnf(shape.text))})
 
 
 def without_schemas(shape: Shape) -> Shape:
@@ -45,9 +59,19 @@ def _with_options(schema: dict[str, Any], shape: Shape, **separators: str) -> di
     return {**closed(schema), "x-guidance": {**options, **separators}}
 
 
+def _read(text: str) -> dict[str, Any]:
+    """The schema, if it is one that llguidance compiles in bounded time and depth. The daemon has checked it as well,
+    but one that it let through would end the whole engine. Raises ShapeError."""
+    schema: dict[str, Any] = json.loads(text)
+    check(schema)
+    return schema
+
+
 def _calls(shape: Shape) -> str:
     """One call of a tool, as Qwen writes it between its markers: {"name": "lamp", "arguments": {...}}."""
     tools = json.loads(shape.text)
+    for _, schema in tools:
+        check(schema)
     rules = []
     for number, (name, schema) in enumerate(tools):
         begin = json.dumps(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": ', ensure_ascii=False)
@@ -63,9 +87,23 @@ def _regex(pattern: str) -> str:
     return f"/{regex_to_lark(pattern, use_ascii='d')}/"
 
 
+def _checked(lark: str) -> str:
+    """The grammar, if it is one that llguidance compiles in bounded time and depth. Raises ShapeError."""
+    bare = _LITERALS.sub(" ", lark)
+    if "&" in bare:
+        raise ShapeError("the grammar uses &: what is common to two expressions may take for ever to find")
+    if "%json" in bare:
+        raise ShapeError("the grammar contains a JSON schema (%json); send it as response_format")
+    if len(_RULE.findall(bare)) > _MOST_RULES:
+        raise ShapeError(f"the grammar has more than {_MOST_RULES} rules")
+    return lark
+
+
 def _from_gbnf(text: str) -> str:
     from llguidance.gbnf_to_lark import any_to_lark
 
+    if len(text) > _LONGEST_GBNF:
+        raise ShapeError(f"the grammar has more than {_LONGEST_GBNF} characters; write it in Lark, which may be longer")
     try:
         lark: str = any_to_lark(text)
     except Exception as error:  # its parser raises exceptions of several kinds

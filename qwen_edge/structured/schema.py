@@ -8,7 +8,9 @@ Reference: https://json-schema.org/draft/2020-12, and llguidance's docs/json_sch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -16,6 +18,9 @@ import msgspec
 
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
+MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
+MOST_REFERENCES = 256  # different ones; llguidance follows them recursively: 1,200 in a chain exhaust a stack of 8 MB
+LARGEST_MULTIPLE = 10_000  # the time to compile multipleOf grows with the number
 
 # Keywords that llguidance does not implement. A test compares the list with what it refuses.
 UNENFORCED = frozenset(
@@ -66,12 +71,15 @@ class Unenforced(NamedTuple):
 
 
 def check(schema: Mapping[str, Any]) -> Unenforced:
-    """What answers will not be held to. Raises ShapeError for a schema that is too large or too deep, or that no finite
-    answer can satisfy."""
+    """What answers will not be held to. Raises ShapeError for a schema that is too large, too deep or too much work to
+    compile, or that no finite answer can satisfy."""
     if len(msgspec.json.encode(schema)) > LARGEST:
         raise ShapeError(f"the schema has more than {LARGEST} characters")
-    keywords, formats = list[str](), list[str]()
+    _require_small_multiples(schema)
+    keywords, formats, work = list[str](), list[str](), 0
     for path, one in _schemas(schema, ()):
+        if (work := work + _work(one)) > MOST_WORK:
+            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
         place = f"(at {pointer(path) or '/'})"
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
@@ -102,6 +110,44 @@ def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]
             raise ShapeError(f"{name} must be an object whose values are schemas", path)
         for key, part in parts.items():
             yield from _schemas(part, (*path, name, key))
+
+
+def _work(schema: Mapping[str, Any]) -> int:
+    """What this schema, without those inside it, adds to the time of compilation, in units of 0.1 ms."""
+    work = 1 + _length(schema.get("required")) + _length(schema.get("patternProperties")) ** 2 // 40
+    if any(bound in schema for bound in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")):
+        work += 10
+    return work + _whole_part(schema.get("multipleOf", 0)) // 20
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, Sequence | Mapping) else 0
+
+
+def _whole_part(number: Any) -> int:
+    """The number without its point: 25 for 0.25."""
+    if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
+        return 0
+    _, digits, exponent = Decimal(str(number)).as_tuple()
+    return int(Decimal((0, digits, max(0, int(exponent)))))
+
+
+def _require_small_multiples(root: Mapping[str, Any]) -> None:
+    """Raise ShapeError if multiples of a large number are asked for; where schemas are combined, also of the product
+    of several, as allOf may join any of them."""
+    found = [(path, _whole_part(one["multipleOf"])) for path, one in _schemas(root, ()) if "multipleOf" in one]
+    joined = len(found) > 1 and any(is_combined(one) for _, one in _schemas(root, ()))
+    common = math.lcm(*(number for _, number in found)) if joined else max((number for _, number in found), default=0)
+    if common > LARGEST_MULTIPLE:
+        path, number = max(found, key=lambda one: one[1])
+        whole = f", {common} with those it is combined with" if joined else ""
+        raise ShapeError(f"multipleOf: {number}{whole}; at most {LARGEST_MULTIPLE} can be kept", path)
+
+
+def is_combined(schema: Mapping[str, Any]) -> bool:
+    """Whether several schemas describe one value together."""
+    beside = any(key in schema for key in ("anyOf", "oneOf", "$ref"))
+    return "allOf" in schema or (beside and len(schema.keys() - {"$defs", "definitions", "description", "title"}) > 1)
 
 
 def _unenforced_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
@@ -198,6 +244,8 @@ def _at(root: Any, ref: str) -> Any:
 def _require_finite(root: Mapping[str, Any]) -> None:
     """Raise ShapeError if every answer would be endless, as of an object that requires another of its own kind."""
     refs = {ref: False for _, one in _schemas(root, ()) if isinstance(ref := one.get("$ref"), str)}
+    if len(refs) > MOST_REFERENCES:
+        raise ShapeError(f"the schema has more than {MOST_REFERENCES} different references")
     targets = {ref: _at(root, ref) for ref in refs}
     changed = True
     while changed:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ import pytest
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.grammar import _MOST_RULES
+from qwen_edge.structured.schema import MOST_REFERENCES, ShapeError
 from tests.unit.structured import vocabulary
 from tests.unit.structured.vocabulary import END, encode
 
@@ -165,7 +169,98 @@ def test_the_vocabulary_is_read_for_the_first_shape_and_never_again() -> None:
     compiler = Compiler(make, vocabulary.SIZE, [END])
     assert made == []
     shape = Shape("regex", "a")
-    assert not compiler.knows(shape)
+    assert compiler.known(shape) is None
     compiler.compile(shape)
     compiler.compile(Shape("regex", "b"))
-    assert compiler.knows(shape) and len(made) == 1
+    assert compiler.known(shape) and len(made) == 1
+
+
+def _chain(kind: str, rules: int) -> Shape:
+    """The longest way that a compiler may have to follow."""
+    if kind == "json_schema":
+        chain = {f"a{one}": {"type": "array", "items": {"$ref": f"#/$defs/a{one + 1}"}} for one in range(rules)}
+        schema = {"$ref": "#/$defs/a0", "$defs": {**chain, f"a{rules}": {"type": "string"}}}
+        return Shape("json_schema", json.dumps(schema))
+    defines, name = (": ", "start") if kind == "lark" else (" ::= ", "root")
+    lines = [f'r{one}{defines}("x" (r{one + 1} | "z"))*' for one in range(rules)]
+    return Shape(
+        "lark" if kind == "lark" else "gbnf", "\n".join([f"{name}{defines}r0", *lines, f'r{rules}{defines}"a"'])
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("lark", _MOST_RULES), ("gbnf", _MOST_RULES), ("json_schema", MOST_REFERENCES)]
+)
+def test_the_longest_chain_of_rules_is_compiled_in_a_thread_s_stack_and_a_longer_one_is_refused(
+    compiler: Compiler, kind: str, most: int
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(compiler.compile, _chain(kind, most - 4)).result()
+        with pytest.raises(ShapeError, match=str(most)):
+            thread.submit(compiler.compile, _chain(kind, most + 10)).result()
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        (Shape("lark", "start: A\nA: /([ab]{97})*/ & /([ab]{89})*/"), "&"),
+        (Shape("lark", 'start: "a" # no text"\n  | B\nB: /x/ & /y/'), "&"),
+        (Shape("lark", 'start: %json {"type": "integer", "multipleOf": 100000007}'), "%json"),
+        (Shape("gbnf", 'root ::= "' + "ab" * 20_000 + '"'), "characters"),
+        (Shape("regex", "a{100000}"), "forced"),
+        (Shape("json_schema", json.dumps({"const": "ab" * 20_000})), "forced"),
+        (Shape("lark", "start: " + " | ".join(f'"x{one}"' for one in range(3000))), "items"),
+        (Shape("calls", json.dumps([["f", {"description": "x" * 300_000}]])), "characters"),
+        (Shape("json_schema", "[" * 100_000), "cannot be read"),
+    ],
+)
+def test_a_shape_that_would_take_too_long_is_refused_before_any_answer_begins(
+    compiler: Compiler, shape: Shape, why: str
+) -> None:
+    with pytest.raises(ShapeError, match=re.escape(why)):
+        compiler.compile(shape)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['start: "a & b"', "start: /a&b/", 'start: "x" // a & b', 'start: "%json"', 'start: /[^"&]+/ "&"'],
+)
+def test_what_is_only_text_in_a_grammar_is_not_taken_for_its_operators(compiler: Compiler, text: str) -> None:
+    assert compiler.compile(Shape("lark", text))
+
+
+def test_many_words_to_choose_from_are_no_many_rules(compiler: Compiler) -> None:
+    words = [f"word {number}" for number in range(3000)]
+    constraint = compiler.compile(Shape("choice", json.dumps(words)))
+    _feed(constraint, "word 2999")
+    assert constraint.done
+
+
+def test_a_shape_that_was_refused_is_refused_again_at_once(compiler: Compiler) -> None:
+    shape = Shape("json_schema", '{"type": "nothing at all"}')
+    for _ in range(2):
+        with pytest.raises(ShapeError, match="nothing"):
+            compiler.compile(shape)
+    with pytest.raises(ShapeError, match="nothing"):
+        compiler.known(shape)
+
+
+def test_a_known_shape_does_not_wait_for_one_that_is_being_compiled() -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(Compiler):
+        def _compile(self, shape: Shape) -> Constraint:
+            if shape.text == "slow":
+                begun.set()
+                assert may_go_on.wait(10)
+            return super()._compile(shape)
+
+    compiler = Slow(vocabulary.tokenizer, vocabulary.SIZE, [END])
+    compiler.compile(Shape("regex", "quick"))
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(compiler.compile, Shape("regex", "slow"))
+        assert begun.wait(10)
+        assert compiler.known(Shape("regex", "quick"))
+        assert compiler.known(Shape("regex", "slow")) is None
+        may_go_on.set()
+        assert slow.result()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, UNENFORCED, ShapeError, check
+from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, MOST_REFERENCES, UNENFORCED, ShapeError, check
 
 _VALUES: dict[str, Any] = {
     "$dynamicAnchor": "a", "$dynamicRef": "#a", "$recursiveRef": "#", "dependencies": {}, "dependentRequired": {},
@@ -156,3 +156,47 @@ def test_a_schema_as_deep_as_python_can_read_is_refused_and_does_no_harm() -> No
         deep = {"items": deep}
     with pytest.raises(ShapeError, match="deep"):
         check(json.loads(json.dumps(deep)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {f"k{number}": {} for number in range(3000)}},
+        {"required": [f"k{number}" for number in range(3000)]},
+        {"anyOf": [{"type": "number", "minimum": number} for number in range(300)]},
+        {"patternProperties": {f"^a{number}.*b$": {} for number in range(400)}},
+        {"anyOf": [{"multipleOf": 9000 + number} for number in range(10)]},
+    ],
+)
+def test_a_schema_that_takes_long_to_compile_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ShapeError, match="too much work"):
+        check(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 86_400},
+        {"type": "number", "multipleOf": 0.00099991},
+        {"type": "number", "multipleOf": 1e300},
+        {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
+        {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}},
+        {"anyOf": [{"multipleOf": 997}], "multipleOf": 991},
+    ],
+)
+def test_multiples_of_large_numbers_which_take_for_ever_are_refused_also_where_schemas_make_them(
+    schema: dict[str, Any],
+) -> None:
+    with pytest.raises(ShapeError, match="multipleOf"):
+        check(schema)
+
+
+def test_multiples_of_usual_numbers_are_kept_however_many_there_are() -> None:
+    steps = (5, 0.25, 60, 100, 0.01, 1000)
+    check({"properties": {str(step): {"type": "number", "multipleOf": step} for step in steps}})
+
+
+def test_a_long_chain_of_references_which_would_exhaust_the_stack_is_refused() -> None:
+    chain = {f"a{number}": {"items": {"$ref": f"#/$defs/a{number + 1}"}} for number in range(MOST_REFERENCES)}
+    with pytest.raises(ShapeError, match="references"):
+        check({"$ref": "#/$defs/a0", "$defs": {**chain, f"a{MOST_REFERENCES}": {}}})
