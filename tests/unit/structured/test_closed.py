@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from llguidance import LLMatcher
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.closed import closed
 from qwen_edge.structured.compiler import Compiler
+from qwen_edge.structured.constraint import Constraint
 from qwen_edge.structured.schema import ShapeError, check
 from tests.unit.structured import vocabulary
 from tests.unit.structured.schemas import schemas
@@ -62,10 +64,24 @@ def _compiler() -> Compiler:
     return vocabulary.compiler()
 
 
-def _as_written(schema: dict[str, Any]) -> Shape:
-    """The shape of a schema that is not closed."""
+@cache
+def _tokenizer() -> Any:
+    return vocabulary.tokenizer()
+
+
+def _as_written(schema: dict[str, Any]) -> Constraint:
+    """The constraint of a schema that is not closed."""
     options = {"whitespace_flexible": False, "lenient": True, "coerce_one_of": True}
-    return Shape("lark", "start: %json " + json.dumps({**schema, "x-guidance": options}))
+    matcher = LLMatcher(
+        _tokenizer(), LLMatcher.grammar_from_json_schema({**schema, "x-guidance": options}), log_level=0
+    )
+    if matcher.is_error():
+        raise ShapeError(matcher.get_error())
+    return Constraint(matcher, vocabulary.SIZE, [_END])
+
+
+def _as_closed(schema: dict[str, Any]) -> Constraint:
+    return _compiler().compile(Shape("json_schema", json.dumps(schema)))
 
 
 def _can_be_asked(schema: dict[str, Any]) -> bool:
@@ -76,9 +92,9 @@ def _can_be_asked(schema: dict[str, Any]) -> bool:
     return True
 
 
-def _answer(shape: Shape, seed: int) -> Any:
+def _answer(constraint: Constraint, seed: int) -> Any:
     """An answer of noise; None if it did not end. Raises ShapeError if there is none."""
-    tokens = list(written(_compiler().compile(shape), noise(seed, _CLOSING), 300, (_END,)))
+    tokens = list(written(constraint, noise(seed, _CLOSING), 300, (_END,)))
     return json.loads(vocabulary.decode(tokens)) if tokens[-1] == _END else None
 
 
@@ -88,7 +104,7 @@ def _loses_nothing(schema: dict[str, Any], seed: int) -> None:
     except ShapeError:
         return  # there is none, closed or not
     if _can_be_asked(schema):
-        _answer(Shape("json_schema", json.dumps(schema)), seed)  # which raises ShapeError if closing has lost them all
+        _answer(_as_closed(schema), seed)  # which raises ShapeError if closing has lost them all
     narrower, wider = Draft202012Validator(closed(schema)), Draft202012Validator(schema)
     assert not narrower.is_valid(answer) or wider.is_valid(answer)
 
