@@ -22,7 +22,11 @@ _VALUES = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(_NAMES, inner, max_size=2)),
     max_leaves=4,
 )
-_NUMBERS = st.one_of(st.integers(-12, 12), st.sampled_from([0.5, -0.5, 1.5, 2.25, -7.75, 1e6]))
+_NUMBERS = st.one_of(
+    st.integers(-12, 12),
+    st.sampled_from([0.5, -0.5, 1.5, 2.25, -7.75, 1e6]),
+    st.sampled_from([2**53 - 1, 2**53 + 1, 2**53 + 3, 2**63 - 1, 2**64, -(2**63), -(2**53) - 3]),
+)
 _SIZES = st.integers(0, 4)
 _REFS = st.sampled_from(["#/$defs/one", "#/$defs/two"])
 
