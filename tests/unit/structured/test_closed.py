@@ -73,7 +73,7 @@ def _as_written(schema: dict[str, Any]) -> Constraint:
     """The constraint of a schema that is not closed."""
     options = {"whitespace_flexible": False, "lenient": True, "coerce_one_of": True}
     matcher = LLMatcher(
-        _tokenizer(), LLMatcher.grammar_from_json_schema({**schema, "x-guidance": options}), log_level=0
+        _tokenizer(), LLMatcher.grammar_from_json_schema(json.dumps({**schema, "x-guidance": options})), log_level=0
     )
     if matcher.is_error():
         raise ShapeError(matcher.get_error())

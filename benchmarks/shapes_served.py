@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Answers that keep a shape: a device command of six fields, from running servers.
 
-usage: shapes.py time --url ours=http://127.0.0.1:8102 --url theirs=http://127.0.0.1:8103 [--repeat 5]
-       shapes.py valid --url ours=http://127.0.0.1:8102 [--commands 200]
-       shapes.py beside --url ours=http://127.0.0.1:8102 [--repeat 5]
+usage: shapes_served.py time --url ours=http://127.0.0.1:8102 --url theirs=http://127.0.0.1:8103 [--repeat 5]
+       shapes_served.py valid --url ours=http://127.0.0.1:8102 [--commands 200]
+       shapes_served.py beside --url ours=http://127.0.0.1:8102 [--repeat 5]
 
 time: seconds to the whole answer. The servers take turns with the same commands, in the same words, so that a machine
 that slows down slows all. `valid`: how many answers fit the schema, as the jsonschema library sees it. `beside`: tokens
