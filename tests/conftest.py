@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # how long an example takes is no matter of right and wrong; a fixture lives as long as all examples of a test
@@ -17,3 +18,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # what daemons find out about this machine while they are tested is not for those that people run
 _state = tempfile.TemporaryDirectory()
 os.environ["XDG_STATE_HOME"] = _state.name
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in config.option.markexpr.replace("not slow", ""):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make slow (pytest -m slow)"))

@@ -189,7 +189,7 @@ class Steering:
         if before == "call" and self._call:
             self._call.accept(token)
             if self._call.done and self._request.calls:
-                self._must = self._encode(_INSIDE_CALL + self._request.calls.close)
+                self._must = self._encode(self._request.calls.close)
         elif before == "answer" and self._called and self._holds and token not in self._vocabulary.ends:
             self._must = [*self._open_call, *self._encode(_INSIDE_CALL)]
         elif before == "answer" and self._answer and not self._called:

@@ -12,12 +12,15 @@ from typing import Any
 
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _NESTED = ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties")
-_SAYS_MORE = ("additionalProperties", "patternProperties")
+_SAYS_MORE = ("additionalProperties", "patternProperties", "const", "enum")
+# one schema in the place of several: each may require what another does not name
+_WHOLE = ("anyOf", "oneOf", "$ref")
+_OWN = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "const", "enum")
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema with closed objects. Where several schemas describe one object together (allOf, or anyOf and $ref
-    beside properties), it stays as it is: what one of them does not name, another may."""
+    beside properties or other words of objects), it stays as it is: what one of them does not name, another may."""
     if any(_is_combined(one) for one in _nodes(schema)):
         return dict(schema)
     whole: dict[str, Any] = _closed(schema)
@@ -25,8 +28,8 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_combined(schema: Mapping[str, Any]) -> bool:
-    beside = "properties" in schema and any(key in schema for key in ("anyOf", "oneOf", "$ref"))
-    return "allOf" in schema or beside
+    parts = sum(key in schema for key in _WHOLE) + any(key in schema for key in _OWN)
+    return "allOf" in schema or parts > 1
 
 
 def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -46,7 +49,8 @@ def _closed(schema: Any) -> Any:
     names = schema.get("properties")
     if not isinstance(names, Mapping) or any(key in schema for key in _SAYS_MORE):
         return inner
-    return {**inner, "additionalProperties": False} if set(schema.get("required", ())) <= names.keys() else inner
+    are_enough = set(schema.get("required", ())) <= names.keys() and schema.get("minProperties", 0) <= len(names)
+    return {**inner, "additionalProperties": False} if are_enough else inner
 
 
 def _closed_inside(key: str, value: Any) -> Any:

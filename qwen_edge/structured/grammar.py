@@ -68,7 +68,8 @@ def _read(text: str) -> dict[str, Any]:
 
 
 def _calls(shape: Shape) -> str:
-    """One call of a tool, as Qwen writes it between its markers: {"name": "lamp", "arguments": {...}}."""
+    """One call of a tool, as Qwen writes it between its markers: {"name": "lamp", "arguments": {...}}, and the
+    line break behind it, which is often one token with the braces."""
     tools = json.loads(shape.text)
     for _, schema in tools:
         check(schema)
@@ -76,7 +77,7 @@ def _calls(shape: Shape) -> str:
     for number, (name, schema) in enumerate(tools):
         begin = json.dumps(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": ', ensure_ascii=False)
         arguments = json.dumps(_with_options(schema, shape, **_SPACED), ensure_ascii=False)
-        rules.append(f'call_{number}: {begin} %json {arguments} "}}"')
+        rules.append(f'call_{number}: {begin} %json {arguments} "}}\\n"')
     return "\n".join([f"start: {' | '.join(f'call_{number}' for number in range(len(tools)))}", *rules])
 
 

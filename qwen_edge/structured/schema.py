@@ -38,6 +38,9 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "unevaluatedProperties": (True, {}),
 }
 
+_LARGEST_EXACT = 1 << 53
+_LARGEST_INTEGER = (1 << 63) - 1
+
 # where schemas stand inside a schema
 _ONE = ("additionalProperties", "items", "not", "if", "then", "else", "contains", "propertyNames")
 _SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -159,7 +162,26 @@ def _unenforced_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list
         names.append("minProperties")  # a name that is written twice would count twice
     if "maxProperties" in schema and not _counts_properties(schema):
         names.append("maxProperties")
+    return names + _inexact(schema)
+
+
+def _inexact(schema: Mapping[str, Any]) -> list[str]:
+    """The keywords whose numbers llguidance rounds: it computes in double precision. Bounds that no number of 64 bits
+    reaches hold all the same."""
+    names = [name for name in ("const", "enum") if _has_large(schema.get(name))]
+    for name, sign in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
+        if _has_large(bound := schema.get(name)) and sign * bound < _LARGEST_INTEGER:
+            names.append(name)
     return names
+
+
+def _has_large(value: Any) -> bool:
+    """Whether an integer that double precision cannot tell from its neighbours is the value, or inside it."""
+    if isinstance(value, Mapping):
+        return any(_has_large(one) for one in value.values())
+    if isinstance(value, list):
+        return any(_has_large(one) for one in value)
+    return isinstance(value, int) and abs(value) > _LARGEST_EXACT
 
 
 def _counts_properties(schema: Mapping[str, Any]) -> bool:

@@ -1,15 +1,10 @@
-"""Random JSON schemas that some finite value satisfies, most of the time, and answers made of noise."""
+"""Random JSON schemas that some finite value satisfies, most of the time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from random import Random
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
-
-from qwen_edge.structured.constraint import Constraint
 
 _NAMES = st.sampled_from(["a", "b", "on", "name", "über", 'q"t', "with space", "", "\\"])
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -112,32 +107,3 @@ def schemas(draw: st.DrawFn) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"$ref": "#/$defs/node", "$defs": {"node": node}}
-
-
-def noise(
-    constraint: Constraint, seed: int, most: int, closing: tuple[int, ...], ends: tuple[int, ...]
-) -> Iterator[int]:
-    """The tokens of an answer that a model of pure noise writes under the constraint, up to its end or to `most`
-    tokens; the last one is an end token if the answer is finished. Half of the time the noise likes the tokens of
-    `closing`, as an answer of noise would hardly ever end."""
-    rng, count = Random(seed), 0
-    while count < most:
-        forced = [] if constraint.done else constraint.forced()
-        for token in forced[: most - count]:
-            constraint.accept(token)
-            yield token
-        count += len(forced)
-        if forced:
-            continue
-        if constraint.done:
-            yield ends[0]
-            return
-        allowed = np.flatnonzero(constraint.allowed())
-        liked = [token for token in (*closing, *ends) if token in allowed] if rng.random() < 0.5 else []
-        token = rng.choice(liked) if liked else int(allowed[rng.randrange(len(allowed))])
-        if token in ends:
-            yield token
-            return
-        constraint.accept(token)
-        yield token
-        count += 1

@@ -88,6 +88,16 @@ def test_guesses_are_good_up_to_the_first_that_may_not_follow(compiler: Compiler
     assert vocabulary.decode(constraint.forced()) == b'{"name":"'  # nothing was accepted
 
 
+def test_the_end_of_a_call_and_its_line_break_may_be_one_token(compiler: Compiler) -> None:
+    """As in Qwen's tokenization of the calls that the model was trained with."""
+    constraint = compiler.compile(_TOOLS)
+    _feed(constraint, '{"name": "lamp", "arguments": {"name": "fan", "on": true')
+    last = vocabulary.TOKENS.index(b"}}\n")
+    assert constraint.allowed()[last]
+    constraint.accept(last)
+    assert constraint.done
+
+
 def test_a_token_that_may_not_follow_is_an_error_and_no_silent_one(compiler: Compiler) -> None:
     with pytest.raises(ShapeError):
         _json(compiler, _LAMP).accept(ord("x"))
@@ -109,8 +119,8 @@ def test_two_answers_of_one_shape_do_not_know_of_each_other(compiler: Compiler) 
         (Shape("lark", 'start: "a"+ B\nB: /[0-9]/'), "aa7", "aa"),
         (Shape("gbnf", 'root ::= item ("," item)*\nitem ::= [a-z]+'), "a,bc", "a,"),
         (Shape("json_schema", '{"type": ["integer", "null"]}'), "null", "nul"),
-        (_TOOLS, '{"name": "lamp", "arguments": {"name": "fan", "on": true}}', '{"name": "fan", "arguments": {}}'),
-        (_TOOLS, '{"name": "no_arguments", "arguments": {}}', '{"name": "lamp", "arguments": {}}'),
+        (_TOOLS, '{"name": "lamp", "arguments": {"name": "fan", "on": true}}\n', '{"name": "fan", "arguments": {}}\n'),
+        (_TOOLS, '{"name": "no_arguments", "arguments": {}}\n', '{"name": "lamp", "arguments": {}}\n'),
     ],
 )  # fmt: skip
 def test_each_kind_of_shape_takes_what_fits_and_nothing_else(

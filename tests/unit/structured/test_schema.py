@@ -61,6 +61,25 @@ def test_a_keyword_that_asks_for_nothing_is_not_named(schema: dict[str, Any]) ->
     assert check(schema) == ((), ())
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 2**53 + 1},
+        {"enum": ["a", {"b": [12345678901234567890]}]},
+        {"type": "integer", "minimum": 2**53 + 1},
+        {"type": "integer", "exclusiveMaximum": 2**63 - 2},
+    ],
+)
+def test_a_number_that_double_precision_rounds_is_named(schema: dict[str, Any]) -> None:
+    [named] = check(schema).keywords
+    assert named.split()[0] in schema
+
+
+@pytest.mark.parametrize("most", [2**53 - 1, 2**63 - 1, 2**64])
+def test_the_bounds_of_machine_integers_are_enforced(most: int) -> None:
+    assert check({"type": "integer", "minimum": -most, "maximum": most}) == ((), ())
+
+
 def _defined(**definitions: Any) -> dict[str, Any]:
     return {"$ref": "#/$defs/a", "$defs": definitions}
 

@@ -9,6 +9,7 @@ from llguidance import LLTokenizer
 from qwen_edge.structured.compiler import Compiler
 
 WORDS = [b'{"', b'":', b'","', b'"}', b"true", b"null", b"on", b"off", b"lamp", b", ", b": ", b"name", b"  "]
+WORDS += [b"}}\n"]
 TOKENS = [*(bytes([one]) for one in range(256)), *WORDS]
 MARKERS = {
     "<end>": len(TOKENS),
