@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from qwen_edge.structured.keywords import complaint
+
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
 
@@ -70,14 +72,32 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
     answer can satisfy."""
     if len(msgspec.json.encode(schema)) > LARGEST:
         raise ShapeError(f"the schema has more than {LARGEST} characters")
+    reached = list(_reached(schema))
+    for path, one in reached:
+        if wrong := complaint(one):
+            raise ShapeError(wrong, path)
     keywords, formats = list[str](), list[str]()
-    for path, one in _schemas(schema, ()):
+    for path, one in reached:
         place = f"(at {pointer(path) or '/'})"
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
     _require_finite(schema)
     return Unenforced(tuple(keywords), tuple(formats))
+
+
+def _reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """All schemas inside the schema, with those that a `$ref` leads to at any other place in it. Raises ShapeError."""
+    seen, waiting = set[int](), list[tuple[Path, Any]]([((), root)])
+    while waiting:
+        start, schema = waiting.pop()
+        for path, one in _schemas(schema, start):
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            yield path, one
+            if isinstance(ref := one.get("$ref"), str) and id(target := _at(root, ref)) not in seen:
+                waiting.append((tuple(ref[1:].split("/")[1:]), target))
 
 
 def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -197,7 +217,7 @@ def _at(root: Any, ref: str) -> Any:
 
 def _require_finite(root: Mapping[str, Any]) -> None:
     """Raise ShapeError if every answer would be endless, as of an object that requires another of its own kind."""
-    refs = {ref: False for _, one in _schemas(root, ()) if isinstance(ref := one.get("$ref"), str)}
+    refs = {ref: False for _, one in _reached(root) if isinstance(ref := one.get("$ref"), str)}
     targets = {ref: _at(root, ref) for ref in refs}
     changed = True
     while changed:

@@ -115,12 +115,13 @@ def _arguments(
     if not schema:
         return {"type": "object", "properties": {}}, ()
     try:
-        if "object" not in (kind := schema.get("type") or "object"):
+        unenforced = checked(schema, parameter, strict=strict, remedy=_REMEDY)
+        if "object" not in (kind := schema.get("type", "object")):
             raise RequestError(
-                f"{parameter}: its type must be object, because arguments have names; it is {printable(str(kind), 60)}.",
+                f"{parameter}: its type must be object, as arguments have names; it is {printable(str(kind), 60)}.",
                 parameter=parameter,
             )
-        return {**schema, "type": "object"}, checked(schema, parameter, strict=strict, remedy=_REMEDY)
+        return {**schema, "type": "object"}, unenforced
     except RequestError as error:
         if required or strict:
             raise

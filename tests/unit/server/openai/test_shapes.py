@@ -195,6 +195,10 @@ ENDLESS = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": 
         ({"properties": []}, "properties must be an object"),
         ({"type": "object", "properties": {"a": 5}}, "(at /properties/a)"),
         ({"anyOf": {}}, "anyOf must be a list"),
+        ({"type": "strng"}, "type: Invalid enum value 'strng'"),
+        ({"type": "object", "properties": {"a": {"type": 5}}}, "(at /properties/a)"),
+        ({"properties": {"a": {"minItems": "2"}}}, "minItems: Expected int, got str (at /properties/a)"),
+        ({"required": 5}, "required: Expected array, got int"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_refused_with_its_reason(schema, words):
