@@ -430,3 +430,23 @@ async def test_an_answer_without_a_shape_forces_nothing(serve):
     chunks, _ = await stream(served, stream_options={"include_usage": True})
     details = chunks[-1]["usage"]["completion_tokens_details"]
     assert (details["x_forced_tokens"], details["reasoning_tokens"]) == (0, len("\nHm.\n</think>"))
+
+
+async def test_a_call_may_come_in_place_of_an_answer_with_a_shape(serve):
+    served = await serve(lambda prompt: called() if "lamp" in prompt.rpartition("user")[2] else COMMAND)
+    body = {"response_format": FORMAT, "tools": [FAN, STRICT_TOOL], "enable_thinking": False}
+    _, answer = await served.ask("lamp", **body)
+    assert (calls(answer), answer["choices"][0]["finish_reason"]) == ([KITCHEN], "tool_calls")
+    _, answer = await served.ask("hi", **body)
+    assert (message(answer)["content"], answer["choices"][0]["finish_reason"]) == (COMMAND, "stop")
+
+
+async def test_a_second_turn_with_the_same_shape_has_its_prompt_in_the_cache(serve):
+    served = await serve(lambda prompt: COMMAND)
+    question = {"role": "user", "content": "Dim the light"}
+    history = [question, {"role": "assistant", "content": COMMAND}, {"role": "user", "content": "More"}]
+    for messages in ([question], history):
+        body = {"messages": messages, "response_format": FORMAT, "enable_thinking": False}
+        async with served.post(body) as response:
+            usage = (await response.json())["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > len(json.dumps(SCHEMA, separators=(",", ":")))
