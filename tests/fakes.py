@@ -209,13 +209,16 @@ class FakeBackend:
         spare: int | None = None,
         host_tier_cells: int | None = None,
         template: str | None = TEMPLATE,
+        says_forced: bool = False,
     ) -> None:
         """`script` gets the prompt as text and returns the answer; with `gate`, no decode goes on until it is set.
-        `cells` makes the cell store, of `context` cells."""
+        `cells` makes the cell store, of `context` cells. `says_forced`: the script has the tokens that a shape forces,
+        too, so they are not said again."""
         self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
         self.vocabulary = vocabulary or FakeVocabulary()
         self.shapes = Compiler(byte_tokenizer, self.vocabulary.size, self.vocabulary.ends)
         self.script = script
+        self.says_forced = says_forced
         self.template = template
         self.batch = batch
         self.parallel = parallel
@@ -274,6 +277,8 @@ class FakeSampler:
             self._prompt = cells[: length - len(self._said)]
             text = b"".join(self._backend.vocabulary.piece(token) for token in self._prompt).decode()
             self._script = [*self._backend.script(text).encode(), END]
+            for token in self._said:
+                self._pass(token)
         assert cells == self._prompt + self._said, "the cache does not hold what was said"
         if allowed is None or allowed[self._script[0]]:
             self._said.append(self._script.pop(0))
@@ -283,6 +288,13 @@ class FakeSampler:
 
     def accept(self, token: int) -> None:
         self._said.append(token)
+        if self._script:
+            self._pass(token)
+
+    def _pass(self, forced: int) -> None:
+        text = [*self._backend.vocabulary.piece(forced)]
+        if self._backend.says_forced and self._script[: len(text)] == text:
+            del self._script[: len(text)]
 
     def logprob(self, row: int | None, token: int) -> Logprob:
         chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if row is None else -0.5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from qwen_edge.chat.messages import Delta, ToolCallArguments, ToolCallStart
 
@@ -26,13 +27,14 @@ class CallStream:
         self._in_string = self._escaped = False
         self.begun = False  # the name has been handed on
         self.complete = False  # so have all arguments
+        self.closed = False  # the closing marker has come
 
     def feed(self, text: str) -> Iterator[Delta]:
         """The deltas of this piece. Nothing comes of a text that is no call: `begun` stays False."""
         if not self.begun:
             self._beginning += text
             match = _BEGINNING.match(self._beginning)
-            if match is None or (name := json.loads(match[1])) not in self._tools:
+            if match is None or (name := _name(match[1])) not in self._tools:
                 return
             self.begun, text = True, self._beginning[match.end() :]
             yield ToolCallStart(name)
@@ -54,3 +56,11 @@ class CallStream:
                 if self._depth == 0:
                     return at + 1
         return len(text)
+
+
+def _name(text: str) -> Any:
+    """What the JSON text of a name says; None if it is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

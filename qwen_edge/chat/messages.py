@@ -150,21 +150,32 @@ Delta = Reasoning | Content | ToolCallDelta
 
 
 class CallBuilder:
-    """Builds tool calls from the deltas of one answer. `add` returns a call at its ToolCallEnd, and None otherwise."""
+    """Builds tool calls from the deltas of one answer. `add` returns a call at its ToolCallEnd, and None otherwise. A
+    call whose ToolCallEnd has not come is `unfinished`: the end of the answer has cut its arguments."""
 
     def __init__(self) -> None:
         self._name, self._arguments, self._logprobs = "", list[str](), list[Logprob]()
+        self._open = False
+
+    @property
+    def unfinished(self) -> ToolCall | None:
+        return self._call() if self._open else None
 
     def add(self, delta: Delta) -> ToolCall | None:
         if isinstance(delta, ToolCallStart):
+            self._open = True
             self._name, self._arguments, self._logprobs = delta.name, [], [*delta.logprobs]
         elif isinstance(delta, ToolCallArguments):
             self._arguments.append(delta.text)
             self._logprobs += delta.logprobs
         elif isinstance(delta, ToolCallEnd):
             self._logprobs += delta.logprobs
-            return ToolCall(self._name, "".join(self._arguments), tuple(self._logprobs))
+            self._open = False
+            return self._call()
         return None
+
+    def _call(self) -> ToolCall:
+        return ToolCall(self._name, "".join(self._arguments), tuple(self._logprobs))
 
 
 def whole_calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:

@@ -1,9 +1,10 @@
 """Makes deltas of the parts of an answer (chat/regions.py): reasoning, answer and tool calls.
 
-A call is handed on when it is complete. Text that turns out not to be a call is yielded as text: nothing that the model
-wrote is lost except the line breaks next to markers, which belong to the format (Qwen's chat template drops them from
-the history too). A call inside reasoning that never ends is yielded as a call; if the reasoning ends behind the call,
-the call is part of the reasoning. Pure; one instance an answer.
+A call that is held to a schema is handed on as it is written, any other call when it is complete. Text that turns out
+not to be a call is yielded as text: nothing that the model wrote is lost except the line breaks next to markers, which
+belong to the format (Qwen's chat template drops them from the history too). A call inside reasoning that never ends is
+yielded as a call; if the reasoning ends behind the call, the call is part of the reasoning. Pure; one instance an
+answer.
 """
 
 from __future__ import annotations
@@ -44,8 +45,13 @@ class Parser:
         return [delta for part in parts for delta in self._take(part)]
 
     def finish(self) -> list[Delta]:
-        """No more parts will come; returns the rest."""
-        parts, self._held, self._thought, self._final = self._held, [], False, True
+        """No more parts will come; returns the rest. Of a call that is held to a schema and was cut before its name was
+        known, nothing is left: it is no text for a reader."""
+        stream, self._stream, self._final = self._stream, None, True
+        if stream and not stream.closed and (self._held or stream.begun):
+            self._held = []
+            return [ToolCallEnd()] if stream.complete else []
+        parts, self._held, self._thought = self._held, [], False
         return [*self.feed(parts), *self._settle()]
 
     def _take(self, part: Part) -> Iterator[Delta]:
@@ -59,8 +65,10 @@ class Parser:
         """Hand on what is new of the call, if it is one."""
         if part.mark == "open":
             self._stream = CallStream(self._tools)
-        elif part.mark == "close" and self._stream and self._stream.begun:
-            yield ToolCallEnd()
+        elif part.mark == "close" and self._stream:
+            self._stream.closed = True
+            if self._stream.begun:
+                yield ToolCallEnd()
         elif part.mark == "" and self._stream:
             yield from self._stream.feed(part.text)
             if self._stream.begun:

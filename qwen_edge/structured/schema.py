@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from qwen_edge.structured.keywords import complaint
+
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
 MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
@@ -78,9 +80,13 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
     compile, or that no finite answer can satisfy."""
     if len(msgspec.json.encode(schema)) > LARGEST:
         raise ShapeError(f"the schema has more than {LARGEST} characters")
-    _require_small_multiples(schema)
+    reached = list(_reached(schema))
+    for path, one in reached:
+        if wrong := complaint(one):
+            raise ShapeError(wrong, path)
+    _require_small_multiples(reached)
     keywords, formats, work = list[str](), list[str](), 0
-    for path, one in _schemas(schema, ()):
+    for path, one in reached:
         if (work := work + _work(one)) > MOST_WORK:
             raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
         place = f"(at {pointer(path) or '/'})"
@@ -89,6 +95,20 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
             formats.append(f"format {form} {place}")
     _require_finite(schema)
     return Unenforced(tuple(keywords), tuple(formats))
+
+
+def _reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """All schemas inside the schema, with those that a `$ref` leads to at any other place in it. Raises ShapeError."""
+    seen, waiting = set[int](), list[tuple[Path, Any]]([((), root)])
+    while waiting:
+        start, schema = waiting.pop()
+        for path, one in _schemas(schema, start):
+            if id(one) in seen:
+                continue
+            seen.add(id(one))
+            yield path, one
+            if isinstance(ref := one.get("$ref"), str) and id(target := _at(root, ref)) not in seen:
+                waiting.append((tuple(ref[1:].split("/")[1:]), target))
 
 
 def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -135,11 +155,11 @@ def _whole_part(number: Any) -> int:
     return int(Decimal((0, digits, max(0, int(exponent)))))
 
 
-def _require_small_multiples(root: Mapping[str, Any]) -> None:
+def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
     """Raise ShapeError if multiples of a large number are asked for; where schemas are combined, also of the product
     of several, as allOf may join any of them."""
-    found = [(path, _whole_part(one["multipleOf"])) for path, one in _schemas(root, ()) if "multipleOf" in one]
-    joined = len(found) > 1 and any(is_combined(one) for _, one in _schemas(root, ()))
+    found = [(path, _whole_part(one["multipleOf"])) for path, one in schemas if "multipleOf" in one]
+    joined = len(found) > 1 and any(is_combined(one) for _, one in schemas)
     common = math.lcm(*(number for _, number in found)) if joined else max((number for _, number in found), default=0)
     if common > LARGEST_MULTIPLE:
         path, number = max(found, key=lambda one: one[1])
@@ -170,7 +190,8 @@ def _inexact(schema: Mapping[str, Any]) -> list[str]:
     reaches hold all the same."""
     names = [name for name in ("const", "enum") if _has_large(schema.get(name))]
     for name, sign in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
-        if _has_large(bound := schema.get(name)) and sign * bound < _LARGEST_INTEGER:
+        bound = schema.get(name)
+        if bound is not None and _has_large(bound) and sign * bound < _LARGEST_INTEGER:
             names.append(name)
     return names
 
@@ -265,7 +286,7 @@ def _at(root: Any, ref: str) -> Any:
 
 def _require_finite(root: Mapping[str, Any]) -> None:
     """Raise ShapeError if every answer would be endless, as of an object that requires another of its own kind."""
-    refs = {ref: False for _, one in _schemas(root, ()) if isinstance(ref := one.get("$ref"), str)}
+    refs = {ref: False for _, one in _reached(root) if isinstance(ref := one.get("$ref"), str)}
     if len(refs) > MOST_REFERENCES:
         raise ShapeError(f"the schema has more than {MOST_REFERENCES} different references")
     targets = {ref: _at(root, ref) for ref in refs}

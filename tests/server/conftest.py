@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.config.load import parse_config
@@ -88,7 +89,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         tuning: Tuning | None = None,
         template: str | None = TEMPLATE,
         render_seconds: float = 5.0,
+        stops_loops: bool = False,
     ) -> Served:
+        """`stops_loops`: most scripts become long by repeating themselves, so loops count only where a test says so."""
         engines: list[FakeEngineProcess] = []
         failing_starts: list[OSError] = []
         may_load = threading.Event()
@@ -97,7 +100,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         def engine() -> FakeEngineProcess:
             if failing_starts:
                 raise failing_starts.pop()
-            backend = FakeBackend(script, context=context, parallel=parallel, gate=gate, template=template)
+            backend = FakeBackend(
+                script, context=context, parallel=parallel, gate=gate, template=template, says_forced=True
+            )
             backend.tuning = tuning
             engines.append(FakeEngineProcess(backend, may_load))
             return engines[-1]
@@ -105,6 +110,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         model = tmp_path / "fake.gguf"
         model.touch()
         config: Config = parse_config(f"server:\n  port: 0\n{settings}", "test")
+        config = replace(config, chat=replace(config.chat, stop_loops=stops_loops))
         load = Load("fake.gguf", context, 16, 1, 0, "f16", "off", 0.2, ahead_per_hour=ahead_per_hour)
         limits = SupervisorLimits(
             load_seconds=30,

@@ -106,12 +106,20 @@ async def test_tools_reach_the_prompt_and_calls_come_back(serve):
     assert call["function"] == {"name": "set_light", "arguments": '{"room": "kitchen"}'}
 
 
-async def test_calls_are_streamed_with_an_index_each(serve):
+async def test_calls_are_streamed_with_an_index_each_first_the_name_then_the_arguments_in_pieces(serve):
     served = await serve(lambda prompt: f"Both.\n{CALL}\n{CALL}")
     chunks, _ = await stream(served, tools=TOOLS)
-    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
-    assert [call["index"] for call in calls] == [0, 1]
-    assert len({call["id"] for call in calls}) == 2
+    pieces = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    for index in (0, 1):
+        first, *rest = [piece for piece in pieces if piece["index"] == index]
+        assert (first["type"], first["function"]) == ("function", {"name": "set_light", "arguments": ""})
+        assert all(
+            piece.keys() == {"index", "function"} and piece["function"].keys() == {"arguments"} for piece in rest
+        )
+        assert len(rest) > 3, "it did stream"
+        assert json.loads("".join(piece["function"]["arguments"] for piece in rest)) == {"room": "kitchen"}
+    assert [piece["index"] for piece in pieces] == sorted(piece["index"] for piece in pieces)
+    assert len({piece["id"] for piece in pieces if "id" in piece}) == 2
     assert joined(chunks, "content") == "Both."
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
@@ -128,9 +136,9 @@ async def test_tool_choice_none_hides_the_tools(serve):
     assert answer["choices"][0]["message"]["content"] == "no tools"
 
 
-async def test_text_that_is_no_valid_call_stays_text(serve):
+async def test_text_of_a_call_stays_text_where_no_tools_are_offered(serve):
     served = await serve(lambda prompt: "<tool_call>\n{oops\n</tool_call>")
-    _, answer = await served.ask(tools=TOOLS)
+    _, answer = await served.ask()
     assert answer["choices"][0]["message"]["content"] == "<tool_call>\n{oops\n</tool_call>"
     assert answer["choices"][0]["finish_reason"] == "stop"
 

@@ -59,8 +59,8 @@ async def refused(served, body, **options):
         ({"messages": MESSAGES, "logit_bias": {"word": 1}}, "logit_bias", "matching regex"),
         ({"messages": MESSAGES, "logit_bias": {"5": 101}}, "logit_bias[...]", "<= 100"),
         ({"messages": MESSAGES, "priority": "now"}, "priority", "Invalid enum value"),
-        ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format", "not supported"),
-        ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice", "not supported"),
+        ({"messages": MESSAGES, "response_format": {"type": "xml"}}, "response_format.type", "is unknown"),
+        ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0]", "function"),
         ({"messages": MESSAGES, "x_volatile": "yes"}, "x_volatile", "bool"),
         (

@@ -93,6 +93,8 @@ def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
             reason, stopped_by = event.reason, event.stopped_by
         elif call := builder.add(event):
             calls.append(_call_start(call.name, call.arguments))
+    if cut := builder.unfinished:
+        calls.append(_call_start(cut.name, cut.arguments))
     message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = "".join(reasoning)

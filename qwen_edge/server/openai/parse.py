@@ -23,7 +23,7 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.body import parse_json, pass_over_unknown
-from qwen_edge.server.openai.shapes import ShapeParameters, StructuredOutputs, answer_shape
+from qwen_edge.server.openai.shapes import NamedSchema, ResponseFormat, ShapeParameters, StructuredOutputs, answer_shape
 from qwen_edge.server.openai.tool_choice import call_shape
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -155,6 +155,8 @@ class ChatBody(ShapeParameters, kw_only=True):
 
 _INNER: Mapping[str, type[msgspec.Struct]] = {
     "reasoning": Reasoning,
+    "response_format": ResponseFormat,
+    "response_format.json_schema": NamedSchema,
     "stream_options": _StreamOptions,
     "structured_outputs": StructuredOutputs,
 }
@@ -176,7 +178,9 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
         refuse_too_many_messages(len(messages))
         _refuse_unreadable(messages)
     try:
-        body = msgspec.convert({key: _whole(value) for key, value in values.items() if value is not None}, ChatBody)
+        body = msgspec.convert(
+            {key: _whole(key, value) for key, value in values.items() if value is not None}, ChatBody
+        )
         msgspec.convert({"tools": body.tools or []}, _Tools)
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
@@ -213,9 +217,12 @@ def _choices(what: str, param: str) -> str:
 def _unknown(values: Mapping[str, Any]) -> list[str]:
     """The unknown parameters that are not null, also those inside others."""
     groups: list[tuple[str, Any, type[msgspec.Struct]]] = [("", values, ChatBody)]
-    for name, kind in _INNER.items():
-        if isinstance(inner := values.get(name), dict):
-            groups.append((f"{name}.", inner, kind))
+    for path, kind in _INNER.items():
+        inner: Any = values
+        for name in path.split("."):
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            groups.append((f"{path}.", inner, kind))
     return sorted(
         prefix + name
         for prefix, group, known in groups
@@ -232,8 +239,10 @@ def _refuse_unreadable(messages: list[Any]) -> None:
             raise RequestError(f"{param} is not supported: remove it.", code="unsupported_value", parameter=param)
 
 
-def _whole(value: Any) -> Any:
+def _whole(name: str, value: Any) -> Any:
     """Turn 150.0 into 150: JSON, and the languages of some clients, have no integer type."""
+    if name == "reasoning" and isinstance(value, dict):
+        return {key: _whole(key, one) for key, one in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -20,6 +20,7 @@ from qwen_edge.structured.schema import ShapeError, check
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _LONGEST = 1 << 16  # characters of a pattern or a grammar
 _MOST_CHOICES = 1024
+_REMEDY = 'accept answers that are not held to it: response_format of type "json_schema" with "strict": false'
 
 
 class NamedSchema(msgspec.Struct):
@@ -44,7 +45,7 @@ class StructuredOutputs(msgspec.Struct):
 
     json: dict[str, Any] | str | None = None
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: list[str | None] | None = None
     grammar: str | None = None
     json_object: bool | None = None
 
@@ -76,7 +77,7 @@ class ShapeParameters(msgspec.Struct):
     json_schema: dict[str, Any] | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: list[str | None] | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
     x_json_whitespace: bool | None = None
@@ -94,7 +95,7 @@ def answer_shape(body: ShapeParameters) -> AnswerShape | None:
     [one] = wanted
     unenforced: tuple[str, ...] = ()
     if one.kind == "json_schema":
-        unenforced = checked(one.value, one.parameter, strict=one.strict)
+        unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=_REMEDY)
     elif isinstance(one.value, str) and len(one.value) > _LONGEST:
         raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
     text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
@@ -164,14 +165,15 @@ def _text(parameter: str, kind: ShapeKind, value: str | None) -> Wanted | None:
     return Wanted(parameter, kind, value) if value else None
 
 
-def _choice(parameter: str, value: Sequence[str] | None) -> Wanted | None:
+def _choice(parameter: str, value: Sequence[str | None] | None) -> Wanted | None:
     if value is None:
         return None
-    if not 1 <= len(value) <= _MOST_CHOICES or not all(value):
+    words = [word for word in value if word is not None]
+    if not 1 <= len(words) <= _MOST_CHOICES or not all(words):
         raise RequestError(
             f"{parameter} must hold 1 to {_MOST_CHOICES} texts, none of them empty.", parameter=parameter
         )
-    return Wanted(parameter, "choice", list(value))
+    return Wanted(parameter, "choice", words)
 
 
 def _grammar(parameter: str, value: str | None) -> Wanted | None:
@@ -179,9 +181,9 @@ def _grammar(parameter: str, value: str | None) -> Wanted | None:
     return _text(parameter, "gbnf" if value and "::=" in value else "lark", value)
 
 
-def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None) -> tuple[str, ...]:
+def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, remedy: str) -> tuple[str, ...]:
     """What is not enforced. Raises RequestError if that is a keyword, unless `strict` is False; if `strict` is True,
-    for a format, too."""
+    for a format, too. `remedy`: how the client accepts what is not enforced."""
     try:
         found = check(schema)
     except ShapeError as error:
@@ -189,8 +191,7 @@ def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None) -
     refused = found.keywords if strict is not False else ()
     if refused := refused + (found.formats if strict else ()):
         raise RequestError(
-            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or accept answers that are "
-            'not held to it: response_format with "strict": false.',
+            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or {remedy}.",
             code="unsupported_value",
             parameter=parameter,
         )

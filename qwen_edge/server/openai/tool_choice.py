@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Tool = dict[str, Any]
 
+_REMEDY = 'accept calls that are not held to it: a function without "strict": true'
+
 
 class Calls(NamedTuple):
     """`tools`: what the model is shown. `shape`: of a call. `required`: the answer must be a call. `unenforced`: what
@@ -49,20 +51,21 @@ def call_shape(body: Body) -> Calls:
     """All tools are shown, whichever of them may be called: the same tools make the same prompt. Raises
     RequestError."""
     tools = tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
-    if body.tool_choice == "none":
+    if body.tool_choice in ("none", {"type": "none"}):
         return Calls()
     choice = _choice(body.tool_choice or "auto")
-    offered = {tool["function"]["name"]: tool["function"] for tool in tools}
+    offered = {tool["function"]["name"]: (number, tool["function"]) for number, tool in enumerate(tools)}
     if missing := [name for name in choice.names or () if name not in offered]:
         raise _refused(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
     if not tools:
         if choice.required:
             raise _refused("asks for a call, and there are no tools")
         return Calls()
-    names = list(offered) if choice.names is None else choice.names
     schemas, unenforced = list[tuple[str, Mapping[str, Any]]](), list[str]()
-    for name in names:
-        schema, ignored = _arguments(offered[name], required=choice.required)
+    for name in offered if choice.names is None else choice.names:
+        number, function = offered[name]
+        parameter = f"tools[{number}].function.parameters"
+        schema, ignored = _arguments(function, parameter, required=choice.required)
         schemas.append((name, schema))
         unenforced += [f"{name}: {one}" for one in ignored]
     shape = Shape("calls", msgspec.json.encode(schemas).decode())
@@ -103,15 +106,22 @@ def _allowed(value: Any) -> _Choice:
     return _Choice(mode == "required", tuple(dict.fromkeys(names)))
 
 
-def _arguments(function: Mapping[str, Any], *, required: bool) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def _arguments(
+    function: Mapping[str, Any], parameter: str, *, required: bool
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The schema of a function's arguments, and what of it is not enforced. A schema that cannot be used is an error if
     a call is required, or the function is strict; else any object is taken."""
     schema, strict = function.get("parameters"), function.get("strict") is True
     if not schema:
         return {"type": "object", "properties": {}}, ()
-    parameter = f"tools: {function['name']}.parameters"
     try:
-        return {"type": "object", **schema}, checked(schema, parameter, strict=strict)
+        unenforced = checked(schema, parameter, strict=strict, remedy=_REMEDY)
+        if "object" not in (kind := schema.get("type", "object")):
+            raise RequestError(
+                f"{parameter}: its type must be object, as arguments have names; it is {printable(str(kind), 60)}.",
+                parameter=parameter,
+            )
+        return {**schema, "type": "object"}, unenforced
     except RequestError as error:
         if required or strict:
             raise
