@@ -193,21 +193,22 @@ class Sequence:
     def choose(
         self, row: int, guesses: tuple[int, ...], vocabulary: Vocabulary, context: int, now: float, rested: float
     ) -> tuple[int, list[Tokens]]:
-        """Choose the next token from the logits at place `row` of the last batch, and the tokens after it for as long
-        as each is the one guessed, up to the end of the answer; then add the tokens that must follow. Returns how many
-        were chosen, and a message for each, but for the end, which `say_last` tells. `rested` as for `end_if_late`.
-
-        A chosen token that was guessed is computed already."""
-        said = list[Tokens]()
-        for count, guess in enumerate((*guesses, None), 1):
-            self._choose_one(row + count - 1, vocabulary, context)
-            self.computed += self.tokens[-1] == guess
-            if self.ended or self.tokens[-1] != guess or self.steering.must:
+        """Choose the next token from the logits at place `row` of the last batch, and add those that must follow it; go
+        on for as long as all are the ones guessed, up to the end of the answer. A token that must follow is never
+        chosen, guessed or not: that would use a random number. Returns how many tokens were added, and a message for
+        each choice, but for the end, which `say_last` tells. `rested` as for `end_if_late`."""
+        start, right, said = len(self.tokens), 0, list[Tokens]()
+        while True:
+            self._choose_one(row + right, vocabulary, context)
+            self.steer(vocabulary, context)
+            added = self.tokens[start:]
+            right = common_prefix(added, list(guesses))
+            if self.ended or right < len(added):
                 break
             said += self.say()
+        self.computed += right  # a token that was guessed is computed already
         self.end_if_late(now, rested)
-        self.steer(vocabulary, context)
-        return count, said if self.ended else said + self.say()
+        return len(added), said if self.ended else said + self.say()
 
     def _choose_one(self, row: int, vocabulary: Vocabulary, context: int) -> None:
         try:

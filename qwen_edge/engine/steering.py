@@ -69,11 +69,6 @@ class Steering:
         return tokens
 
     @property
-    def must(self) -> bool:
-        """Whether tokens must follow that no guess can replace."""
-        return bool(self._must) or bool(self._markers())
-
-    @property
     def reasoning_tokens(self) -> int:
         return self._thought
 

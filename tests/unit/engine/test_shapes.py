@@ -246,7 +246,7 @@ def test_guesses_that_the_shape_allows_are_taken():
     text = Shape("regex", "(the light in the hall is (on|off), and )*END")
     free = Shape("regex", "[a-z, ]*END")
     for shape in (text, free):
-        batches = {}
+        batches, sampled = {}, {}
         for speculates in (True, False):
             home = Home("the light in the hall is on, and " * 6 + "END", speculates=speculates)
             for number in (1, 2):
@@ -255,6 +255,10 @@ def test_guesses_that_the_shape_allows_are_taken():
                 home.run()
                 assert home.said(number) == "the light in the hall is on, and " * 6 + "END"
             batches[speculates] = len(home.backend.decodes)
+            sampled[speculates] = home.done(2).steered.masks
+        assert sampled[True] == sampled[False], (
+            "a forced token that was guessed is not sampled: it uses no random number"
+        )
         assert batches[True] <= batches[False]
     assert batches[True] < batches[False] / 2
 
