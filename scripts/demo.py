@@ -82,8 +82,9 @@ def ask(host: str, question: str, **options: Any) -> None:
     if not shown:
         sys.exit("The daemon gave no answer.")
     tokens, (kind, first), (_, last) = usage["completion_tokens"], shown[0], shown[-1]
-    if kind == "call":  # comes in one piece: only the whole can be timed
-        speed = f"call after {1000 * (first - began):.0f} ms, {tokens} tokens, {tokens / (last - began):.0f} tokens/s"
+    if kind == "call":
+        print(")", end="")
+        speed = f"call after {1000 * (last - began):.0f} ms, {tokens} tokens, {tokens / (last - began):.0f} tokens/s"
     else:
         rate = (tokens - 1) / max(last - first, 1e-9)
         speed = f"first token after {1000 * (first - began):.0f} ms, {tokens} tokens, {rate:.0f} tokens/s"
@@ -96,8 +97,9 @@ def spoken(delta: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "thought", f"\033[2m{thought}\033[0m" if sys.stdout.isatty() else thought
     if delta.get("content"):
         yield "answer", delta["content"]
-    for call in delta.get("tool_calls", []):
-        yield "call", f"{call['function']['name']}({call['function']['arguments']})"
+    for call in delta.get("tool_calls", []):  # the name first, then the arguments in pieces
+        function = call["function"]
+        yield "call", (f"{function['name']}(" if "name" in function else "") + function["arguments"]
 
 
 def stream(host: str, **body: Any) -> Iterator[dict[str, Any]]:
