@@ -57,6 +57,7 @@ class Steering:
         self._detector = LoopDetector()
         self.end: Literal["stop", "length"] | None = None
         self.stopped_by: StoppedBy | Literal[""] = ""
+        self._to_come = 0  # tokens that were forced and are not yet accepted
         self._forced = self._masks = 0
         self._seconds = 0.0
 
@@ -64,7 +65,7 @@ class Steering:
         """The tokens that must follow; often none. All of them come next: `accept` each."""
         began = time.perf_counter()
         tokens = [] if self.end else self._find_forced()
-        self._forced += len(tokens)
+        self._to_come += len(tokens)
         self._seconds += time.perf_counter() - began
         return tokens
 
@@ -108,6 +109,7 @@ class Steering:
     def accept(self, token: int, region: Region | None) -> None:
         """The token follows; the next one will stand in `region`. Raises ShapeError if the token may not follow."""
         before, self._region = self._region, region
+        self._forced, self._to_come = self._forced + (self._to_come > 0), max(0, self._to_come - 1)
         outside, self._outside = self._outside > 0, max(0, self._outside - 1)
         self._thought += before == "reasoning"
         if before != region:

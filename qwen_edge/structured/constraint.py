@@ -70,4 +70,6 @@ class Constraint:
 
 def first_line(error: str) -> str:
     """Of an error of llguidance, which may be followed by the grammar."""
-    return error.strip().splitlines()[0] if error.strip() else "the grammar cannot be used"
+    lines = error.strip().splitlines() or ["the grammar cannot be used"]
+    reasons = [line for line in lines[1:] if line.startswith("error: ")]
+    return f"{lines[0].rstrip(':')}: {reasons[-1].removeprefix('error: ')}" if reasons else lines[0]
