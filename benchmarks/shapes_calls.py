@@ -107,12 +107,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How many device commands become the right call.")
     parser.add_argument("--url", action="append", required=True, help="NAME=http://HOST:PORT")
     parser.add_argument("--commands", type=int, default=100)
+    parser.add_argument("--choice", nargs="+", default=["auto", "required"])
+    parser.add_argument("--temperature", nargs="+", type=float, default=[0.0, 1.0, 1.5])
     options = parser.parse_args()
     asked = [(command, thinking) for command in commands(options.commands) for thinking in (True, False)]
     for url in options.url:
         name, _, address = url.rpartition("=")
-        for choice in ("auto", "required"):
-            for temperature in (0.0, 1.0, 1.5):
+        for choice in options.choice:
+            for temperature in options.temperature:
                 counts = Counter[str]()
                 for seed, (command, thinking) in enumerate(asked):
                     more = {"tool_choice": choice, "temperature": temperature, "seed": seed, "top_k": 0, "top_p": 1}

@@ -190,8 +190,7 @@ def _inexact(schema: Mapping[str, Any]) -> list[str]:
     reaches hold all the same."""
     names = [name for name in ("const", "enum") if _has_large(schema.get(name))]
     for name, sign in (("minimum", -1), ("exclusiveMinimum", -1), ("maximum", 1), ("exclusiveMaximum", 1)):
-        bound = schema.get(name)
-        if bound is not None and _has_large(bound) and sign * bound < _LARGEST_INTEGER:
+        if isinstance(bound := schema.get(name), int) and _has_large(bound) and sign * bound < _LARGEST_INTEGER:
             names.append(name)
     return names
 
