@@ -143,15 +143,17 @@ def test_every_way_of_sampling_keeps_the_shape(engine, name):
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
-def test_the_same_seed_says_the_same_with_guesses_and_without(engines, name):
+def test_the_likeliest_tokens_are_the_same_with_guesses_and_without(engines, name):
+    """Without chance: batches of another size differ in the last bits of their sums, and a sampled token may tip over.
+    That guesses use no random number is tested where sums are exact (tests/unit/engine/test_shapes.py)."""
+    sampling = replace(SAMPLINGS[name], temperature=0.0)
     said = [
         [
-            ask(engines[speculates], submit(n, ASKED[n], shape=SHAPE, max_tokens=300,
-                sampling=replace(SAMPLINGS[name], seed=n)))[0].text
+            ask(engines[speculates], submit(n, ASKED[n], shape=SHAPE, max_tokens=300, sampling=sampling))[0].text
             for n in range(2)
         ]
         for speculates in (True, False)
-    ]  # fmt: skip
+    ]
     assert said[0] == said[1]
 
 
