@@ -767,7 +767,7 @@ def test_dry_breaks_up_what_comes_again(backend):
 
 def forced(backend, settings: Sampling, tokens: list[int], count: int) -> list[int]:
     """What is sampled behind tokens that were put into the answer."""
-    backend.forget(0, 0, -1)
+    backend.cells.forget(0, 0, -1)
     backend.decode([Slice(0, 0, PROMPT[:30], logits=False)])
     backend.decode([Slice(0, 30, tokens, logits=True)])
     sampler, row, said = backend.sampler(settings), len(tokens) - 1, list[int]()
@@ -792,7 +792,7 @@ def forced(backend, settings: Sampling, tokens: list[int], count: int) -> list[i
     ],
 )
 def test_behind_forced_tokens_comes_what_would_come_if_they_had_been_sampled(backend, settings):
-    (end, *_) = backend._vocab.ends
+    (end, *_) = backend.vocabulary.ends
     if settings.min_tokens:
         settings = replace(settings, logit_bias=((end, 100.0),))
     sampled = say(backend, settings, 20)
@@ -800,7 +800,7 @@ def test_behind_forced_tokens_comes_what_would_come_if_they_had_been_sampled(bac
 
 
 def test_forced_tokens_use_none_of_a_seeds_random_numbers(backend):
-    backend.forget(0, 0, -1)
+    backend.cells.forget(0, 0, -1)
     backend.decode([Slice(0, 0, PROMPT[:30], logits=True)])
     hot = Sampling(seed=1, temperature=2.0, top_k=0, top_p=1.0)
     plain, other = backend.sampler(hot), backend.sampler(hot)
@@ -815,7 +815,7 @@ def test_the_logprob_of_a_forced_token_is_0(backend):
     for count in (0, 5):
         sampler = backend.sampler(Sampling(temperature=0.0, logprobs=count))
         known = sampler.logprob(None, 50)
-        assert (known.chosen.piece, known.chosen.logprob) == (backend.piece(50), 0.0)
+        assert (known.chosen.piece, known.chosen.logprob) == (backend.vocabulary.piece(50), 0.0)
         assert known.top == ((known.chosen,) if count else ())
         sampler.close()
 
