@@ -201,12 +201,7 @@ def main() -> None:
         beside(bench, stream, name, shape)
     bench.close()
     bench = Bench(Path(sys.argv[1]))
-    began, before = time.perf_counter(), anonymous()
-    bench.engine.tidy()
-    print(f"made ready while idle: {(time.perf_counter() - began) * 1e3:.0f} ms, {anonymous() - before:+.1f} MB")
     six_fields(bench)
-    stream = bench.stream()
-    beside(bench, stream, "the first shape, made ready", schema({"enum": ["yes", "no"]}))
     bench.close()
 
 
