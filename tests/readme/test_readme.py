@@ -140,7 +140,11 @@ def _check(said: dict[str, list[str]]) -> None:
     assert "set_light(" in tried
     assert "4. the daemon has stopped (exit code 0)" in tried
     assert "set_light(" in said["Jetson (JetPack 6)"][0]
-    converted, asked, chat = said["First question"]
+    converted, asked, chat, shaped = said["First question"]
+    assert json.loads(json.loads(shaped[shaped.index('{"id"') :])["choices"][0]["message"]["content"]).keys() == {
+        "state",
+        "room",
+    }
     assert "qwen3-0.6b-q4_k_m.gguf" in converted
     assert "BAD" not in converted, "the doctor finds nothing wrong"
     assert "demo model" in _answer(asked)
