@@ -168,7 +168,7 @@ class Steering:
         """What opens or closes a region by force."""
         reasoning, calls = self._request.reasoning, self._request.calls
         if self._region is None and self._holds and reasoning:
-            return self._encode(reasoning.open + "\n")
+            return self._encode(reasoning.open)  # the model goes on as it is used to
         if self._region == "reasoning" and reasoning and self._is_enough:
             return self._encode(_ENOUGH + reasoning.close + _BEHIND_THINKING)
         if self._region == "answer" and self._request.requires_call and calls and not self._called:

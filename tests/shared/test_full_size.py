@@ -52,6 +52,18 @@ def test_sampling_with_the_models_own_defaults_says_the_same_words(served, walk)
     assert served.streamed("Hello", seed=3) == (walk["thinking"], walk["answer"])
 
 
+@pytest.mark.parametrize("thinks", [True, False])
+@pytest.mark.parametrize("shape", ["pattern", "choice", "grammar"])
+def test_a_shape_that_the_words_obey_changes_none_of_them(served, walk, shape, thinks):
+    shapes = {
+        "pattern": {"guided_regex": r"(.|\n)*"},
+        "choice": {"guided_choice": [walk["answer"], "Something else."]},
+        "grammar": {"grammar": "root ::= [^<]*"},
+    }
+    expected = (walk["thinking"] if thinks else "", walk["answer"])
+    assert served.streamed("Hello", temperature=0, enable_thinking=thinks, **shapes[shape]) == expected
+
+
 def test_several_turns_are_right_and_reuse_what_was_computed(served, walk):
     messages = [{"role": "user", "content": "A word on alpha first. " + "Some more words to read. " * 40}]
     cached = []

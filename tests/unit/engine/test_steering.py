@@ -84,9 +84,9 @@ def test_thinking_is_opened_is_free_and_the_shape_begins_behind_it() -> None:
 
 def test_a_model_that_would_not_think_is_made_to_before_it_answers_in_the_shape() -> None:
     text, _ = _write(
-        lambda so_far: "</think>" if so_far.endswith(b"<think>\n") else None, shape=_ANSWER, reasoning=_THINK
+        lambda so_far: "</think>" if so_far.endswith(b"<think>") else None, shape=_ANSWER, reasoning=_THINK
     )
-    assert text.startswith("<think>\n</think>\n\n{") and json.loads(text.rpartition("\n\n")[2]) is not None
+    assert text.startswith("<think></think>\n\n{") and json.loads(text.rpartition("\n\n")[2]) is not None
 
 
 def test_a_required_call_is_a_call_whatever_the_model_would_say() -> None:
