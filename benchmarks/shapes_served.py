@@ -13,6 +13,7 @@ a second of one stream while the server also writes answers without a shape, and
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
 import itertools
 import json
@@ -23,7 +24,10 @@ from random import Random
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import aiohttp
 from jsonschema import Draft202012Validator
+
+from qwen_edge.bench import client as bench
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -124,21 +128,16 @@ class Server:
 
     def rate(self, tokens: int) -> float:
         """Tokens a second of one stream, after its first token."""
-        request = body("Tell a long story.", shape=False, max_tokens=tokens, ignore_eos=True, temperature=0.7)
-        connection = http.client.HTTPConnection(self._host, timeout=600)
-        request |= {"stream": True, "stream_options": {"include_usage": True}}
-        connection.request("POST", "/v1/chat/completions", json.dumps(request), {"Content-Type": "application/json"})
-        first = last = 0.0
-        usage: dict[str, Any] = {}
-        for line in connection.getresponse():
-            if line.startswith(b"data: {"):
-                chunk = json.loads(line[6:])
-                usage = chunk.get("usage") or usage
-                if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
-                    last = time.perf_counter()
-                    first = first or last
-        connection.close()
-        return float(usage["completion_tokens"] - 1) / (last - first)
+        return asyncio.run(self._rate(tokens))
+
+    async def _rate(self, tokens: int) -> float:
+        off = {"enable_thinking": False}
+        async with aiohttp.ClientSession() as http:
+            stream = bench.Server(f"http://{self._host}", http).ask(
+                "Tell a long story.", system=_SYSTEM, max_tokens=tokens, ignore_eos=True, temperature=0.7,
+                chat_template_kwargs=off,
+            )  # fmt: skip
+            return (await stream).speed
 
 
 def measure_time(servers: list[Server], repeat: int) -> None:

@@ -19,13 +19,13 @@ from llguidance import LLTokenizer
 from llguidance._tokenizer import TokenizerWrapper
 
 from qwen_edge.core.errors import EngineError, PromptTooLongError
-from qwen_edge.engine.backend import NO_BIASES
 from qwen_edge.engine.huge_pages import HugePages
 from qwen_edge.engine.main import Channel, serve
 from qwen_edge.kv.memory_kind import FULL, MemoryKind
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Alternative, Load, Logprob, Ready, Sampling, Segment, Tuning
+from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 
 END = 256

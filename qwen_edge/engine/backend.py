@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from qwen_edge.kv.cell_store import CellStore
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.protocol.messages import Logprob, Sampling, Segment, Shape
+from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.constraint import Constraint
-
-NO_BIASES: Mapping[int, float] = MappingProxyType({})
 
 
 class Sampler(Protocol):

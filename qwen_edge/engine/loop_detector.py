@@ -9,7 +9,7 @@ _REPEATS = 3  # times that as many tokens as that follow each other, whatever th
 
 
 class LoopDetector:
-    """Feed it the tokens of one text with `add`; some 3 us each."""
+    """Feed it the tokens of one text with `add`; some 5 us each."""
 
     def __init__(self) -> None:
         self._latest = np.full(_LONGEST, -1, np.int64)  # the latest tokens, the last one first

@@ -8,8 +8,8 @@ Where nothing is asked for, any token may follow. In each region of the text (ch
   call is required, its opening marker is forced.
 - call: the tools that may be called, with their schemas. Behind a complete call the closing marker is forced.
 
-Used by the engine's thread, one instance a sequence. Before each token ask `forced`, then `allowed`, with the region in
-which the token will stand; then `accept` the token.
+Used by the engine's thread, one instance a sequence. Before each token ask `forced`, until nothing is, then `allowed`;
+`accept` each token, with the region of the next one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from qwen_edge.engine.backend import NO_BIASES, Vocabulary
+from qwen_edge.engine.backend import Vocabulary
 from qwen_edge.engine.loop_detector import LoopDetector
 from qwen_edge.protocol.messages import Region, Steered, StoppedBy, Submit
+from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.constraint import Constraint
 
 _ENOUGH = "\n\nI have thought about this for long enough, and answer now.\n"
@@ -146,13 +147,12 @@ class Steering:
 
     def _without_constraint(self) -> Any:
         """Between two calls, another one or the end; in the reasoning before an answer that must come, no end."""
-        if not self._holds or (self._region == "answer" and not self._called):
+        between = self._is_between_calls
+        if not self._holds or (self._region == "answer" and not between):
             return None
-        ends = list(self._vocabulary.ends)
-        allowed = np.full(self._vocabulary.size, self._region != "answer")
-        allowed[ends] = self._region == "answer"
-        if self._region == "answer":
-            allowed[self._encode(_INSIDE_CALL)[0]] = True
+        allowed = np.full(self._vocabulary.size, not between)
+        allowed[list(self._vocabulary.ends)] = between
+        allowed[self._encode(_INSIDE_CALL)[0]] = True
         return allowed
 
     # forced tokens

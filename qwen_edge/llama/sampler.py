@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Alternative, Logprob, Sampling
+from qwen_edge.protocol.sampling import NO_BIASES
 
 _GREEDY_BELOW = 1e-3  # a lower temperature would make logits overflow
 _NO_PENALTIES = (1.0, 0.0, 0.0)
-_NO_BIASES: Mapping[int, float] = MappingProxyType({})
 _FEW = 256  # up to this top_k the candidates are found here; llama.cpp would list all 150,000 tokens first (0.5 ms)
 _GROUP = 64  # logits in a group, whose largest is found first
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
@@ -40,7 +39,7 @@ class Sampler:
         largest = settings.temperature < _GREEDY_BELOW and _penalties(settings) == _NO_PENALTIES
         self._chain = None if largest and not settings.dry_multiplier else _Chain(settings, vocab, cells.size)
 
-    def sample(self, row: int, allowed: Any = None, biases: Mapping[int, float] = _NO_BIASES) -> int:
+    def sample(self, row: int, allowed: Any = None, biases: Mapping[int, float] = NO_BIASES) -> int:
         """The next token, from the logits in row `row` of the last batch, which are changed by biases and bans. Where
         only end tokens are `allowed`, one of them is chosen, whatever forbids them."""
         logits = self._cells.logits(row)

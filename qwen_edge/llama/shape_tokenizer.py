@@ -6,8 +6,6 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
-from llguidance import LLTokenizer
-
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.vocab import Vocab
 
@@ -23,6 +21,8 @@ _SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]{1,30}']
 def shape_tokenizer(vocab: Vocab) -> Any:
     """For `structured.compiler.Compiler`. Takes 0.5 s, two thirds of it in one piece with the interpreter lock,
     and 37 MB for 150,000 tokens. The model must stay open as long as the tokenizer is used."""
+    from llguidance import LLTokenizer
+
     return LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
         tokens=[*_bytes_of_all(vocab)],
         vocab_ptr=vocab.handle,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
+
+NO_BIASES: Mapping[int, float] = MappingProxyType({})
+"""Nothing is added to any logit."""
 
 
 class Sampling(msgspec.Struct, frozen=True):

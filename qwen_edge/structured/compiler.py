@@ -10,15 +10,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.constraint import Constraint, first_line
 from qwen_edge.structured.grammar import grammar
 from qwen_edge.structured.schema import ShapeError
+
+if TYPE_CHECKING:  # 30 ms and 6 MB, which an engine without shapes need not pay
+    from llguidance import LLParserLimits
 
 _KEPT = 16  # compiled shapes
 _LONGEST = 1 << 18  # characters of a shape: those of a few tools with large schemas
@@ -28,6 +30,8 @@ _REHEARSED = 4  # masks that are tried out
 def _limits() -> LLParserLimits:
     """What a grammar may take. llguidance does some 10,000 steps of `initial_lexer_fuel`, 14,000 of `step_lexer_fuel`,
     and 400 of `step_max_items`, in a millisecond."""
+    from llguidance import LLParserLimits
+
     return LLParserLimits(
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=200_000,
@@ -42,7 +46,7 @@ class Compiler:
     """Makes constraints of shapes."""
 
     def __init__(self, make_tokenizer: Callable[[], Any], size: int, ends: Collection[int]) -> None:
-        """`make_tokenizer` makes llguidance's view of the vocabulary: half a second and 55 MB, so only when the first
+        """`make_tokenizer` makes llguidance's view of the vocabulary: half a second and 40 MB, so only when the first
         shape comes. `size`: tokens of the vocabulary. `ends`: the tokens that end the model's turn."""
         self._make_tokenizer, self._size, self._ends = make_tokenizer, size, tuple(ends)
         self._tokenizer: Any = None
@@ -76,17 +80,17 @@ class Compiler:
             raise compiled
         return compiled.copy()
 
-    def prepare(self) -> bool:
-        """Do what only the first shape would have to wait for. Returns whether there was something to do."""
+    def prepare(self) -> None:
+        """Do what only the first shape has to wait for."""
         with self._building:
-            if self._tokenizer is not None:
-                return False
-            self._tokenizer = self._make_tokenizer()
-            return True
+            if self._tokenizer is None:
+                self._tokenizer = self._make_tokenizer()
 
     def _compile(self, shape: Shape) -> Constraint:
         if len(shape.text) > _LONGEST:
             raise ShapeError(f"the shape has more than {_LONGEST} characters")
+        from llguidance import LLMatcher
+
         text = grammar(shape)
         self.prepare()
         matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=_limits())

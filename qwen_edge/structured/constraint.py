@@ -6,12 +6,14 @@ Used by the engine's thread, one instance a sequence. A mask takes some 0.1 ms f
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llguidance import LLMatcher
 
 from qwen_edge.structured.schema import ShapeError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 _LONGEST_FORCED = 1 << 14  # bytes that follow one token by force: more take tens of milliseconds, or have no end
 

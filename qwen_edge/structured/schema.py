@@ -93,7 +93,7 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
-    _require_finite(schema)
+    _require_finite(schema, reached)
     return Unenforced(tuple(keywords), tuple(formats))
 
 
@@ -159,7 +159,7 @@ def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) 
     """Raise ShapeError if multiples of a large number are asked for; where schemas are combined, also of the product
     of several, as allOf may join any of them."""
     found = [(path, _whole_part(one["multipleOf"])) for path, one in schemas if "multipleOf" in one]
-    joined = len(found) > 1 and any(is_combined(one) for _, one in schemas)
+    joined = len(found) > 1 and any(_is_joined(one) for _, one in schemas)
     common = math.lcm(*(number for _, number in found)) if joined else max((number for _, number in found), default=0)
     if common > LARGEST_MULTIPLE:
         path, number = max(found, key=lambda one: one[1])
@@ -167,7 +167,7 @@ def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) 
         raise ShapeError(f"multipleOf: {number}{whole}; at most {LARGEST_MULTIPLE} can be kept", path)
 
 
-def is_combined(schema: Mapping[str, Any]) -> bool:
+def _is_joined(schema: Mapping[str, Any]) -> bool:
     """Whether several schemas describe one value together."""
     beside = any(key in schema for key in ("anyOf", "oneOf", "$ref"))
     return "allOf" in schema or (beside and len(schema.keys() - {"$defs", "definitions", "description", "title"}) > 1)
@@ -214,7 +214,7 @@ def _counts_properties(schema: Mapping[str, Any]) -> bool:
 
 def _are_apart(schemas: Sequence[Any], root: Mapping[str, Any]) -> bool:
     """Whether no value fits two of the schemas, as far as types and constant properties tell."""
-    whole = [resolve(one, root) for one in schemas]
+    whole = [_resolve(one, root) for one in schemas]
     return all(_is_apart(one, other, root) for one, other in combinations(whole, 2))
 
 
@@ -228,7 +228,7 @@ def _is_apart(one: Any, other: Any, root: Mapping[str, Any]) -> bool:
         return not any(value in values[1] for value in values[0])
     shared = set(one.get("required", ())) & set(other.get("required", ()))
     pairs = [
-        [resolve(schema.get("properties", {}).get(name, True), root) for schema in (one, other)] for name in shared
+        [_resolve(schema.get("properties", {}).get(name, True), root) for schema in (one, other)] for name in shared
     ]
     objects = _types(one) == _types(other) == {"object"}
     return objects and any(_is_apart_value(*pair) for pair in pairs)
@@ -259,7 +259,7 @@ def _types(schema: Mapping[str, Any]) -> frozenset[str]:
     return types | {"integer"} if "number" in types else types
 
 
-def resolve(schema: Any, root: Mapping[str, Any]) -> Any:
+def _resolve(schema: Any, root: Mapping[str, Any]) -> Any:
     """The schema that a local `$ref` leads to, through at most DEEPEST others; the schema itself if it has none."""
     for _ in range(DEEPEST):
         if not isinstance(schema, Mapping) or not isinstance(ref := schema.get("$ref"), str):
@@ -283,9 +283,9 @@ def _at(root: Any, ref: str) -> Any:
     return found
 
 
-def _require_finite(root: Mapping[str, Any]) -> None:
+def _require_finite(root: Mapping[str, Any], reached: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
     """Raise ShapeError if every answer would be endless, as of an object that requires another of its own kind."""
-    refs = {ref: False for _, one in _reached(root) if isinstance(ref := one.get("$ref"), str)}
+    refs = {ref: False for _, one in reached if isinstance(ref := one.get("$ref"), str)}
     if len(refs) > MOST_REFERENCES:
         raise ShapeError(f"the schema has more than {MOST_REFERENCES} different references")
     targets = {ref: _at(root, ref) for ref in refs}

@@ -140,18 +140,15 @@ def test_an_answer_of_noise_through_the_sampler_fits_its_schema(
 
 
 @pytest.mark.slow
-@given(_generated, _samplings, st.booleans())
-@_many
-def test_answers_of_noise_with_qwen_s_vocabulary_fit_thousands_of_schemas(
-    qwen: Held, schema: dict[str, Any], sampling: Sampling, forbidden: bool
+@pytest.mark.parametrize("vocabulary", ["qwen", "demo"])
+def test_answers_of_noise_with_real_vocabularies_fit_thousands_of_schemas(
+    request: pytest.FixtureRequest, vocabulary: str
 ) -> None:
-    qwen.fits(schema, sampling, forbidden=forbidden)
+    held: Held = request.getfixturevalue(vocabulary)
 
+    @given(_generated, _samplings, st.booleans())
+    @_many
+    def fits(schema: dict[str, Any], sampling: Sampling, forbidden: bool) -> None:
+        held.fits(schema, sampling, forbidden=forbidden)
 
-@pytest.mark.slow
-@given(_generated, _samplings, st.booleans())
-@_many
-def test_answers_of_noise_with_the_demo_s_vocabulary_fit_thousands_of_schemas(
-    demo: Held, schema: dict[str, Any], sampling: Sampling, forbidden: bool
-) -> None:
-    demo.fits(schema, sampling, forbidden=forbidden)
+    fits()

@@ -100,6 +100,10 @@ def test_the_engine_imports_no_http():
     assert not loaded & {"aiohttp", "jinja2", "yaml", "rich", "gguf", "diskcache", "prometheus_client"}
 
 
+def test_the_engine_loads_the_compiler_of_shapes_only_when_a_shape_comes():
+    assert "llguidance" not in loaded_by("import qwen_edge.engine.main, qwen_edge.llama.backend")
+
+
 def test_the_renderer_imports_what_it_renders_with_and_the_daemon_does_not():
     heavy = {"aiohttp", "asyncio", "numpy", "llama_cpp", "psutil", "yaml", "rich", "gguf"}
     loaded = loaded_by("import qwen_edge.renderer.main")

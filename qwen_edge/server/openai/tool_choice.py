@@ -85,7 +85,7 @@ def _choice(value: str | Mapping[str, Any]) -> _Choice:
             return _Choice(required=True, names=(value["name"],))
         if kind == "allowed_tools":
             return _allowed(value.get("allowed_tools", value))
-        if kind in ("auto", "none", "required", "any"):
+        if kind in ("auto", "required", "any"):
             return _choice(kind)
     raise _refused(
         'must be "auto", "none", "required", {"type": "function", "function": {"name": ...}} or allowed_tools'

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen_edge.engine.backend import NO_BIASES
 from qwen_edge.engine.loop import Engine
 from qwen_edge.protocol.messages import (
     Abort,
@@ -29,6 +28,7 @@ from qwen_edge.protocol.messages import (
     Submit,
     Tokens,
 )
+from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
 from qwen_edge.structured.schema import ShapeError
