@@ -33,6 +33,8 @@ class ChatRequest:
     the conversation should stay in memory. `volatile`: whether the marked text of system messages is rendered with the
     last question (chat/volatile.py).
 
+    `begun`: the beginning of the answer, which the model continues; it is no part of the answer that is returned.
+
     `shape`: what the answer must look like; `shape_parameter`: what the client calls it; `shown_schema`: JSON that the
     model is shown of it. `call_shape`: what a tool call must look like. `requires_call`: the answer must be a call.
     `thinking_budget`: tokens after which the reasoning is ended. `stops_loops`: whether text that repeats
@@ -57,6 +59,7 @@ class ChatRequest:
     goes_on: bool = False
     pin_seconds: float = 0.0
     volatile: bool = False
+    begun: str = ""
     shape: Shape | None = None
     shape_parameter: str | None = None
     shown_schema: str = ""

@@ -100,11 +100,18 @@ class ChatTemplate:
             ) from None
         return tuple(self._segments(prompt, mark))
 
+    def with_beginning(self, prompt: Sequence[Segment], begun: str) -> tuple[Segment, ...]:
+        """The prompt with the beginning of the answer, which the model is to continue. An open think block is closed
+        before it."""
+        closed = self._segments(f"\n{THINK.close}\n\n", "") if opens_reasoning(prompt) else []
+        return (*prompt, *closed, Segment(begun))
+
     def next_turn(self, request: ChatRequest, content: str, calls: Sequence[ToolCall] = ()) -> tuple[Segment, ...]:
         """Return the start of the next prompt, given that `content` and `calls` are the answer. Render two next turns
         that differ only in the new message, and return their common start. The last segment may tokenize differently
         once more text follows it. Raises RequestError."""
-        message: dict[str, Any] = {"role": "assistant", "content": content}
+        message: dict[str, Any] = {"role": "assistant", "content": request.begun + content}
+        request = replace(request, begun="")
         if calls:
             functions = ({"name": call.name, "arguments": call.arguments} for call in calls)
             message["tool_calls"] = [{"type": "function", "function": function} for function in functions]

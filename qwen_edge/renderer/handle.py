@@ -67,6 +67,11 @@ class Renderer:
     def pid(self) -> int | None:
         return self._process.process.pid if self._process else None
 
+    @property
+    def abilities(self) -> TemplateAbilities:
+        """What the template that was compiled last can do; nothing, before the first."""
+        return self._known[1] if self._known else TemplateAbilities()
+
     async def open(self, source: TemplateSource | None) -> TemplateAbilities:
         """Compile and probe the template. Raises UnservableError if the template is unusable, EngineError if no process
         can be started."""

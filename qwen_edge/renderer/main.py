@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qwen_edge.chat.jinja import error_line
+from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.chat.template import ChatTemplate, closes_reasoning, opens_reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.renderer.messages import (
@@ -76,10 +77,16 @@ class _Worker:
         try:
             if isinstance(question, RenderNextTurn):
                 return Rendered(self._template.next_turn(question.request, question.content, question.calls))
-            prompt = self._template.render(question.request)
-            return Rendered(prompt, self._template.reasoning, opens_reasoning(prompt), closes_reasoning(prompt))
+            return self._render(self._template, question.request)
         except RequestError as error:
             return Refused(error.message, error.parameter, out_of_memory=isinstance(error.__context__, MemoryError))
+
+    def _render(self, template: ChatTemplate, request: ChatRequest) -> Rendered:
+        prompt = template.render(request)
+        reasons, reasoned = opens_reasoning(prompt), closes_reasoning(prompt)
+        if request.begun:
+            prompt, reasons, reasoned = template.with_beginning(prompt, request.begun), False, True
+        return Rendered(prompt, template.reasoning, reasons, reasoned)
 
     def _open(self, question: Open) -> Answer:
         try:

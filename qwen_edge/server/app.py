@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 
 from qwen_edge.server import middleware
-from qwen_edge.server.admin import cache
-from qwen_edge.server.admin import status as admin
+from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.dialects import DIALECTS, Dialects
-from qwen_edge.server.openai import chat, errors, models
+from qwen_edge.server.openai import errors
+from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.state import STATE, State
 
-# a further dialect gets a line here, the beginning of its paths and its module `errors`; and its routes in make_app
+# a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
 ALL_DIALECTS = Dialects(errors, {})
+
+ROUTES = (*OPENAI, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
@@ -24,13 +28,9 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
     app[STATE] = state
     app[DIALECTS] = dialects
     app.on_response_prepare.append(middleware.let_pages_read)
-    app.router.add_post("/v1/chat/completions", chat.chat_completions)
-    app.router.add_get("/v1/models", models.list_models)
-    app.router.add_get("/v1/models/{name:.+}", models.show_model)
-    app.router.add_get("/v1/cache", cache.list_kept)
-    app.router.add_delete("/v1/cache/{key}", cache.forget)
-    app.router.add_post("/v1/cache/{key}/pin", cache.pin)
-    app.router.add_get("/v1/device", admin.device)
-    app.router.add_get("/health", admin.health)
-    app.router.add_get("/metrics", admin.metrics)
+    for route in ROUTES:
+        for path in (route.path, *route.also):
+            # aiohttp answers HEAD for each GET
+            add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
+            add(path, route.handler)
     return app

@@ -1,4 +1,4 @@
-"""Server-sent events to one client, which may read slowly or wait long for the first event.
+"""A stream of events to one client, which may read slowly or wait long for the first event.
 
 Unsent events wait in the transport's buffer. So a slow client delays nothing else: the request ends, and its sequence
 is free, when the engine is done. The buffer is bounded, because the length of an answer is (max_tokens, the context).
@@ -14,26 +14,35 @@ from types import MappingProxyType, TracebackType
 
 from aiohttp import web
 
+EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+"""The content types of server-sent events, and of lines of JSON."""
+
 _COMMENT = b": still working\n\n"  # clients ignore lines that begin with a colon
 _UNBOUNDED = 1 << 62  # bytes
 
 
 class EventStream:
-    """A context manager. While it is open, sending does not wait for the client, and a comment is sent after
-    `quiet_seconds` without an event, so that no proxy closes the connection. Call `end` afterwards.
+    """A context manager. While it is open, sending does not wait for the client. If the events are server-sent events,
+    a comment is sent after `quiet_seconds` without one, so that no proxy closes the connection; other content types
+    have no comments. Call `end` afterwards.
 
     Headers are sent with the first event or comment. Raises ConnectionError if the client has disconnected."""
 
     def __init__(
-        self, request: web.Request, quiet_seconds: float, headers: Mapping[str, str] = MappingProxyType({})
+        self,
+        request: web.Request,
+        quiet_seconds: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        content_type: str = EVENTS,
     ) -> None:
         self._request = request
         self._quiet_seconds = quiet_seconds
         self._clock = asyncio.get_running_loop().time
         self._last = self._clock()
         self._sending = asyncio.Lock()
+        self._comments: asyncio.Task[None] | None = None
         self._response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers})
-        self._response.content_type = "text/event-stream"
+        self._response.content_type = content_type
 
     @property
     def begun(self) -> bool:
@@ -42,14 +51,16 @@ class EventStream:
 
     async def __aenter__(self) -> EventStream:
         self._limit_buffer(_UNBOUNDED)
-        self._comments = asyncio.create_task(self._fill_silence())
+        if self._response.content_type == EVENTS:
+            self._comments = asyncio.create_task(self._fill_silence())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._comments.cancel()
-        await asyncio.gather(self._comments, return_exceptions=True)
+        if self._comments:
+            self._comments.cancel()
+            await asyncio.gather(self._comments, return_exceptions=True)
         self._limit_buffer(None)
 
     async def send(self, data: bytes) -> None:

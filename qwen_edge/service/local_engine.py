@@ -61,7 +61,7 @@ class LocalEngine:
     @property
     def model(self) -> ModelInfo:
         ready = self._ready_model()
-        return ModelInfo(ready.defaults, ready.context)
+        return ModelInfo(ready.defaults, ready.context, self._renderer.abilities)
 
     @property
     def most_pending(self) -> int:

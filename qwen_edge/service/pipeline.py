@@ -6,13 +6,14 @@ for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
 
+from qwen_edge.chat.abilities import TemplateAbilities
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError, WaitedTooLongError
 from qwen_edge.core.merge_streams import merged
@@ -23,10 +24,11 @@ from qwen_edge.service.thermal import ThermalControl
 @dataclass(frozen=True)
 class ModelInfo:
     """What a dialect needs to know of the model that answers: its sampling where a request and the settings do not
-    say, and its context in tokens."""
+    say, its context in tokens, and what its chat template can do."""
 
     sampling: Sampling
     context: int
+    abilities: TemplateAbilities = field(default_factory=TemplateAbilities)
 
 
 class Answerer(Protocol):
@@ -61,18 +63,20 @@ class ChatService:
         """The model that answers. Raises RequestError while it is not known yet."""
         return self._answerer.model
 
-    async def choices(self, request: ChatRequest) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
-        """Generate `request.choices` answers at the same time. Yield each event with the number of its answer. The
-        answers share the prompt and differ in the seed. Closing the generator stops all of them. Raises
-        RequestError."""
-        if request.choices > (most := self._answerer.most_pending):
+    async def all_choices(self, requests: Sequence[ChatRequest]) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
+        """Generate all answers to these requests, which came in one HTTP request, at the same time: `choices` of each.
+        Yield each event with the number of its answer, counted through all requests. The answers to one request share
+        the prompt and differ in the seed. Closing the generator stops all of them. Raises RequestError."""
+        wanted = sum(request.choices for request in requests)
+        if wanted > (most := self._answerer.most_pending):
             raise RequestError(
-                f"n is {request.choices}, and engine.parallel and server.max_waiting allow {most}.", parameter="n"
+                f"{wanted} answers are asked for at once, and engine.parallel and server.max_waiting allow {most}.",
+                parameter="n",
             )
-        sampling = request.sampling
-        seeds = [(sampling.seed + i) % 0xFFFFFFFF for i in range(request.choices)]
-        each = [replace(request, sampling=msgspec.structs.replace(sampling, seed=seed)) for seed in seeds]
-        async with merged([self.answer(one, first=number == 0) for number, one in enumerate(each)]) as events:
+        each = [
+            self.answer(one, first=number == 0) for request in requests for number, one in enumerate(_seeded(request))
+        ]
+        async with merged(each) as events:
             async for number, event in events:
                 yield number, event
 
@@ -90,3 +94,10 @@ class ChatService:
 
             self._thermal.admit(request.priority, request.client)
             raise
+
+
+def _seeded(request: ChatRequest) -> list[ChatRequest]:
+    """A request for each of its answers, with a seed of its own."""
+    sampling = request.sampling
+    seeds = [(sampling.seed + number) % 0xFFFFFFFF for number in range(request.choices)]
+    return [replace(request, sampling=msgspec.structs.replace(sampling, seed=seed)) for seed in seeds]

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from qwen_edge.auth.keys import Keys
-from qwen_edge.server.openai.parse import ChatBody
+from qwen_edge.server.openai.chat_body import ChatBody
 from tests.server.raw import raw
 from tests.waiting import until
 
@@ -34,23 +34,23 @@ async def refused(served, body, **options):
         ),
         ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "messages[0].images", "not supported"),
         ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages[0].audio", "not supported"),
-        ({"messages": [*MESSAGES, {"role": "assistant", "content": "I", "prefix": True}]}, "messages[1].prefix", "not"),
+        ({"messages": [{**MESSAGES[0], "prefix": True}]}, "messages[0].prefix", "last message"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0]", "field text"),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]", "field type"),
         ({"messages": None}, None, "missing required field messages"),
         (
-            {"messages": MESSAGES, "stream_options": {"continuous_usage_stats": True}},
-            "stream_options.continuous_usage_stats",
+            {"messages": MESSAGES, "stream_options": {"every_second": True}},
+            "stream_options.every_second",
             "Unknown parameter",
         ),
         ({"messages": MESSAGES, "temperature": 3}, "temperature", "<= 2"),
         ({"messages": MESSAGES, "top_p": -1}, "top_p", ">= 0"),
-        ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens", ">= 1"),
+        ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens", "1 or more"),
         ({"messages": MESSAGES, "max_tokens": 10**30}, "max_tokens", "<= 2147483647"),
         ({"messages": MESSAGES, "max_tokens": 1e300}, "max_tokens", "<= 2147483647"),
         ({"messages": MESSAGES, "top_k": 2**40}, "top_k", "<= 2147483647"),
         ({"messages": MESSAGES, "max_tokens": 7.5}, "max_tokens", "int"),
-        ({"messages": MESSAGES, "modalities": ["audio"]}, "modalities", "not supported"),
+        ({"messages": MESSAGES, "modalities": ["audio"]}, "modalities[0]", "must be one of text"),
         ({"messages": MESSAGES, "stop": list("abcdefghijklmnopqr")}, "stop", "length <= 16"),
         ({"messages": MESSAGES, "temprature": 1}, "temprature", "Unknown parameter"),
         ({"messages": MESSAGES, "n": 0}, "n", ">= 1"),
@@ -130,7 +130,7 @@ async def test_values_a_server_without_the_feature_can_honour_are_accepted(serve
 
 async def test_unknown_parameters_pass_where_the_configuration_lets_them(serve):
     served = await serve(settings="  unknown_parameters: ignore\n")
-    status, _ = await served.ask(temprature=1, stream_options={"continuous_usage_stats": True})
+    status, _ = await served.ask(temprature=1, stream_options={"every_second": True})
     assert status == 200
     status, error = await refused(served, {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]})
     assert (status, error["param"]) == (400, "messages[0].images")  # it would change the answer
@@ -175,7 +175,7 @@ async def test_a_call_of_the_history_may_leave_its_arguments_out(serve, argument
 async def test_null_is_as_if_the_parameter_were_left_out(serve):
     served = await serve()
     names = [name for name in ChatBody.__struct_fields__ if name != "messages"]
-    status, answer = await served.ask(**dict.fromkeys(names), functions=None, temprature=None)
+    status, answer = await served.ask(**dict.fromkeys(names), temprature=None)
     assert status == 200, answer
     status, answer = await served.ask(stream_options={"include_usage": None, "x": None}, response_format={"type": None})
     assert status == 200, answer

@@ -12,14 +12,15 @@ from qwen_edge.core.errors import ConfigError, RequestError
 from qwen_edge.server.app import ALL_DIALECTS
 from qwen_edge.server.dialects import DIALECTS
 from qwen_edge.server.middleware import errors_as_responses
-from qwen_edge.server.openai.parse import read_body
+from qwen_edge.server.openai.chat_body import read_body
 
 
 @pytest.mark.parametrize(
     ("name", "value", "supported"),
     [
-        ("modalities", ["audio"], 'only ["text"]'),
-        ("store", True, "only false"),
+        ("echo", True, "only false"),
+        ("best_of", 2, "only 1"),
+        ("mirostat", 2, "only 0"),
     ],
 )
 def test_a_value_that_is_not_supported_is_refused_with_those_that_are(name, value, supported):
@@ -38,7 +39,7 @@ def test_a_value_that_is_not_supported_is_refused_with_those_that_are(name, valu
         ),
         (
             {"messages": [{"role": "usr", "content": ""}]},
-            "'usr': must be one of system, developer, user, assistant, tool.",
+            "'usr': must be one of system, developer, user, assistant, tool, function.",
         ),
         ({"tools": [{"type": "f", "function": {"name": "f"}}]}, "'f': must be one of function."),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url': content is text here, or"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qwen_edge.chat.messages import (
@@ -22,17 +22,49 @@ from qwen_edge.chat.messages import (
     ToolCallStart,
     combined_usage,
 )
+from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Alternative, Logprob
+from qwen_edge.server.openai.framing import DONE, chunk_event, error_event
+from qwen_edge.server.sse import EVENTS
 
 Json = dict[str, Any]
 
 
 class Encoder:
-    """Encodes the chunks of one request, which share an id, a time and a model. `choice`: the number of the answer."""
+    """Encodes the chunks of one request, which share an id, a time and a model. `choice`: the number of the answer. An
+    Encoder of server/answering.py."""
 
-    def __init__(self, model: str) -> None:
+    content_type = EVENTS
+
+    def __init__(
+        self, model: str, *, include_usage: bool = False, inline_reasoning: bool = False, functions: bool = False
+    ) -> None:
+        """`include_usage`: the last chunk of a stream has the usage. `inline_reasoning`: reasoning stands in the
+        content, between <think> and </think> (llama-server's reasoning_format "none"). `functions`: a call has the form
+        that it had before there were tools."""
         self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._include_usage, self._functions = include_usage, functions
+        self._inline = inline_reasoning
+        self._thoughts = defaultdict[int, InlineReasoning](InlineReasoning)
         self._calls = Counter[int]()
+        self._begun, self._finishes = set[int](), list[Finish]()
+
+    def frames(self, choice: int, event: Delta | Finish) -> Iterator[bytes]:
+        if choice not in self._begun:
+            self._begun.add(choice)
+            yield chunk_event(self.first(choice))
+        for one in self._thoughts[choice].put(event) if self._inline else (event,):
+            if isinstance(one, Finish):
+                self._finishes.append(one)
+                yield chunk_event(self.finish(choice, one))
+            elif chunk := self.delta(choice, one):
+                yield chunk_event(chunk)
+
+    def end(self) -> bytes:
+        return (chunk_event(self.usage(self._finishes)) if self._include_usage else b"") + DONE
+
+    def error(self, error: RequestError) -> bytes:
+        return error_event(error)
 
     def first(self, choice: int) -> Json:
         """The first chunk, with the role."""
@@ -48,11 +80,13 @@ class Encoder:
             self._calls[choice] += 1
             return self._chunk(choice, {}, logprobs) if (logprobs := _logprobs(delta.logprobs)) else None
         piece = _call_start(delta.name) if isinstance(delta, ToolCallStart) else {"function": {"arguments": delta.text}}
+        if self._functions:
+            return self._chunk(choice, {"function_call": piece["function"]}, _logprobs(delta.logprobs))
         numbered = {"index": self._calls[choice], **piece}
         return self._chunk(choice, {"tool_calls": [numbered]}, _logprobs(delta.logprobs))
 
     def finish(self, choice: int, finish: Finish) -> Json:
-        return self._chunk(choice, {}, _logprobs(finish.logprobs), finish.reason, finish.stopped_by)
+        return self._chunk(choice, {}, _logprobs(finish.logprobs), self._reason(finish.reason), finish.stopped_by)
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
         """The last chunk with stream_options.include_usage: no choices, only the usage."""
@@ -62,10 +96,42 @@ class Encoder:
         """The body of an answer without streaming, from the same events."""
         answers = defaultdict[int, list[Delta | Finish]](list)
         for choice, event in events:
-            answers[choice].append(event)
-        choices = [_choice(choice, answers[choice]) for choice in sorted(answers)]
+            answers[choice] += self._thoughts[choice].put(event) if self._inline else (event,)
+        choices = [self._choice(choice, answers[choice]) for choice in sorted(answers)]
         finishes = [event for answer in answers.values() for event in answer if isinstance(event, Finish)]
         return {**self._shared, "object": "chat.completion", "choices": choices, "usage": _usage(finishes)}
+
+    def _choice(self, index: int, events: Iterable[Delta | Finish]) -> Json:
+        """The message of one answer, from all its events."""
+        reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
+        reason, stopped_by, builder = "stop", "", CallBuilder()
+        for event in events:
+            logprobs += event.logprobs
+            if isinstance(event, Reasoning):
+                reasoning.append(event.text)
+            elif isinstance(event, Content):
+                content.append(event.text)
+            elif isinstance(event, Finish):
+                reason, stopped_by = event.reason, event.stopped_by
+            elif call := builder.add(event):
+                calls.append(_call_start(call.name, call.arguments))
+        if cut := builder.unfinished:
+            calls.append(_call_start(cut.name, cut.arguments))
+        message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
+        if reasoning:
+            message["reasoning_content"] = "".join(reasoning)
+        if calls:
+            message |= {"function_call": calls[0]["function"]} if self._functions else {"tool_calls": calls}
+        choice = {
+            "index": index,
+            "message": message,
+            "logprobs": _logprobs(logprobs),
+            "finish_reason": self._reason(reason),
+        }
+        return {**choice, **_stopped(stopped_by)}
+
+    def _reason(self, reason: str) -> str:
+        return "function_call" if self._functions and reason == "tool_calls" else reason
 
     def _chunk(
         self,
@@ -79,29 +145,22 @@ class Encoder:
         return {**self._shared, "object": "chat.completion.chunk", "choices": [choice]}
 
 
-def _choice(index: int, events: Iterable[Delta | Finish]) -> Json:
-    """The message of one answer, from all its events."""
-    reasoning, content, calls, logprobs = [], [], [], list[Logprob]()
-    reason, stopped_by, builder = "stop", "", CallBuilder()
-    for event in events:
-        logprobs += event.logprobs
+class InlineReasoning:
+    """Turns the reasoning of one answer into content, between <think> and </think>, as the model wrote it."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def put(self, event: Delta | Finish) -> Iterator[Delta | Finish]:
         if isinstance(event, Reasoning):
-            reasoning.append(event.text)
-        elif isinstance(event, Content):
-            content.append(event.text)
-        elif isinstance(event, Finish):
-            reason, stopped_by = event.reason, event.stopped_by
-        elif call := builder.add(event):
-            calls.append(_call_start(call.name, call.arguments))
-    if cut := builder.unfinished:
-        calls.append(_call_start(cut.name, cut.arguments))
-    message: Json = {"role": "assistant", "content": "".join(content) or (None if calls else "")}
-    if reasoning:
-        message["reasoning_content"] = "".join(reasoning)
-    if calls:
-        message["tool_calls"] = calls
-    choice = {"index": index, "message": message, "logprobs": _logprobs(logprobs), "finish_reason": reason}
-    return {**choice, **_stopped(stopped_by)}
+            text = event.text if self._open else f"<think>{event.text}"
+            self._open = True
+            yield Content(text, event.logprobs)
+            return
+        if self._open:
+            self._open = False
+            yield Content("</think>")
+        yield event
 
 
 def _usage(finishes: Sequence[Finish]) -> Json:

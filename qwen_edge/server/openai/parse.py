@@ -1,337 +1,181 @@
-"""Parses the body of a chat completion into a ChatRequest. Every error names the parameter.
-
-Reference: https://platform.openai.com/docs/api-reference/chat/create, with parameters that Qwen's users know
-(enable_thinking, chat_template_kwargs, top_k, min_p, repetition_penalty, return_reasoning), and our own (priority,
-wait_seconds, max_seconds, x_volatile). A parameter is honoured or refused; the few that are only labels for the
-caller's records are marked below.
-"""
+"""Makes a ChatRequest of the body of a chat completion. Every error names the parameter. Pure."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
-
-import msgspec
-from msgspec.structs import fields
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from qwen_edge.chat.messages import ChatRequest
-from qwen_edge.config.schema import ChatConfig
-from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import RequestError
-from qwen_edge.core.printable import printable
-from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
-from qwen_edge.renderer.handle import refuse_too_many_messages
-from qwen_edge.server.body import parse_json, pass_over_unknown
-from qwen_edge.server.openai.shapes import NamedSchema, ResponseFormat, ShapeParameters, StructuredOutputs, answer_shape
-from qwen_edge.server.openai.tool_choice import call_shape
+from qwen_edge.core.first import first
+from qwen_edge.server.answering import Asked
+from qwen_edge.server.openai.chat_body import (
+    ChatBody,
+    Function,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ThinkingPart,
+    ThinkingSwitch,
+)
+from qwen_edge.server.openai.shapes import wanted_shapes
+from qwen_edge.server.sampling import sampling, stop_texts
+from qwen_edge.server.shapes import answer_shape
+from qwen_edge.server.thinking import Effort, Thinking, thinking
+from qwen_edge.server.tool_choice import Tool, call_shape
 
-_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
-_Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _DAY = 86400.0  # seconds
 _NAME = 200  # characters of a conversation's name, which the engine stores
 
 
-class _Text(msgspec.Struct, tag_field="type", tag="text"):
-    text: str | None
-
-
-class _Refusal(msgspec.Struct, tag_field="type", tag="refusal"):
-    refusal: str | None
-
-
-class _Function(msgspec.Struct):
-    name: str
-    arguments: str | dict[str, Any] | None = None
-
-
-class _Call(msgspec.Struct):
-    function: _Function
-    id: str | None = None
-    type: Literal["function"] | None = None
-
-
-class _Message(msgspec.Struct):
-    """The fields of a message that a template can render. Others are ignored, except those in `_UNREADABLE`."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[_Text | _Refusal | None] | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_Call | None] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: str | None = None
-
-
-# fields with content for the model that no template here can render: they are refused
-_UNREADABLE = ("audio", "function_call", "images", "partial", "prefix", "videos")
-
-
-class _ToolFunction(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class _Tool(msgspec.Struct):
-    """A tool. `type` may be missing, because there is only one type."""
-
-    function: _ToolFunction
-    type: Literal["function"] | None = None
-
-
-class _Tools(msgspec.Struct):
-    tools: list[_Tool | None]
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-
-
-class Reasoning(msgspec.Struct):
-    """OpenRouter's; `max_tokens` is a thinking budget."""
-
-    max_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-
-
-class ChatBody(ShapeParameters, kw_only=True):
-    """The body, with OpenAI's names. Values that a server without the feature can honour (n=1, logprobs=false) are
-    accepted. Null means the same as a missing value: for every parameter, for every optional field inside one, and for
-    every list element except messages."""
-
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
-    stop: str | Annotated[list[str | None], msgspec.Meta(max_length=16)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: _Fraction | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)] | None = None
-    min_p: _Fraction | None = None
-    frequency_penalty: _Penalty | None = None
-    presence_penalty: _Penalty | None = None
-    repetition_penalty: Annotated[float, msgspec.Meta(ge=0.01, le=2)] | None = None
-    seed: int | None = None
-    tools: list[dict[str, Any] | None] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
-    enable_thinking: bool | None = None
-    return_reasoning: bool | None = None
-    priority: Priority | None = None
-    wait_seconds: _Seconds | None = None
-    max_seconds: _Seconds | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    x_volatile: bool | None = None
-    typical_p: _Fraction | None = None
-    dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
-    dry_base: Annotated[float, msgspec.Meta(ge=1, le=10)] | None = None
-    dry_allowed_length: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
-    dry_penalty_last_n: Annotated[int, msgspec.Meta(ge=-1, le=2**20)] | None = None
-    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    ignore_eos: bool | None = None
-    logit_bias: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], _Bias | None] | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-    thinking_budget: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    reasoning: Reasoning | None = None
-    # accepted where it asks for what happens anyway
-    store: bool | None = None
-    modalities: list[str | None] | None = None
-    # labels for the caller's own books
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    service_tier: str | None = None
-
-
-_INNER: Mapping[str, type[msgspec.Struct]] = {
-    "reasoning": Reasoning,
-    "response_format": ResponseFormat,
-    "response_format.json_schema": NamedSchema,
-    "stream_options": _StreamOptions,
-    "structured_outputs": StructuredOutputs,
-}
-
-_NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken, and what is not
-    "store": ("only false", lambda body: bool(body.store)),
-    "modalities": ('only ["text"]', lambda body: not {*(body.modalities or ())} <= {"text", None}),
-}
-
-
-def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
-    """Parse and check the body. Raises RequestError."""
-    values = parse_json(data)
-    if not isinstance(values, dict):
-        raise RequestError("The body must be a JSON object.")
-    pass_over_unknown(_unknown(values), ignore=ignore_unknown)
-    messages = values.get("messages")
-    if isinstance(messages, list):
-        refuse_too_many_messages(len(messages))
-        _refuse_unreadable(messages)
-    try:
-        body = msgspec.convert(
-            {key: _whole(key, value) for key, value in values.items() if value is not None}, ChatBody
-        )
-        msgspec.convert({"tools": body.tools or []}, _Tools)
-    except msgspec.ValidationError as error:
-        what, path = split_complaint(error)
-        param = path[2:] or None
-        complaint = printable(what.replace("`", ""), 300) + _choices(what, param or "")
-        raise RequestError(f"Invalid {printable(param or 'body')}: {complaint}.", parameter=param) from None
-    for param, (supported, is_asked) in _NOT_YET.items():
-        if is_asked(body):
-            message = (
-                f"{param}: this value is not supported, {supported}. Send a supported value, or leave {param} out."
-            )
-            raise RequestError(message, code="unsupported_value", parameter=param)
-    return body
-
-
-def _choices(what: str, param: str) -> str:
-    """The allowed words, if `what` complains about a word that is not allowed; else an empty text."""
-    if what.startswith("Invalid value") and param.endswith(".type"):
-        return ": content is text here, or a list of parts of type text"
-    if not what.startswith("Invalid enum value"):
-        return ""
-    name = param.rpartition(".")[2]
-    kinds = (field.type for kind in (ChatBody, _Message, _Tool) for field in fields(kind) if field.name == name)
-    words = [
-        word
-        for kind in kinds
-        for one in (kind, *get_args(kind))
-        if get_origin(one) is Literal
-        for word in get_args(one)
-    ]
-    return f": must be one of {', '.join(words)}"
-
-
-def _unknown(values: Mapping[str, Any]) -> list[str]:
-    """The unknown parameters that are not null, also those inside others."""
-    groups: list[tuple[str, Any, type[msgspec.Struct]]] = [("", values, ChatBody)]
-    for path, kind in _INNER.items():
-        inner: Any = values
-        for name in path.split("."):
-            inner = inner.get(name) if isinstance(inner, dict) else None
-        if isinstance(inner, dict):
-            groups.append((f"{path}.", inner, kind))
-    return sorted(
-        prefix + name
-        for prefix, group, known in groups
-        for name, value in group.items()
-        if value is not None and name not in known.__struct_fields__
+def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
+    """The request. Missing values come from the configuration first, then from the model's own defaults. Raises
+    RequestError."""
+    defaults = asked.defaults
+    messages, begun = _beginning(body, [plain_message(message) for message in body.messages])
+    arguments, switch = _template_arguments(body)
+    think = _thinking(body, asked, messages, switch, begun=bool(begun))
+    shape = answer_shape(
+        wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=body.x_schema_in_prompt is not False
+    )
+    calls = call_shape(*_offered(body))
+    reasoning = body.reasoning or Reasoning()
+    return ChatRequest(
+        messages=tuple(messages),
+        sampling=sampling(body, asked.model.sampling, defaults, _logprobs(body)),
+        tools=calls.tools,
+        thinking=think.on,
+        return_reasoning=first(body.return_reasoning, body.include_reasoning, not reasoning.exclude),
+        template_arguments=arguments,
+        max_tokens=_most_tokens(body, defaults.max_tokens),
+        stop=stop_texts(body.stop),
+        parallel_calls=body.parallel_tool_calls is not False and body.functions is None,
+        priority=body.priority or "interactive",
+        choices=body.n or 1,
+        wait_seconds=body.wait_seconds,
+        max_seconds=body.max_seconds,
+        client=asked.client,
+        caller=asked.caller,
+        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        goes_on=bool(body.prompt_cache_key),
+        pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
+        volatile=first(body.x_volatile, defaults.volatile),
+        begun=begun,
+        shape=shape.shape if shape else None,
+        shape_parameter=shape.parameter if shape else None,
+        shown_schema=shape.shown if shape else "",
+        call_shape=calls.shape,
+        requires_call=calls.required,
+        thinking_budget=think.budget,
+        stops_loops=defaults.stop_loops,
+        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
     )
 
 
-def _refuse_unreadable(messages: list[Any]) -> None:
-    """Raises RequestError for a message with content that the model would not see."""
-    for number, message in enumerate(messages):
-        if isinstance(message, dict) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
-            param = f"messages[{number}].{field}"
-            raise RequestError(f"{param} is not supported: remove it.", code="unsupported_value", parameter=param)
+def _beginning(body: ChatBody, messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The messages, and the beginning of the answer: the content of an assistant's message that comes last, which the
+    model continues, as with llama-server. vLLM's continue_final_message asks for that in words, or for the opposite:
+    false lets a new answer begin."""
+    for number, message in enumerate(body.messages):
+        if message.prefix and (number + 1 < len(messages) or message.role != "assistant"):
+            raise RequestError(
+                f"messages[{number}].prefix: only the last message, of the assistant, can begin the answer.",
+                parameter=f"messages[{number}].prefix",
+            )
+    last = messages[-1]
+    if last["role"] != "assistant" or body.continue_final_message is False:
+        if body.continue_final_message:
+            raise RequestError(
+                "continue_final_message needs a last message of the assistant, with text.",
+                parameter="continue_final_message",
+            )
+        return messages, ""
+    if last.get("tool_calls") or not last["content"]:
+        return messages, ""
+    return messages[:-1], last["content"]
 
 
-def _whole(name: str, value: Any) -> Any:
-    """Turn 150.0 into 150: JSON, and the languages of some clients, have no integer type."""
-    if name == "reasoning" and isinstance(value, dict):
-        return {key: _whole(key, one) for key, one in value.items()}
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def to_request(
-    body: ChatBody, model: Sampling, defaults: ChatConfig, client: str, caller: Caller = EVERYBODY
-) -> ChatRequest:
-    """The request. Missing values come from the configuration first, then from the model's own defaults. `client`: the
-    name for the energy budget; `caller`: the owner of the key."""
+def _template_arguments(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
+    """The arguments for the chat template, and its switch of thinking, which is among them."""
     arguments = dict(body.chat_template_kwargs or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
         raise RequestError(
             f"chat_template_kwargs may not set {taken[0]!r}: the server does.", parameter="chat_template_kwargs"
         )
-    thinking = arguments.pop("enable_thinking", None)
-    if not isinstance(thinking, bool | None):
+    switch = arguments.pop("enable_thinking", None)
+    if not isinstance(switch, bool | None):
         raise RequestError("enable_thinking must be true or false.", parameter="chat_template_kwargs")
-    shape, calls = answer_shape(body), call_shape(body)
-    reasoning = body.reasoning or Reasoning()
-    budget = _first(body.thinking_budget, reasoning.max_tokens, defaults.thinking_budget)
-    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-    return ChatRequest(
-        messages=tuple(_message(message) for message in body.messages),
-        sampling=_sampling(body, model, defaults),
-        tools=calls.tools,
-        thinking=False if budget == 0 else _first(body.enable_thinking, thinking, defaults.thinking),
-        return_reasoning=body.return_reasoning is not False,
-        template_arguments=arguments,
-        max_tokens=_first(body.max_completion_tokens, body.max_tokens, defaults.max_tokens),
-        stop=tuple(text for text in stop if text),
-        parallel_calls=body.parallel_tool_calls is not False,
-        priority=body.priority or "interactive",
-        choices=body.n or 1,
-        wait_seconds=body.wait_seconds,
-        max_seconds=body.max_seconds,
-        client=client,
-        caller=caller,
-        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
-        goes_on=bool(body.prompt_cache_key),
-        pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
-        volatile=_first(body.x_volatile, defaults.volatile),
-        shape=shape.shape if shape else None,
-        shape_parameter=shape.parameter if shape else None,
-        shown_schema=shape.shown if shape else "",
-        call_shape=calls.shape,
-        requires_call=calls.required,
-        thinking_budget=budget,
-        stops_loops=defaults.stop_loops,
-        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
+    return arguments, switch
+
+
+def _thinking(
+    body: ChatBody, asked: Asked, messages: Sequence[Mapping[str, Any]], switch: bool | None, *, begun: bool
+) -> Thinking:
+    """Whether and how long to think, from all the names that clients have for it."""
+    object_, reasoning = body.thinking or ThinkingSwitch(), body.reasoning or Reasoning()
+    types = {"enabled": True, "disabled": False}
+    think = body.think if isinstance(body.think, bool) else None
+    effort: Effort | None = first(
+        body.reasoning_effort, reasoning.effort, body.think if body.think in get_args(Effort) else None
     )
+    switch = first(body.enable_thinking, switch, think, types.get(object_.type or ""), reasoning.enabled)
+    if begun and switch:
+        raise RequestError(
+            "The last message begins the answer, so the model cannot think before it: leave enable_thinking out, or "
+            "end the messages with a question.",
+            parameter="enable_thinking",
+        )
+    found = thinking(
+        switch=switch,
+        effort=effort,
+        budget=first(body.thinking_budget, body.thinking_budget_tokens, object_.budget_tokens, reasoning.max_tokens),
+        messages=messages,
+        defaults=asked.defaults,
+        can=asked.model.abilities,
+    )
+    return Thinking(False if asked.model.abilities.thinking == "optional" else None) if begun else found
 
 
-def _sampling(body: ChatBody, model: Sampling, defaults: ChatConfig) -> Sampling:
+def _offered(body: ChatBody) -> tuple[list[Tool | None] | None, str | Mapping[str, Any] | None]:
+    """The tools, and which of them to call, also as clients sent them before there were tools."""
+    if body.functions is None:
+        return body.tools, body.tool_choice
+    call = body.function_call
+    return [{"function": one} for one in body.functions], {"function": call} if isinstance(call, dict) else call
+
+
+def _most_tokens(body: ChatBody, default: int | None) -> int | None:
+    """max_tokens; -1 asks for all that the context has room for."""
+    most = first(body.max_completion_tokens, body.max_tokens, body.n_predict, default)
+    if most == 0:
+        raise RequestError("max_tokens must be 1 or more, or -1 for no limit.", parameter="max_tokens")
+    return None if most == -1 else most
+
+
+def _logprobs(body: ChatBody) -> int | None:
     if body.top_logprobs and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs: true.", parameter="top_logprobs")
-    seed = secrets.randbits(32) if body.seed is None else body.seed
-    return Sampling(
-        temperature=_first(body.temperature, defaults.temperature, model.temperature),
-        top_k=max(0, _first(body.top_k, defaults.top_k, model.top_k)),
-        top_p=_first(body.top_p, defaults.top_p, model.top_p),
-        min_p=_first(body.min_p, defaults.min_p, model.min_p),
-        repetition_penalty=_first(body.repetition_penalty, defaults.repetition_penalty, model.repetition_penalty),
-        frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        typical_p=_first(body.typical_p, model.typical_p),
-        dry_multiplier=_first(body.dry_multiplier, model.dry_multiplier),
-        dry_base=_first(body.dry_base, model.dry_base),
-        dry_allowed_length=_first(body.dry_allowed_length, model.dry_allowed_length),
-        dry_penalty_last_n=_first(body.dry_penalty_last_n, model.dry_penalty_last_n),
-        min_tokens=body.min_tokens or 0,
-        ignore_eos=bool(body.ignore_eos),
-        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items() if bias is not None),
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        # llama.cpp takes 0xFFFFFFFF as a request for a random seed
-        seed=seed % 0xFFFFFFFF,
-    )
+    return (body.top_logprobs or 0) if body.logprobs else None
 
 
-def _message(message: _Message) -> Mapping[str, Any]:
+def plain_message(message: Message) -> dict[str, Any]:
     """The message in the form that chat templates take: content is text, calls are in OpenAI's form, missing fields are
     left out."""
-    content = message.content or message.refusal or ""
-    if not isinstance(content, str):
-        content = "".join(_text(part) for part in content if part is not None)
-    plain: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": content}
-    if message.reasoning_content is not None:
-        plain["reasoning_content"] = message.reasoning_content
-    if calls := [_call(call) for call in message.tool_calls or () if call is not None]:
+    parts = [Text(message.content)] if isinstance(message.content, str) else message.content or []
+    content = "".join(_text(part) for part in parts if part is not None) or message.refusal or ""
+    thoughts = "".join(part.thinking or "" for part in parts if isinstance(part, ThinkingPart))
+    roles = {"developer": "system", "function": "tool"}
+    plain: dict[str, Any] = {"role": roles.get(message.role, message.role), "content": content}
+    reasoning = first(message.reasoning_content, message.reasoning, thoughts or None)
+    if reasoning is not None and message.role == "assistant":
+        plain["reasoning_content"] = reasoning
+    if calls := [_call(call.function, call.id) for call in message.tool_calls or () if call is not None]:
         plain["tool_calls"] = calls
+    elif message.function_call is not None:
+        plain["tool_calls"] = [_call(message.function_call)]
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     if message.name is not None:
@@ -339,17 +183,13 @@ def _message(message: _Message) -> Mapping[str, Any]:
     return plain
 
 
-def _text(part: _Text | _Refusal) -> str:
-    return (part.text if isinstance(part, _Text) else part.refusal) or ""
+def _text(part: Part) -> str:
+    if isinstance(part, ThinkingPart):
+        return ""
+    return (part.refusal if isinstance(part, Refusal) else part.text) or ""
 
 
-def _call(call: _Call) -> Mapping[str, Any]:
+def _call(function: Function, id_: str | None = None) -> Mapping[str, Any]:
     """A tool call of the history, in OpenAI's form. Missing or empty arguments become `{}`."""
-    function = {"name": call.function.name, "arguments": call.function.arguments or "{}"}
-    plain = {"id": call.id, "type": "function", "function": function}
-    return plain if call.id else {key: plain[key] for key in ("type", "function")}
-
-
-def _first(*values: Any) -> Any:
-    """The first value that is not None."""
-    return next((value for value in values if value is not None), None)
+    plain = {"type": "function", "function": {"name": function.name, "arguments": function.arguments or "{}"}}
+    return {"id": id_, **plain} if id_ else plain

@@ -1,29 +1,28 @@
-"""The shapes that a request asks its answer, and its tool calls, to keep.
+"""The parameters that ask for a shape of the answer.
 
-Reference: https://platform.openai.com/docs/guides/structured-outputs and .../function-calling, with the parameters of
-vLLM (guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs) and llama-server (grammar,
-json_schema, and a schema inside json_object). Pure.
+Reference: https://platform.openai.com/docs/guides/structured-outputs, with the parameters of vLLM (guided_json,
+guided_regex, guided_choice, guided_grammar, structured_outputs) and llama-server (grammar, json_schema, and a schema
+inside json_object). Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
-from qwen_edge.protocol.messages import Shape, ShapeKind
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.protocol.messages import ShapeKind
+from qwen_edge.server.parameters import Group
+from qwen_edge.server.sampling import SamplingParameters
+from qwen_edge.server.shapes import ANY_OBJECT, Wanted
 
-_ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-_LONGEST = 1 << 16  # characters of a pattern or a grammar
 _MOST_CHOICES = 1024
-_REMEDY = 'accept answers that are not held to it: response_format of type "json_schema" with "strict": false'
 
 
-class NamedSchema(msgspec.Struct):
+class NamedSchema(Group):
     """OpenAI's: a schema with a name. `strict` false accepts keywords that are not enforced."""
 
     schema: dict[str, Any] | None = None
@@ -32,7 +31,7 @@ class NamedSchema(msgspec.Struct):
     strict: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct):
+class ResponseFormat(Group):
     """`schema` inside json_object is llama-server's."""
 
     type: str | None = None
@@ -40,7 +39,7 @@ class ResponseFormat(msgspec.Struct):
     schema: dict[str, Any] | None = None
 
 
-class StructuredOutputs(msgspec.Struct):
+class StructuredOutputs(Group):
     """vLLM's. At most one of these."""
 
     json: dict[str, Any] | str | None = None
@@ -50,27 +49,8 @@ class StructuredOutputs(msgspec.Struct):
     json_object: bool | None = None
 
 
-class Wanted(NamedTuple):
-    """A shape as the client wrote it."""
-
-    parameter: str
-    kind: ShapeKind
-    value: Any
-    strict: bool | None = None
-
-
-class AnswerShape(NamedTuple):
-    """`parameter`: what the client calls it. `shown`: the schema, if the model is to see it. `unenforced`: what of the
-    schema answers are not held to."""
-
-    shape: Shape
-    parameter: str
-    shown: str
-    unenforced: tuple[str, ...]
-
-
-class ShapeParameters(msgspec.Struct):
-    """The parameters of a body that ask for a shape."""
+class ShapeParameters(SamplingParameters, kw_only=True):
+    """The parameters of a body that ask for a shape, behind those of sampling: msgspec has no multiple inheritance."""
 
     response_format: ResponseFormat | None = None
     grammar: str | None = None
@@ -84,28 +64,9 @@ class ShapeParameters(msgspec.Struct):
     x_schema_in_prompt: bool | None = None
 
 
-def answer_shape(body: ShapeParameters) -> AnswerShape | None:
-    """The shape of the answer; None if any text will do. Raises RequestError."""
-    wanted = [*_from_response_format(body.response_format), *_from_others(body)]
-    if not wanted:
-        return None
-    if len(wanted) > 1:
-        names = " and ".join(one.parameter for one in wanted[:2])
-        raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
-    [one] = wanted
-    unenforced: tuple[str, ...] = ()
-    if one.kind == "json_schema":
-        unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=_REMEDY)
-    elif isinstance(one.value, str) and len(one.value) > _LONGEST:
-        raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
-    text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
-    shown = body.x_schema_in_prompt is not False
-    return AnswerShape(
-        Shape(one.kind, text, bool(body.x_json_whitespace)),
-        one.parameter,
-        text if shown and one.kind == "json_schema" and one.value is not _ANY_OBJECT else "",
-        unenforced,
-    )
+def wanted_shapes(body: ShapeParameters) -> list[Wanted]:
+    """All shapes that the body asks for; a request may ask for one. Raises RequestError."""
+    return [*_from_response_format(body.response_format), *_from_others(body)]
 
 
 def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
@@ -114,7 +75,7 @@ def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
         return []
     if kind == "json_object":
         if form.schema is None:
-            return [Wanted("response_format", "json_schema", _ANY_OBJECT)]
+            return [Wanted("response_format", "json_schema", ANY_OBJECT)]
         return [Wanted("response_format.schema", "json_schema", form.schema)]
     if kind != "json_schema":
         raise RequestError(
@@ -139,7 +100,7 @@ def _from_others(body: ShapeParameters) -> list[Wanted]:
         _schema("json_schema", body.json_schema),
         _schema("guided_json", body.guided_json),
         _schema("structured_outputs.json", outputs.json),
-        _schema("structured_outputs.json_object", _ANY_OBJECT if outputs.json_object else None),
+        _schema("structured_outputs.json_object", ANY_OBJECT if outputs.json_object else None),
         _text("guided_regex", "regex", body.guided_regex),
         _text("structured_outputs.regex", "regex", outputs.regex),
         _choice("guided_choice", body.guided_choice),
@@ -179,20 +140,3 @@ def _choice(parameter: str, value: Sequence[str | None] | None) -> Wanted | None
 def _grammar(parameter: str, value: str | None) -> Wanted | None:
     """GBNF has rules with ::=, Lark rules with a colon."""
     return _text(parameter, "gbnf" if value and "::=" in value else "lark", value)
-
-
-def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, remedy: str) -> tuple[str, ...]:
-    """What is not enforced. Raises RequestError if that is a keyword, unless `strict` is False; if `strict` is True,
-    for a format, too. `remedy`: how the client accepts what is not enforced."""
-    try:
-        found = check(schema)
-    except ShapeError as error:
-        raise RequestError(f"{parameter}: {error}.", parameter=parameter) from None
-    refused = found.keywords if strict is not False else ()
-    if refused := refused + (found.formats if strict else ()):
-        raise RequestError(
-            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or {remedy}.",
-            code="unsupported_value",
-            parameter=parameter,
-        )
-    return found.keywords + found.formats

@@ -90,7 +90,7 @@ def test_the_model_is_that_of_whoever_answers(service):
 
 
 async def test_several_answers_differ_in_the_seed_and_one_of_them_is_the_first(service, echo):
-    events = await all_of(service.choices(replace(REQUEST, choices=3)))
+    events = await all_of(service.all_choices([replace(REQUEST, choices=3)]))
     said = {number: event.text for number, event in events if isinstance(event, Content)}
     assert said == {0: "7", 1: "8", 2: "9"}
     assert [event for _, event in events].count(FINISH) == 3
@@ -99,13 +99,13 @@ async def test_several_answers_differ_in_the_seed_and_one_of_them_is_the_first(s
 
 async def test_the_last_seed_is_followed_by_the_first(service, echo):
     last = replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, seed=0xFFFFFFFE), choices=2)
-    await all_of(service.choices(last))
+    await all_of(service.all_choices([last]))
     assert {asked.sampling.seed for asked, _ in echo.asked} == {0xFFFFFFFE, 0}
 
 
 async def test_more_answers_than_there_are_places_are_refused_unasked(service, echo):
-    with pytest.raises(RequestError, match="n is 4") as refused:
-        await all_of(service.choices(replace(REQUEST, choices=4)))
+    with pytest.raises(RequestError, match="4 answers are asked for") as refused:
+        await all_of(service.all_choices([replace(REQUEST, choices=4)]))
     assert (refused.value.kind, refused.value.parameter) == ("invalid_request", "n")
     assert not echo.asked
 
@@ -136,7 +136,7 @@ async def test_whoever_has_waited_too_long_for_a_device_that_is_hot_hears_of_the
 
 
 async def test_leaving_early_stops_every_answer(service, echo):
-    events = service.choices(replace(REQUEST, choices=3))
+    events = service.all_choices([replace(REQUEST, choices=3)])
     await anext(events)
     await events.aclose()
     assert echo.open == 0

@@ -4,11 +4,18 @@ import json
 
 import pytest
 
+from qwen_edge.chat.abilities import TemplateAbilities
 from qwen_edge.config.schema import ChatConfig
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Sampling, Shape
-from qwen_edge.server.openai.parse import read_body, to_request
+from qwen_edge.server.answering import Asked
+from qwen_edge.server.openai.chat_body import read_body
+from qwen_edge.server.openai.parse import to_request
+from qwen_edge.service.pipeline import ModelInfo
 
+MODEL = ModelInfo(
+    Sampling(temperature=0.6, top_k=20, top_p=0.95), 4096, TemplateAbilities(tools=True, thinking="optional")
+)
 SCHEMA = {"type": "object", "properties": {"percent": {"type": "integer"}}, "required": ["percent"]}
 TEXT = json.dumps(SCHEMA, separators=(",", ":"))
 HELD = Shape("json_schema", TEXT)
@@ -20,7 +27,7 @@ INSIDE = "response_format.json_schema.schema"
 def asked(defaults=None, **body):
     data = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
     parsed = read_body(data, ignore_unknown=False)
-    return to_request(parsed, Sampling(temperature=0.6, top_k=20, top_p=0.95), defaults or ChatConfig(), "")
+    return to_request(parsed, Asked(MODEL, defaults or ChatConfig()))
 
 
 def refused(**body):

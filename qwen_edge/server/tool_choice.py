@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape
-from qwen_edge.server.openai.shapes import checked
+from qwen_edge.server.shapes import checked
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +40,18 @@ class _Choice(NamedTuple):
     names: tuple[str, ...] | None = None
 
 
-class Body(Protocol):
-    """The parameters that count here."""
-
-    tools: list[Tool | None] | None
-    tool_choice: str | dict[str, Any] | None
-
-
-def call_shape(body: Body) -> Calls:
-    """All tools are shown, whichever of them may be called: the same tools make the same prompt. Raises
+def call_shape(
+    tools: Sequence[Tool | None] | None,
+    tool_choice: str | Mapping[str, Any] | None,
+    schema_at: str = "tools[{}].function.parameters",
+) -> Calls:
+    """`tools` and `tool_choice` in OpenAI's form; `schema_at`: where the client has put the schema of a tool, by its
+    number. All tools are shown, whichever of them may be called: the same tools make the same prompt. Raises
     RequestError."""
-    tools = tuple(tool | {"type": "function"} for tool in body.tools or () if tool is not None)
-    if body.tool_choice in ("none", {"type": "none"}):
+    tools = tuple(tool | {"type": "function"} for tool in tools or () if tool is not None)
+    if tool_choice in ("none", {"type": "none"}):
         return Calls()
-    choice = _choice(body.tool_choice or "auto")
+    choice = _choice(tool_choice or "auto")
     offered = {tool["function"]["name"]: (number, tool["function"]) for number, tool in enumerate(tools)}
     if missing := [name for name in choice.names or () if name not in offered]:
         raise _refused(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
@@ -64,7 +62,7 @@ def call_shape(body: Body) -> Calls:
     schemas, unenforced = list[tuple[str, Mapping[str, Any]]](), list[str]()
     for name in offered if choice.names is None else choice.names:
         number, function = offered[name]
-        parameter = f"tools[{number}].function.parameters"
+        parameter = schema_at.format(number)
         schema, ignored = _arguments(function, parameter, required=choice.required)
         schemas.append((name, schema))
         unenforced += [f"{name}: {one}" for one in ignored]

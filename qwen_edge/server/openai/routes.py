@@ -1,0 +1,30 @@
+"""The paths of OpenAI's dialect."""
+
+from __future__ import annotations
+
+from qwen_edge.server.openai import chat, models
+from qwen_edge.server.openai.chat_body import ChatBody
+from qwen_edge.server.routes import GENERATES, Route, v1
+from qwen_edge.server.sse import EVENTS
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        chat.chat_completions,
+        "Answer a chat.",
+        body=ChatBody,
+        stream=EVENTS,
+        also=v1("/v1/chat/completions"),
+        errors=GENERATES,
+    ),
+    Route("GET", "/v1/models", models.list_models, "The model that is served.", also=v1("/v1/models")),
+    Route(
+        "GET",
+        "/v1/models/{name:.+}",
+        models.show_model,
+        "A model.",
+        also=("/models/{name:.+}",),
+        errors=(401, 403, 404),
+    ),
+)

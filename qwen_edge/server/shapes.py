@@ -1,0 +1,80 @@
+"""The shape that an answer is asked to keep: how a request's wish becomes one, in every dialect. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from qwen_edge.core.errors import RequestError
+from qwen_edge.core.printable import printable
+from qwen_edge.protocol.messages import Shape, ShapeKind
+from qwen_edge.structured.schema import ShapeError, check
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+_LONGEST = 1 << 16  # characters of a pattern or a grammar
+STRICT_REMEDY = 'accept answers that are not held to it: response_format of type "json_schema" with "strict": false'
+
+
+class Wanted(NamedTuple):
+    """A shape as the client wrote it. `parameter`: where. `strict`: whether keywords that are not enforced are errors
+    (None: keywords are, formats are not)."""
+
+    parameter: str
+    kind: ShapeKind
+    value: Any
+    strict: bool | None = None
+
+
+class AnswerShape(NamedTuple):
+    """`parameter`: what the client calls it. `shown`: the schema, if the model is to see it. `unenforced`: what of the
+    schema answers are not held to."""
+
+    shape: Shape
+    parameter: str
+    shown: str
+    unenforced: tuple[str, ...]
+
+
+def answer_shape(
+    wanted: Sequence[Wanted], *, whitespace: bool = False, shown: bool = True, remedy: str = STRICT_REMEDY
+) -> AnswerShape | None:
+    """The shape of the answer; None if any text will do. `whitespace`: it may stand between the values of JSON.
+    `shown`: the model is to see the schema. `remedy`: how the client accepts what is not enforced. Raises
+    RequestError."""
+    if not wanted:
+        return None
+    if len(wanted) > 1:
+        names = " and ".join(one.parameter for one in wanted[:2])
+        raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
+    [one] = wanted
+    unenforced: tuple[str, ...] = ()
+    if one.kind == "json_schema":
+        unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=remedy)
+    elif isinstance(one.value, str) and len(one.value) > _LONGEST:
+        raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
+    text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
+    return AnswerShape(
+        Shape(one.kind, text, whitespace),
+        one.parameter,
+        text if shown and one.kind == "json_schema" and one.value is not ANY_OBJECT else "",
+        unenforced,
+    )
+
+
+def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, remedy: str) -> tuple[str, ...]:
+    """What is not enforced. Raises RequestError if that is a keyword, unless `strict` is False; if `strict` is True,
+    for a format, too. `remedy`: how the client accepts what is not enforced."""
+    try:
+        found = check(schema)
+    except ShapeError as error:
+        raise RequestError(f"{parameter}: {error}.", parameter=parameter) from None
+    refused = found.keywords if strict is not False else ()
+    if refused := refused + (found.formats if strict else ()):
+        raise RequestError(
+            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or {remedy}.",
+            code="unsupported_value",
+            parameter=parameter,
+        )
+    return found.keywords + found.formats
