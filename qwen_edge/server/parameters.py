@@ -140,7 +140,7 @@ def _allowed(kind: type[Group], what: str, parameter: str) -> str:
         return ": content is text here, or a list of parts of type text"
     if not what.startswith("Invalid enum value"):
         return ""
-    name = parameter.rpartition(".")[2]
+    name = parameter.rpartition(".")[2].partition("[")[0]
     fields = [fields[name] for struct in _structs(kind) if name in (fields := _fields(struct))]
     words = [str(word) for field in fields for one in _inside(field) if get_origin(one) is Literal
              for word in get_args(one)]  # fmt: skip
