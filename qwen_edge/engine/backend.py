@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from qwen_edge.kv.cell_store import CellStore
@@ -80,6 +80,21 @@ class Shapes(Protocol):
         """A constraint at its beginning; takes up to a second. Raises ShapeError."""
 
 
+Vector = tuple[float, ...]
+
+
+class Embedder(Protocol):
+    """Computes embeddings, one text at a time. Used by the engine's thread."""
+
+    def embed(self, tokens: Sequence[int]) -> Iterator[tuple[int, Vector | None]]:
+        """Compute the embedding of at least one token, a piece at a time: yields how many tokens were computed, and
+        with the last piece the vector, of length 1. To call it again ends the embedding before. Raises EngineError if
+        memory is short."""
+
+    def close(self) -> None:
+        """Give memory back. `embed` may be called again."""
+
+
 class Backend(Protocol):
     """One model with one KV cache. Used by one thread, except where a method says otherwise."""
 
@@ -94,6 +109,10 @@ class Backend(Protocol):
     @property
     def shapes(self) -> Shapes:
         """The compiler of shapes for this vocabulary."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """Embeds texts, beside the KV cache."""
 
     @property
     def model_id(self) -> ModelId:
