@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from qwen_edge.structured.keywords import complaint
+from qwen_edge.structured.keywords import complaint, nothing_fits
 
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
@@ -116,6 +116,8 @@ def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]
     if len(path) > 2 * DEEPEST:
         raise ShapeError(f"schemas are nested more than {DEEPEST} deep", path[:6])
     if not isinstance(schema, Mapping):
+        if isinstance(schema, list) and path[-1:] == ("items",):  # as in drafts before 2020-12
+            raise ShapeError("items must be one schema; schemas for the first items are listed in prefixItems", path)
         if not isinstance(schema, bool):
             raise ShapeError("a schema must be an object, true or false", path)
         return
@@ -296,6 +298,9 @@ def _require_finite(root: Mapping[str, Any], reached: Sequence[tuple[Path, Mappi
             if not refs[ref] and _is_finite(target, refs):
                 refs[ref] = changed = True
     if not _is_finite(root, refs):
+        for path, one in reached:
+            if why := nothing_fits(one) or _forbidden(one):
+                raise ShapeError(f"no answer fits: {why}", path)
         endless = next((ref for ref, finite in refs.items() if not finite), "")
         raise ShapeError(f"no finite answer fits: {endless or 'the schema'} requires itself without end")
 
@@ -304,7 +309,7 @@ def _is_finite(schema: Any, refs: Mapping[str, bool]) -> bool:
     """Whether a finite value fits, if the references that are True have one."""
     if not isinstance(schema, Mapping):
         return schema is not False
-    if isinstance(ref := schema.get("$ref"), str) and not refs[ref]:
+    if nothing_fits(schema) or (isinstance(ref := schema.get("$ref"), str) and not refs[ref]):
         return False
     if not all(_is_finite(one, refs) for one in schema.get("allOf", ())):
         return False
@@ -317,9 +322,21 @@ def _is_finite(schema: Any, refs: Mapping[str, bool]) -> bool:
 
 def _has_finite(schema: Mapping[str, Any], kind: str, refs: Mapping[str, bool]) -> bool:
     if kind == "object":
-        properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+        properties, other = schema.get("properties", {}), _others(schema)
         return all(_is_finite(properties.get(name, other), refs) for name in schema.get("required", ()))
     least = schema.get("minItems", 0)
     first = schema.get("prefixItems", ())
     rest = [schema.get("items", True)] if least > len(first) else []
     return all(_is_finite(one, refs) for one in [*first[:least], *rest])
+
+
+def _others(schema: Mapping[str, Any]) -> Any:
+    """The schema of properties that are not named; any value where patterns may name them."""
+    return bool(schema.get("patternProperties")) or schema.get("additionalProperties", True)
+
+
+def _forbidden(schema: Mapping[str, Any]) -> str:
+    """Says which property is required, although no value may stand there; empty if there is none."""
+    properties, other = schema.get("properties", {}), _others(schema)
+    names = (name for name in schema.get("required", ()) if properties.get(name, other) is False)
+    return next((f"{name} is required, and the schema forbids it" for name in names), "")

@@ -232,6 +232,26 @@ def test_a_shape_that_would_take_too_long_is_refused_before_any_answer_begins(
 
 
 @pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        (Shape("regex", "(a"), 'invalid regex "(a"'),
+        (Shape("calls", json.dumps([["f", {"type": "string", "pattern": r"\Z"}]])), "regex parse error"),
+        (Shape("gbnf", "root ::= [a-"), "the grammar cannot be read"),
+        (Shape("lark", "start: nowhere"), "at 1(8): unknown name"),
+    ],
+)
+def test_only_a_reason_about_the_client_s_own_text_has_a_position(compiler: Compiler, shape: Shape, why: str) -> None:
+    with pytest.raises(ShapeError) as refused:
+        compiler.compile(shape)
+    assert refused.value.what.startswith(why)
+
+
+def test_a_grammar_that_is_neither_gbnf_nor_lark_is_said_to_be_read_as_lark(compiler: Compiler) -> None:
+    with pytest.raises(ShapeError, match="read as Lark, because no rule has ::="):
+        compiler.compile(Shape("lark", "hello"))
+
+
+@pytest.mark.parametrize(
     "text",
     ['start: "a & b"', "start: /a&b/", 'start: "x" // a & b', 'start: "%json"', 'start: /[^"&]+/ "&"'],
 )

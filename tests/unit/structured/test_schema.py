@@ -140,6 +140,14 @@ def test_the_number_of_properties_is_named_where_it_may_be_miscounted(schema: di
         ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "#/$defs/no leads nowhere"),
         ({"$ref": "https://example.org/schema"}, "leads out of the schema"),
         ({"properties": {"a": 5}}, "(at /properties/a)"),
+        ({"items": [{"type": "string"}]}, "listed in prefixItems (at /items)"),
+        ({"properties": {"o": {"type": "object", "required": ["b"], "additionalProperties": False}},
+          "type": "object", "required": ["o"]}, "b is required, and the schema forbids it (at /properties/o)"),
+        ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "a is required, and the schema forbids it"),
+        ({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}, "enum is empty (at /properties/a)"),
+        ({"type": "integer", "minimum": 5, "maximum": 1}, "no answer fits: minimum is above maximum"),
+        ({"type": "array", "minItems": 1, "items": {"type": ["string"], "minLength": 2, "maxLength": 1}},
+         "minLength is above maxLength (at /items)"),
         ({"anyOf": {"type": "string"}}, "anyOf must be a list"),
         ({"properties": ["a"]}, "properties must be an object"),
     ],
@@ -148,6 +156,24 @@ def test_a_schema_that_no_answer_can_fit_is_refused_with_its_place(schema: dict[
     with pytest.raises(ShapeError) as refused:
         check(schema)
     assert where in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": ["integer", "null"], "minimum": 5, "maximum": 1},
+        {"type": "object", "properties": {"a": {"enum": []}}},
+        {"anyOf": [{"type": "null"}, {"type": "string", "minLength": 2, "maxLength": 1}]},
+    ],
+)
+def test_bounds_that_no_value_fits_do_no_harm_where_another_value_will_do(schema: dict[str, Any]) -> None:
+    assert check(schema).keywords == ()
+
+
+def test_a_required_property_that_a_pattern_names_is_not_forbidden() -> None:
+    patterns = {"^s[0-9]$": {"type": "integer"}}
+    schema = {"type": "object", "patternProperties": patterns, "required": ["s1"], "additionalProperties": False}
+    assert check(schema).keywords == ()
 
 
 def test_a_list_that_may_end_is_no_endless_one() -> None:
