@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
+from qwen_edge.core.printable import printable
 from qwen_edge.engine.backend import Shapes
-from qwen_edge.protocol.messages import Submit, Warm
+from qwen_edge.protocol.messages import Shape, Submit, Warm
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.grammar import without_schemas
+from qwen_edge.structured.grammar import single_calls, without_schemas
 from qwen_edge.structured.schema import ShapeError
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,8 @@ def known(message: Submit | Warm, shapes: Shapes) -> Constraints | ShapeError | 
 
 
 def compiled(message: Submit | Warm, shapes: Shapes) -> Constraints | ShapeError:
-    """The constraints; takes as long as new shapes take to compile. If the schemas of tools cannot be kept, and no call
-    is required, the arguments of a call are any JSON object."""
+    """The constraints; takes as long as new shapes take to compile. If the schema of a tool cannot be kept, and no call
+    is required, the arguments of this tool's calls are any JSON object."""
     if not isinstance(message, Submit):
         return Constraints()
     try:
@@ -60,5 +61,18 @@ def _of_call(message: Submit, shapes: Shapes) -> Constraint | None:
     except ShapeError as error:
         if message.requires_call:
             raise
-        log.warning("tool calls are not held to their schemas: %s", error)
-        return shapes.compile(without_schemas(message.call_shape))
+        single = single_calls(message.call_shape)
+        unusable = {name: why for name, shape in single.items() if (why := _fault(shape, shapes))}
+        unusable = unusable or dict.fromkeys(single, str(error))  # too much only together
+        for name, why in unusable.items():
+            log.warning("calls of %s are held to no schema: %s", printable(name, 60), printable(why, 300))
+        return shapes.compile(without_schemas(message.call_shape, unusable))
+
+
+def _fault(shape: Shape, shapes: Shapes) -> str:
+    """Why the shape cannot be kept; empty if it can."""
+    try:
+        shapes.compile(shape)
+    except ShapeError as error:
+        return str(error)
+    return ""

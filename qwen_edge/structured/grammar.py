@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from qwen_edge.protocol.messages import Shape
@@ -43,9 +44,15 @@ def _grammar(shape: Shape) -> str:
     return _document({"lark_grammar": _checked(shape.text if shape.kind == "lark" else _from_gbnf(shape.text))})
 
 
-def without_schemas(shape: Shape) -> Shape:
-    """The same calls, with any JSON object as arguments."""
-    return Shape("calls", json.dumps([[name, {"type": "object"}] for name, _ in json.loads(shape.text)]))
+def single_calls(shape: Shape) -> dict[str, Shape]:
+    """The calls of each tool by itself."""
+    return {name: Shape("calls", json.dumps([[name, schema]])) for name, schema in json.loads(shape.text)}
+
+
+def without_schemas(shape: Shape, names: Collection[str]) -> Shape:
+    """The same calls; the arguments of these tools are any JSON object."""
+    tools = [[name, {"type": "object"} if name in names else schema] for name, schema in json.loads(shape.text)]
+    return Shape("calls", json.dumps(tools))
 
 
 def _document(grammar: dict[str, Any]) -> str:

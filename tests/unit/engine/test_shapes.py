@@ -344,6 +344,20 @@ def test_a_tool_that_cannot_be_kept_is_refused_only_if_it_must_be_called():
     assert home.said(3) == call and home.done(3).reason == "stop"
 
 
+def test_only_the_tool_that_cannot_be_kept_is_free():
+    tools = Shape("calls", json.dumps([["lamp", LAMP], ["broken", {"type": "object", "patternProperties": {"(": {}}}]]))
+    home = Home('<tool_call>\n{"name": "lamp", "arguments": {"room": 7}}\n</tool_call>')
+    home.ask(1, calls=CALL, call_shape=tools)
+    home.run()
+    call = json.loads(home.said(1).removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert validates(json.dumps(call["arguments"]))
+    free = '<tool_call>\n{"name": "broken", "arguments": {"room": 7}}\n</tool_call>'
+    home = Home(free)
+    home.ask(2, calls=CALL, call_shape=tools)
+    home.run()
+    assert home.said(2) == free
+
+
 class SlowCompiler(Compiler):
     """Compiles a new shape when it may, and notes in which thread."""
 
