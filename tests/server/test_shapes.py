@@ -86,8 +86,12 @@ async def test_a_model_that_wants_to_write_other_things_cannot(serve):
     ("body", "parameter", "words"),
     [
         ({"response_format": {"type": "xml"}}, "response_format.type", "unknown"),
-        ({"guided_regex": "("}, "guided_regex", "cannot be held to this"),
-        ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex", "cannot be held to this"),
+        ({"guided_regex": r"\Z"}, "guided_regex", "cannot be held to this"),
+        (
+            {"structured_outputs": {"regex": "(?=a)b"}},
+            "structured_outputs.regex",
+            "look-around, as in (?=...)",
+        ),
         ({"grammar": "start: nowhere"}, "grammar", "nowhere"),
         ({"guided_grammar": "root ::= ("}, "guided_grammar", "cannot be"),
         ({"json_schema": {"type": "strng"}}, "json_schema", "strng"),

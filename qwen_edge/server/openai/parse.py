@@ -24,6 +24,7 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller, Priority, Sampling
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.body import parse_json, pass_over_unknown
 from qwen_edge.server.openai.shapes import NamedSchema, ResponseFormat, ShapeParameters, StructuredOutputs, answer_shape
+from qwen_edge.server.openai.spelling import advice
 from qwen_edge.server.openai.tool_choice import call_shape
 
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -161,6 +162,11 @@ _INNER: Mapping[str, type[msgspec.Struct]] = {
     "structured_outputs": StructuredOutputs,
 }
 
+_KNOWN = (
+    *ChatBody.__struct_fields__,
+    *(f"{path}.{name}" for path, kind in _INNER.items() for name in kind.__struct_fields__),
+)
+
 _NOT_YET: dict[str, tuple[str, Callable[[ChatBody], bool]]] = {  # what is taken, and what is not
     "store": ("only false", lambda body: bool(body.store)),
     "modalities": ('only ["text"]', lambda body: not {*(body.modalities or ())} <= {"text", None}),
@@ -172,7 +178,8 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
     values = parse_json(data)
     if not isinstance(values, dict):
         raise RequestError("The body must be a JSON object.")
-    pass_over_unknown(_unknown(values), ignore=ignore_unknown)
+    if unknown := _unknown(values):
+        pass_over_unknown(unknown, ignore=ignore_unknown, advice=advice(unknown[0], _KNOWN))
     messages = values.get("messages")
     if isinstance(messages, list):
         refuse_too_many_messages(len(messages))

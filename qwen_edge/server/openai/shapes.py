@@ -15,6 +15,7 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape, ShapeKind
+from qwen_edge.structured.keywords import pattern_complaint
 from qwen_edge.structured.schema import ShapeError, check
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -98,6 +99,8 @@ def answer_shape(body: ShapeParameters) -> AnswerShape | None:
         unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=_REMEDY)
     elif isinstance(one.value, str) and len(one.value) > _LONGEST:
         raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
+    elif one.kind == "regex" and (wrong := pattern_complaint(one.value)):
+        raise RequestError(f"{one.parameter}: {wrong}.", code="unsupported_value", parameter=one.parameter)
     text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
     shown = body.x_schema_in_prompt is not False
     return AnswerShape(
@@ -110,9 +113,17 @@ def answer_shape(body: ShapeParameters) -> AnswerShape | None:
 
 def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
     kind = form.type if form else None
-    if form is None or kind in (None, "text"):
+    if form is None:
+        return []
+    named = form.json_schema or NamedSchema()
+    unread = "json_schema" if named.schema is not None else "schema" if form.schema is not None else ""
+    if kind in (None, "text"):
+        if unread:
+            raise _not_json_schema(unread, kind)
         return []
     if kind == "json_object":
+        if named.schema is not None:
+            raise _not_json_schema("json_schema", kind)
         if form.schema is None:
             return [Wanted("response_format", "json_schema", _ANY_OBJECT)]
         return [Wanted("response_format.schema", "json_schema", form.schema)]
@@ -123,13 +134,26 @@ def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
             code="unsupported_value",
             parameter="response_format.type",
         )
-    named = form.json_schema or NamedSchema(schema=form.schema)
-    if named.schema is None:
+    if named.schema is not None and form.schema is not None:
+        raise RequestError(
+            "response_format.json_schema and response_format.schema both ask for a shape. Send one of them.",
+            parameter="response_format.schema",
+        )
+    if (schema := named.schema if form.schema is None else form.schema) is None:
         raise RequestError(
             'response_format.json_schema.schema is missing: with type "json_schema" it holds the schema.',
             parameter="response_format.json_schema.schema",
         )
-    return [Wanted("response_format.json_schema.schema", "json_schema", named.schema, named.strict)]
+    return [Wanted("response_format.json_schema.schema", "json_schema", schema, named.strict)]
+
+
+def _not_json_schema(unread: str, kind: str | None) -> RequestError:
+    """A schema that the type says nothing about."""
+    present = "response_format.type is missing" if kind is None else f'response_format.type is "{kind}"'
+    return RequestError(
+        f'{present}, and response_format.{unread} would not be used. Send the type "json_schema" with a schema.',
+        parameter="response_format.type",
+    )
 
 
 def _from_others(body: ShapeParameters) -> list[Wanted]:

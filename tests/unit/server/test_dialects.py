@@ -27,7 +27,7 @@ def test_nothing_outside_a_dialect_imports_it(room):
 def test_the_dialect_has_a_file_for_each_of_its_tasks():
     files = {file.stem for file in (ROOT / "server/openai").glob("*.py")}
     assert files == {
-        "__init__", "chat", "encode", "errors", "framing", "models", "parse", "shapes", "tool_choice"
+        "__init__", "chat", "encode", "errors", "framing", "models", "parse", "shapes", "spelling", "tool_choice"
     }  # fmt: skip
 
 

@@ -104,6 +104,17 @@ def test_null_inside_a_parameter_counts_as_left_out():
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": None}}}, INSIDE, "is missing"),
         ({"response_format": with_strict("x")}, INSIDE, "Expected object"),
         ({"response_format": with_strict(SCHEMA, "yes")}, "response_format.json_schema.strict", "Expected bool"),
+        ({"response_format": {"json_schema": {"schema": SCHEMA}}}, "response_format.type", "type is missing"),
+        ({"response_format": {"schema": SCHEMA}}, "response_format.type", "type is missing"),
+        (
+            {"response_format": {"type": "text", "schema": SCHEMA}},
+            "response_format.type",
+            'Send the type "json_schema"',
+        ),
+        ({"response_format": {**FORMAT, "type": "text"}}, "response_format.type", "would not be used"),
+        ({"response_format": {**FORMAT, "type": "json_object"}}, "response_format.type", "would not be used"),
+        ({"response_format": {**FORMAT, "schema": SCHEMA}}, "response_format.schema", "both ask for a shape"),
+        ({"guided_regex": "(?<!a)b"}, "guided_regex", "look-around, as in (?<!...), cannot be kept"),
         ({"json_schema": []}, "json_schema", "Expected object"),
         ({"guided_json": "{"}, "guided_json", "is no JSON schema"),
         ({"guided_json": "[]"}, "guided_json", "is no JSON schema"),
@@ -141,6 +152,27 @@ def test_a_mistake_names_its_parameter(body, parameter, words):
 def test_a_misspelled_name_inside_a_parameter_is_told(body, parameter):
     error = refused(**body)
     assert (error.code, error.parameter) == ("unknown_parameter", parameter)
+
+
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        ({"guided_jsn": SCHEMA}, "Did you mean guided_json?"),
+        ({"strict": True}, "Did you mean response_format.json_schema.strict?"),
+        ({"json_object": True}, "Did you mean structured_outputs.json_object?"),
+        ({"response_format": {"type": "json_object", "x_json_whitespace": True}}, "Did you mean x_json_whitespace?"),
+        ({"response_format": {"type": "json_schema", "json_schema": SCHEMA}}, "in response_format.json_schema.schema."),
+        ({"structured_outputs": {"chioce": ["on"]}}, "Did you mean structured_outputs.choice?"),
+        ({"functions": []}, "Send tools instead."),
+        ({"reasoning_effort": "low"}, "Send enable_thinking or thinking_budget instead."),
+        ({"colour": "red"}, "Leave the parameter out."),
+        ({"x" * 100_000: 1}, "Leave the parameter out."),
+    ],
+)
+def test_an_unknown_parameter_comes_with_the_one_that_was_meant(body, advice):
+    error = refused(**body)
+    assert error.code == "unknown_parameter"
+    assert advice in error.message
 
 
 # what is not enforced

@@ -128,6 +128,8 @@ def test_a_strict_function_is_enforced_or_refused():
         ({"$ref": "https://example.com/a.json"}, "leads out of the schema"),
         ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no finite answer"),
         ({"properties": []}, "properties must be an object"),
+        ({"type": "object", "properties": {"a": {"pattern": "(?!x)y"}}}, "cannot be kept (at /properties/a)"),
+        ({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}, "no answer fits: enum is empty"),
     ],
 )
 def test_a_schema_that_cannot_be_used_leaves_any_object_unless_a_call_must_fit(parameters, words):
