@@ -22,6 +22,13 @@ _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _LONGEST = 1 << 16  # characters of a pattern or a grammar
 _MOST_CHOICES = 1024
 _REMEDY = 'accept answers that are not held to it: response_format of type "json_schema" with "strict": false'
+_LARGE = ", because it has a number beyond 2^53"
+_REASONS: Mapping[str, str] = {  # of keywords that other schemas may have
+    "oneOf": ", because a value may fit two of its schemas: anyOf would be",
+    "minProperties": ", unless as many properties are required",
+    "maxProperties": ", because the schema names optional properties, or allows others",
+    **dict.fromkeys(("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _LARGE),
+}
 
 
 class NamedSchema(msgspec.Struct):
@@ -214,8 +221,9 @@ def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, r
         raise RequestError(f"{parameter}: {error}.", parameter=parameter) from None
     refused = found.keywords if strict is not False else ()
     if refused := refused + (found.formats if strict else ()):
+        why = _REASONS.get(refused[0].partition(" ")[0], "")
         raise RequestError(
-            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or {remedy}.",
+            f"{parameter}: {printable(refused[0], 200)} is not enforced here{why}. Leave it out, or {remedy}.",
             code="unsupported_value",
             parameter=parameter,
         )

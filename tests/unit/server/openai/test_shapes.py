@@ -189,6 +189,21 @@ def test_a_keyword_that_is_not_enforced_is_refused_with_its_place(strict):
     assert '"strict": false' in error.message
 
 
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"const": 2**60}, "const (at /) is not enforced here, because it has a number beyond 2^53."),
+        ({"type": "integer", "minimum": 2**60}, "minimum (at /) is not enforced here, because it has a number"),
+        ({"oneOf": [{"type": "string"}, {"type": "string"}]}, "because a value may fit two of its schemas: anyOf"),
+        ({"type": "object", "minProperties": 1}, "unless as many properties are required"),
+        ({"properties": {"a": {}, "b": {}}, "maxProperties": 1}, "because the schema names optional properties"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems (at /) is not enforced here. Leave"),
+    ],
+)
+def test_a_keyword_that_is_enforced_in_other_schemas_comes_with_the_reason(schema, why):
+    assert why in refused(json_schema=schema).message
+
+
 def test_a_keyword_that_is_not_enforced_is_passed_over_without_strict():
     request = asked(response_format=with_strict(NOT, strict=False))
     assert request.unenforced == ("not (at /properties/a)",)
