@@ -14,6 +14,7 @@ from typing import Literal
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
+from qwen_edge.engine.constraints import UnusableShape
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
@@ -107,8 +108,8 @@ class Sequence:
         request, arrived, tokens, constraints = prepared
         if failed := _refusal(request.id, tokens, backend.cells.size):
             return failed
-        if isinstance(constraints, ShapeError):
-            return Failed(request.id, "bad_shape", str(constraints))
+        if isinstance(constraints, UnusableShape):
+            return Failed(request.id, constraints.code, constraints.why)
         assert isinstance(tokens, list)
         try:
             sampler = backend.sampler(request.sampling)

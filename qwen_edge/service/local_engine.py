@@ -172,13 +172,13 @@ class LocalEngine:
 async def _naming(
     request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
 ) -> AsyncGenerator[Tokens | Done, None]:
-    """The events; an error of the shape names the parameter that asked for it."""
+    """The events; an error of a shape names the parameter that asked for the shape."""
     try:
         async with aclosing(events):
             async for event in events:
                 yield event
     except UnusableShapeError as error:
-        error.parameter = request.shape_parameter if request.shape else "tools"
+        error.parameter = "tools" if error.of_call else request.shape_parameter
         raise
 
 

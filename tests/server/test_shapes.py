@@ -86,8 +86,8 @@ async def test_a_model_that_wants_to_write_other_things_cannot(serve):
     ("body", "parameter", "words"),
     [
         ({"response_format": {"type": "xml"}}, "response_format.type", "unknown"),
-        ({"guided_regex": "("}, "guided_regex", "cannot be held to this"),
-        ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex", "cannot be held to this"),
+        ({"guided_regex": "("}, "guided_regex", "cannot be held to"),
+        ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex", "cannot be held to"),
         ({"grammar": "start: nowhere"}, "grammar", "nowhere"),
         ({"guided_grammar": "root ::= ("}, "guided_grammar", "cannot be"),
         ({"json_schema": {"type": "strng"}}, "json_schema", "strng"),
@@ -113,6 +113,19 @@ async def test_what_cannot_be_kept_is_refused_before_a_stream_begins(serve, body
         assert words in answer["error"]["message"]
     status, _ = await served.ask()
     assert status == 200
+
+
+async def test_an_error_names_the_tools_where_the_shape_of_the_answer_is_sound(serve):
+    """Only the engine can tell that such a pattern cannot be kept."""
+    served = await serve(lambda prompt: COMMAND)
+    look_ahead = {"type": "object", "properties": {"room": {"type": "string", "pattern": "(?=a)b"}}}
+    tool = {"type": "function", "function": {"name": "set_light", "parameters": look_ahead}}
+    tools = {"tools": [tool], "tool_choice": "required", "enable_thinking": False}
+    status, answer = await served.ask(**tools, response_format=FORMAT)
+    assert (status, answer["error"]["param"]) == (400, "tools")
+    assert "A tool call cannot be held to" in answer["error"]["message"]
+    status, answer = await served.ask(**tools, guided_regex="(")
+    assert (status, answer["error"]["param"]) == (400, "guided_regex")
 
 
 async def test_a_schema_that_is_nested_without_end_is_no_fault_of_ours(serve):
