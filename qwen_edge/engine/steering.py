@@ -3,7 +3,7 @@
 Where nothing is asked for, any token may follow. In each region of the text (chat/regions.py) something else counts:
 
 - reasoning: the budget of tokens. Near its end the closing marker becomes likelier. At its end, and in a loop, a short
-  sentence and the marker are forced.
+  sentence and the marker are forced; with a budget of 0 the marker alone, for a model that always thinks.
 - answer: the shape begins here, behind the reasoning. If tools are offered as well, a call may come in its place. If a
   call is required, its opening marker is forced.
 - call: the tools that may be called, with their schemas. Behind a complete call the closing marker is forced.
@@ -170,7 +170,7 @@ class Steering:
         if self._region is None and self._holds and reasoning:
             return self._encode(reasoning.open)  # the model goes on as it is used to
         if self._region == "reasoning" and reasoning and self._is_enough:
-            return self._encode(_ENOUGH + reasoning.close + _BEHIND_THINKING)
+            return self._encode((_ENOUGH if self._thought else "\n") + reasoning.close + _BEHIND_THINKING)
         if self._region == "answer" and self._request.requires_call and calls and not self._called:
             return self._encode(calls.open + _INSIDE_CALL)
         return []

@@ -391,6 +391,25 @@ async def test_a_budget_of_nothing_is_no_thinking(serve):
         assert message(answer)["content"] == "no block"
 
 
+ALWAYS_THINKS = "{% for message in messages %}{{ message.content }}{% endfor %}\n<think>\n{# </think> #}"
+
+
+@pytest.mark.parametrize(("settings", "body"), [("", {"thinking_budget": 0}), ("chat:\n  thinking_budget: 0\n", {})])
+async def test_a_budget_of_nothing_closes_the_thinking_of_a_model_that_always_thinks(serve, settings, body):
+    """By the request, or by the settings, which no client can see."""
+    served = await serve(lambda prompt: "I wonder.</think>\n\nYes.", settings, template=ALWAYS_THINKS)
+    _, answer = await served.ask(**body)
+    assert "reasoning_content" not in message(answer)
+    assert message(answer)["content"]
+
+
+async def test_thinking_is_not_switched_off_by_a_budget_for_less_of_it(serve):
+    served = await serve(template=ALWAYS_THINKS)
+    status, answer = await served.ask(thinking_budget=20, enable_thinking=False)
+    assert (status, answer["error"]["param"]) == (400, "enable_thinking")
+    assert "thinking_budget: 0" in answer["error"]["message"]
+
+
 async def test_an_answer_that_repeats_itself_is_stopped_and_says_so(serve):
     served = await serve(lambda prompt: "again and " * 100, stops_loops=True)
     _, answer = await served.ask()

@@ -154,6 +154,19 @@ def test_thinking_ends_with_its_budget_and_the_answer_follows() -> None:
     assert answer == "Yes."
 
 
+@pytest.mark.parametrize("reasons", [True, False])
+def test_a_budget_of_0_closes_thinking_before_its_first_token(reasons: bool) -> None:
+    said = "<think>" * (not reasons)
+    text, steering = _write(
+        lambda so_far: said if not so_far else "Yes."[len(so_far.rpartition(b"</think>\n\n")[2]) :] or "<end>",
+        reasoning=_THINK,
+        reasons=reasons,
+        thinking_budget=0,
+    )
+    assert text == said + "\n</think>\n\nYes."
+    assert steering.end is None
+
+
 def test_near_the_end_of_its_budget_the_closing_marker_becomes_likelier_and_likelier() -> None:
     request = Submit(1, (), Sampling(), 400, 1e9, reasoning=_THINK, reasons=True, thinking_budget=100)
     steering = Steering(request, "reasoning", vocabulary.Vocabulary())
