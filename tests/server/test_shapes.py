@@ -158,6 +158,20 @@ async def test_what_is_not_enforced_is_in_a_header_of_whole_and_streamed_answers
             await response.read()
 
 
+async def test_what_is_not_enforced_is_in_the_log_once_for_each_schema(serve, caplog):
+    served = await serve(lambda prompt: COMMAND)
+    other = {**NOT, "title": "another"}
+    for schema in (NOT, NOT, other, NOT):
+        form = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema, "strict": False}}
+        assert (await served.ask(response_format=form, enable_thinking=False))[0] == 200
+    for _ in range(2):
+        broken = {"type": "function", "function": {"name": "set_light", "parameters": {"type": "string"}}}
+        assert (await served.ask(tools=[broken], enable_thinking=False))[0] == 200
+    told = [one.getMessage() for one in caplog.records if "not held" in one.getMessage()]
+    assert ["not (at /properties/room)" in line for line in told] == [True, True, False]
+    assert "its type must be object" in told[2]
+
+
 @pytest.mark.parametrize("strict", [{}, {"strict": None}, {"strict": True}])
 async def test_a_keyword_that_is_not_enforced_is_refused(serve, strict):
     served = await serve(lambda prompt: COMMAND)
