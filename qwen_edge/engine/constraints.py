@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 from qwen_edge.engine.backend import Shapes
 from qwen_edge.protocol.messages import Shape, Submit, Warm
 from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.grammar import without_schemas
-from qwen_edge.structured.schema import ShapeError
 
 log = logging.getLogger(__name__)
 

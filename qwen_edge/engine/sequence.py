@@ -23,7 +23,7 @@ from qwen_edge.engine.tokenizing import Prepared, Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
 from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, StoppedBy, Submit, Tokens
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 
 log = logging.getLogger(__name__)
 

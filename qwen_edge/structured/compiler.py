@@ -16,8 +16,8 @@ import numpy as np
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.constraint import Constraint, first_line
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.grammar import grammar
-from qwen_edge.structured.schema import ShapeError
 
 if TYPE_CHECKING:  # 30 ms and 6 MB, which an engine without shapes need not pay
     from llguidance import LLParserLimits

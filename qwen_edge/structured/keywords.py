@@ -1,4 +1,4 @@
-"""The types of the values that JSON Schema's keywords take. Pure.
+"""The types of the values that JSON Schema's keywords take, and those that a schema allows. Pure.
 
 Reference: https://json-schema.org/draft/2020-12/json-schema-validation. Keywords whose values are schemas are checked
 where schemas are walked through (`schema.py`).
@@ -46,3 +46,13 @@ def complaint(schema: Mapping[str, Any]) -> str:
         what, _, where = str(error).replace("`", "").partition(" - at $.")
         return f"{where}: {what}" if where else what
     return ""
+
+
+_ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+
+
+def types_of(schema: Mapping[str, Any]) -> frozenset[str]:
+    """The types of the values that fit; a number may be an integer."""
+    named = schema.get("type", _ALL_TYPES)
+    types = frozenset([named] if isinstance(named, str) else named)
+    return types | {"integer"} if "number" in types else types

@@ -22,7 +22,8 @@ from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Sampling, Shape
 from qwen_edge.structured.compiler import Compiler
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 from tests.shared.conftest import SHARED
 from tests.unit.structured.schemas import schemas
 from tests.unit.structured.wild import wild_schemas

@@ -15,7 +15,8 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape, ShapeKind
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _LONGEST = 1 << 16  # characters of a pattern or a grammar

@@ -31,7 +31,7 @@ from qwen_edge.protocol.messages import (
 from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 from tests.fakes import END, FakeBackend, FakeCells, FakeSampler, byte_tokenizer, ticking
 
 THINK, CALL = Markers("<think>", "</think>"), Markers("<tool_call>", "</tool_call>")

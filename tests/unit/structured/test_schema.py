@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, MOST_REFERENCES, UNENFORCED, ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.finite import MOST_REFERENCES
+from qwen_edge.structured.schema import FORMATS, LARGEST, UNENFORCED, check
+from qwen_edge.structured.walk import DEEPEST
 
 _VALUES: dict[str, Any] = {
     "$dynamicAnchor": "a", "$dynamicRef": "#a", "$recursiveRef": "#", "dependencies": {}, "dependentRequired": {},
