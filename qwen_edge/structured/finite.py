@@ -46,7 +46,9 @@ def _is_finite(schema: Any, refs: Mapping[str, bool]) -> bool:
 
 def _has_finite(schema: Mapping[str, Any], kind: str, refs: Mapping[str, bool]) -> bool:
     if kind == "object":
-        properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+        # which pattern a name matches, llguidance will tell
+        other = "patternProperties" in schema or schema.get("additionalProperties", True)
+        properties = schema.get("properties", {})
         return all(_is_finite(properties.get(name, other), refs) for name in schema.get("required", ()))
     least = schema.get("minItems", 0)
     first = schema.get("prefixItems", ())

@@ -24,9 +24,10 @@ _OF_ITS_OWN = (
 
 def is_combined(schema: Mapping[str, Any]) -> bool:
     """Whether several schemas describe one value together, or a part of the value: the schemas of allOf; those of two
-    of anyOf, oneOf and $ref; or those of one of them and the schema itself."""
+    of anyOf, oneOf and $ref; those of one of them and the schema itself; or those of a property and of a pattern that
+    its name may match."""
     parts = sum(key in schema for key in _IN_PLACE) + any(key in schema for key in _OF_ITS_OWN)
-    return "allOf" in schema or parts > 1
+    return "allOf" in schema or parts > 1 or {"properties", "patternProperties"} <= schema.keys()
 
 
 def reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:

@@ -162,6 +162,11 @@ def test_a_list_that_may_end_is_no_endless_one() -> None:
     assert check(node) == ((), ())
 
 
+def test_a_required_property_may_be_one_that_only_a_pattern_describes() -> None:
+    schema = {"patternProperties": {"^a": {}}, "additionalProperties": False, "required": ["ab"]}
+    assert check({"type": "object", **schema}) == ((), ())
+
+
 def test_a_schema_that_is_too_large_or_too_deep_is_refused() -> None:
     with pytest.raises(ShapeError, match=str(LARGEST)):
         check({"enum": ["x" * LARGEST]})
@@ -204,6 +209,8 @@ def test_a_schema_that_takes_long_to_compile_is_refused(schema: dict[str, Any]) 
         {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
         {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}},
         {"anyOf": [{"multipleOf": 997}], "multipleOf": 991},
+        {"properties": {"ab": {"multipleOf": 9973}}, "patternProperties": {"^a": {"multipleOf": 9967}}},
+        {"items": {"multipleOf": 997}, "oneOf": [{"items": {"multipleOf": 991}}]},
     ],
 )
 def test_multiples_of_large_numbers_which_take_for_ever_are_refused_also_where_schemas_make_them(
