@@ -305,7 +305,7 @@ class Sequence:
             missed_at=self.missed.position if self.missed else 0,
             reasoning_tokens=self.steering.reasoning_tokens,
             stopped_by=self.stopped_by,
-            steered=self.steering.done,
+            steered=self.steering.steered,
         )
 
 

@@ -83,7 +83,7 @@ class LocalEngine:
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(names, held=request.call_shape is not None)
+        parser = Parser(names, streams_calls=request.call_shape is not None)
         called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
         submit = self._submit(model, request, rendered, first=first)
         async with aclosing(_naming(request, self._engine.answer(submit))) as events:

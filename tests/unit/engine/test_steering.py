@@ -66,7 +66,7 @@ def _says(text: str) -> Writer:
 
 def test_without_anything_asked_for_the_model_writes_what_it_likes() -> None:
     text, steering = _write(_says("Hello!"))
-    assert text == "Hello!" and steering.done.forced == steering.done.masks == 0
+    assert text == "Hello!" and steering.steered.forced == steering.steered.masks == 0
 
 
 def test_an_answer_keeps_its_shape_and_ends_with_it() -> None:
@@ -211,7 +211,7 @@ def test_whatever_noise_the_model_writes_its_calls_are_calls(seed: int) -> None:
         calls=_CALL, call_shape=_TOOLS, requires_call=True, reasoning=_THINK, thinking_budget=20,
     )  # fmt: skip
     answer = text.partition("</think>")[2].strip()
-    assert steering.done.forced > 10
+    assert steering.steered.forced > 10
     if len(text) < 2000:
         for one in answer.split("</tool_call>")[:-1]:
             assert json.loads(one.strip().removeprefix("<tool_call>"))["name"] in ("lamp", "time")
