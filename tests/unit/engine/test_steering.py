@@ -96,7 +96,6 @@ def test_a_required_call_is_a_call_whatever_the_model_would_say() -> None:
 
 
 def test_behind_a_required_call_only_another_call_or_the_end_may_come() -> None:
-    call = '<tool_call>\n{"name": "lamp", "arguments": {"on":'
     text, _ = _write(
         lambda so_far: "Then" if so_far.endswith(b"</tool_call>") else None,
         calls=_CALL,
@@ -108,7 +107,6 @@ def test_behind_a_required_call_only_another_call_or_the_end_may_come() -> None:
     for one in text.split("\n<tool_call>"):
         body = one.removeprefix("<tool_call>").removesuffix("</tool_call>")
         assert json.loads(body)["name"] in ("lamp", "time")
-    assert call[:11] in text
 
 
 def test_a_call_that_the_model_opens_itself_is_held_to_the_tools() -> None:
@@ -212,6 +210,5 @@ def test_whatever_noise_the_model_writes_its_calls_are_calls(seed: int) -> None:
     )  # fmt: skip
     answer = text.partition("</think>")[2].strip()
     assert steering.steered.forced > 10
-    if len(text) < 2000:
-        for one in answer.split("</tool_call>")[:-1]:
-            assert json.loads(one.strip().removeprefix("<tool_call>"))["name"] in ("lamp", "time")
+    for one in answer.split("</tool_call>")[:-1]:  # what is behind the last one may be cut
+        assert json.loads(one.strip().removeprefix("<tool_call>"))["name"] in ("lamp", "time")
