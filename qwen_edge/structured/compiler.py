@@ -43,7 +43,7 @@ def _limits() -> LLParserLimits:
 
 
 class Compiler:
-    """Makes constraints of shapes."""
+    """Makes constraints of shapes, for one vocabulary. Thread-safe."""
 
     def __init__(self, make_tokenizer: Callable[[], Any], size: int, ends: Collection[int]) -> None:
         """`make_tokenizer` makes llguidance's view of the vocabulary: half a second and 40 MB, so only when the first
@@ -81,7 +81,7 @@ class Compiler:
         return compiled.copy()
 
     def prepare(self) -> None:
-        """Do what only the first shape has to wait for."""
+        """Make the tokenizer, for which only the first shape has to wait."""
         with self._building:
             if self._tokenizer is None:
                 self._tokenizer = self._make_tokenizer()

@@ -41,7 +41,7 @@ def reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]
             seen.add(id(one))
             yield path, one
             if isinstance(ref := one.get("$ref"), str) and id(target := target_of(root, ref)) not in seen:
-                waiting.append((tuple(ref[1:].split("/")[1:]), target))
+                waiting.append((_path_of(ref), target))
 
 
 def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -68,6 +68,11 @@ def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]
             yield from _schemas(part, (*path, name, key))
 
 
+def _path_of(ref: str) -> tuple[str, ...]:
+    """The place that a local reference names."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in ref[1:].split("/")[1:])
+
+
 def resolve(schema: Any, root: Mapping[str, Any]) -> Any:
     """The schema that a local `$ref` leads to, through at most DEEPEST others; the schema itself if it has none."""
     for _ in range(DEEPEST):
@@ -82,7 +87,7 @@ def target_of(root: Any, ref: str) -> Any:
     found = root
     if not ref.startswith("#"):
         raise ShapeError(f"$ref: {ref} leads out of the schema; only references that begin with # are followed")
-    for part in (one.replace("~1", "/").replace("~0", "~") for one in ref[1:].split("/")[1:]):
+    for part in _path_of(ref):
         if isinstance(found, Mapping) and part in found:
             found = found[part]
         elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):

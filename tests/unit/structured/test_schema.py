@@ -143,6 +143,7 @@ def test_the_number_of_properties_is_named_where_it_may_be_miscounted(schema: di
         ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "#/$defs/no leads nowhere"),
         ({"$ref": "https://example.org/schema"}, "leads out of the schema"),
         ({"properties": {"a": 5}}, "(at /properties/a)"),
+        ({"$ref": "#/other/a~1b", "other": {"a/b": {"required": 5}}}, "(at /other/a~1b)"),
         ({"anyOf": {"type": "string"}}, "anyOf must be a list"),
         ({"properties": ["a"]}, "properties must be an object"),
     ],
