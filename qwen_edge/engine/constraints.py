@@ -6,14 +6,15 @@ A shape that is new is compiled in the thread that tokenizes (`tokenizing`), nev
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from qwen_edge.core.printable import printable
 from qwen_edge.engine.backend import Shapes
 from qwen_edge.protocol.messages import Shape, Submit, Warm
 from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.grammar import single_calls, without_schemas
-from qwen_edge.structured.schema import ShapeError
 
 log = logging.getLogger(__name__)
 
@@ -25,54 +26,66 @@ class Constraints(NamedTuple):
     call: Constraint | None = None
 
 
-def known(message: Submit | Warm, shapes: Shapes) -> Constraints | ShapeError | None:
+class UnusableShape(NamedTuple):
+    """Why the request is refused. `code`, of a Failed: which of its two shapes cannot be kept."""
+
+    code: Literal["bad_shape", "bad_call_shape"]
+    why: str
+
+
+def known(message: Submit | Warm, shapes: Shapes) -> Constraints | UnusableShape | None:
     """The constraints, at once; None if a shape must be compiled first."""
-    if not isinstance(message, Submit) or (message.shape is None and message.call_shape is None):
-        return Constraints()
-    try:
-        answer = shapes.known(message.shape) if message.shape else None
-    except ShapeError as error:
-        return error
-    try:
-        call = shapes.known(message.call_shape) if message.call_shape else None
-    except ShapeError as error:
-        return error if message.requires_call else None
-    missing = (message.shape and not answer) or (message.call_shape and not call)
-    return None if missing else Constraints(answer, call)
+    found = _constraints(message, shapes.known, logging.DEBUG)
+    if not isinstance(message, Submit) or isinstance(found, UnusableShape):
+        return found
+    is_missing = (message.shape and not found.answer) or (message.call_shape and not found.call)
+    return None if is_missing else found
 
 
-def compiled(message: Submit | Warm, shapes: Shapes) -> Constraints | ShapeError:
-    """The constraints; takes as long as new shapes take to compile. If the schema of a tool cannot be kept, and no call
-    is required, the arguments of this tool's calls are any JSON object."""
+def compiled(message: Submit | Warm, shapes: Shapes) -> Constraints | UnusableShape:
+    """The constraints; takes as long as new shapes take to compile."""
+    return _constraints(message, shapes.compile, logging.WARNING)
+
+
+def _constraints(
+    message: Submit | Warm, constraint_of: Callable[[Shape], Constraint | None], level: int
+) -> Constraints | UnusableShape:
+    """`level`, of the log: how to tell that tool calls are free. Worth a warning only when their shape is new."""
     if not isinstance(message, Submit):
         return Constraints()
     try:
-        answer = shapes.compile(message.shape) if message.shape else None
-        return Constraints(answer, _of_call(message, shapes))
+        answer = constraint_of(message.shape) if message.shape else None
     except ShapeError as error:
-        return error
+        return UnusableShape("bad_shape", str(error))
+    if message.shape and not answer:  # to be compiled first: of two that cannot be kept, the answer's is told
+        return Constraints()
+    try:
+        return Constraints(answer, _of_call(message, constraint_of, level))
+    except ShapeError as error:
+        return UnusableShape("bad_call_shape", str(error))
 
 
-def _of_call(message: Submit, shapes: Shapes) -> Constraint | None:
+def _of_call(message: Submit, constraint_of: Callable[[Shape], Constraint | None], level: int) -> Constraint | None:
+    """If the schemas of tools cannot be kept, and no call is required, the arguments of a call are any JSON object."""
     if message.call_shape is None:
         return None
     try:
-        return shapes.compile(message.call_shape)
+        return constraint_of(message.call_shape)
     except ShapeError as error:
         if message.requires_call:
             raise
         single = single_calls(message.call_shape)
-        unusable = {name: why for name, shape in single.items() if (why := _fault(shape, shapes))}
+        unusable = {name: why for name, shape in single.items() if (why := _fault(shape, constraint_of))}
         unusable = unusable or dict.fromkeys(single, str(error))  # too much only together
         for name, why in unusable.items():
-            log.warning("calls of %s are held to no schema: %s", printable(name, 60), printable(why, 300))
-        return shapes.compile(without_schemas(message.call_shape, unusable))
+            log.log(level, "calls of %s are held to no schema: %s", printable(name, 60), printable(why, 300))
+        return constraint_of(without_schemas(message.call_shape, unusable))
 
 
-def _fault(shape: Shape, shapes: Shapes) -> str:
-    """Why the shape cannot be kept; empty if it can."""
+def _fault(shape: Shape, constraint_of: Callable[[Shape], Constraint | None]) -> str:
+    """Why the shape cannot be kept; empty if it can, or is not known."""
     try:
-        shapes.compile(shape)
+        constraint_of(shape)
     except ShapeError as error:
         return str(error)
     return ""

@@ -17,8 +17,8 @@ import numpy as np
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.constraint import Constraint, first_line
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.grammar import grammar
-from qwen_edge.structured.schema import ShapeError
 
 if TYPE_CHECKING:  # 30 ms and 6 MB, which an engine without shapes need not pay
     from llguidance import LLParserLimits
@@ -45,7 +45,7 @@ def _limits() -> LLParserLimits:
 
 
 class Compiler:
-    """Makes constraints of shapes."""
+    """Makes constraints of shapes, for one vocabulary. Thread-safe."""
 
     def __init__(self, make_tokenizer: Callable[[], Any], size: int, ends: Collection[int]) -> None:
         """`make_tokenizer` makes llguidance's view of the vocabulary: half a second and 40 MB, so only when the first
@@ -83,7 +83,7 @@ class Compiler:
         return compiled.copy()
 
     def prepare(self) -> None:
-        """Do what only the first shape has to wait for."""
+        """Make the tokenizer, for which only the first shape has to wait."""
         with self._building:
             if self._tokenizer is None:
                 self._tokenizer = self._make_tokenizer()

@@ -9,7 +9,8 @@ from typing import Any
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.closed import closed
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 
 # between two values in a tool call: the spaces of Python's json.dumps, in which Qwen's calls are written
 _SPACED = {"item_separator": ", ", "key_separator": ": "}

@@ -1,4 +1,4 @@
-"""The values that JSON Schema's keywords take: their types, and patterns that can be kept. Pure.
+"""The values that JSON Schema's keywords take: their types, patterns that can be kept, and what a schema allows. Pure.
 
 Reference: https://json-schema.org/draft/2020-12/json-schema-validation. Keywords whose values are schemas are checked
 where schemas are walked through (`schema.py`).
@@ -107,3 +107,13 @@ def nothing_fits(schema: Mapping[str, Any]) -> str:
         if types and types <= kinds and least in schema and most in schema and schema[least] > schema[most]:
             return f"{least} is above {most}"
     return ""
+
+
+_ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+
+
+def types_of(schema: Mapping[str, Any]) -> frozenset[str]:
+    """The types of the values that fit; a number may be an integer."""
+    named = schema.get("type", _ALL_TYPES)
+    types = frozenset([named] if isinstance(named, str) else named)
+    return types | {"integer"} if "number" in types else types

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
 
-from qwen_edge.chat.messages import Delta, Finish
+from qwen_edge.chat.messages import ChatRequest, Delta, Finish
 from qwen_edge.core.errors import RequestError, internal_error, no_such_model
+from qwen_edge.core.logs import ToldBefore
 from qwen_edge.core.printable import printable
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai import encode as openai
@@ -40,7 +41,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     chat = to_request(body, model.sampling, state.config.chat, client, caller)
     encoder = openai.Encoder(state.model_name)
     events = state.metrics.watch(state.service.choices(chat), chat.choices)
-    headers = _unenforced(chat.unenforced)
+    headers = _unenforced(chat, state.told_unenforced)
     if body.stream:
         return await _stream(EventStream(request, state.config.server.comment_seconds, headers), body, encoder, events)
     async with aclosing(events):
@@ -48,12 +49,13 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return web.Response(body=msgspec.json.encode(whole), content_type="application/json", headers=headers)
 
 
-def _unenforced(names: Sequence[str]) -> dict[str, str]:
-    """The header that says what of a schema the answer is not held to; the log says it, too."""
-    if not names:
+def _unenforced(chat: ChatRequest, told: ToldBefore) -> dict[str, str]:
+    """The header that says what of its schemas the answer is not held to. The log says it, too: once a schema."""
+    if not chat.unenforced:
         return {}
-    listed = printable(", ".join(names), _LONGEST_HEADER)
-    log.warning("an answer is not held to all of its schema: %s", listed)
+    listed = printable(", ".join(chat.unenforced), _LONGEST_HEADER)
+    if told.is_new((chat.shape, chat.call_shape)):
+        log.warning("answers are not held to all of a schema: %s", listed)
     return {"X-Unenforced": listed.encode("ascii", "replace").decode()}
 
 

@@ -267,7 +267,7 @@ def to_request(
     thinking = arguments.pop("enable_thinking", None)
     if not isinstance(thinking, bool | None):
         raise RequestError("enable_thinking must be true or false.", parameter="chat_template_kwargs")
-    shape, calls = answer_shape(body), call_shape(body)
+    answer, calls = answer_shape(body), call_shape(body)
     reasoning = body.reasoning or Reasoning()
     budget = _first(body.thinking_budget, reasoning.max_tokens, defaults.thinking_budget)
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -291,14 +291,14 @@ def to_request(
         goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=_first(body.x_volatile, defaults.volatile),
-        shape=shape.shape if shape else None,
-        shape_parameter=shape.parameter if shape else None,
-        shown_schema=shape.shown if shape else "",
+        shape=answer.shape,
+        shape_parameter=answer.parameter,
+        shown_schema=answer.shown,
         call_shape=calls.shape,
         requires_call=calls.required,
         thinking_budget=budget,
         stops_loops=defaults.stop_loops,
-        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
+        unenforced=(*answer.unenforced, *calls.unenforced),
     )
 
 

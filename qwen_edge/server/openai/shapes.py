@@ -1,8 +1,8 @@
-"""The shapes that a request asks its answer, and its tool calls, to keep.
+"""The shape that a request asks its answer to keep (that of tool calls: tool_choice.py).
 
-Reference: https://platform.openai.com/docs/guides/structured-outputs and .../function-calling, with the parameters of
-vLLM (guided_json, guided_regex, guided_choice, guided_grammar, structured_outputs) and llama-server (grammar,
-json_schema, and a schema inside json_object). Pure.
+Reference: https://platform.openai.com/docs/guides/structured-outputs, with the parameters of vLLM (guided_json,
+guided_regex, guided_choice, guided_grammar, structured_outputs) and llama-server (grammar, json_schema, and a schema
+inside json_object). Pure.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape, ShapeKind
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.keywords import pattern_complaint
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.schema import check
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _LONGEST = 1 << 16  # characters of a pattern or a grammar
@@ -68,13 +69,13 @@ class Wanted(NamedTuple):
 
 
 class AnswerShape(NamedTuple):
-    """`parameter`: what the client calls it. `shown`: the schema, if the model is to see it. `unenforced`: what of the
-    schema answers are not held to."""
+    """`shape`: None if any text will do. `parameter`: what the client calls the shape. `shown`: the schema, if the
+    model is to see it. `unenforced`: what of the schema answers are not held to."""
 
-    shape: Shape
-    parameter: str
-    shown: str
-    unenforced: tuple[str, ...]
+    shape: Shape | None = None
+    parameter: str | None = None
+    shown: str = ""
+    unenforced: tuple[str, ...] = ()
 
 
 class ShapeParameters(msgspec.Struct):
@@ -92,11 +93,11 @@ class ShapeParameters(msgspec.Struct):
     x_schema_in_prompt: bool | None = None
 
 
-def answer_shape(body: ShapeParameters) -> AnswerShape | None:
-    """The shape of the answer; None if any text will do. Raises RequestError."""
+def answer_shape(body: ShapeParameters) -> AnswerShape:
+    """The shape of the answer, if one parameter asks for one. Raises RequestError."""
     wanted = [*_from_response_format(body.response_format), *_from_others(body)]
     if not wanted:
-        return None
+        return AnswerShape()
     if len(wanted) > 1:
         names = " and ".join(one.parameter for one in wanted[:2])
         raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)

@@ -5,7 +5,6 @@ Reference: https://platform.openai.com/docs/guides/function-calling.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +14,6 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.server.openai.shapes import checked
-
-log = logging.getLogger(__name__)
 
 Tool = dict[str, Any]
 
@@ -125,8 +122,7 @@ def _arguments(
     except RequestError as error:
         if required or strict:
             raise
-        log.warning("calls of a tool are held to no schema: %s", printable(error.message, 300))
-        return {"type": "object"}, ("all of its schema",)
+        return {"type": "object"}, (f"all of its schema ({printable(error.message, 300)})",)
 
 
 def _refused(why: str) -> RequestError:

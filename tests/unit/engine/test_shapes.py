@@ -31,7 +31,7 @@ from qwen_edge.protocol.messages import (
 from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 from tests.fakes import END, FakeBackend, FakeCells, FakeSampler, byte_tokenizer, ticking
 
 THINK, CALL = Markers("<think>", "</think>"), Markers("<tool_call>", "</tool_call>")
@@ -338,7 +338,7 @@ def test_a_tool_that_cannot_be_kept_is_refused_only_if_it_must_be_called():
     for number in (1, 2):
         home.ask(number, calls=CALL, call_shape=tools, requires_call=True)
         home.run()
-        assert home.failed(number).code == "bad_shape"
+        assert home.failed(number).code == "bad_call_shape"
     home.ask(3, calls=CALL, call_shape=tools)
     home.run()
     assert home.said(3) == call and home.done(3).reason == "stop"
@@ -356,6 +356,27 @@ def test_only_the_tool_that_cannot_be_kept_is_free():
     home.ask(2, calls=CALL, call_shape=tools)
     home.run()
     assert home.said(2) == free
+
+
+def test_of_two_shapes_the_one_that_cannot_be_kept_is_named():
+    home, tools = Home(ANSWER), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2):  # once new, once known
+        home.ask(number, shape=SHAPE, calls=CALL, call_shape=tools, requires_call=True)
+        home.run()
+        assert home.failed(number).code == "bad_call_shape"
+    home.ask(3, shape=IMPOSSIBLE, calls=CALL, call_shape=tools, requires_call=True)
+    home.run()
+    assert home.failed(3).code == "bad_shape"
+
+
+def test_a_tool_that_cannot_be_kept_is_warned_of_once_and_then_known(caplog):
+    home, tools = Home("hi"), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2, 3):
+        home.ask(number, calls=CALL, call_shape=tools)
+        home.run()
+        assert home.said(number) == "hi"
+    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert ["calls of lamp are held to no schema" in one.getMessage() for one in warnings] == [True]
 
 
 class SlowCompiler(Compiler):

@@ -13,8 +13,9 @@ import pytest
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.finite import MOST_REFERENCES
 from qwen_edge.structured.grammar import _MOST_RULES
-from qwen_edge.structured.schema import MOST_REFERENCES, ShapeError
 from tests.unit.structured import vocabulary
 from tests.unit.structured.vocabulary import END, encode
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "strng"}, "type: Invalid enum value 'strng'"),

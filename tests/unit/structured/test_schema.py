@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, MOST_REFERENCES, UNENFORCED, ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.finite import MOST_REFERENCES
+from qwen_edge.structured.schema import FORMATS, LARGEST, UNENFORCED, check
+from qwen_edge.structured.walk import DEEPEST
 
 _VALUES: dict[str, Any] = {
     "$dynamicAnchor": "a", "$dynamicRef": "#a", "$recursiveRef": "#", "dependencies": {}, "dependentRequired": {},
@@ -148,6 +151,7 @@ def test_the_number_of_properties_is_named_where_it_may_be_miscounted(schema: di
         ({"type": "integer", "minimum": 5, "maximum": 1}, "no answer fits: minimum is above maximum"),
         ({"type": "array", "minItems": 1, "items": {"type": ["string"], "minLength": 2, "maxLength": 1}},
          "minLength is above maxLength (at /items)"),
+        ({"$ref": "#/other/a~1b", "other": {"a/b": {"required": 5}}}, "(at /other/a~1b)"),
         ({"anyOf": {"type": "string"}}, "anyOf must be a list"),
         ({"properties": ["a"]}, "properties must be an object"),
     ],
@@ -183,6 +187,11 @@ def test_a_list_that_may_end_is_no_endless_one() -> None:
         "required": ["next"],
     }
     assert check(node) == ((), ())
+
+
+def test_a_required_property_may_be_one_that_only_a_pattern_describes() -> None:
+    schema = {"patternProperties": {"^a": {}}, "additionalProperties": False, "required": ["ab"]}
+    assert check({"type": "object", **schema}) == ((), ())
 
 
 def test_a_schema_that_is_too_large_or_too_deep_is_refused() -> None:
@@ -227,6 +236,8 @@ def test_a_schema_that_takes_long_to_compile_is_refused(schema: dict[str, Any]) 
         {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
         {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}},
         {"anyOf": [{"multipleOf": 997}], "multipleOf": 991},
+        {"properties": {"ab": {"multipleOf": 9973}}, "patternProperties": {"^a": {"multipleOf": 9967}}},
+        {"items": {"multipleOf": 997}, "oneOf": [{"items": {"multipleOf": 991}}]},
     ],
 )
 def test_multiples_of_large_numbers_which_take_for_ever_are_refused_also_where_schemas_make_them(
