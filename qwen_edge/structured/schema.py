@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import combinations
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
+from qwen_edge.structured.apart import are_apart, types_of
+from qwen_edge.structured.joined import most_joined
 from qwen_edge.structured.keywords import complaint
 
 LARGEST = 1 << 17  # characters of JSON
 DEEPEST = 64  # schemas inside schemas
 MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
 MOST_REFERENCES = 256  # different ones; llguidance follows them recursively: 1,200 in a chain exhaust a stack of 8 MB
+MOST_JOINED = 12  # patterns that one text must match: time and memory double with each; 20 take 1.6 s and 230 MB
 LARGEST_MULTIPLE = 10_000  # the time to compile multipleOf grows with the number
 
 # Keywords that llguidance does not implement. A test compares the list with what it refuses.
@@ -85,16 +88,25 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
         if wrong := complaint(one):
             raise ShapeError(wrong, path)
     _require_small_multiples(reached)
-    keywords, formats, work = list[str](), list[str](), 0
+    _require_little_work(schema, reached)
+    keywords, formats = list[str](), list[str]()
     for path, one in reached:
-        if (work := work + _work(one)) > MOST_WORK:
-            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
         place = f"(at {pointer(path) or '/'})"
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
     _require_finite(schema, reached)
     return Unenforced(tuple(keywords), tuple(formats))
+
+
+def _require_little_work(schema: Mapping[str, Any], reached: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Raise ShapeError for a schema that takes too long to compile."""
+    work = 0
+    for path, one in reached:
+        if (work := work + _work(one)) > MOST_WORK:
+            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
+    if most_joined(schema, partial(_at, schema)) > MOST_JOINED:
+        raise ShapeError(f"more than {MOST_JOINED} patterns, formats and lengths of texts are joined (allOf)")
 
 
 def _reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -175,7 +187,7 @@ def _is_joined(schema: Mapping[str, Any]) -> bool:
 
 def _unenforced_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
     names = sorted(name for name in UNENFORCED & schema.keys() if schema[name] not in _NEUTRAL.get(name, ()))
-    if not _are_apart(schema.get("oneOf", []), root):
+    if not are_apart(schema.get("oneOf", []), partial(_resolve, root=root)):
         names.append("oneOf")  # enforced as anyOf: more than one of them may fit
     least = schema.get("minProperties", 0)
     if isinstance(least, int) and least > len(schema.get("required", ())):
@@ -212,53 +224,6 @@ def _counts_properties(schema: Mapping[str, Any]) -> bool:
     return not named or (closed and len(named) <= schema["maxProperties"])
 
 
-def _are_apart(schemas: Sequence[Any], root: Mapping[str, Any]) -> bool:
-    """Whether no value fits two of the schemas, as far as types and constant properties tell."""
-    whole = [_resolve(one, root) for one in schemas]
-    return all(_is_apart(one, other, root) for one, other in combinations(whole, 2))
-
-
-def _is_apart(one: Any, other: Any, root: Mapping[str, Any]) -> bool:
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return one is False or other is False
-    if not _types(one) & _types(other):
-        return True
-    values = [_values(schema) for schema in (one, other)]
-    if values[0] is not None and values[1] is not None:
-        return not any(value in values[1] for value in values[0])
-    shared = set(one.get("required", ())) & set(other.get("required", ()))
-    pairs = [
-        [_resolve(schema.get("properties", {}).get(name, True), root) for schema in (one, other)] for name in shared
-    ]
-    objects = _types(one) == _types(other) == {"object"}
-    return objects and any(_is_apart_value(*pair) for pair in pairs)
-
-
-def _is_apart_value(one: Any, other: Any) -> bool:
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return False
-    first, second = _values(one), _values(other)
-    return first is not None and second is not None and not any(value in second for value in first)
-
-
-def _values(schema: Mapping[str, Any]) -> list[Any] | None:
-    """All values that fit, if they are listed."""
-    if "const" in schema:
-        return [schema["const"]]
-    listed = schema.get("enum")
-    return listed if isinstance(listed, list) else None
-
-
-_ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
-
-
-def _types(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The types of the values that fit; a number may be an integer."""
-    named = schema.get("type", _ALL_TYPES)
-    types = frozenset([named] if isinstance(named, str) else named)
-    return types | {"integer"} if "number" in types else types
-
-
 def _resolve(schema: Any, root: Mapping[str, Any]) -> Any:
     """The schema that a local `$ref` leads to, through at most DEEPEST others; the schema itself if it has none."""
     for _ in range(DEEPEST):
@@ -271,8 +236,9 @@ def _resolve(schema: Any, root: Mapping[str, Any]) -> Any:
 def _at(root: Any, ref: str) -> Any:
     """What a reference such as #/$defs/room stands for. Raises ShapeError."""
     found = root
-    if not ref.startswith("#"):
-        raise ShapeError(f"$ref: {ref} leads out of the schema; only references that begin with # are followed")
+    if ref != "#" and not ref.startswith("#/"):
+        where = "to an anchor" if ref.startswith("#") else "out of the schema"
+        raise ShapeError(f"$ref: {ref} leads {where}; only references that begin with #/ are followed")
     for part in (one.replace("~1", "/").replace("~0", "~") for one in ref[1:].split("/")[1:]):
         if isinstance(found, Mapping) and part in found:
             found = found[part]
@@ -311,7 +277,7 @@ def _is_finite(schema: Any, refs: Mapping[str, bool]) -> bool:
     for name in ("anyOf", "oneOf"):
         if name in schema and not any(_is_finite(one, refs) for one in schema[name]):
             return False
-    types = _types(schema)
+    types = types_of(schema)
     return not types <= {"array", "object"} or any(_has_finite(schema, kind, refs) for kind in types)
 
 
