@@ -40,7 +40,7 @@ def _grammar(shape: Shape) -> str:
     if shape.kind == "choice":
         if not (words := json.loads(shape.text)):
             raise ShapeError("there is nothing to choose from")
-        listed = " | ".join(json.dumps(word, ensure_ascii=False) for word in words)
+        listed = " | ".join(map(_quoted, words))
         return _document({"lark_grammar": f"start: WORD\nWORD: {listed}"})
     return _document({"lark_grammar": _checked(shape.text if shape.kind == "lark" else _from_gbnf(shape.text))})
 
@@ -58,6 +58,11 @@ def without_schemas(shape: Shape, names: Collection[str]) -> Shape:
 
 def _document(grammar: dict[str, Any]) -> str:
     return json.dumps({"grammars": [grammar]}, ensure_ascii=False)
+
+
+def _quoted(value: Any) -> str:
+    """JSON, as it may stand in a Lark grammar, where DEL may not."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_options(schema: dict[str, Any], shape: Shape, **separators: str) -> dict[str, Any]:
@@ -83,8 +88,8 @@ def _calls(shape: Shape) -> str:
         check(schema)
     rules = []
     for number, (name, schema) in enumerate(tools):
-        begin = json.dumps(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": ', ensure_ascii=False)
-        arguments = json.dumps(_with_options(schema, shape, **_SPACED), ensure_ascii=False)
+        begin = _quoted(f'{{"name": {_quoted(name)}, "arguments": ')
+        arguments = _quoted(_with_options(schema, shape, **_SPACED))
         rules.append(f'call_{number}: {begin} %json {arguments} "}}\\n"')
     return "\n".join([f"start: {' | '.join(f'call_{number}' for number in range(len(tools)))}", *rules])
 

@@ -14,6 +14,7 @@ import msgspec
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Number = int | float
+_Positive = Annotated[int, msgspec.Meta(gt=0)] | Annotated[float, msgspec.Meta(gt=0)]
 _Type = Literal["array", "boolean", "integer", "null", "number", "object", "string"]
 
 
@@ -30,7 +31,7 @@ class _Keywords(msgspec.Struct):
     maximum: _Number | msgspec.UnsetType = msgspec.UNSET
     exclusiveMinimum: _Number | msgspec.UnsetType = msgspec.UNSET  # noqa: N815, as JSON Schema spells it
     exclusiveMaximum: _Number | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
-    multipleOf: _Number | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
+    multipleOf: _Positive | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
     minLength: _Count | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
     maxLength: _Count | msgspec.UnsetType = msgspec.UNSET  # noqa: N815
     minItems: _Count | msgspec.UnsetType = msgspec.UNSET  # noqa: N815

@@ -11,18 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from qwen_edge.structured.errors import Path, ShapeError, pointer
 from qwen_edge.structured.finite import require_finite
+from qwen_edge.structured.joined import most_joined
 from qwen_edge.structured.keywords import complaint
 from qwen_edge.structured.one_of import are_apart
-from qwen_edge.structured.walk import is_combined, reached
+from qwen_edge.structured.walk import is_combined, reached, resolve, target_of
 
 LARGEST = 1 << 17  # characters of JSON
 MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
+MOST_JOINED = 12  # patterns that one text must match: time and memory double with each; 20 take 1.6 s and 230 MB
 LARGEST_MULTIPLE = 10_000  # the time to compile multipleOf grows with the number
 
 # Keywords that llguidance does not implement. A test compares the list with what it refuses.
@@ -63,16 +66,25 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
         if wrong := complaint(one):
             raise ShapeError(wrong, path)
     _require_small_multiples(found)
-    keywords, formats, work = list[str](), list[str](), 0
+    _require_little_work(schema, found)
+    keywords, formats = list[str](), list[str]()
     for path, one in found:
-        if (work := work + _work(one)) > MOST_WORK:
-            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
         place = f"(at {pointer(path) or '/'})"
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
     require_finite(schema, found)
     return Unenforced(tuple(keywords), tuple(formats))
+
+
+def _require_little_work(schema: Mapping[str, Any], found: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Raise ShapeError for a schema that takes too long to compile."""
+    work = 0
+    for path, one in found:
+        if (work := work + _work(one)) > MOST_WORK:
+            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
+    if most_joined(schema, partial(target_of, schema)) > MOST_JOINED:
+        raise ShapeError(f"more than {MOST_JOINED} patterns, formats and lengths of texts are joined (allOf)")
 
 
 def _work(schema: Mapping[str, Any]) -> int:
@@ -109,7 +121,7 @@ def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) 
 
 def _unenforced_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
     names = sorted(name for name in UNENFORCED & schema.keys() if schema[name] not in _NEUTRAL.get(name, ()))
-    if not are_apart(schema.get("oneOf", []), root):
+    if not are_apart(schema.get("oneOf", []), partial(resolve, root=root)):
         names.append("oneOf")  # enforced as anyOf: more than one of them may fit
     least = schema.get("minProperties", 0)
     if isinstance(least, int) and least > len(schema.get("required", ())):

@@ -87,8 +87,9 @@ def resolve(schema: Any, root: Mapping[str, Any]) -> Any:
 def target_of(root: Any, ref: str) -> Any:
     """What a reference such as #/$defs/room stands for. Raises ShapeError."""
     found = root
-    if not ref.startswith("#"):
-        raise ShapeError(f"$ref: {ref} leads out of the schema; only references that begin with # are followed")
+    if ref != "#" and not ref.startswith("#/"):
+        where = "to an anchor" if ref.startswith("#") else "out of the schema"
+        raise ShapeError(f"$ref: {ref} leads {where}; only references that begin with #/ are followed")
     for part in _path_of(ref):
         if isinstance(found, Mapping) and part in found:
             found = found[part]

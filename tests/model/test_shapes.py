@@ -218,3 +218,18 @@ def test_a_choice_that_looks_like_a_marker_is_written_in_ordinary_tokens(engine,
     assert answer.text in ("<|im_end|>", "<think>") and answer.done.reason == "stop"
     specials = {backend.vocabulary.text(token).encode() for token in backend.vocabulary.specials.values()}
     assert not specials & set(answer.pieces) and len(answer.pieces) > 1
+
+
+@pytest.mark.parametrize("marker", ["</think>", "<tool_call>", "<|im_end|>"])
+def test_forced_text_that_looks_like_a_marker_is_written_in_ordinary_tokens(engine, marker):
+    """The tokenizer takes the marker inside a longer forced text for the special token."""
+    schema = {"type": "object", "properties": {"say": {"const": f"a {marker} b"}}, "required": ["say"]}
+    calls = Shape("calls", json.dumps([[f"say {marker}", schema]]))
+    for request in (
+        submit(1, "x", shape=Shape("json_schema", json.dumps(schema))),
+        submit(2, "x", call_shape=calls, calls=CALL, requires_call=True),
+    ):
+        [answer] = ask(engine, request)
+        assert not isinstance(answer.done, Failed), answer.done
+        assert answer.done.reason == "stop"
+        assert f'"a {marker} b"' in "".join(piece.decode() for piece in answer.pieces)

@@ -25,6 +25,7 @@ from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.schema import check
 from tests.shared.conftest import SHARED
 from tests.unit.structured.schemas import schemas
+from tests.unit.structured.validation import validator
 from tests.unit.structured.wild import wild_schemas
 from tests.unit.structured.writers import written
 

@@ -295,3 +295,11 @@ def test_a_known_shape_does_not_wait_for_one_that_is_being_compiled() -> None:
         assert compiler.known(Shape("regex", "slow")) is None
         may_go_on.set()
         assert slow.result()
+
+
+@pytest.mark.parametrize("kind", ["choice", "calls"])
+def test_texts_with_any_character_can_be_written(compiler: Compiler, kind: str) -> None:
+    words = [f"a{chr(number)}" for number in (*range(256), 0x2028, 0xFEFF, 0x1F600)]
+    schema = {"type": "object", "properties": {word: {"const": word} for word in words}, "required": words}
+    for shape in [words] if kind == "choice" else [[[word, {}] for word in words], [["a", schema]]]:
+        assert not compiler.compile(Shape("choice" if kind == "choice" else "calls", json.dumps(shape))).done
