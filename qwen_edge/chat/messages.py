@@ -37,8 +37,9 @@ class ChatRequest:
 
     `shape`: what the answer must look like; `shape_parameter`: what the client calls it; `shown_schema`: JSON that the
     model is shown of it. `call_shape`: what a tool call must look like. `requires_call`: the answer must be a call.
-    `thinking_budget`: tokens after which the reasoning is ended. `stops_loops`: whether text that repeats
-    itself without end is ended. `unenforced`: what of the schemas answers are not held to."""
+    `strict_calls`: the tools whose schemas must be kept, or the request is refused. `thinking_budget`: tokens after
+    which the reasoning is ended. `stops_loops`: whether text that repeats itself without end is ended. `unenforced`:
+    what of the schemas answers are not held to."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -65,6 +66,7 @@ class ChatRequest:
     shown_schema: str = ""
     call_shape: Shape | None = None
     requires_call: bool = False
+    strict_calls: tuple[str, ...] = ()
     thinking_budget: int | None = None
     stops_loops: bool = False
     unenforced: tuple[str, ...] = ()

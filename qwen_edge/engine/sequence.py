@@ -14,6 +14,7 @@ from typing import Literal
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
+from qwen_edge.engine.constraints import UnusableShape
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
@@ -22,7 +23,7 @@ from qwen_edge.engine.tokenizing import Prepared, Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
 from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, StoppedBy, Submit, Tokens
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ class Sequence:
         request, arrived, tokens, constraints = prepared
         if failed := _refusal(request.id, tokens, backend.cells.size):
             return failed
-        if isinstance(constraints, ShapeError):
-            return Failed(request.id, "bad_shape", str(constraints))
+        if isinstance(constraints, UnusableShape):
+            return Failed(request.id, constraints.code, constraints.why)
         assert isinstance(tokens, list)
         try:
             sampler = backend.sampler(request.sampling)
@@ -304,7 +305,7 @@ class Sequence:
             missed_at=self.missed.position if self.missed else 0,
             reasoning_tokens=self.steering.reasoning_tokens,
             stopped_by=self.stopped_by,
-            steered=self.steering.done,
+            steered=self.steering.steered,
         )
 
 

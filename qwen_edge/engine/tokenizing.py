@@ -21,9 +21,8 @@ from typing import Generic, NamedTuple, TypeVar
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
 from qwen_edge.engine.backend import Shapes, Vocabulary
-from qwen_edge.engine.constraints import Constraints, compiled, known
+from qwen_edge.engine.constraints import Constraints, UnusableShape, compiled, known
 from qwen_edge.protocol.messages import Submit, Warm
-from qwen_edge.structured.schema import ShapeError
 
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are tokenized, about
@@ -45,7 +44,7 @@ class Prepared(NamedTuple, Generic[Message]):
     message: Message
     arrived: float
     tokens: Tokenized
-    constraints: Constraints | ShapeError
+    constraints: Constraints | UnusableShape
 
 
 @dataclass(eq=False)
@@ -56,7 +55,7 @@ class _Job:
     message: Submit | Warm
     arrived: float
     cost: float
-    constraints: Constraints | ShapeError | None
+    constraints: Constraints | UnusableShape | None
     dropped: bool = False
     result: Tokenized | Exception | None = None
 

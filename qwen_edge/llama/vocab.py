@@ -19,6 +19,10 @@ from qwen_edge.protocol.messages import Segment
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
 _MOST_CACHED = 65_536  # tokens of recent texts that are cached: 0.5 MB
+_TOKENIZE = ctypes.CFUNCTYPE(  # llama_tokenize
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool,
+    ctypes.c_bool,
+)  # fmt: skip
 
 
 class Vocab:
@@ -140,6 +144,25 @@ class Vocab:
             ids += self._encode(text[begin : match.start() + 1], special=False)
             begin = match.start() + 1
         return ids + self._encode(text[begin:], special=False)
+
+    @cached_property
+    def tokenize_plain(self) -> Any:
+        """A function of C like llama_tokenize, for other libraries, as long as this object lives. It finds user-defined
+        tokens only where special ones are asked for."""
+
+        def plain(_: int, address: int, length: int, ids: int, room: int, *flags: bool) -> int:
+            begin, special = flags
+            data = ctypes.string_at(address, length)
+            if special or not self._user_defined.search(text := data.decode("utf-8", "replace")):
+                place = ctypes.cast(ids, ctypes.POINTER(C.llama_token))
+                return int(C.llama_tokenize(self._vocab, data, length, place, room, begin, special))
+            found = self._encode_plain(text)
+            if len(found) > room:
+                return -len(found)
+            ctypes.memmove(ids, (C.llama_token * len(found))(*found), len(found) * ctypes.sizeof(C.llama_token))
+            return len(found)
+
+        return _TOKENIZE(plain)
 
     def encode_marked(self, text: str) -> list[int]:
         """Token ids of text in which special tokens such as <|im_end|> are recognised."""

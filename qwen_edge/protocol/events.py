@@ -85,7 +85,15 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 FailureCode = Literal[
-    "context_too_long", "bad_request", "bad_shape", "waited", "no_memory", "engine", "unservable", "stopping"
+    "context_too_long",
+    "bad_request",
+    "bad_shape",
+    "bad_call_shape",
+    "waited",
+    "no_memory",
+    "engine",
+    "unservable",
+    "stopping",
 ]
 
 
@@ -94,9 +102,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     an engine that ends (`unservable`: no other engine will do better, see core/errors.py). The daemon also makes it
     itself when it gives a request up.
 
-    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. bad_shape:
-    the shape that was asked for cannot be kept, for the reason in `detail`. no_memory: the KV cache cannot grow as
-    large as the request needs."""
+    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. bad_shape,
+    bad_call_shape: the shape of the answer, or of tool calls, cannot be kept, for the reason in `detail`. no_memory:
+    the KV cache cannot grow as large as the request needs."""
 
     id: int | None
     code: FailureCode

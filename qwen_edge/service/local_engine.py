@@ -83,7 +83,7 @@ class LocalEngine:
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(names, held=request.call_shape is not None)
+        parser = Parser(names, streams_calls=request.call_shape is not None)
         called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
         submit = self._submit(model, request, rendered, first=first)
         async with aclosing(_naming(request, self._engine.answer(submit))) as events:
@@ -120,6 +120,7 @@ class LocalEngine:
             shape=request.shape,
             call_shape=request.call_shape,
             requires_call=request.requires_call,
+            strict_calls=request.strict_calls,
             parallel_calls=request.parallel_calls,
             thinking_budget=request.thinking_budget,
             stops_loops=request.stops_loops and not request.sampling.ignore_eos,
@@ -172,13 +173,13 @@ class LocalEngine:
 async def _naming(
     request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
 ) -> AsyncGenerator[Tokens | Done, None]:
-    """The events; an error of the shape names the parameter that asked for it."""
+    """The events; an error of a shape names the parameter that asked for the shape."""
     try:
         async with aclosing(events):
             async for event in events:
                 yield event
     except UnusableShapeError as error:
-        error.parameter = request.shape_parameter if request.shape else "tools"
+        error.parameter = "tools" if error.of_call else request.shape_parameter
         raise
 
 

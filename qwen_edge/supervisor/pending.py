@@ -105,15 +105,14 @@ class PendingRequest:
                 f"There is not enough memory for this request now: {failure.detail}. Try again later, or shorten it.",
                 retry_after=10,
             )
-        if failure.code == "waited" and isinstance(self.request, InspectCache):
-            return unavailable(
-                f"The engine has not answered within {_INSPECT_SECONDS:.0f} s. Try again.", retry_after=10
-            )
         if failure.code == "waited":
-            return WaitedTooLongError()
-        if failure.code in ("bad_shape", "bad_request"):
-            is_shape = failure.code == "bad_shape"
-            return UnusableShapeError(failure.detail) if is_shape else unusable_request(failure.detail)
+            late = f"The engine has not answered within {_INSPECT_SECONDS:.0f} s. Try again."
+            is_inspection = isinstance(self.request, InspectCache)
+            return unavailable(late, retry_after=10) if is_inspection else WaitedTooLongError()
+        if failure.code in ("bad_shape", "bad_call_shape"):
+            return UnusableShapeError(failure.detail, of_call=failure.code == "bad_call_shape")
+        if failure.code == "bad_request":
+            return unusable_request(failure.detail)
         return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
 
 

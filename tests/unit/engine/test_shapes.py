@@ -31,7 +31,7 @@ from qwen_edge.protocol.messages import (
 from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 from tests.fakes import END, FakeBackend, FakeCells, FakeSampler, byte_tokenizer, ticking
 
 THINK, CALL = Markers("<think>", "</think>"), Markers("<tool_call>", "</tool_call>")
@@ -338,10 +338,58 @@ def test_a_tool_that_cannot_be_kept_is_refused_only_if_it_must_be_called():
     for number in (1, 2):
         home.ask(number, calls=CALL, call_shape=tools, requires_call=True)
         home.run()
-        assert home.failed(number).code == "bad_shape"
+        assert home.failed(number).code == "bad_call_shape"
     home.ask(3, calls=CALL, call_shape=tools)
     home.run()
     assert home.said(3) == call and home.done(3).reason == "stop"
+
+
+def test_only_the_tool_that_cannot_be_kept_is_free():
+    tools = Shape("calls", json.dumps([["lamp", LAMP], ["broken", {"type": "object", "patternProperties": {"(": {}}}]]))
+    home = Home('<tool_call>\n{"name": "lamp", "arguments": {"room": 7}}\n</tool_call>')
+    home.ask(1, calls=CALL, call_shape=tools)
+    home.run()
+    call = json.loads(home.said(1).removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert validates(json.dumps(call["arguments"]))
+    free = '<tool_call>\n{"name": "broken", "arguments": {"room": 7}}\n</tool_call>'
+    home = Home(free)
+    home.ask(2, calls=CALL, call_shape=tools)
+    home.run()
+    assert home.said(2) == free
+
+
+def test_a_strict_tool_whose_schema_only_the_engine_can_refuse_refuses_the_request_and_no_other_tool_does():
+    broken = {"type": "object", "patternProperties": {"(": {}}}
+    tools = Shape("calls", json.dumps([["lamp", LAMP], ["broken", broken]]))
+    home = Home("hi")
+    for number in (1, 2):  # once new, once known
+        home.ask(number, calls=CALL, call_shape=tools, strict_calls=("broken",))
+        home.run()
+        assert home.failed(number).code == "bad_call_shape" and "broken: " in home.failed(number).detail
+    home.ask(3, calls=CALL, call_shape=tools, strict_calls=("lamp",))
+    home.run()
+    assert home.said(3) == "hi"
+
+
+def test_of_two_shapes_the_one_that_cannot_be_kept_is_named():
+    home, tools = Home(ANSWER), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2):  # once new, once known
+        home.ask(number, shape=SHAPE, calls=CALL, call_shape=tools, requires_call=True)
+        home.run()
+        assert home.failed(number).code == "bad_call_shape"
+    home.ask(3, shape=IMPOSSIBLE, calls=CALL, call_shape=tools, requires_call=True)
+    home.run()
+    assert home.failed(3).code == "bad_shape"
+
+
+def test_a_tool_that_cannot_be_kept_is_warned_of_once_and_then_known(caplog):
+    home, tools = Home("hi"), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2, 3):
+        home.ask(number, calls=CALL, call_shape=tools)
+        home.run()
+        assert home.said(number) == "hi"
+    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert ["calls of lamp are held to no schema" in one.getMessage() for one in warnings] == [True]
 
 
 class SlowCompiler(Compiler):
