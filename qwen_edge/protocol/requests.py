@@ -75,10 +75,10 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     asked for: from 2 on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the
     KV cache.
 
-    The answer keeps `shape`, and each tool call `call_shape`. Where the schema of one of the tools `strict_calls` cannot
-    be kept, the request is refused, as with `requires_call`. With that the answer is a call, or several; without
-    `parallel_calls` it ends behind the first. The reasoning is closed after `thinking_budget` tokens. With `stops_loops`
-    a text that repeats itself without end is ended."""
+    The answer keeps `shape`, and each tool call `call_shape`. If the schema of one of the tools `strict_calls` cannot be
+    kept, the request is refused, as with `requires_call`. With that the answer is a call, or several; without
+    `parallel_calls` it ends behind the first. The reasoning is closed after `thinking_budget` tokens. With
+    `stops_loops` a text that repeats itself without end is ended."""
 
     id: int
     prompt: tuple[Segment, ...]
