@@ -315,8 +315,9 @@ class FakeSampler:
             del self._script[: len(text)]
 
     def logprob(self, row: int | None, token: int) -> Logprob:
-        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if row is None else -0.5)
-        return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
+        certain = row is None or self._settings.logprobs is None
+        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if certain else -0.5, token)
+        return Logprob(chosen, (chosen, Alternative(b"?", -1.0, ord("?")))[: self._settings.logprobs or 0])
 
     def close(self) -> None:
         self._backend.open_samplers -= 1

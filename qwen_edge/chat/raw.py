@@ -14,6 +14,14 @@ def marked(text: str, specials: Sequence[str]) -> tuple[Segment, ...]:
     return tuple(_segments(text, _pattern(tuple(specials))))
 
 
+def raw_prompt(parts: Sequence[str | Sequence[int]], specials: Sequence[str]) -> tuple[Segment, ...]:
+    """The prompt of a ChatRequest's `raw`."""
+    segments = list[Segment]()
+    for part in parts:
+        segments += marked(part, specials) if isinstance(part, str) else [Segment(tokens=tuple(part))]
+    return tuple(segments)
+
+
 def _segments(text: str, specials: re.Pattern[str]) -> Iterator[Segment]:
     end = 0
     for match in specials.finditer(text):

@@ -213,7 +213,7 @@ class Sequence:
     def _choose_one(self, row: int, vocabulary: Vocabulary, context: int) -> None:
         try:
             token = self.sampler.sample(row, self.steering.allowed(), self.steering.biases)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(row, token))
             self._add(token, vocabulary, context)
         except ShapeError as error:
@@ -242,7 +242,7 @@ class Sequence:
             if self.ended:
                 return
             self.sampler.accept(token)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(None, token))
             self._add(token, vocabulary, context)
 

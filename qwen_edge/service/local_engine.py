@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, FinishReason, ToolCallDelta, ToolCallStart, Usage
 from qwen_edge.chat.parser import Parser
-from qwen_edge.chat.raw import marked
+from qwen_edge.chat.raw import marked, raw_prompt
 from qwen_edge.chat.tools import CALL
 from qwen_edge.core.errors import RequestError, UnusableShapeError, unavailable
 from qwen_edge.protocol.messages import (
@@ -113,7 +113,7 @@ class LocalEngine:
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
                     _tell_miss(event)
-                    if first:
+                    if first and not request.raw:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by)
@@ -168,11 +168,15 @@ class LocalEngine:
             joules=self._joules(done.id),
             reasoning_tokens=done.reasoning_tokens,
             steered=done.steered,
+            prefill_seconds=done.prefill_seconds,
+            decode_seconds=done.decode_seconds,
         )
 
     async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
         """Render the prompt of the request. While it is rendered, the request counts against `most_pending`. Raises
         RequestError."""
+        if request.raw:
+            return Rendered(raw_prompt(request.raw, model.specials))
         self._rendering += 1
         try:
             return await self._renderer.render(model, request)
