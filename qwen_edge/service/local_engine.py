@@ -116,7 +116,7 @@ class LocalEngine:
                     if first and not request.raw:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by)
+                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by, event.stop_text)
 
     async def render(self, request: ChatRequest) -> tuple[Segment, ...]:
         return (await self._render(self._ready_model(), request)).prompt
