@@ -214,7 +214,7 @@ class Sequence:
     def _choose_one(self, row: int, vocabulary: Vocabulary, context: int) -> None:
         try:
             token = self.sampler.sample(row, self.steering.allowed(), self.steering.biases)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(row, token))
             self._add(token, vocabulary, context)
         except ShapeError as error:
@@ -243,7 +243,7 @@ class Sequence:
             if self.ended:
                 return
             self.sampler.accept(token)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(None, token))
             self._add(token, vocabulary, context)
 
@@ -295,7 +295,7 @@ class Sequence:
         started = self.started if self.started is not None else now
         return Done(
             id=self.request.id,
-            reason=reason,
+            reason="stop" if self.output.stopped else reason,  # the stop text may be in the text that was held back
             prompt_tokens=self.prompt_length,
             cached_tokens=max(0, min(self.computed, self.prompt_length) - self.prompt_computed),
             completion_tokens=self.generated,
@@ -305,6 +305,7 @@ class Sequence:
             missed_at=self.missed.position if self.missed else 0,
             reasoning_tokens=self.steering.reasoning_tokens,
             stopped_by=self.stopped_by,
+            stop_text=self.output.stop_text,
             steered=self.steering.steered,
         )
 

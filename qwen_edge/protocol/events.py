@@ -1,6 +1,6 @@
 """What an engine that is ready reports: the progress of each request, its steps, and that it lives.
 
-From the engine: Started, Tokens, Done, Failed, CacheReport, StepStats, Beat.
+From the engine: Started, Tokens, Done, Failed, the replies (CacheReport, TokenIds, TokenPieces), StepStats, Beat.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class Steered(msgspec.Struct, frozen=True, array_like=True):
 class Done(msgspec.Struct, frozen=True, tag=True):
     """From the engine, the last message of a request. `cached_tokens` of the prompt's tokens were in the KV cache;
     times in seconds. If more might have been cached, `missed` says why they were not, and `missed_at` how many tokens
-    were still cached when the request began. `completion_tokens` include `reasoning_tokens`."""
+    were still cached when the request began. `completion_tokens` include `reasoning_tokens`.
+    `stop_text`: the stop text that ended the answer."""
 
     id: int
     reason: Literal["stop", "length"]
@@ -81,6 +82,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     missed_at: int = 0
     reasoning_tokens: int = 0
     stopped_by: StoppedBy | Literal[""] = ""
+    stop_text: str = ""
     steered: Steered = Steered()
 
 
@@ -136,6 +138,21 @@ class CacheReport(msgspec.Struct, frozen=True, tag=True):
     found: bool
     conversations: tuple[Conversation, ...]
     warning: str = ""
+
+
+class TokenIds(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Tokenize."""
+
+    id: int
+    tokens: tuple[int, ...]
+
+
+class TokenPieces(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Pieces: the bytes of each token, which may be a part of a character. Special
+    tokens show as their texts."""
+
+    id: int
+    pieces: tuple[bytes, ...]
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):
