@@ -94,6 +94,11 @@ class Engine:
         return self.busy and not self._places.sequences and not self._tokenizing.ready
 
     @property
+    def hung(self) -> bool:
+        """Whether a thread of this process computes without end: the engine should be replaced when it is idle."""
+        return self._tokenizing.hung
+
+    @property
     def writing(self) -> bool:
         """Whether a file is being written: there may be more to write after it."""
         return self._kv_cache.writing

@@ -172,7 +172,13 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
 
 
 def _idle(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
-    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError."""
+    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError, also where only a
+    new process helps."""
+    if engine.hung:
+        engine.leave(_ORPHANED)
+        raise EngineError(
+            "a schema, pattern or grammar of a request takes too long to compile, and only a new engine stops that"
+        )
     if prepared := engine.prepare():
         if prepared.events:
             channel.send([*prepared])

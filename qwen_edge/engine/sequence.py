@@ -106,10 +106,10 @@ class Sequence:
     def from_request(cls, prepared: Prepared[Submit], backend: Backend, answers: Answers) -> Sequence | Failed:
         """The sequence of a request, or why the request cannot be answered."""
         request, arrived, tokens, constraints = prepared
-        if failed := _refusal(request.id, tokens, backend.cells.size):
-            return failed
         if isinstance(constraints, UnusableShape):
             return Failed(request.id, constraints.code, constraints.why)
+        if failed := _refusal(request.id, tokens, backend.cells.size):
+            return failed
         assert isinstance(tokens, list)
         try:
             sampler = backend.sampler(request.sampling)

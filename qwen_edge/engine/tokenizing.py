@@ -28,6 +28,7 @@ from qwen_edge.protocol.messages import Failed, Pieces, Submit, TokenIds, Tokeni
 _AT_ONCE = 1 << 14  # characters: some milliseconds
 _PER_SECOND = 1e6  # characters that are tokenized, about
 _PER_TOKEN = 4  # turning a token into text takes as long as tokenizing so many characters, about
+_LONGEST_COMPILATION = 10.0  # seconds; the bounds of structured/ keep the ones that are known well below
 _STACK = 1 << 26  # bytes of the thread's stack, which take memory when they are used: shapes are compiled recursively
 
 Tokenized = list[int] | PromptTooLongError | KeyError
@@ -68,7 +69,10 @@ class _Job:
 
 class Tokenizing:
     """Messages whose prompts are being tokenized, or have been and were not collected. Used by the engine's thread; the
-    first long prompt starts the other thread."""
+    first long prompt starts the other thread.
+
+    `hung`: whether the compilation of a shape does not end. Its request is refused, and a new thread does the rest, but
+    nothing can stop the old thread: only the end of the process does."""
 
     def __init__(self, vocabulary: Vocabulary, shapes: Shapes, most: int, clock: Callable[[], float]) -> None:
         """A long prompt that has more than `most` tokens is not read to its end."""
@@ -76,6 +80,9 @@ class Tokenizing:
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()  # of the list
         self._thread: threading.Thread | None = None
+        self._compiling: _Job | None = None  # the other thread sets it
+        self._watched: tuple[_Job | None, float] = (None, 0.0)  # what was being compiled when it was first seen
+        self.hung = False
 
     @property
     def awaited(self) -> bool:
@@ -105,6 +112,7 @@ class Tokenizing:
 
     def collect(self, kind: type[Message]) -> list[Prepared[Message]]:
         """The messages of this kind that have been prepared. Raises what tokenizing raised by a fault of ours."""
+        self._give_up_compilation()
         collected = list[Prepared[Message]]()
         if not self._jobs:
             return collected
@@ -156,6 +164,21 @@ class Tokenizing:
                 dropped.append(job.message.id)
         return dropped
 
+    def _give_up_compilation(self) -> None:
+        """Refuse the request whose shape takes too long to compile."""
+        job, now = self._compiling, self._clock()
+        if job is None or job is not self._watched[0]:
+            self._watched = (job, now)
+        if job is None or now - self._watched[1] < _LONGEST_COMPILATION:
+            return
+        self._compiling, self.hung = None, True
+        submit = job.message
+        of_call = isinstance(submit, Submit) and submit.shape is None
+        why = f"it takes longer than {_LONGEST_COMPILATION:.0f} s to compile"
+        job.constraints = UnusableShape("bad_call_shape" if of_call else "bad_shape", why)
+        job.result = []
+        self._start()
+
     def _start(self) -> None:
         before = threading.stack_size(_STACK)
         try:
@@ -171,18 +194,23 @@ class Tokenizing:
 
     def _run(self) -> None:
         lower_priority()
-        while True:
+        thread = threading.current_thread()
+        while self._thread is thread:
             with self._changed:
                 self._changed.wait_for(lambda: any(job.result is None for job in self._jobs))
                 job = min((job for job in self._jobs if job.result is None), key=lambda job: job.arrived + job.cost)
             try:
                 if job.constraints is None and isinstance(job.message, Submit | Warm):
-                    job.constraints = compiled(job.message, self._shapes)
+                    self._compiling = job
+                    constraints = compiled(job.message, self._shapes)
+                    if self._thread is not thread:  # it took too long
+                        return
+                    job.constraints, self._compiling = constraints, None
                 job.result = _caught(partial(self._read, job.message, self._most, job.check))
             except _DroppedError:
                 pass
             except Exception as error:  # for the engine's thread, where it is seen
-                job.result = error
+                job.result, self._compiling = error, None
 
     def _read(
         self,

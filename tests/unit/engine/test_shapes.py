@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,6 +95,8 @@ class Home:
 
     def step(self) -> None:
         self.events += self.engine.step()
+        if self.engine.waits:
+            time.sleep(0.001)  # as the engine process hears messages meanwhile: its clock is not to run ahead
 
     def run(self) -> None:
         while self.engine.busy:
@@ -440,6 +443,24 @@ def test_more_new_shapes_than_are_kept_are_never_compiled_by_the_engine_s_thread
     home.run()
     assert [home.said(number) for number in range(40)] == [f"word {number}" for number in range(40)]
     assert set(slow.threads) == {"tokenizing"} and len(slow.threads) == 40
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_compilation_that_does_not_end_is_refused_and_holds_up_no_other_shape(gone):
+    home = Home("abc")
+    slow = home.backend.shapes = home.engine._tokenizing._shapes = SlowCompiler(home.backend)
+    home.ask(1, shape=Shape("regex", "[a-z]+"))
+    assert slow.begun.wait(10)
+    if gone:
+        home.engine.abort(Abort(1))
+    home.ask(2, shape=Shape("regex", "[a-z]{2}"))
+    while not home.engine.hung:  # each look at the clock is a thousandth of a second later
+        home.step()
+    slow.may_go_on.set()
+    home.run()
+    assert home.said(2) == "ab" and home.engine.hung
+    if not gone:
+        assert home.failed(1).code == "bad_shape" and "longer than 10 s" in home.failed(1).detail
 
 
 def test_a_request_can_be_aborted_while_its_shape_is_compiled():
