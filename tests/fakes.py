@@ -145,15 +145,33 @@ class FakeVocabulary:
         return sum(len(segment.text) for segment in prompt)
 
     def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: Sequence[Segment],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
+        """No prompt begins with a token of its own."""
         ids: list[int] = []
         for segment in prompt:
             between()
             if len(ids) > most:
                 raise PromptTooLongError(len(ids))
-            ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
+            if segment.tokens:
+                ids += map(self._known, segment.tokens)
+            else:
+                ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        between()
+        return [self.piece(self._known(token)) for token in tokens]
+
+    def _known(self, token: int) -> int:
+        if not 0 <= token < self.size:
+            raise KeyError(token)
+        return token
 
     @property
     def size(self) -> int:
@@ -297,8 +315,9 @@ class FakeSampler:
             del self._script[: len(text)]
 
     def logprob(self, row: int | None, token: int) -> Logprob:
-        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if row is None else -0.5)
-        return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
+        certain = row is None or self._settings.logprobs is None
+        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if certain else -0.5, token)
+        return Logprob(chosen, (chosen, Alternative(b"?", -1.0, ord("?")))[: self._settings.logprobs or 0])
 
     def close(self) -> None:
         self._backend.open_samplers -= 1

@@ -41,9 +41,11 @@ from qwen_edge.protocol.messages import (
     Load,
     Loading,
     Outbound,
+    Pieces,
     Ready,
     Stop,
     Submit,
+    Tokenize,
     Warm,
 )
 
@@ -170,7 +172,13 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
 
 
 def _idle(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
-    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError."""
+    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError, also where only a
+    new process helps."""
+    if engine.hung:
+        engine.leave(_ORPHANED)
+        raise EngineError(
+            "a schema, pattern or grammar of a request takes too long to compile, and only a new engine stops that"
+        )
     if prepared := engine.prepare():
         if prepared.events:
             channel.send([*prepared])
@@ -278,6 +286,8 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.allow(message)
         elif isinstance(message, InspectCache):
             channel.send([engine.inspect(message)])
+        elif isinstance(message, Tokenize | Pieces):
+            engine.ask(message)
         elif isinstance(message, Stop):
             return message
     return None
