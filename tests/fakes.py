@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +210,23 @@ def byte_tokenizer() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
+class FakeEmbedder:
+    """Counts the bytes of a text, in pieces of four tokens."""
+
+    def __init__(self) -> None:
+        self.open = False
+
+    def embed(self, tokens: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...] | None]]:
+        self.open = True
+        counts = np.bincount(np.array(tokens) % 8, minlength=8) / 1.0
+        vector = tuple((counts / np.linalg.norm(counts)).tolist())
+        for start in range(0, len(tokens), 4):
+            yield len(tokens[start : start + 4]), vector if start + 4 >= len(tokens) else None
+
+    def close(self) -> None:
+        self.open = False
+
+
 class FakeBackend:
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
     loses, repeats or misplaces a token makes it say something else."""
@@ -235,6 +252,7 @@ class FakeBackend:
         self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
         self.vocabulary = vocabulary or FakeVocabulary()
         self.shapes = Compiler(byte_tokenizer, self.vocabulary.size, self.vocabulary.ends)
+        self.embedder = FakeEmbedder()
         self.script = script
         self.says_forced = says_forced
         self.template = template

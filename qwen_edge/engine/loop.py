@@ -18,6 +18,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.cell_budget import CellBudget
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
+from qwen_edge.engine.embeddings import Embeddings
 from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.places import Places
@@ -33,6 +34,7 @@ from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import (
     Abort,
     CacheReport,
+    Embed,
     Failed,
     InspectCache,
     Limits,
@@ -79,6 +81,7 @@ class Engine:
         self._idle_prefill = IdlePrefill(
             backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
+        self._embeddings = Embeddings(backend.embedder, self.clock)
         self._places = Places(self._kv_cache, self._restorer)
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
@@ -86,12 +89,12 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._places.sequences or self._tokenizing.awaited)
+        return bool(self._places.sequences or self._tokenizing.awaited or self._embeddings.busy)
 
     @property
     def waits(self) -> bool:
         """Whether nothing can be done before a prompt has been tokenized."""
-        return self.busy and not self._places.sequences and not self._tokenizing.ready
+        return self.busy and not (self._places.sequences or self._tokenizing.ready or self._embeddings.busy)
 
     @property
     def hung(self) -> bool:
@@ -122,6 +125,7 @@ class Engine:
     def abort(self, message: Abort) -> None:
         """Forget a request, in any phase, or an inquiry. The cells that a request computed stay in the cache."""
         self._tokenizing.abort(message.id)
+        self._embeddings.drop(message.id)
         for sequence in self._places.sequences:
             if sequence.request.id == message.id:
                 self._places.finish(sequence)
@@ -140,9 +144,21 @@ class Engine:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
         return inspect_cache.report(self._kv_cache, self._backend.vocabulary, message)
 
-    def ask(self, message: Tokenize | Pieces) -> None:
-        """Take in an inquiry about text and tokens. `admit` returns the reply when it is ready."""
-        self._tokenizing.add(message)
+    def ask(self, message: Tokenize | Pieces | Embed) -> None:
+        """Take in an inquiry. `admit` returns the reply about text and tokens when it is ready, `embed` a vector."""
+        if isinstance(message, Embed):
+            self._embeddings.add(message)
+        else:
+            self._tokenizing.add(message)
+
+    def embed(self) -> StepResult | None:
+        """Compute a piece of an embedding; None if none is wanted. Not while nothing may be computed."""
+        if self.duty.limits.duty <= 0 or (piece := self._embeddings.step()) is None:
+            return None
+        self._turn += 1
+        stats = self._stats(piece.seconds, 0, (Share(piece.id, piece.tokens, 0),))
+        answer = [piece.answer] if piece.answer else []
+        return StepResult((stats, *answer), computed=piece.tokens, seconds=piece.seconds)
 
     # idle work
 
@@ -165,6 +181,7 @@ class Engine:
         step, `prepare` also writes to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
+            self._embeddings.tidy()
             self._backend.cells.fit(self._kv_cache.used)
 
     def leave(self, seconds: float) -> None:

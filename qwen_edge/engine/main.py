@@ -33,6 +33,7 @@ from qwen_edge.protocol.messages import (
     Abort,
     Beat,
     Done,
+    Embed,
     Failed,
     Files,
     Inbound,
@@ -161,6 +162,8 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         channel.send([*result] or [Beat()])
     if result.broken:
         return None
+    if embedded := engine.embed():
+        channel.send([*embedded])
     if any(isinstance(event, Done) for event in result):
         pages.scan()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
@@ -286,7 +289,7 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.allow(message)
         elif isinstance(message, InspectCache):
             channel.send([engine.inspect(message)])
-        elif isinstance(message, Tokenize | Pieces):
+        elif isinstance(message, Tokenize | Pieces | Embed):
             engine.ask(message)
         elif isinstance(message, Stop):
             return message

@@ -78,7 +78,9 @@ class Embedder:
         cells = -(-tokens // _BLOCK) * _BLOCK
         size = _BESIDE_BYTES + (0 if self._on_device else cells * self._model.kv_bytes_per_token())
         # llama.cpp aborts the process if it cannot allocate what it needs
-        self._context = C.llama_init_from_model(self._model.handle, self._parameters(cells)) if is_granted(size) else None
+        self._context = (
+            C.llama_init_from_model(self._model.handle, self._parameters(cells)) if is_granted(size) else None
+        )
         if not self._context:
             raise EngineError(f"there is no memory for an embedding of {tokens} tokens")
         self._cells = cells

@@ -1,6 +1,7 @@
 """What an engine that is ready reports: the progress of each request, its steps, and that it lives.
 
-From the engine: Started, Tokens, Done, Failed, the replies (CacheReport, TokenIds, TokenPieces), StepStats, Beat.
+From the engine: Started, Tokens, Done, Failed, the replies (CacheReport, TokenIds, TokenPieces, Embedded), StepStats,
+Beat.
 """
 
 from __future__ import annotations
@@ -153,6 +154,13 @@ class TokenPieces(msgspec.Struct, frozen=True, tag=True):
 
     id: int
     pieces: tuple[bytes, ...]
+
+
+class Embedded(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Embed: a vector of length 1."""
+
+    id: int
+    vector: tuple[float, ...]
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):

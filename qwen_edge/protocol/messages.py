@@ -1,8 +1,8 @@
 """All messages between the daemon and the engine process, to be imported from here (framing.py sends them).
 
-To the engine:   Load | Submit | Abort | Warm | InspectCache | Tokenize | Pieces | Limits | Stop
+To the engine:   Load | Submit | Abort | Warm | InspectCache | Tokenize | Pieces | Embed | Limits | Stop
 From the engine: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | TokenIds | TokenPieces |
-                 Beat
+                 Embedded | Beat
 
 An inquiry is a question that has one message as its reply, or Failed; it needs no place in the KV cache.
 
@@ -17,6 +17,7 @@ from qwen_edge.protocol.events import (
     CacheReport,
     Conversation,
     Done,
+    Embedded,
     Failed,
     Mark,
     MissReason,
@@ -46,6 +47,7 @@ from qwen_edge.protocol.requests import (
     PRIORITIES,
     Abort,
     Caller,
+    Embed,
     InspectCache,
     Limits,
     Markers,
@@ -65,8 +67,8 @@ from qwen_edge.protocol.sampling import (
     Sampling,
 )
 
-Inquiry = InspectCache | Tokenize | Pieces
-Reply = CacheReport | TokenIds | TokenPieces
+Inquiry = InspectCache | Tokenize | Pieces | Embed
+Reply = CacheReport | TokenIds | TokenPieces | Embedded
 
 Inbound = Load | Submit | Abort | Warm | Inquiry | Limits | Stop
 Outbound = Loading | Ready | Started | Reply | StepStats | Tokens | Done | Failed | Beat
@@ -83,6 +85,8 @@ __all__ = [
     "Caller",
     "Conversation",
     "Done",
+    "Embed",
+    "Embedded",
     "Failed",
     "Files",
     "Inbound",

@@ -1,6 +1,6 @@
 """What the daemon asks of an engine that is ready: requests with all that belongs to them, limits, the end.
 
-To the engine: Submit, Abort, Warm, the inquiries (InspectCache, Tokenize, Pieces), Limits, Stop.
+To the engine: Submit, Abort, Warm, the inquiries (InspectCache, Tokenize, Pieces, Embed), Limits, Stop.
 """
 
 from __future__ import annotations
@@ -147,6 +147,15 @@ class Pieces(msgspec.Struct, frozen=True, tag=True):
 
     id: int
     tokens: tuple[int, ...]
+
+
+class Embed(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: the embedding of a text, of at least one token, charged to `client`. The answer is Embedded with
+    the same id."""
+
+    id: int
+    tokens: tuple[int, ...]
+    client: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, tag=True):

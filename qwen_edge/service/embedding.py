@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from qwen_edge.protocol.messages import Priority
 
+MOST_EMBEDDED = 2048  # tokens of one input: they need as much memory as tokens of a conversation
+
 
 @dataclass(frozen=True)
 class EmbeddingRequest:

@@ -17,8 +17,10 @@ from qwen_edge.chat.parser import Parser
 from qwen_edge.chat.raw import marked, raw_prompt
 from qwen_edge.chat.tools import CALL
 from qwen_edge.core.errors import RequestError, UnusableShapeError, unavailable
+from qwen_edge.protocol import messages as protocol
 from qwen_edge.protocol.messages import (
     Done,
+    Embed,
     Logprob,
     MissReason,
     Pieces,
@@ -33,6 +35,7 @@ from qwen_edge.protocol.messages import (
 )
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
+from qwen_edge.service.embedding import MOST_EMBEDDED, Embedded, EmbeddingRequest
 from qwen_edge.service.pipeline import ModelInfo
 from qwen_edge.supervisor.supervisor import Supervisor
 
@@ -127,6 +130,35 @@ class LocalEngine:
     async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
         prompt = marked(text, self._ready_model().specials) if special else (Segment(text),)
         return await self.tokens(prompt, begin=begin)
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        found = list[Embedded]()
+        for number, given in enumerate(request.inputs):
+            try:
+                found.append(await self._embedded(given, request))
+            except RequestError as error:
+                error.parameter = error.parameter or f"input[{number}]"
+                raise
+        return tuple(found)
+
+    async def _embedded(self, given: str | tuple[int, ...], request: EmbeddingRequest) -> Embedded:
+        """The embedding of one input. Raises RequestError."""
+        if isinstance(given, str):
+            tokens = await self.tokenize(given, special=True, begin=True)
+        else:
+            await self.pieces(tokens := given)  # raises if the model has no such token
+        if len(tokens) > (most := min(MOST_EMBEDDED, self._ready_model().context)):
+            raise RequestError(
+                f"A text has {len(tokens)} tokens, and {most} can be embedded at most. Cut the text into parts.",
+                code="context_length_exceeded",
+            )
+        vector = (await self._engine.ask(Embed(0, tokens, request.client), protocol.Embedded)).vector
+        if request.dimensions not in (None, len(vector)):
+            raise RequestError(
+                f"dimensions is {request.dimensions}, and this model's embeddings have {len(vector)} numbers.",
+                parameter="dimensions",
+            )
+        return Embedded(vector, len(tokens))
 
     async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
         return (await self._engine.ask(Pieces(0, tuple(tokens)), TokenPieces)).pieces

@@ -18,6 +18,7 @@ from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError, WaitedTooLongError
 from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Sampling, Segment
+from qwen_edge.service.embedding import Embedded, EmbeddingRequest
 from qwen_edge.service.thermal import ThermalControl
 
 
@@ -49,6 +50,9 @@ class Answerer(Protocol):
         """Yield the deltas of one answer in order, then Finish. `first`: whether it is the first of the request's
         answers; the conversation is expected to continue from that one. Closing the generator stops the work. Raises
         RequestError."""
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        """The embeddings of the inputs, in their order. Raises RequestError."""
 
     async def render(self, request: ChatRequest) -> tuple[Segment, ...]:
         """The prompt of a request. Raises RequestError."""
@@ -112,6 +116,13 @@ class ChatService:
         async with merged(each) as events:
             async for number, event in events:
                 yield number, event
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        """The embeddings of the inputs, in their order. A caller that is cancelled ends the work. Raises
+        RequestError."""
+        self._answerer.refuse_if_busy()
+        self._thermal.admit(request.priority, request.client)
+        return await self._answerer.embed(request)
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
         """Yield the deltas of one answer, then Finish. Closing the generator stops the work. Raises RequestError."""

@@ -19,7 +19,7 @@ from qwen_edge.core.errors import (
     unavailable,
     unusable_request,
 )
-from qwen_edge.protocol.messages import Done, Failed, Inquiry, Reply, Started, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Embed, Failed, Inquiry, Reply, Started, Submit, Tokens
 
 Answer = Tokens | Done | Reply
 
@@ -135,7 +135,7 @@ class PendingRequests:
     def add(self, request: Submit | Inquiry) -> PendingRequest:
         """Give the request an id, and keep it until `remove`."""
         numbered = msgspec.structs.replace(request, id=next(self._ids))
-        if isinstance(numbered, Submit):
+        if isinstance(numbered, Submit | Embed):
             self._remember_client(numbered)
         pending = self._by_id[numbered.id] = PendingRequest(numbered)
         return pending
@@ -177,7 +177,7 @@ class PendingRequests:
             pending.return_to_queue()
         return len(lost)
 
-    def _remember_client(self, request: Submit) -> None:
+    def _remember_client(self, request: Submit | Embed) -> None:
         self._clients[request.id] = request.client
         for old in [number for number in self._clients if number not in self._by_id][:-_KNOWN_CLIENTS]:
             del self._clients[old]

@@ -42,9 +42,7 @@ class EmbeddingsBody(Group, kw_only=True):
 
 async def embeddings(request: web.Request) -> web.Response:
     """Embed the texts of a request."""
-    body = read_group(
-        EmbeddingsBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request)
-    )
+    body = read_group(EmbeddingsBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
     asked = asked_by(request, body.model, body.user)
     state = request.app[STATE]
     wanted = EmbeddingRequest(_inputs(body.input), asked.client, body.priority or "interactive", body.dimensions)

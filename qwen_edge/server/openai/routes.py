@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen_edge.server.openai import chat, completions, models
+from qwen_edge.server.openai import chat, completions, embeddings, models
 from qwen_edge.server.openai.chat_body import ChatBody
 from qwen_edge.server.openai.completions_body import CompletionBody
 from qwen_edge.server.routes import GENERATES, Route, v1
@@ -27,6 +27,15 @@ ROUTES = (
         body=CompletionBody,
         stream=EVENTS,
         also=("/v1/completions/",),  # /completions is llama-server's own form
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        embeddings.embeddings,
+        "Turn texts into vectors.",
+        body=embeddings.EmbeddingsBody,
+        also=v1("/v1/embeddings"),
         errors=GENERATES,
     ),
     Route("GET", "/v1/models", models.list_models, "The model that is served.", also=v1("/v1/models")),
