@@ -1,8 +1,8 @@
 """/openapi.json: the description of all paths in OpenAPI 3.1, made of the routes and of the types that check bodies.
 
 A path with aliases is described once: `x-aliases` lists the others, so that generated clients have each call once.
-Extensions: `x-treatment` says of a parameter whether it is honoured, mapped, a hint, or refused; `x-event` is the type of
-the data of a stream's events. Pure.
+Extensions: `x-treatment` says of a parameter whether it is honoured, mapped, a hint, or refused; `x-event` is the type
+of the data of a stream's events. Pure.
 
 Reference: https://spec.openapis.org/oas/v3.1.1.html.
 """
@@ -92,7 +92,7 @@ class Description:
         if route.stream:
             event = {} if route.event is None else {"x-event": schemas.of(route.event)}
             answer[route.stream] = {"schema": {"type": "string"}, **event}
-        contents = {status: answer for status in route.answer_at}
+        contents = dict.fromkeys(route.answer_at, answer)
         statuses = sorted({*route.errors, *contents})
         return {
             str(status): {

@@ -49,8 +49,6 @@ class Route:
     query: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-
-
 def v1(path: str) -> tuple[str, ...]:
     """The other spellings of a path below /v1."""
     bare = path.removeprefix("/v1")

@@ -12,8 +12,8 @@ from qwen_edge.server.state import STATE
 
 
 class Health(msgspec.Struct, forbid_unknown_fields=True):
-    """Whether requests are answered. `restarts`: engines that died; `last_death`: why the last one did, until the daemon
-    ends. `pending`: answers that are being computed or waiting. `retry_in`: seconds until the next start of an engine."""
+    """Whether requests are answered. `restarts`: engines that died; `last_death`: why the last one did, until the
+    daemon ends. `pending`: answers that are being computed or waiting. `retry_in`: seconds until an engine starts."""
 
     status: str
     restarts: int
