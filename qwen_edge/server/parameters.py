@@ -137,6 +137,8 @@ def _refuse(kind: type[Group], values: Mapping[str, Any]) -> None:
     for path, group, inside in _groups(kind, values):
         for name, annotated in fields_of(group).items():
             value = inside.get(name)
+            if isinstance(value, list):
+                value = [one for one in value if one is not None]
             for mark in marks_of(annotated):
                 extra = mark.extra or {}
                 if value is None or "values" not in extra or any(_is_same(value, one) for one in extra["values"]):
@@ -220,11 +222,12 @@ def fields_of(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
 @cache
 def _fields_with_groups(kind: type[Group]) -> Mapping[str, Any]:
     """The fields that are groups themselves, or hold some."""
-    return {
-        name: annotated
-        for name, annotated in fields_of(kind).items()
-        if any(isinstance(one, type) and issubclass(one, Group) for one in _inside(annotated))
-    }
+    return {name: annotated for name, annotated in fields_of(kind).items() if groups_in(annotated)}
+
+
+def groups_in(kind: Any) -> list[type[Group]]:
+    """The groups that a field's type is, or holds."""
+    return [one for one in _inside(kind) if isinstance(one, type) and issubclass(one, Group)]
 
 
 def structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:

@@ -1,0 +1,110 @@
+"""The running daemon does what /openapi.json says: only documented statuses, content types and bodies.
+
+Schemathesis makes the requests from the description: valid ones, and ones that break it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.schemas import APIOperation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from qwen_edge.auth.keys import Keys
+
+KEYS = Keys({"secret": "one"})
+HEADERS = {"x-api-key": "secret"}
+
+
+def no_failure_of_ours(_context: object, response: object, _case: Case) -> None:
+    """500 is documented, and still never the answer to a request."""
+    assert response.status_code < 500 or response.status_code == 503, response.text
+
+
+CHECKS = [
+    no_failure_of_ours,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+class Explorer:
+    """Sends requests that are made from the description, and counts the answers by path and status."""
+
+    def __init__(self, address: str, number: int = 1) -> None:
+        """`number`: of the random sequence."""
+        self.answers = Counter[tuple[str, int]]()
+        self._number = number
+        self._session = requests.Session()
+        self._session.headers.update(HEADERS)
+        schema = schemathesis.openapi.from_url(f"{address}/openapi.json", headers=HEADERS)
+        self.operations = [result.ok() for result in schema.get_all_operations()]
+
+    def explore(self, operation: APIOperation, mode: GenerationMode, examples: int) -> None:
+        """So many requests at most: an operation without parameters has one."""
+
+        @seed(self._number)
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def send(case: Case) -> None:
+            response = case.call(session=self._session)
+            self.answers[operation.path, response.status_code] += 1
+            case.validate_response(response, checks=CHECKS)
+
+        send()
+
+    def explore_all(self, examples: int) -> None:
+        """So many requests of each kind to each operation."""
+        for operation in self.operations:
+            modes = [GenerationMode.POSITIVE]
+            if operation.body or list(operation.path_parameters):
+                modes.append(GenerationMode.NEGATIVE)
+            for mode in modes:
+                self.explore(operation, mode, examples)
+
+
+async def test_answers_are_as_described(serve):
+    served = await serve(keys=KEYS)
+    explorer = await asyncio.to_thread(Explorer, served.address)
+    await asyncio.to_thread(explorer.explore_all, 15)
+    print(*sorted(explorer.answers.items()), sep="\n")
+    assert {path for path, _ in explorer.answers} == {operation.path for operation in explorer.operations}
+    assert explorer.answers["/v1/chat/completions", 200]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_thousands_of_answers_are_as_described(serve, capsys):
+    served = await serve(keys=KEYS)
+    explorer = await asyncio.to_thread(Explorer, served.address)
+    total = 5000
+    for number in range(1, 100):
+        explorer._number = number
+        await asyncio.to_thread(explorer.explore_all, 250)
+        if sum(explorer.answers.values()) >= total:
+            break
+    with capsys.disabled():
+        print(f"\n{sum(explorer.answers.values())} requests")
+        print(*(f"{path} {status}: {count}" for (path, status), count in sorted(explorer.answers.items())), sep="\n")
+    assert sum(explorer.answers.values()) >= total
