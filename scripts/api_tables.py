@@ -166,7 +166,9 @@ def _extra(kind: Any, name: str) -> Any:
 
 
 def _values(kind: Any) -> str:
-    return ", ".join(f"`{msgspec.json.encode(value).decode()}`" for value in _extra(kind, "values") or ())
+    return ", ".join(
+        f"`{msgspec.json.encode(value).decode()}`" for value in _extra(kind, "values") or _extra(kind, "shown") or ()
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -61,12 +61,17 @@ def mapped(to: str) -> msgspec.Meta:
     return _mark("mapped", f"The same as {to}.", to=to)
 
 
-def only(*values: Any, instead: str = "") -> msgspec.Meta:
+def only(*values: Any, instead: str = "", by_type: bool = False) -> msgspec.Meta:
     """Only these values, and null, are accepted: they ask for what happens anyway. `instead`: a sentence that says what
-    the client can do."""
+    the client can do. `by_type`: the field's type refuses all others already."""
     shown = ", ".join(msgspec.json.encode(value).decode() for value in values)
     about = f"Only {shown} is accepted." if values else "Refused."
-    return _mark("refused", about, {"enum": [*values, None]}, values=values, instead=instead)
+    return _mark(
+        "refused",
+        about,
+        None if by_type else {"enum": [*values, None]},
+        **{"shown" if by_type else "values": values, "instead": instead},
+    )
 
 
 def about(text: str) -> msgspec.Meta:
@@ -137,8 +142,6 @@ def _refuse(kind: type[Group], values: Mapping[str, Any]) -> None:
     for path, group, inside in _groups(kind, values):
         for name, annotated in fields_of(group).items():
             value = inside.get(name)
-            if isinstance(value, list):
-                value = [one for one in value if one is not None]
             for mark in marks_of(annotated):
                 extra = mark.extra or {}
                 if value is None or "values" not in extra or any(_is_same(value, one) for one in extra["values"]):

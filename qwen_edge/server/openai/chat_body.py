@@ -321,7 +321,7 @@ class ChatBody(ShapeParameters, kw_only=True):
     mirostat_tau: Annotated[float | None, hint("Accepted; mirostat can only be 0.")] = None
     mirostat_eta: Annotated[float | None, hint("Accepted; mirostat can only be 0.")] = None
     # only what happens anyway
-    modalities: Annotated[list[Literal["text"] | None] | None, only(["text"], [])] = None
+    modalities: Annotated[list[Literal["text"] | None] | None, only(["text"], by_type=True)] = None
     audio: Annotated[Any, only()] = None
     web_search_options: Annotated[Any, only()] = None
     best_of: Annotated[int | None, only(1)] = None
