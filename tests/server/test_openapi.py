@@ -26,6 +26,8 @@ from qwen_edge.auth.keys import Keys
 
 KEYS = Keys({"secret": "one"})
 HEADERS = {"x-api-key": "secret"}
+# a shape that fits any JSON leaves the fake model no end but these
+BOUNDED = {"context": 512, "stops_loops": True}
 
 
 def no_failure_of_ours(_context: object, response: object, _case: Case) -> None:
@@ -63,12 +65,12 @@ class Explorer:
             max_examples=examples,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],  # to shrink a body of a hundred parameters takes minutes
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def send(case: Case) -> None:
-            response = case.call(session=self._session)
+            response = case.call(session=self._session, timeout=60)
             self.answers[operation.path, response.status_code] += 1
             case.validate_response(response, checks=CHECKS)
 
@@ -91,7 +93,7 @@ class Explorer:
 
 
 async def test_answers_are_as_described(serve):
-    served = await serve(keys=KEYS)
+    served = await serve(keys=KEYS, **BOUNDED)
     explorer = await asyncio.to_thread(Explorer, served.address)
     await asyncio.to_thread(explorer.explore_all, 15)
     assert {path for path, _ in explorer.answers} == {operation.path for operation in explorer.operations}
@@ -102,7 +104,7 @@ async def test_answers_are_as_described(serve):
 @pytest.mark.timeout(3600)
 async def test_thousands_of_answers_are_as_described(serve, capsys):
     """5,000 requests; the paths that read a body get most of them."""
-    served = await serve(keys=KEYS)
+    served = await serve(keys=KEYS, **BOUNDED)
     explorer = await asyncio.to_thread(Explorer, served.address)
     await asyncio.to_thread(explorer.explore_all, 100)
     while explorer.requests < 5000:

@@ -69,6 +69,14 @@ def test_words_and_efforts_ask_nothing_of_a_model_that_has_no_choice(can):
         assert of(text, can=can).on is None
     for effort in EFFORTS[1:]:
         assert of(effort=effort, can=can).on is None
+    for default in (True, False):
+        assert of("hi", can=can, settings=ChatConfig(thinking=default)).on is None
+
+
+@pytest.mark.parametrize("switch", [True, None])
+def test_a_budget_of_nothing_ends_the_thinking_of_a_model_that_always_thinks(switch):
+    assert of(switch=switch, budget=0, can=ALWAYS) == Thinking(None, 0)
+    assert of(switch=switch, settings=ChatConfig(thinking_budget=0), can=ALWAYS) == Thinking(None, 0)
 
 
 def test_no_effort_is_refused_where_the_model_always_thinks_and_natural_where_it_never_does():
