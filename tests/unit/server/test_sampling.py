@@ -81,7 +81,7 @@ def test_all_that_is_asked_arrives():
 def test_every_sampling_parameter_is_in_the_engines_terms():
     other_names = {"repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_window"}
     names = {other_names.get(name, name) for name in SamplingParameters.__struct_fields__}
-    assert names | {"logprobs"} == set(Sampling.__struct_fields__)
+    assert names | {"logprobs", "names_tokens"} == set(Sampling.__struct_fields__)
 
 
 @pytest.mark.parametrize(
