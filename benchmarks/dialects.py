@@ -3,8 +3,8 @@
 
 usage: dialects.py --url http://127.0.0.1:8080 [--streams 8] [--tokens 200] [--repeat 5]
 
-The dialects take turns with the same questions, so that a machine that slows down slows all. Every stream is read to its
-end, and its answer has exactly so many tokens (ignore_eos, or the dialect's way to say how long it may be).
+The dialects take turns with the same questions, so that a machine that slows down slows all. Every stream is read to
+its end, and its answer has exactly so many tokens (ignore_eos, or the dialect's way to say how long it may be).
 """
 
 from __future__ import annotations
