@@ -140,12 +140,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta. `stopped_by`: as in Done."""
+    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta. `stopped_by`, `stop_text`:
+    as in Done."""
 
     reason: FinishReason
     usage: Usage
     logprobs: tuple[Logprob, ...] = ()
     stopped_by: StoppedBy | Literal[""] = ""
+    stop_text: str = ""
 
 
 ToolCallDelta = ToolCallStart | ToolCallArguments | ToolCallEnd

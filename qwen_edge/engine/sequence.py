@@ -294,7 +294,7 @@ class Sequence:
         started = self.started if self.started is not None else now
         return Done(
             id=self.request.id,
-            reason=reason,
+            reason="stop" if self.output.stopped else reason,  # the stop text may be in the text that was held back
             prompt_tokens=self.prompt_length,
             cached_tokens=max(0, min(self.computed, self.prompt_length) - self.prompt_computed),
             completion_tokens=self.generated,
@@ -304,6 +304,7 @@ class Sequence:
             missed_at=self.missed.position if self.missed else 0,
             reasoning_tokens=self.steering.reasoning_tokens,
             stopped_by=self.stopped_by,
+            stop_text=self.output.stop_text,
             steered=self.steering.done,
         )
 

@@ -68,7 +68,8 @@ class Steered(msgspec.Struct, frozen=True, array_like=True):
 class Done(msgspec.Struct, frozen=True, tag=True):
     """From the engine, the last message of a request. `cached_tokens` of the prompt's tokens were in the KV cache;
     times in seconds. If more might have been cached, `missed` says why they were not, and `missed_at` how many tokens
-    were still cached when the request began. `completion_tokens` include `reasoning_tokens`."""
+    were still cached when the request began. `completion_tokens` include `reasoning_tokens`.
+    `stop_text`: the stop text that ended the answer."""
 
     id: int
     reason: Literal["stop", "length"]
@@ -81,6 +82,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     missed_at: int = 0
     reasoning_tokens: int = 0
     stopped_by: StoppedBy | Literal[""] = ""
+    stop_text: str = ""
     steered: Steered = Steered()
 
 

@@ -102,7 +102,7 @@ class LocalEngine:
                     if first:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by)
+                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by, event.stop_text)
 
     def _submit(self, model: Ready, request: ChatRequest, rendered: Rendered, *, first: bool) -> Submit:
         """The request in the engine's terms."""
