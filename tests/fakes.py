@@ -145,15 +145,33 @@ class FakeVocabulary:
         return sum(len(segment.text) for segment in prompt)
 
     def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: Sequence[Segment],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
+        """No prompt begins with a token of its own."""
         ids: list[int] = []
         for segment in prompt:
             between()
             if len(ids) > most:
                 raise PromptTooLongError(len(ids))
-            ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
+            if segment.tokens:
+                ids += map(self._known, segment.tokens)
+            else:
+                ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        between()
+        return [self.piece(self._known(token)) for token in tokens]
+
+    def _known(self, token: int) -> int:
+        if not 0 <= token < self.size:
+            raise KeyError(token)
+        return token
 
     @property
     def size(self) -> int:

@@ -34,20 +34,29 @@ class Sampler(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Turns prompts into tokens, and tokens into text. `tokenize` and `unread` are called by any thread, the other
-    methods by the engine's thread."""
+    """Turns prompts into tokens, and tokens into text. `tokenize`, `pieces` and `unread` are called by any thread, the
+    other methods by the engine's thread."""
 
     def unread(self, prompt: tuple[Segment, ...]) -> int:
         """How many characters of a prompt have to be tokenized: texts whose tokens are still known from an earlier
         prompt cost nothing."""
 
     def tokenize(
-        self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: tuple[Segment, ...],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
-        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
-        two pieces of a long prompt, and may raise an exception to end the work. Raises KeyError if a special segment
-        names no token of this model, and PromptTooLongError as soon as it is certain that the prompt has more than
-        `most` tokens."""
+        """Token ids of a prompt; with `begin`, and unless the prompt begins with tokens, with the one that every prompt
+        of this model begins with. `between` is called between two pieces of a long prompt, and may raise an exception
+        to end the work. Raises KeyError if a segment names no token of this model, and PromptTooLongError as soon as it
+        is certain that the prompt has more than `most` tokens."""
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        """The bytes of each token; special tokens show as their texts. `between` as above. Raises KeyError for a token
+        that the model does not have."""
 
     @property
     def size(self) -> int:

@@ -37,10 +37,12 @@ from qwen_edge.protocol.messages import (
     InspectCache,
     Limits,
     Outbound,
+    Pieces,
     Share,
     Started,
     StepStats,
     Submit,
+    Tokenize,
     Tokens,
     Warm,
 )
@@ -84,7 +86,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._places.sequences or self._tokenizing.requests)
+        return bool(self._places.sequences or self._tokenizing.awaited)
 
     @property
     def waits(self) -> bool:
@@ -113,8 +115,8 @@ class Engine:
         self._tokenizing.add(request)
 
     def abort(self, message: Abort) -> None:
-        """Forget a request, in any phase. The cells that it computed stay in the cache."""
-        self._tokenizing.drop(lambda request, _: request.id == message.id)
+        """Forget a request, in any phase, or an inquiry. The cells that a request computed stay in the cache."""
+        self._tokenizing.abort(message.id)
         for sequence in self._places.sequences:
             if sequence.request.id == message.id:
                 self._places.finish(sequence)
@@ -132,6 +134,10 @@ class Engine:
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
         return inspect_cache.report(self._kv_cache, self._backend.vocabulary, message)
+
+    def ask(self, message: Tokenize | Pieces) -> None:
+        """Take in an inquiry about text and tokens. `admit` returns the reply when it is ready."""
+        self._tokenizing.add(message)
 
     # idle work
 
@@ -165,15 +171,15 @@ class Engine:
     # a step
 
     def admit(self) -> list[Outbound]:
-        """Refuse requests that cannot be answered, end those that have taken too long, and give places to others.
-        Returns the messages: the daemon should hear that a request has started before any of its tokens is computed.
-        What has started is lost if the engine dies, so nothing starts while nothing may be computed. Raises
-        EngineError, after which the contents of the KV cache are not known."""
+        """Refuse requests that cannot be answered, end those that have taken too long, give places to others, and reply
+        to inquiries. Returns the messages: the daemon should hear that a request has started before any of its tokens
+        is computed. What has started is lost if the engine dies, so nothing starts while nothing may be computed.
+        Raises EngineError, after which the contents of the KV cache are not known."""
         self._expect_prompts()
         refused = self._take_in()
         self._cell_budget.refresh()
         started = self._give_places() if self.duty.limits.duty > 0 else []
-        return [*refused, *started, *self._expire()]
+        return [*refused, *started, *self._expire(), *self._tokenizing.replies()]
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called

@@ -41,9 +41,11 @@ from qwen_edge.protocol.messages import (
     Load,
     Loading,
     Outbound,
+    Pieces,
     Ready,
     Stop,
     Submit,
+    Tokenize,
     Warm,
 )
 
@@ -278,6 +280,8 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.allow(message)
         elif isinstance(message, InspectCache):
             channel.send([engine.inspect(message)])
+        elif isinstance(message, Tokenize | Pieces):
+            engine.ask(message)
         elif isinstance(message, Stop):
             return message
     return None

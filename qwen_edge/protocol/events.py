@@ -1,6 +1,6 @@
 """What an engine that is ready reports: the progress of each request, its steps, and that it lives.
 
-From the engine: Started, Tokens, Done, Failed, CacheReport, StepStats, Beat.
+From the engine: Started, Tokens, Done, Failed, the replies (CacheReport, TokenIds, TokenPieces), StepStats, Beat.
 """
 
 from __future__ import annotations
@@ -130,6 +130,21 @@ class CacheReport(msgspec.Struct, frozen=True, tag=True):
     found: bool
     conversations: tuple[Conversation, ...]
     warning: str = ""
+
+
+class TokenIds(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Tokenize."""
+
+    id: int
+    tokens: tuple[int, ...]
+
+
+class TokenPieces(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Pieces: the bytes of each token, which may be a part of a character. Special
+    tokens show as their texts."""
+
+    id: int
+    pieces: tuple[bytes, ...]
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,10 @@
 """All messages between the daemon and the engine process, to be imported from here (framing.py sends them).
 
-To the engine:   Load | Submit | Abort | Warm | InspectCache | Limits | Stop
-From the engine: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | Beat
+To the engine:   Load | Submit | Abort | Warm | InspectCache | Tokenize | Pieces | Limits | Stop
+From the engine: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | TokenIds | TokenPieces |
+                 Beat
+
+An inquiry is a question that has one message as its reply, or Failed; it needs no place in the KV cache.
 
 A frame is a list of messages; the engine sends one frame a step. Values are frozen. The daemon gives ids to requests,
 and uses none again.
@@ -24,6 +27,8 @@ from qwen_edge.protocol.events import (
     Steered,
     StepStats,
     StoppedBy,
+    TokenIds,
+    TokenPieces,
     Tokens,
 )
 from qwen_edge.protocol.loading import (
@@ -44,12 +49,14 @@ from qwen_edge.protocol.requests import (
     InspectCache,
     Limits,
     Markers,
+    Pieces,
     Priority,
     Segment,
     Shape,
     ShapeKind,
     Stop,
     Submit,
+    Tokenize,
     Warm,
 )
 from qwen_edge.protocol.sampling import (
@@ -58,8 +65,11 @@ from qwen_edge.protocol.sampling import (
     Sampling,
 )
 
-Inbound = Load | Submit | Abort | Warm | InspectCache | Limits | Stop
-Outbound = Loading | Ready | Started | CacheReport | StepStats | Tokens | Done | Failed | Beat
+Inquiry = InspectCache | Tokenize | Pieces
+Reply = CacheReport | TokenIds | TokenPieces
+
+Inbound = Load | Submit | Abort | Warm | Inquiry | Limits | Stop
+Outbound = Loading | Ready | Started | Reply | StepStats | Tokens | Done | Failed | Beat
 
 __all__ = [
     "EVERYBODY",
@@ -76,6 +86,7 @@ __all__ = [
     "Failed",
     "Files",
     "Inbound",
+    "Inquiry",
     "InspectCache",
     "KvType",
     "Limits",
@@ -87,9 +98,11 @@ __all__ = [
     "MissReason",
     "Outbound",
     "Part",
+    "Pieces",
     "Priority",
     "Ready",
     "Region",
+    "Reply",
     "Sampling",
     "Segment",
     "Shape",
@@ -101,6 +114,9 @@ __all__ = [
     "Stop",
     "StoppedBy",
     "Submit",
+    "TokenIds",
+    "TokenPieces",
+    "Tokenize",
     "Tokens",
     "Tuning",
     "Warm",

@@ -1,6 +1,6 @@
 """What the daemon asks of an engine that is ready: requests with all that belongs to them, limits, the end.
 
-To the engine: Submit, Abort, Warm, InspectCache, Limits, Stop.
+To the engine: Submit, Abort, Warm, the inquiries (InspectCache, Tokenize, Pieces), Limits, Stop.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch of prompt. With `special`, `text` is exactly one special token; else no part of it is read as one."""
+    """A stretch of prompt. With `special`, `text` is exactly one special token; else no part of it is read as one. With
+    `tokens`, the stretch is these tokens, and `text` is empty."""
 
-    text: str
+    text: str = ""
     special: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 class Markers(msgspec.Struct, frozen=True):
@@ -127,6 +129,22 @@ class InspectCache(msgspec.Struct, frozen=True, tag=True):
     forget: bool = False
     pin_seconds: float | None = None
     caller: Caller = EVERYBODY
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: turn a prompt of any length into tokens; with `begin`, as for an answer, with the token that every
+    prompt begins with. The answer is TokenIds with the same id."""
+
+    id: int
+    prompt: tuple[Segment, ...]
+    begin: bool = True
+
+
+class Pieces(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: turn tokens into text. The answer is TokenPieces with the same id."""
+
+    id: int
+    tokens: tuple[int, ...]
 
 
 class Limits(msgspec.Struct, frozen=True, tag=True):

@@ -14,9 +14,23 @@ from dataclasses import replace
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, FinishReason, ToolCallDelta, ToolCallStart, Usage
 from qwen_edge.chat.parser import Parser
+from qwen_edge.chat.raw import marked
 from qwen_edge.chat.tools import CALL
 from qwen_edge.core.errors import RequestError, UnusableShapeError, unavailable
-from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import (
+    Done,
+    Logprob,
+    MissReason,
+    Pieces,
+    Ready,
+    Segment,
+    Submit,
+    TokenIds,
+    Tokenize,
+    TokenPieces,
+    Tokens,
+    Warm,
+)
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
 from qwen_edge.service.pipeline import ModelInfo
@@ -103,6 +117,19 @@ class LocalEngine:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by, event.stop_text)
+
+    async def render(self, request: ChatRequest) -> tuple[Segment, ...]:
+        return (await self._render(self._ready_model(), request)).prompt
+
+    async def tokens(self, prompt: tuple[Segment, ...], *, begin: bool) -> tuple[int, ...]:
+        return (await self._engine.ask(Tokenize(0, prompt, begin), TokenIds)).tokens
+
+    async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
+        prompt = marked(text, self._ready_model().specials) if special else (Segment(text),)
+        return await self.tokens(prompt, begin=begin)
+
+    async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
+        return (await self._engine.ask(Pieces(0, tuple(tokens)), TokenPieces)).pieces
 
     def _submit(self, model: Ready, request: ChatRequest, rendered: Rendered, *, first: bool) -> Submit:
         """The request in the engine's terms."""
