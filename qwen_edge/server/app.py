@@ -8,15 +8,19 @@ from aiohttp import web
 
 from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
+from qwen_edge.server.anthropic import errors as anthropic_errors
+from qwen_edge.server.anthropic.models import VERSION
+from qwen_edge.server.anthropic.routes import PATHS as ANTHROPIC_PATHS
+from qwen_edge.server.anthropic.routes import ROUTES as ANTHROPIC
 from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
-ALL_DIALECTS = Dialects(errors, {})
+ALL_DIALECTS = Dialects(errors, dict.fromkeys(ANTHROPIC_PATHS, anthropic_errors), {VERSION: anthropic_errors})
 
-ROUTES = (*OPENAI, *OUR_OWN)
+ROUTES = (*OPENAI, *ANTHROPIC, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
