@@ -140,9 +140,7 @@ def _allowed(kind: type[Group], what: str, parameter: str) -> str:
         return ": content is text here, or a list of parts of type text"
     if not what.startswith("Invalid enum value"):
         return ""
-    name = parameter.rpartition(".")[2].partition("[")[0]
-    fields = [fields[name] for struct in _structs(kind) if name in (fields := _fields(struct))]
-    words = [str(word) for field in fields for one in _inside(field) if get_origin(one) is Literal
+    words = [str(word) for field in _fields_at(kind, parameter) for one in _inside(field) if get_origin(one) is Literal
              for word in get_args(one)]  # fmt: skip
     return f": must be one of {', '.join(dict.fromkeys(words))}"
 
@@ -166,16 +164,13 @@ def _groups_in(kind: type[Group]) -> Mapping[str, type[Group]]:
     }
 
 
-def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    """The struct, and all structs inside it."""
-    seen, waiting = set[Any](), [kind]
-    while waiting:
-        if (struct := waiting.pop()) in seen:
-            continue
-        seen.add(struct)
-        yield struct
-        for annotated in _fields(struct).values():
-            waiting += [one for one in _inside(annotated) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+def _fields_at(kind: type[msgspec.Struct], parameter: str) -> list[Any]:
+    """The annotated types of the field with a path such as messages[0].role; several, if a union leads there."""
+    found: list[Any] = [kind]
+    for name in (part.partition("[")[0] for part in parameter.split(".")):
+        structs = [one for field in found for one in _inside(field) if isinstance(one, type)]
+        found = [_fields(one)[name] for one in structs if issubclass(one, msgspec.Struct) and name in _fields(one)]
+    return found
 
 
 def _inside(kind: Any) -> Iterator[Any]:

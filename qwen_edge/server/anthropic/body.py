@@ -110,7 +110,7 @@ class PromptBody(SamplingParameters, kw_only=True):
     # only what happens anyway
     container: Annotated[Any, only(instead="There is no code execution here; leave container out.")] = None
     mcp_servers: Annotated[Any, only([], instead="Let your program call the MCP server, and offer its tools.")] = None
-    thread: Annotated[Any, only(instead="Send the whole conversation as messages.")] = None
+    thread: Annotated[Any, only()] = None
 
     @property
     def user(self) -> str | None:
@@ -119,11 +119,14 @@ class PromptBody(SamplingParameters, kw_only=True):
 
     def cache_controls(self) -> Iterator[CacheControl]:
         """Where the client has marked the prompt as worth keeping."""
-        contents = [self.system, *(message.content for message in self.messages)]
-        blocks = [block for content in contents if isinstance(content, list) for block in content]
-        for marked in (self, *(self.tools or ()), *blocks):
-            if isinstance(control := getattr(marked, "cache_control", None), CacheControl):
+        system = self.system if isinstance(self.system, list) else []
+        marked: list[Any] = [self, *(self.tools or ()), *system, *self.messages]
+        while marked:
+            one = marked.pop()
+            if isinstance(control := getattr(one, "cache_control", None), CacheControl):
                 yield control
+            if isinstance(content := getattr(one, "content", None), list):
+                marked += content
 
 
 class MessageBody(PromptBody, kw_only=True):
@@ -139,6 +142,12 @@ def read_body(kind: type[_Body], data: bytes, *, ignore_unknown: bool) -> _Body:
     if isinstance(messages, list):
         refuse_too_many_messages(len(messages))
         refuse_unreadable(messages)
+    if values.get("thread") is not None:
+        raise RequestError(
+            "thread: conversations are not stored here. Leave thread out, and send the whole conversation as messages.",
+            code="thread_unsupported_request",  # the helpers of Anthropic's SDKs then do so themselves
+            parameter="thread",
+        )
     for number, tool in enumerate(tools if isinstance(tools, list) else ()):
         _refuse_servers_tool(tool, f"tools[{number}]")
     return read_group(kind, values, ignore_unknown=ignore_unknown)

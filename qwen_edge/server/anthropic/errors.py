@@ -17,6 +17,7 @@ from qwen_edge.core.errors import ErrorKind, RequestError
 from qwen_edge.core.printable import printable
 
 _LONGEST = 2000  # characters of an error's message
+_TOO_LONG = "prompt is too long: "  # words for which Claude Code and LangChain search the message
 
 # the status, and the type
 SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
@@ -36,9 +37,12 @@ _TYPES = dict(SHAPES.values())  # the type of each status
 
 def error_object(error: RequestError, type_: str | None = None, request_id: str | None = None) -> dict[str, Any]:
     """The body, or the data of a stream's last event. The text is made printable and cut, as in OpenAI's dialect."""
+    too_long = error.code == "context_length_exceeded"
+    message = printable(_TOO_LONG + error.message if too_long else error.message, _LONGEST)
+    details = {"details": {"error_code": error.code}} if error.code else {}
     return {
         "type": "error",
-        "error": {"type": type_ or SHAPES[error.kind][1], "message": printable(error.message, _LONGEST)},
+        "error": {"type": type_ or SHAPES[error.kind][1], "message": message, **details},
         "request_id": request_id or new_request_id(),
     }
 
