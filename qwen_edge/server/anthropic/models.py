@@ -1,5 +1,7 @@
-"""The model that is served, as Anthropic's clients list it. The paths are OpenAI's: the header `anthropic-version`
-tells which API a client speaks."""
+"""GET /v1/models and /v1/models/{name}, as Anthropic's clients list the model that is served.
+
+The paths are OpenAI's, too: the header `anthropic-version` tells which API a client speaks.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +10,26 @@ from typing import Any
 
 from aiohttp import web
 
-from qwen_edge.server.state import State
-
-VERSION = "anthropic-version"
-
-
-def speaks_anthropic(request: web.Request) -> bool:
-    """Whether the client speaks Anthropic's API, where the path does not tell."""
-    return VERSION in request.headers
+from qwen_edge.core.errors import no_such_model
+from qwen_edge.core.printable import printable
+from qwen_edge.server.state import STATE, State
 
 
-def listed(state: State) -> dict[str, Any]:
-    """The list of all models."""
-    name = state.model_name
-    return {"data": [card(state)], "has_more": False, "first_id": name, "last_id": name}
+async def list_models(request: web.Request) -> web.StreamResponse:
+    """The list, which has one model."""
+    name, card = request.app[STATE].model_name, _card(request.app[STATE])
+    return web.json_response({"data": [card], "has_more": False, "first_id": name, "last_id": name})
 
 
-def card(state: State) -> dict[str, Any]:
-    """The one model."""
+async def show_model(request: web.Request) -> web.StreamResponse:
+    """The model, by any name to which it answers."""
+    state, name = request.app[STATE], request.match_info["name"]
+    if not state.names_model(name):
+        raise no_such_model(printable(name), state.model_name)
+    return web.json_response(_card(state))
+
+
+def _card(state: State) -> dict[str, Any]:
     context = state.service.model.context
     created = datetime.fromtimestamp(state.created, timezone.utc)
     return {

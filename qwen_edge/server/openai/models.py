@@ -8,22 +8,18 @@ from aiohttp import web
 
 from qwen_edge.core.errors import no_such_model
 from qwen_edge.core.printable import printable
-from qwen_edge.server.anthropic import models as anthropic
 from qwen_edge.server.state import STATE, State
 
 
 async def list_models(request: web.Request) -> web.Response:
-    state = request.app[STATE]
-    if anthropic.speaks_anthropic(request):
-        return web.json_response(anthropic.listed(state))
-    return web.json_response({"object": "list", "data": [_card(state)]})
+    return web.json_response({"object": "list", "data": [_card(request.app[STATE])]})
 
 
 async def show_model(request: web.Request) -> web.Response:
     state, name = request.app[STATE], request.match_info["name"]
     if not state.names_model(name):
         raise no_such_model(printable(name), state.model_name)
-    return web.json_response(anthropic.card(state) if anthropic.speaks_anthropic(request) else _card(state))
+    return web.json_response(_card(state))
 
 
 def _card(state: State) -> dict[str, Any]:
