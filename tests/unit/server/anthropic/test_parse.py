@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qwen_edge.chat.abilities import TemplateAbilities
 from qwen_edge.config.schema import ChatConfig
@@ -311,3 +313,42 @@ def test_counting_needs_no_max_tokens_and_takes_what_a_message_takes():
 
 def test_unknown_parameters_pass_where_the_settings_let_them():
     assert body_of(ignore_unknown=True, surprise=1, thinking={"type": "enabled", "more": 2}).max_tokens == 9
+
+
+FIELDS = sorted(MessageBody.__struct_encode_fields__)
+KEYS = ["type", "text", "content", "source", "data", "thinking", "tool_use_id", "id", "name", "input", "input_schema",
+        "cache_control", "ttl", "role", "format", "schema", "effort", "budget_tokens", "user_id", "title", "is_error",
+        "properties", "strict", "description"]  # fmt: skip
+WORDS = ["text", "document", "tool_result", "tool_use", "thinking", "search_result", "ephemeral", "json_schema", "user",
+         "assistant", "system", "enabled", "adaptive", "tool", "any", "object", "content", "", "x", "1h"]  # fmt: skip
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=12,
+)
+blocks = st.fixed_dictionaries(
+    {"type": st.sampled_from(WORDS)},
+    optional={key: anything for key in KEYS if key != "type"},
+)
+turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.lists(blocks, max_size=3) | anything}
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(turns, min_size=1, max_size=3) | st.just(HI) | anything,
+    st.dictionaries(st.sampled_from(FIELDS), anything | st.lists(blocks, max_size=2), max_size=3),
+    st.sampled_from(["never", "optional", "always"]),
+)
+def test_any_body_becomes_a_request_or_an_error_of_the_client(messages, fields, can):
+    data = json.dumps({"max_tokens": 5, "messages": messages, **fields}, allow_nan=False, default=str).encode()
+    try:
+        to_request(read_body(MessageBody, data, ignore_unknown=False), asked(can))
+    except RequestError as error:
+        assert error.kind == "invalid_request"
