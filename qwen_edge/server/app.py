@@ -8,16 +8,19 @@ from aiohttp import web
 
 from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
+from qwen_edge.server.anthropic import errors as anthropic_errors
+from qwen_edge.server.anthropic import routes as anthropic
 from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.openapi import DESCRIPTION, Description
+from qwen_edge.server.routes import Handler, Route
 from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
-ALL_DIALECTS = Dialects(errors, {})
+ALL_DIALECTS = Dialects(errors, dict.fromkeys(anthropic.PATHS, anthropic_errors), {anthropic.VERSION: anthropic_errors})
 
-ROUTES = (*OPENAI, *OUR_OWN)
+ROUTES = (*OPENAI, *anthropic.ROUTES, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
@@ -37,5 +40,16 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
         for path in (route.path, *route.also):
             # aiohttp answers HEAD for each GET
             add = app.router.add_get if route.method == "GET" else partial(app.router.add_route, route.method)
-            add(path, route.handler)
+            add(path, _handler(route))
     return app
+
+
+def _handler(route: Route) -> Handler:
+    """The route's handler; on a path that dialects share, the one of the dialect that the client speaks."""
+    if (other := anthropic.SHARED.get(route.path)) is None:
+        return route.handler
+
+    async def by_header(request: web.Request) -> web.StreamResponse:
+        return await (other if anthropic.VERSION in request.headers else route.handler)(request)
+
+    return by_header

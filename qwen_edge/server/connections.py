@@ -187,7 +187,7 @@ class Connection(web.RequestHandler):
         """As in aiohttp, but with an error of the dialect for what aiohttp refuses before our middlewares see it."""
         if isinstance(resp, web.HTTPException):
             words = f"{printable(request.method)} {printable(request.path)}: {resp.reason}."
-            resp = self._dialects.at(request.path).http_error_response(resp, words)
+            resp = self._dialects.at(request.path, request.headers).http_error_response(resp, words)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -210,7 +210,7 @@ class Connection(web.RequestHandler):
         else:
             log.error("a request failed outside its handler", exc_info=exc)
             error = internal_error()
-        response = self._dialects.at(request.path).error_response(error)
+        response = self._dialects.at(request.path, request.headers).error_response(error)
         response.force_close()
         return response
 

@@ -6,7 +6,7 @@ dialect has turned into a response.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -32,15 +32,20 @@ class ErrorForm(Protocol):
 class Dialects:
     """The error forms of all dialects, by path."""
 
-    def __init__(self, default: ErrorForm, others: Mapping[str, ErrorForm]) -> None:
-        """`others`: by the beginning of their paths, in whole segments ("/api", for /api and all below it). `default`:
-        for all other paths, and for requests whose path cannot be read."""
+    def __init__(
+        self, default: ErrorForm, others: Mapping[str, ErrorForm], headers: Mapping[str, ErrorForm] | None = None
+    ) -> None:
+        """`others`: by the beginning of their paths, in whole segments ("/api", for /api and all below it). `headers`:
+        on all other paths, by the name of a header that only the clients of that API send. `default`: for all other
+        requests, and for those whose path cannot be read."""
         self.default = default
+        self._headers = dict(headers or {})
         self._others = sorted(others.items(), key=lambda other: -len(other[0]))
 
-    def at(self, path: str) -> ErrorForm:
-        """The error form of the path: that of the longest beginning."""
-        return next((form for start, form in self._others if f"{path}/".startswith(f"{start}/")), self.default)
+    def at(self, path: str, headers: Container[str] = ()) -> ErrorForm:
+        """The error form of the path: that of the longest beginning. If there is none, the headers tell."""
+        by_header = next((form for name, form in self._headers.items() if name in headers), self.default)
+        return next((form for start, form in self._others if f"{path}/".startswith(f"{start}/")), by_header)
 
 
 DIALECTS = web.AppKey("dialects", Dialects)

@@ -52,7 +52,7 @@ async def count_and_log(request: web.Request, handler: Handler) -> web.StreamRes
 async def errors_as_responses(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every exception into an error of the path's dialect. A bug in qwen-edge is logged with its traceback, and
     the error says that it is a bug."""
-    form = request.app[DIALECTS].at(request.path)
+    form = request.app[DIALECTS].at(request.path, request.headers)
     try:
         return await handler(request)
     except RequestError as error:

@@ -219,9 +219,7 @@ def _allowed(kind: type[Group], what: str, parameter: str) -> str:
         return ": content is text here, or a list of parts of type text"
     if not what.startswith("Invalid enum value"):
         return ""
-    name = parameter.rpartition(".")[2].partition("[")[0]
-    fields = [fields[name] for struct in structs_in(kind) if name in (fields := fields_of(struct))]
-    words = [str(word) for field in fields for one in _inside(field) if get_origin(one) is Literal
+    words = [str(word) for field in _fields_at(kind, parameter) for one in _inside(field) if get_origin(one) is Literal
              for word in get_args(one)]  # fmt: skip
     return f": must be one of {', '.join(dict.fromkeys(words))}"
 
@@ -255,6 +253,16 @@ def structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
                 yield one
                 for annotated in fields_of(one).values():
                     waiting += [annotated, *read_as_of(annotated)]
+
+
+def _fields_at(kind: type[msgspec.Struct], parameter: str) -> list[Any]:
+    """The annotated types of the field with a path such as messages[0].role; several, if a union leads there."""
+    found: list[Any] = [kind]
+    for name in (part.partition("[")[0] for part in parameter.split(".")):
+        options = [one for field in found for one in (field, *read_as_of(field))]
+        structs = [one for option in options for one in _inside(option) if isinstance(one, type)]
+        found = [fields_of(one)[name] for one in structs if issubclass(one, msgspec.Struct) and name in fields_of(one)]
+    return found
 
 
 def _inside(kind: Any) -> Iterator[Any]:

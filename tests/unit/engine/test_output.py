@@ -44,6 +44,8 @@ def test_the_answer_ends_before_the_first_stop_text_however_it_is_cut(text, stop
     assert not any(marker in shown for marker in stop)
     assert text.startswith(shown)
     assert output.stopped == bool(ends)
+    assert text[len(shown) :].startswith(output.stop_text)
+    assert output.stop_text in (stop if ends else [""])
     if not ends:
         assert shown == text
 

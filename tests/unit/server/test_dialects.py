@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from multidict import CIMultiDict
 
 import qwen_edge
 from qwen_edge.server.dialects import Dialects
@@ -12,19 +13,23 @@ ROOT = Path(qwen_edge.__file__).parent
 TABLE = "app.py"  # paths to handlers and to error forms
 
 
+NAMES = [file.parent.name for file in (ROOT / "server").glob("*/errors.py")]
+
+
+@pytest.mark.parametrize("dialect", NAMES)
 @pytest.mark.parametrize("room", ["core", "chat", "renderer", "service", "supervisor", "server"])
-def test_nothing_outside_a_dialect_imports_it(room):
+def test_nothing_outside_a_dialect_imports_it(room, dialect):
     files = [
         file
         for file in (ROOT / room).rglob("*.py")
-        if file.relative_to(ROOT).parts[:2] != ("server", "openai") and file.name != TABLE
+        if file.relative_to(ROOT).parts[:2] != ("server", dialect) and file.name != TABLE
     ]
     assert files
     for file in files:
-        assert "server.openai" not in file.read_text(), file
+        assert f"server.{dialect}" not in file.read_text(), file
 
 
-@pytest.mark.parametrize("dialect", [file.parent.name for file in (ROOT / "server").glob("*/errors.py")])
+@pytest.mark.parametrize("dialect", NAMES)
 def test_a_dialect_has_a_file_for_each_of_its_tasks(dialect):
     files = {file.stem for file in (ROOT / "server" / dialect).rglob("*.py")}
     assert files >= {"errors", "routes", "encode", "framing", "parse"}
@@ -59,3 +64,17 @@ def test_a_path_belongs_to_the_dialect_of_its_longest_beginning_in_whole_segment
         "/v1/messages/count_tokens": forms["counting"],
     }
     assert Dialects(forms["default"], others).at(path) is forms[form]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "form"),
+    [
+        ("/v1/models", {"Anthropic-Version": "2023-06-01"}, "anthropic"),
+        ("/v1/models", {"Accept": "*/*"}, "default"),
+        ("/api/chat", {"Anthropic-Version": "2023-06-01"}, "ollama"),
+    ],
+)
+def test_on_a_path_of_no_other_dialect_a_header_tells(path, headers, form):
+    forms = {name: Form() for name in ("default", "ollama", "anthropic")}
+    dialects = Dialects(forms["default"], {"/api": forms["ollama"]}, {"anthropic-version": forms["anthropic"]})
+    assert dialects.at(path, CIMultiDict(headers)) is forms[form]

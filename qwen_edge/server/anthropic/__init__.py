@@ -1,0 +1,1 @@
+"""Anthropic's dialect: JSON to a chat request, deltas to content blocks."""
