@@ -34,6 +34,8 @@ _SCHEMES = {
 _WAITS = {429, 503}  # statuses that may have Retry-After
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
+_OVERLOADED = 529
+
 
 class Description:
     """The description of one application. It is made when it is first asked for."""
@@ -96,7 +98,7 @@ class Description:
         statuses = sorted({*route.errors, *contents})
         return {
             str(status): {
-                "description": HTTPStatus(status).phrase,
+                "description": _phrase(status),
                 **({"headers": _RETRY_AFTER} if status in _WAITS else {}),
                 "content": contents.get(status, error),
             }
@@ -150,3 +152,8 @@ class _Schemas:
 
 
 DESCRIPTION = web.AppKey("description", Description)
+
+
+def _phrase(status: int) -> str:
+    """What the status says; Anthropic's 529 is of no standard."""
+    return "Overloaded" if status == _OVERLOADED else HTTPStatus(status).phrase
