@@ -10,8 +10,9 @@ from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import errors
+from qwen_edge.server.openai.responses.store import store_of
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
-from qwen_edge.server.state import STATE, State
+from qwen_edge.server.state import RESPONSES, STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
 ALL_DIALECTS = Dialects(errors, {})
@@ -27,6 +28,8 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
     )
     app[STATE] = state
     app[DIALECTS] = dialects
+    app[RESPONSES] = responses = store_of(state.config)
+    app.on_cleanup.append(lambda _app: responses.close())
     app.on_response_prepare.append(middleware.let_pages_read)
     for route in ROUTES:
         for path in (route.path, *route.also):

@@ -26,8 +26,8 @@ from qwen_edge.server.shapes import answer_shape
 from qwen_edge.server.thinking import Effort, Thinking, thinking
 from qwen_edge.server.tool_choice import Tool, call_shape
 
-_DAY = 86400.0  # seconds
-_NAME = 200  # characters of a conversation's name, which the engine stores
+DAY = 86400.0  # seconds
+LONGEST_NAME = 200  # characters of a conversation's name, which the engine stores
 
 
 def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
@@ -35,7 +35,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
     RequestError."""
     defaults = asked.defaults
     messages, begun = _beginning(body, [plain_message(message) for message in body.messages])
-    arguments, switch = _template_arguments(body)
+    arguments, switch = template_arguments(body.chat_template_kwargs)
     think = _thinking(body, asked, messages, switch, begun=bool(begun))
     shape = answer_shape(
         wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=body.x_schema_in_prompt is not False
@@ -49,7 +49,9 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         thinking=think.on,
         return_reasoning=first(body.return_reasoning, body.include_reasoning, not reasoning.exclude),
         template_arguments=arguments,
-        max_tokens=_most_tokens(body, defaults.max_tokens),
+        max_tokens=most_tokens(
+            (body.max_completion_tokens, body.max_tokens, body.n_predict, defaults.max_tokens), "max_tokens"
+        ),
         stop=stop_texts(body.stop),
         parallel_calls=body.parallel_tool_calls is not False and body.functions is None,
         priority=body.priority or "interactive",
@@ -58,9 +60,9 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         max_seconds=body.max_seconds,
         client=asked.client,
         caller=asked.caller,
-        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        conversation=(body.prompt_cache_key or body.user or "")[:LONGEST_NAME],
         goes_on=bool(body.prompt_cache_key),
-        pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
+        pin_seconds=DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=first(body.x_volatile, defaults.volatile),
         begun=begun,
         shape=shape.shape if shape else None,
@@ -97,9 +99,10 @@ def _beginning(body: ChatBody, messages: list[dict[str, Any]]) -> tuple[list[dic
     return messages[:-1], last["content"]
 
 
-def _template_arguments(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
-    """The arguments for the chat template, and its switch of thinking, which is among them."""
-    arguments = dict(body.chat_template_kwargs or {})
+def template_arguments(given: Mapping[str, Any] | None) -> tuple[dict[str, Any], bool | None]:
+    """The arguments for the chat template of chat_template_kwargs, and its switch of thinking, which is among them.
+    Raises RequestError."""
+    arguments = dict(given or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
         raise RequestError(
@@ -147,11 +150,11 @@ def _offered(body: ChatBody) -> tuple[list[Tool | None] | None, str | Mapping[st
     return [{"function": one} for one in body.functions], {"function": call} if isinstance(call, dict) else call
 
 
-def _most_tokens(body: ChatBody, default: int | None) -> int | None:
-    """max_tokens; -1 asks for all that the context has room for."""
-    most = first(body.max_completion_tokens, body.max_tokens, body.n_predict, default)
+def most_tokens(limits: Sequence[int | None], parameter: str) -> int | None:
+    """The first limit that is given; -1 asks for all that the context has room for. Raises RequestError."""
+    most: int | None = first(*limits)
     if most == 0:
-        raise RequestError("max_tokens must be 1 or more, or -1 for no limit.", parameter="max_tokens")
+        raise RequestError(f"{parameter} must be 1 or more, or -1 for no limit.", parameter=parameter)
     return None if most == -1 else most
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qwen_edge.server.openai import chat, models
 from qwen_edge.server.openai.chat_body import ChatBody
+from qwen_edge.server.openai.responses.routes import ROUTES as RESPONSES
 from qwen_edge.server.routes import GENERATES, Route, v1
 from qwen_edge.server.sse import EVENTS
 
@@ -27,4 +28,5 @@ ROUTES = (
         also=("/models/{name:.+}",),
         errors=(401, 403, 404),
     ),
+    *RESPONSES,
 )
