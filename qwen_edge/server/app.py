@@ -10,9 +10,9 @@ from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import errors
-from qwen_edge.server.openai.responses.store import store_of
+from qwen_edge.server.openai.responses.store import RESPONSES, store_of
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
-from qwen_edge.server.state import RESPONSES, STATE, State
+from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
 ALL_DIALECTS = Dialects(errors, {})

@@ -15,7 +15,6 @@ from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.admin.device_metrics import DeviceMetrics
 from qwen_edge.server.admin.metrics import Metrics
-from qwen_edge.server.openai.responses.store import ResponseStore
 from qwen_edge.service.local_engine import LocalEngine
 from qwen_edge.service.pipeline import ChatService
 from qwen_edge.service.thermal import ThermalControl
@@ -61,7 +60,6 @@ class State:
 
 
 STATE = web.AppKey("state", State)
-RESPONSES = web.AppKey("responses", ResponseStore)
 CALLER = web.RequestKey("caller", Caller)  # the owner of the request's key; missing if the server has no keys
 
 

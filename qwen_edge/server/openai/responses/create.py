@@ -14,10 +14,10 @@ from qwen_edge.server.openai.responses.encode import Encoder
 from qwen_edge.server.openai.responses.items import Item, named
 from qwen_edge.server.openai.responses.parse import includes, logprobs, to_request
 from qwen_edge.server.openai.responses.response import begun
-from qwen_edge.server.openai.responses.store import Stored
+from qwen_edge.server.openai.responses.store import RESPONSES, Stored
 from qwen_edge.server.openai.responses.stored import whole_conversation
 from qwen_edge.server.openai.responses.truncate import truncated
-from qwen_edge.server.state import RESPONSES, STATE
+from qwen_edge.server.state import STATE
 
 
 async def create(request: web.Request) -> web.StreamResponse:

@@ -6,9 +6,9 @@ from aiohttp import web
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
-from qwen_edge.server.openai.responses.store import Stored
+from qwen_edge.server.openai.responses.store import RESPONSES, Stored
 from qwen_edge.server.openai.responses.stored import page
-from qwen_edge.server.state import RESPONSES, caller_of
+from qwen_edge.server.state import caller_of
 
 
 async def show(request: web.Request) -> web.Response:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from aiohttp import web
 
 from qwen_edge.config.paths import state_folder
 from qwen_edge.config.schema import Config
@@ -117,6 +118,9 @@ class ResponseStore:
         except asyncio.TimeoutError:
             self._late = done
             raise _hangs() from None
+
+
+RESPONSES = web.AppKey("responses", ResponseStore)
 
 
 def _hangs() -> RequestError:
