@@ -67,7 +67,8 @@ class OpenMessage:
         yield {"type": "response.content_part.added", **self._at, "part": _output_text("", [])}
 
     def add(self, text: str, logprobs: Sequence[Logprob]) -> Iterator[Json]:
-        shown = [_logprob(one) for one in logprobs] if self._wants else []
+        own = logprobs if self._pieces else _without_markers(text, logprobs)
+        shown = [_logprob(one) for one in own] if self._wants else []
         self._pieces.append(text)
         self._logprobs += shown
         yield {"type": "response.output_text.delta", **self._at, "delta": text, "logprobs": shown}
@@ -123,6 +124,15 @@ def _summary(text: str) -> Json:
 
 def _output_text(text: str, logprobs: Sequence[Json]) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+
+
+def _without_markers(text: str, logprobs: Sequence[Logprob]) -> Sequence[Logprob]:
+    """The last tokens that the first piece of a text consists of: those before them are of the mark that ended the
+    reasoning, and of no text."""
+    for first in range(len(logprobs) - 1, -1, -1):
+        if b"".join(one.chosen.piece for one in logprobs[first:]).endswith(text.encode()):
+            return logprobs[first:]
+    return logprobs  # a part of the last token's text is held back
 
 
 def _logprob(one: Logprob) -> Json:
