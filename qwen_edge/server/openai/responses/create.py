@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 
 from aiohttp import web
 
 from qwen_edge.chat.messages import ChatRequest
+from qwen_edge.core.errors import RequestError
 from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.responses.body import ResponsesBody, read_body
@@ -23,6 +26,11 @@ from qwen_edge.server.state import STATE
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer, as server-sent events or as one body, and store the response before the client can know that it is
     complete."""
+    with _naming_input():
+        return await _create(request)
+
+
+async def _create(request: web.Request) -> web.StreamResponse:
     body, items, chat = await _read(request)
     response = begun(body, chat, request.app[STATE].model_name)
     encoder = Encoder(
@@ -36,9 +44,21 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def count_tokens(request: web.Request) -> web.Response:
     """How many tokens the prompt of a response would have."""
-    _, _, chat = await _read(request)
-    tokens = await request.app[STATE].service.count(chat)
+    with _naming_input():
+        _, _, chat = await _read(request)
+        tokens = await request.app[STATE].service.count(chat)
     return web.json_response({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+@contextlib.contextmanager
+def _naming_input() -> Iterator[None]:
+    """Errors of the messages are errors of `input`: that is what a client of this API has sent."""
+    try:
+        yield
+    except RequestError as error:
+        if error.parameter == "messages":
+            error.parameter = "input"
+        raise
 
 
 async def _read(request: web.Request) -> tuple[ResponsesBody, list[Item], ChatRequest]:
