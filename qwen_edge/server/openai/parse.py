@@ -26,7 +26,7 @@ from qwen_edge.server.shapes import answer_shape
 from qwen_edge.server.thinking import Effort, Thinking, thinking
 from qwen_edge.server.tool_choice import Tool, call_shape
 
-DAY = 86400.0  # seconds
+_DAY = 86400.0  # seconds
 LONGEST_NAME = 200  # characters of a conversation's name, which the engine stores
 
 
@@ -62,7 +62,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         caller=asked.caller,
         conversation=(body.prompt_cache_key or body.user or "")[:LONGEST_NAME],
         goes_on=bool(body.prompt_cache_key),
-        pin_seconds=DAY if body.prompt_cache_retention == "24h" else 0.0,
+        pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=first(body.x_volatile, defaults.volatile),
         begun=begun,
         shape=shape.shape if shape else None,

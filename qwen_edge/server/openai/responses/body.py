@@ -15,6 +15,7 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Priority
 from qwen_edge.renderer.handle import refuse_too_many_messages
+from qwen_edge.server.openai.chat_body import ThinkingSwitch
 from qwen_edge.server.openai.responses.items import Item, typed
 from qwen_edge.server.openai.shapes import ShapeParameters
 from qwen_edge.server.parameters import HINT, Group, hint, mapped, only, read_group, read_json
@@ -40,6 +41,7 @@ WHOLE = hint("Accepted; the summary is the whole reasoning.")
 
 class StreamOptions(Group):
     include_obfuscation: Annotated[bool | None, hint("Accepted; events are not padded.")] = None
+    include_usage: Annotated[bool | None, hint("Accepted; the last event has the usage.")] = None
 
 
 class ReasoningOptions(Group):
@@ -110,6 +112,7 @@ class ResponsesBody(ShapeParameters, kw_only=True):
     # thinking, by its other names
     enable_thinking: bool | None = None
     think: Annotated[bool | Effort | None, mapped("enable_thinking or reasoning.effort")] = None
+    thinking: Annotated[ThinkingSwitch | None, mapped("enable_thinking and thinking_budget")] = None
     thinking_budget: FromZero | None = None
     thinking_budget_tokens: Annotated[FromZero | None, mapped("thinking_budget")] = None
     reasoning_effort: Annotated[Effort | None, mapped("reasoning.effort")] = None
@@ -124,7 +127,11 @@ class ResponsesBody(ShapeParameters, kw_only=True):
     # labels for the caller's own books, and what says which conversation this is
     user: str | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    # Home Assistant sends 24h with every question: a pin for each would leave no room for what was pinned on purpose
+    prompt_cache_retention: Annotated[
+        Literal["in_memory", "in-memory", "24h"] | None,
+        hint("Accepted; prompts are kept as long as there is room. Chat completions take it as a pin."),
+    ] = None
     prompt_cache_options: Annotated[Any, hint("Accepted; whatever is in the KV cache is used.")] = None
     safety_identifier: Annotated[str | None, HINT] = None
     service_tier: Annotated[str | None, HINT] = None

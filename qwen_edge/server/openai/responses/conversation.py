@@ -74,11 +74,10 @@ class _Turn:
         return [{"role": "assistant", "content": "", **turn}] if turn else []
 
     def _begins_another(self, item: Item) -> bool:
-        """Reasoning begins a turn, and so does a message directly behind another."""
+        """Whether the item cannot belong to the turn. Behind calls everything does: their outputs end the turn, and
+        Home Assistant sends the reasoning behind them."""
         turn = self._message
-        if isinstance(item, Reasoning):
-            return "content" in turn or "tool_calls" in turn
-        return isinstance(item, Message) and "content" in turn and "tool_calls" not in turn
+        return "content" in turn and "tool_calls" not in turn and isinstance(item, Reasoning | Message)
 
 
 def _reasoning(item: Reasoning, where: str) -> str:

@@ -10,7 +10,8 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.first import first
 from qwen_edge.core.printable import printable
 from qwen_edge.server.answering import Asked
-from qwen_edge.server.openai.parse import DAY, LONGEST_NAME, most_tokens, template_arguments
+from qwen_edge.server.openai.chat_body import ThinkingSwitch
+from qwen_edge.server.openai.parse import LONGEST_NAME, most_tokens, template_arguments
 from qwen_edge.server.openai.responses.body import FunctionTool, ReasoningOptions, ResponsesBody
 from qwen_edge.server.openai.responses.conversation import messages_of
 from qwen_edge.server.openai.responses.items import Item
@@ -61,7 +62,6 @@ def to_request(body: ResponsesBody, items: Sequence[Item], asked: Asked, stored:
         caller=asked.caller,
         conversation=(body.prompt_cache_key or body.user or "")[:LONGEST_NAME],
         goes_on=bool(body.prompt_cache_key),
-        pin_seconds=DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=first(body.x_volatile, defaults.volatile),
         shape=shape.shape if shape else None,
         shape_parameter=shape.parameter if shape else None,
@@ -93,15 +93,16 @@ def _thinking(
     body: ResponsesBody, asked: Asked, messages: Sequence[Mapping[str, Any]], switch: bool | None
 ) -> Thinking:
     """Whether and how long to think, from all the names that clients have for it."""
-    options = _options(body)
+    options, object_ = _options(body), body.thinking or ThinkingSwitch()
+    types = {"enabled": True, "disabled": False}
     think = body.think if isinstance(body.think, bool) else None
     effort: Effort | None = first(
         options.effort, body.reasoning_effort, body.think if body.think in get_args(Effort) else None
     )
     return thinking(
-        switch=first(body.enable_thinking, switch, think, options.enabled),
+        switch=first(body.enable_thinking, switch, think, types.get(object_.type or ""), options.enabled),
         effort=effort,
-        budget=first(body.thinking_budget, body.thinking_budget_tokens, options.max_tokens),
+        budget=first(body.thinking_budget, body.thinking_budget_tokens, object_.budget_tokens, options.max_tokens),
         effort_parameter="reasoning.effort",
         messages=messages,
         defaults=asked.defaults,

@@ -110,6 +110,25 @@ def test_two_messages_of_the_assistant_stay_two_and_words_behind_a_call_belong_t
     ]
 
 
+def test_what_home_assistant_sends_behind_calls_belongs_to_their_turn():
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}],
+               "encrypted_content": None}  # fmt: skip
+    output = {"type": "function_call_output", "call_id": "c1", "output": "2"}
+    assert messages([USER, CALL, thought, output]) == [
+        USER,
+        {"role": "assistant", "content": "", "reasoning_content": "Hm.", "tool_calls": [PLAIN_CALL]},
+        {"role": "tool", "content": "2", "tool_call_id": "c1"},
+    ]
+
+
+def test_home_assistants_schemas_and_cache_retention_are_taken():
+    schema = {"type": "object", "strict": True, "additionalProperties": False, "required": ["a"],
+              "properties": {"a": {"type": ["string", "null"], "description": "d"}}}  # fmt: skip
+    chat = parsed(prompt_cache_retention="24h", text={"format": {"type": "json_schema", "name": "n", "schema": schema}})
+    assert chat.shape is not None
+    assert chat.pin_seconds == 0, "every question has it, so it cannot be a pin"
+
+
 @pytest.mark.parametrize(
     ("body", "parameter"),
     [
@@ -217,6 +236,8 @@ def test_parameters_arrive():
         ({"enable_thinking": False}, False),
         ({"chat_template_kwargs": {"enable_thinking": False}}, False),
         ({"reasoning": {"enabled": False}}, False),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"think": False}, False),
         ({"reasoning": {"effort": "high", "summary": "auto"}}, True),
         ({"reasoning": {"summary": "auto"}}, None),
     ],
