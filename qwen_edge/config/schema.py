@@ -61,7 +61,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP server. Time limits: `header_seconds` for the head of a request, `body_seconds` for its body,
     `keepalive_seconds` for a connection between two requests, `stall_seconds` for a client that does not read its
     answer, `drain_seconds` for running answers when the daemon stops. A stream that is silent for `comment_seconds`
-    gets a comment. `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the
+    gets a comment. `responses_hours`, `responses_bytes`: how long, and how much of them, responses of /v1/responses are
+    stored. `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the
     cached prompts of one key are not used for another."""
 
     host: str = "127.0.0.1"
@@ -83,6 +84,8 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait_seconds: _Seconds = 120
     answer_seconds: _Seconds = 600
     drain_seconds: _Seconds = 60
+    responses_hours: Annotated[float, msgspec.Meta(gt=0, le=24 * 3660)] = 720
+    responses_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64_000_000
 
     def __post_init__(self) -> None:
         for number, origin in enumerate(self.origins):

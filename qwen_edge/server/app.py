@@ -12,6 +12,7 @@ from qwen_edge.server.anthropic import errors as anthropic_errors
 from qwen_edge.server.anthropic import routes as anthropic
 from qwen_edge.server.dialects import DIALECTS, Dialects
 from qwen_edge.server.openai import errors
+from qwen_edge.server.openai.responses.store import RESPONSES, store_of
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.openapi import DESCRIPTION, Description
 from qwen_edge.server.routes import Handler, Route
@@ -35,6 +36,8 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
     app[DESCRIPTION] = Description(
         ROUTES, dialects, keys=bool(state.api_keys), ignores_unknown=server.unknown_parameters == "ignore"
     )
+    app[RESPONSES] = responses = store_of(state.config)
+    app.on_cleanup.append(lambda _app: responses.close())
     app.on_response_prepare.append(middleware.let_pages_read)
     for route in ROUTES:
         for path in (route.path, *route.also):

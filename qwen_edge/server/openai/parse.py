@@ -21,13 +21,14 @@ from qwen_edge.server.openai.chat_body import (
     ThinkingSwitch,
 )
 from qwen_edge.server.openai.shapes import wanted_shapes
+from qwen_edge.server.parameters import Group
 from qwen_edge.server.sampling import sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 from qwen_edge.server.thinking import Effort, Thinking, thinking
 from qwen_edge.server.tool_choice import Calls, call_shape
 
 _DAY = 86400.0  # seconds
-_NAME = 200  # characters of a conversation's name, which the engine stores
+LONGEST_NAME = 200  # characters of a conversation's name, which the engine stores
 
 
 def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
@@ -35,7 +36,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
     RequestError."""
     defaults = asked.defaults
     messages, begun = _beginning(body, [plain_message(message) for message in body.messages])
-    arguments, switch = _template_arguments(body)
+    arguments, switch = template_arguments(body.chat_template_kwargs)
     think = _thinking(body, asked, messages, switch, begun=bool(begun))
     answer = answer_shape(
         wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=body.x_schema_in_prompt is not False
@@ -49,7 +50,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         thinking=think.on,
         return_reasoning=first(body.return_reasoning, body.include_reasoning, not reasoning.exclude),
         template_arguments=arguments,
-        max_tokens=_most_tokens(body, defaults.max_tokens),
+        max_tokens=most_tokens(body, ("max_completion_tokens", "max_tokens", "n_predict"), defaults.max_tokens),
         stop=stop_texts(body.stop),
         parallel_calls=body.parallel_tool_calls is not False and not body.functions,
         priority=body.priority or "interactive",
@@ -58,7 +59,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         max_seconds=body.max_seconds,
         client=asked.client,
         caller=asked.caller,
-        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        conversation=(body.prompt_cache_key or body.user or "")[:LONGEST_NAME],
         goes_on=bool(body.prompt_cache_key),
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=first(body.x_volatile, defaults.volatile),
@@ -97,9 +98,10 @@ def _beginning(body: ChatBody, messages: list[dict[str, Any]]) -> tuple[list[dic
     return messages[:-1], last["content"]
 
 
-def _template_arguments(body: ChatBody) -> tuple[dict[str, Any], bool | None]:
-    """The arguments for the chat template, and its switch of thinking, which is among them."""
-    arguments = dict(body.chat_template_kwargs or {})
+def template_arguments(given: Mapping[str, Any] | None) -> tuple[dict[str, Any], bool | None]:
+    """The arguments for the chat template of chat_template_kwargs, and its switch of thinking, which is among them.
+    Raises RequestError."""
+    arguments = dict(given or {})
     ours = {name: arguments.pop(name, None) for name in ("add_generation_prompt", "messages", "tools")}
     if taken := [name for name, value in ours.items() if value is not None]:
         raise RequestError(
@@ -150,12 +152,13 @@ def _calls(body: ChatBody) -> Calls:
     return call_shape(tools, choice, "functions[{}].parameters", choice_at=named)
 
 
-def _most_tokens(body: ChatBody, default: int | None) -> int | None:
-    """max_tokens; -1 asks for all that the context has room for."""
-    asked = {name: getattr(body, name) for name in ("max_completion_tokens", "max_tokens", "n_predict")}
+def most_tokens(body: Group, names: Sequence[str], default: int | None) -> int | None:
+    """The first of the body's parameters `names` that is given; -1 asks for all that the context has room for. Raises
+    RequestError."""
+    asked = {name: getattr(body, name) for name in names}
     if zero := [name for name, value in asked.items() if value == 0]:
         raise RequestError(f"{zero[0]} must be 1 or more, or -1 for no limit.", parameter=zero[0])
-    most = first(*asked.values(), default)
+    most: int | None = first(*asked.values(), default)
     return None if most == -1 else most
 
 

@@ -6,6 +6,7 @@ from qwen_edge.server.openai import chat, completions, embeddings, models
 from qwen_edge.server.openai.chat_answer import ChatChunk, ChatCompletion
 from qwen_edge.server.openai.chat_body import ChatBody
 from qwen_edge.server.openai.completions_body import CompletionBody
+from qwen_edge.server.openai.responses.routes import ROUTES as RESPONSES
 from qwen_edge.server.routes import ALWAYS, GENERATES, Route, v1
 from qwen_edge.server.sse import EVENTS
 
@@ -59,4 +60,5 @@ ROUTES = (
         also=("/models/{name:.+}",),
         errors=(*ALWAYS, 404, 503),
     ),
+    *RESPONSES,
 )

@@ -1,0 +1,38 @@
+"""`encrypted_content` of a reasoning item: reasoning as opaque text, for clients that keep the conversation themselves
+and send it back. Compressed, not encrypted: what is inside is the client's own answer. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+
+from qwen_edge.core.errors import RequestError
+
+_MARK = "qwen-edge-1."
+_MOST = 4_000_000  # bytes of reasoning: a small text may expand to a very large one
+
+
+def packed(text: str) -> str:
+    """The opaque text."""
+    return _MARK + base64.urlsafe_b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def unpacked(content: str, parameter: str) -> str:
+    """The reasoning. `parameter`: where the client has sent it. Raises RequestError if this server has not made the
+    text."""
+    inflate = zlib.decompressobj()
+    try:
+        if not content.startswith(_MARK):
+            raise ValueError
+        data = inflate.decompress(base64.b64decode(content[len(_MARK) :], b"-_", validate=True), _MOST)
+        if not inflate.eof:
+            raise ValueError
+        return data.decode()
+    except (ValueError, binascii.Error, zlib.error):
+        raise RequestError(
+            f"{parameter} is not from this server, or is damaged. Leave the item out, or send the reasoning as its "
+            "summary.",
+            code="invalid_encrypted_content",
+            parameter=parameter,
+        ) from None
