@@ -50,14 +50,15 @@ def to_request(body: PromptBody, asked: Asked) -> ChatRequest:
         pin_seconds=pin_seconds,
         volatile=asked.defaults.volatile,
         begun=begun,
-        shape=shape.shape if shape else None,
-        shape_parameter=shape.parameter if shape else None,
-        shown_schema=shape.shown if shape else "",
+        shape=shape.shape,
+        shape_parameter=shape.parameter,
+        shown_schema=shape.shown,
         call_shape=calls.shape,
         requires_call=calls.required,
+        strict_calls=calls.strict,
         thinking_budget=think.budget,
         stops_loops=asked.defaults.stop_loops,
-        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
+        unenforced=(*shape.unenforced, *calls.unenforced),
     )
 
 

@@ -118,10 +118,10 @@ def to_completion(body: CompletionBody, asked: Asked) -> Completion:
         caller=asked.caller,
         conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
         goes_on=bool(body.prompt_cache_key),
-        shape=shape.shape if shape else None,
-        shape_parameter=shape.parameter if shape else None,
+        shape=shape.shape,
+        shape_parameter=shape.parameter,
         stops_loops=asked.defaults.stop_loops,
-        unenforced=shape.unenforced if shape else (),
+        unenforced=shape.unenforced,
     )
     return Completion(tuple(replace(one, raw=raw) for raw in prompts), tuple(prompts) if body.echo else ())
 
