@@ -33,6 +33,7 @@ from qwen_edge.protocol.loading import (
     KvType,
     Load,
     Loading,
+    ModelFacts,
     Ready,
     Tuning,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "Mark",
     "Markers",
     "MissReason",
+    "ModelFacts",
     "Outbound",
     "Part",
     "Priority",

@@ -85,12 +85,16 @@ async def respond(
     *,
     stream: bool,
     finished: Callable[[], Awaitable[None]] | None = None,
+    on_event: Callable[[], None] | None = None,
 ) -> web.StreamResponse:
     """Answer the chat requests of one HTTP request; their answers are numbered in order. `finished` is awaited when all
-    answers are complete, before the client can know. aiohttp cancels the handler if the client disconnects: that closes
-    the pipeline's iterators, which ends the generation. Raises RequestError."""
+    answers are complete, before the client can know. `on_event` is called whenever an event has come, before it is
+    encoded. aiohttp cancels the handler if the client disconnects: that closes the pipeline's iterators, which ends the
+    generation. Raises RequestError."""
     state = request.app[STATE]
     events = state.metrics.watch(state.service.all_choices(chats), sum(chat.choices for chat in chats))
+    if on_event:
+        events = _noticed(events, on_event)
     headers = _unenforced([name for chat in chats for name in chat.unenforced])
     if stream:
         quiet = state.config.server.comment_seconds
@@ -101,6 +105,13 @@ async def respond(
     if finished:
         await finished()
     return web.Response(body=msgspec.json.encode(whole), content_type="application/json", headers=headers)
+
+
+async def _noticed(events: Events, on_event: Callable[[], None]) -> Events:
+    async with aclosing(events):
+        async for event in events:
+            on_event()
+            yield event
 
 
 def _unenforced(names: Sequence[str]) -> dict[str, str]:

@@ -9,14 +9,16 @@ from aiohttp import web
 from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.dialects import DIALECTS, Dialects
+from qwen_edge.server.ollama import errors as ollama_errors
+from qwen_edge.server.ollama.routes import ROUTES as OLLAMA
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
-ALL_DIALECTS = Dialects(errors, {})
+ALL_DIALECTS = Dialects(errors, {"/api": ollama_errors})
 
-ROUTES = (*OPENAI, *OUR_OWN)
+ROUTES = (*OPENAI, *OLLAMA, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
