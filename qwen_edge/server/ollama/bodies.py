@@ -40,6 +40,9 @@ class Options(SamplingParameters, kw_only=True):
     use_mlock: Annotated[bool | None, _MACHINE] = None
     num_thread: Annotated[int | None, _MACHINE] = None
     logits_all: Annotated[bool | None, HINT] = None
+    new_topic_penalty: Annotated[float | None, hint("Accepted; Open WebUI sends it, and Ollama does not know it.")] = (
+        None
+    )
     vocab_only: Annotated[bool | None, only(False)] = None
     embedding_only: Annotated[bool | None, only(False)] = None
 
