@@ -20,7 +20,7 @@ from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.protocol.messages import Done, Failed, Load, Sampling, Segment, Shape, Submit, Tokens
 from qwen_edge.structured.compiler import Compiler
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 
 WORD = Random(1)
 SIX = {

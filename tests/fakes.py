@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,15 +145,33 @@ class FakeVocabulary:
         return sum(len(segment.text) for segment in prompt)
 
     def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: Sequence[Segment],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
+        """No prompt begins with a token of its own."""
         ids: list[int] = []
         for segment in prompt:
             between()
             if len(ids) > most:
                 raise PromptTooLongError(len(ids))
-            ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
+            if segment.tokens:
+                ids += map(self._known, segment.tokens)
+            else:
+                ids += [SPECIALS[segment.text]] if segment.special else list(segment.text.encode())
         return ids
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        between()
+        return [self.piece(self._known(token)) for token in tokens]
+
+    def _known(self, token: int) -> int:
+        if not 0 <= token < self.size:
+            raise KeyError(token)
+        return token
 
     @property
     def size(self) -> int:
@@ -192,6 +210,23 @@ def byte_tokenizer() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
+class FakeEmbedder:
+    """Counts the bytes of a text, in pieces of four tokens."""
+
+    def __init__(self) -> None:
+        self.open = False
+
+    def embed(self, tokens: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...] | None]]:
+        self.open = True
+        counts = np.bincount(np.array(tokens) % 8, minlength=8) / 1.0
+        vector = tuple((counts / np.linalg.norm(counts)).tolist())
+        for start in range(0, len(tokens), 4):
+            yield len(tokens[start : start + 4]), vector if start + 4 >= len(tokens) else None
+
+    def close(self) -> None:
+        self.open = False
+
+
 class FakeBackend:
     """A model whose tokens are bytes. What it says depends only on the cells of its KV cache, so that an engine that
     loses, repeats or misplaces a token makes it say something else."""
@@ -217,6 +252,7 @@ class FakeBackend:
         self.cells = cells(context, 2 * parallel, spare=spare, host_tier_cells=host_tier_cells)
         self.vocabulary = vocabulary or FakeVocabulary()
         self.shapes = Compiler(byte_tokenizer, self.vocabulary.size, self.vocabulary.ends)
+        self.embedder = FakeEmbedder()
         self.script = script
         self.says_forced = says_forced
         self.template = template
@@ -297,8 +333,9 @@ class FakeSampler:
             del self._script[: len(text)]
 
     def logprob(self, row: int | None, token: int) -> Logprob:
-        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if row is None else -0.5)
-        return Logprob(chosen, (chosen, Alternative(b"?", -1.0))[: self._settings.logprobs])
+        certain = row is None or self._settings.logprobs is None
+        chosen = Alternative(self._backend.vocabulary.piece(token), 0.0 if certain else -0.5, token)
+        return Logprob(chosen, (chosen, Alternative(b"?", -1.0, ord("?")))[: self._settings.logprobs or 0])
 
     def close(self) -> None:
         self._backend.open_samplers -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from qwen_edge.protocol.messages import (
@@ -33,12 +33,16 @@ class ChatRequest:
     the conversation should stay in memory. `volatile`: whether the marked text of system messages is rendered with the
     last question (chat/volatile.py).
 
+    `raw`: if it is not empty, the prompt, instead of messages: texts, in which special tokens are recognised, and lists
+    of tokens. No template renders it, and the answer is text: neither reasoning nor calls are searched in it.
+
     `begun`: the beginning of the answer, which the model continues; it is no part of the answer that is returned.
 
     `shape`: what the answer must look like; `shape_parameter`: what the client calls it; `shown_schema`: JSON that the
     model is shown of it. `call_shape`: what a tool call must look like. `requires_call`: the answer must be a call.
-    `thinking_budget`: tokens after which the reasoning is ended. `stops_loops`: whether text that repeats
-    itself without end is ended. `unenforced`: what of the schemas answers are not held to."""
+    `strict_calls`: the tools whose schemas must be kept, or the request is refused. `thinking_budget`: tokens after
+    which the reasoning is ended. `stops_loops`: whether text that repeats itself without end is ended. `unenforced`:
+    what of the schemas answers are not held to."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -59,12 +63,14 @@ class ChatRequest:
     goes_on: bool = False
     pin_seconds: float = 0.0
     volatile: bool = False
+    raw: tuple[str | tuple[int, ...], ...] = ()
     begun: str = ""
     shape: Shape | None = None
     shape_parameter: str | None = None
     shown_schema: str = ""
     call_shape: Shape | None = None
     requires_call: bool = False
+    strict_calls: tuple[str, ...] = ()
     thinking_budget: int | None = None
     stops_loops: bool = False
     unenforced: tuple[str, ...] = ()
@@ -127,7 +133,8 @@ class ToolCall:
 class Usage:
     """The usage of one answer. `cached_tokens`: tokens of the prompt that were in the KV cache. `missed`: why not more
     of them were, if more were possible. `joules`: None if power is not measured. `reasoning_tokens`: how many of the
-    answer's tokens are reasoning. `steered`: the work of shapes."""
+    answer's tokens are reasoning. `steered`: the work of shapes. `prefill_seconds`: until the first token of the
+    answer; `decode_seconds`: from then on."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -136,16 +143,20 @@ class Usage:
     joules: float | None = None
     reasoning_tokens: int = 0
     steered: Steered = field(default_factory=Steered)
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta. `stopped_by`: as in Done."""
+    """The end of an answer, and its reason. `logprobs`: of tokens that belong to no delta. `stopped_by`, `stop_text`:
+    as in Done."""
 
     reason: FinishReason
     usage: Usage
     logprobs: tuple[Logprob, ...] = ()
     stopped_by: StoppedBy | Literal[""] = ""
+    stop_text: str = ""
 
 
 ToolCallDelta = ToolCallStart | ToolCallArguments | ToolCallEnd
@@ -202,4 +213,16 @@ def combined_usage(usages: Sequence[Usage]) -> Usage:
             sum(usage.steered.masks for usage in usages),
             sum(usage.steered.seconds for usage in usages),
         ),
+        prefill_seconds=max(usage.prefill_seconds for usage in usages),
+        decode_seconds=max(usage.decode_seconds for usage in usages),
+    )
+
+
+def summed_usage(usages: Sequence[Usage]) -> Usage:
+    """The usage of requests with prompts of their own, which came in one HTTP request. `usages` has at least one
+    element."""
+    return replace(
+        combined_usage(usages),
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
     )

@@ -28,11 +28,11 @@ from qwen_edge.protocol.messages import Part
 class Parser:
     """Call `feed` with the parts as they come, then `finish`. Both return the deltas that are certain by then."""
 
-    def __init__(self, tools: Collection[str], *, held: bool = False) -> None:
-        """`tools`: the names that may be called. `held`: calls are held to their schemas, so that a call in the answer
-        is handed on piece by piece, as it is written."""
+    def __init__(self, tools: Collection[str], *, streams_calls: bool = False) -> None:
+        """`tools`: the names that may be called. `streams_calls`: a call in the answer is handed on piece by piece, as
+        it is written. Only for calls that are held to their schemas."""
         self._tools = tools
-        self._held_to_schema = held
+        self._streams_calls = streams_calls
         self._stream: CallStream | None = None  # of the open call
         # From the opening tag of a call on, until it is known whether the text is a call; and line breaks behind a call
         # that was none, which are text unless a marker follows.
@@ -55,7 +55,7 @@ class Parser:
         return [*self.feed(parts), *self._settle()]
 
     def _take(self, part: Part) -> Iterator[Delta]:
-        if self._held_to_schema and part.region == "call" and not self._thought and not self._final:
+        if self._streams_calls and part.region == "call" and not self._thought and not self._final:
             yield from self._stream_call(part)
             if self._stream and self._stream.begun:
                 return

@@ -144,9 +144,11 @@ class ChatTemplate:
             )
         if request.thinking and self.reasoning is None:
             raise RequestError("This model cannot think: leave enable_thinking out.", parameter="enable_thinking")
-        if request.thinking is False and can.thinking == "always":
+        if request.thinking is False and can.thinking == "always" and request.thinking_budget != 0:
             raise RequestError(
-                "This model always thinks: enable_thinking=false has no effect.", parameter="enable_thinking"
+                "This model always thinks: enable_thinking=false has no effect. thinking_budget: 0 closes the thinking "
+                "at once.",
+                parameter="enable_thinking",
             )
 
     def _program(self, request: ChatRequest) -> Program:

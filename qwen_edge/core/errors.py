@@ -115,10 +115,13 @@ def unusable_request(why: str) -> RequestError:
 
 
 class UnusableShapeError(RequestError):
-    """An answer cannot be held to the shape (schema, pattern, grammar) that the request asks for."""
+    """The answer, or with `of_call` a tool call, cannot be held to the shape (schema, pattern, grammar) that the
+    request asks for."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The answer cannot be held to this: {why}.", code="unsupported_value")
+    def __init__(self, why: str, *, of_call: bool = False) -> None:
+        what = "A tool call" if of_call else "The answer"
+        super().__init__(f"{what} cannot be held to what the request asks for: {why}.", code="unsupported_value")
+        self.of_call = of_call
 
 
 def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False) -> RequestError:

@@ -1,9 +1,11 @@
-"""The log format of the daemon and the engine process."""
+"""The log of the daemon and the engine process: its format, and what is told only once."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
+from collections.abc import Hashable
 
 from qwen_edge.core.printable import printable
 
@@ -21,6 +23,23 @@ class _OneLine(logging.Formatter):
     def formatException(self, ei: object) -> str:  # noqa: N802
         lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
         return "\n".join("    " + printable(line, _LONGEST) for line in lines)
+
+
+class ToldBefore:
+    """Knows what the log has told, so that a line which every request would repeat is there once. It remembers the
+    latest `most` things by their hashes. For one thread."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most, self._told = most, OrderedDict[int, None]()
+
+    def is_new(self, what: Hashable) -> bool:
+        """Whether `what` has not been asked about before."""
+        is_new = (key := hash(what)) not in self._told
+        self._told[key] = None
+        self._told.move_to_end(key)
+        if len(self._told) > self._most:
+            self._told.popitem(last=False)
+        return is_new
 
 
 def start_logging(level: str) -> None:

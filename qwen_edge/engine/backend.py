@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from qwen_edge.kv.cell_store import CellStore
@@ -34,20 +34,29 @@ class Sampler(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Turns prompts into tokens, and tokens into text. `tokenize` and `unread` are called by any thread, the other
-    methods by the engine's thread."""
+    """Turns prompts into tokens, and tokens into text. `tokenize`, `pieces` and `unread` are called by any thread, the
+    other methods by the engine's thread."""
 
     def unread(self, prompt: tuple[Segment, ...]) -> int:
         """How many characters of a prompt have to be tokenized: texts whose tokens are still known from an earlier
         prompt cost nothing."""
 
     def tokenize(
-        self, prompt: tuple[Segment, ...], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: tuple[Segment, ...],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
-        """Token ids of a prompt, with the one that every prompt of this model begins with. `between` is called between
-        two pieces of a long prompt, and may raise an exception to end the work. Raises KeyError if a special segment
-        names no token of this model, and PromptTooLongError as soon as it is certain that the prompt has more than
-        `most` tokens."""
+        """Token ids of a prompt; with `begin`, and unless the prompt begins with tokens, with the one that every prompt
+        of this model begins with. `between` is called between two pieces of a long prompt, and may raise an exception
+        to end the work. Raises KeyError if a segment names no token of this model, and PromptTooLongError as soon as it
+        is certain that the prompt has more than `most` tokens."""
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        """The bytes of each token; special tokens show as their texts. `between` as above. Raises KeyError for a token
+        that the model does not have."""
 
     @property
     def size(self) -> int:
@@ -80,6 +89,21 @@ class Shapes(Protocol):
         """A constraint at its beginning; takes up to a second. Raises ShapeError."""
 
 
+Vector = tuple[float, ...]
+
+
+class Embedder(Protocol):
+    """Computes embeddings, one text at a time. Used by the engine's thread."""
+
+    def embed(self, tokens: Sequence[int]) -> Iterator[tuple[int, Vector | None]]:
+        """Compute the embedding of at least one token, a piece at a time: yields how many tokens were computed, and
+        with the last piece the vector, of length 1. To call it again ends the embedding before. Raises EngineError if
+        memory is short."""
+
+    def close(self) -> None:
+        """Give memory back. `embed` may be called again."""
+
+
 class Backend(Protocol):
     """One model with one KV cache. Used by one thread, except where a method says otherwise."""
 
@@ -94,6 +118,10 @@ class Backend(Protocol):
     @property
     def shapes(self) -> Shapes:
         """The compiler of shapes for this vocabulary."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """Embeds texts, beside the KV cache."""
 
     @property
     def model_id(self) -> ModelId:

@@ -18,6 +18,7 @@ from qwen_edge.engine.backend import Backend
 from qwen_edge.engine.cell_budget import CellBudget
 from qwen_edge.engine.cost_model import CostModel
 from qwen_edge.engine.duty import Duty
+from qwen_edge.engine.embeddings import Embeddings
 from qwen_edge.engine.idle_prefill import IdlePrefill
 from qwen_edge.engine.misses import Misses
 from qwen_edge.engine.places import Places
@@ -33,14 +34,17 @@ from qwen_edge.kv.manager import KvCacheManager
 from qwen_edge.protocol.messages import (
     Abort,
     CacheReport,
+    Embed,
     Failed,
     InspectCache,
     Limits,
     Outbound,
+    Pieces,
     Share,
     Started,
     StepStats,
     Submit,
+    Tokenize,
     Tokens,
     Warm,
 )
@@ -77,6 +81,7 @@ class Engine:
         self._idle_prefill = IdlePrefill(
             backend, self._cell_budget, self._cost, self._misses, ahead_per_hour, clock=self.clock
         )
+        self._embeddings = Embeddings(backend.embedder, self.clock)
         self._places = Places(self._kv_cache, self._restorer)
         self._turn = 0
         self._tidied = 0  # the turn after which memory was last given back
@@ -84,12 +89,17 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._places.sequences or self._tokenizing.requests)
+        return bool(self._places.sequences or self._tokenizing.awaited or self._embeddings.busy)
 
     @property
     def waits(self) -> bool:
         """Whether nothing can be done before a prompt has been tokenized."""
-        return self.busy and not self._places.sequences and not self._tokenizing.ready
+        return self.busy and not (self._places.sequences or self._tokenizing.ready or self._embeddings.busy)
+
+    @property
+    def hung(self) -> bool:
+        """Whether a thread of this process computes without end: the engine should be replaced when it is idle."""
+        return self._tokenizing.hung
 
     @property
     def writing(self) -> bool:
@@ -113,8 +123,9 @@ class Engine:
         self._tokenizing.add(request)
 
     def abort(self, message: Abort) -> None:
-        """Forget a request, in any phase. The cells that it computed stay in the cache."""
-        self._tokenizing.drop(lambda request, _: request.id == message.id)
+        """Forget a request, in any phase, or an inquiry. The cells that a request computed stay in the cache."""
+        self._tokenizing.abort(message.id)
+        self._embeddings.drop(message.id)
         for sequence in self._places.sequences:
             if sequence.request.id == message.id:
                 self._places.finish(sequence)
@@ -132,6 +143,22 @@ class Engine:
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
         return inspect_cache.report(self._kv_cache, self._backend.vocabulary, message)
+
+    def ask(self, message: Tokenize | Pieces | Embed) -> None:
+        """Take in an inquiry. `admit` returns the reply about text and tokens when it is ready, `embed` a vector."""
+        if isinstance(message, Embed):
+            self._embeddings.add(message)
+        else:
+            self._tokenizing.add(message)
+
+    def embed(self) -> StepResult | None:
+        """Compute a piece of an embedding; None if none is wanted. Not while nothing may be computed."""
+        if self.duty.limits.duty <= 0 or (piece := self._embeddings.step()) is None:
+            return None
+        self._turn += 1
+        stats = self._stats(piece.seconds, 0, (Share(piece.id, piece.tokens, 0),))
+        answer = [piece.answer] if piece.answer else []
+        return StepResult((stats, *answer), computed=piece.tokens, seconds=piece.seconds)
 
     # idle work
 
@@ -154,6 +181,7 @@ class Engine:
         step, `prepare` also writes to disk. Raises EngineError."""
         if self._tidied != self._turn:
             self._tidied = self._turn
+            self._embeddings.tidy()
             self._backend.cells.fit(self._kv_cache.used)
 
     def leave(self, seconds: float) -> None:
@@ -165,15 +193,15 @@ class Engine:
     # a step
 
     def admit(self) -> list[Outbound]:
-        """Refuse requests that cannot be answered, end those that have taken too long, and give places to others.
-        Returns the messages: the daemon should hear that a request has started before any of its tokens is computed.
-        What has started is lost if the engine dies, so nothing starts while nothing may be computed. Raises
-        EngineError, after which the contents of the KV cache are not known."""
+        """Refuse requests that cannot be answered, end those that have taken too long, give places to others, and reply
+        to inquiries. Returns the messages: the daemon should hear that a request has started before any of its tokens
+        is computed. What has started is lost if the engine dies, so nothing starts while nothing may be computed.
+        Raises EngineError, after which the contents of the KV cache are not known."""
         self._expect_prompts()
         refused = self._take_in()
         self._cell_budget.refresh()
         started = self._give_places() if self.duty.limits.duty > 0 else []
-        return [*refused, *started, *self._expire()]
+        return [*refused, *started, *self._expire(), *self._tokenizing.replies()]
 
     def step(self, *, admit: bool = True) -> StepResult:
         """Let the sequences catch up with their tokens by one decode. With `admit` False, the caller has just called

@@ -33,6 +33,7 @@ from qwen_edge.protocol.messages import (
     Abort,
     Beat,
     Done,
+    Embed,
     Failed,
     Files,
     Inbound,
@@ -41,9 +42,11 @@ from qwen_edge.protocol.messages import (
     Load,
     Loading,
     Outbound,
+    Pieces,
     Ready,
     Stop,
     Submit,
+    Tokenize,
     Warm,
 )
 
@@ -159,6 +162,8 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
         channel.send([*result] or [Beat()])
     if result.broken:
         return None
+    if embedded := engine.embed():
+        channel.send([*embedded])
     if any(isinstance(event, Done) for event in result):
         pages.scan()  # the KV cache may have grown
         return _hear(engine, channel, 0.0 if engine.busy else _GRACE)
@@ -170,7 +175,13 @@ def _turn(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: floa
 
 
 def _idle(engine: Engine, channel: Channel, pages: HugePages, beat_seconds: float) -> list[Inbound]:
-    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError."""
+    """There are no requests: do a piece of idle work, or else wait for messages. Raises EngineError, also where only a
+    new process helps."""
+    if engine.hung:
+        engine.leave(_ORPHANED)
+        raise EngineError(
+            "a schema, pattern or grammar of a request takes too long to compile, and only a new engine stops that"
+        )
     if prepared := engine.prepare():
         if prepared.events:
             channel.send([*prepared])
@@ -278,6 +289,8 @@ def _dispatch(engine: Engine, channel: Channel, messages: list[Inbound]) -> Stop
             engine.allow(message)
         elif isinstance(message, InspectCache):
             channel.send([engine.inspect(message)])
+        elif isinstance(message, Tokenize | Pieces | Embed):
+            engine.ask(message)
         elif isinstance(message, Stop):
             return message
     return None

@@ -17,7 +17,8 @@ from qwen_edge.protocol.messages import Markers, Part, Region
 
 
 class Output:
-    """Feed it pieces with `push`, take what may be shown; `stopped` tells that a stop text has been met."""
+    """Feed it pieces with `push`, take what may be shown; `stopped` tells that a stop text has been met, `stop_text`
+    which."""
 
     def __init__(
         self,
@@ -32,7 +33,11 @@ class Output:
         self._regions = Regions(reasoning, calls, reasons=reasons)
         self._stop = tuple(text for text in stop if text)
         self._held = ""  # the end of the answer's text so far, which may be the beginning of a stop text
-        self.stopped = False
+        self.stop_text = ""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.stop_text)
 
     @property
     def region(self) -> Region | None:
@@ -62,9 +67,8 @@ class Output:
                 yield part
                 continue
             text = self._held + part.text
-            found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-            self.stopped = bool(found)
-            shown = min(found)[1] if found else len(text) - unfinished_marker(text, self._stop)
+            found = [(at + len(stop), at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
+            _, shown, self.stop_text = min(found, default=(0, len(text) - unfinished_marker(text, self._stop), ""))
             self._held = text[shown:]
             if shown:
                 yield Part("answer", text[:shown])

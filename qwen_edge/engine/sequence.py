@@ -14,6 +14,7 @@ from typing import Literal
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.engine.backend import Backend, Sampler, Vocabulary
+from qwen_edge.engine.constraints import UnusableShape
 from qwen_edge.engine.misses import Miss, Prompt, first_message, prompt_of
 from qwen_edge.engine.output import Output
 from qwen_edge.engine.speculate import Answers, Lookup
@@ -22,7 +23,7 @@ from qwen_edge.engine.tokenizing import Prepared, Tokenized
 from qwen_edge.kv.radix import common_prefix
 from qwen_edge.kv.restore import Restore
 from qwen_edge.protocol.messages import PRIORITIES, Done, Failed, Logprob, Part, StoppedBy, Submit, Tokens
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +106,10 @@ class Sequence:
     def from_request(cls, prepared: Prepared[Submit], backend: Backend, answers: Answers) -> Sequence | Failed:
         """The sequence of a request, or why the request cannot be answered."""
         request, arrived, tokens, constraints = prepared
+        if isinstance(constraints, UnusableShape):
+            return Failed(request.id, constraints.code, constraints.why)
         if failed := _refusal(request.id, tokens, backend.cells.size):
             return failed
-        if isinstance(constraints, ShapeError):
-            return Failed(request.id, "bad_shape", str(constraints))
         assert isinstance(tokens, list)
         try:
             sampler = backend.sampler(request.sampling)
@@ -213,7 +214,7 @@ class Sequence:
     def _choose_one(self, row: int, vocabulary: Vocabulary, context: int) -> None:
         try:
             token = self.sampler.sample(row, self.steering.allowed(), self.steering.biases)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(row, token))
             self._add(token, vocabulary, context)
         except ShapeError as error:
@@ -242,7 +243,7 @@ class Sequence:
             if self.ended:
                 return
             self.sampler.accept(token)
-            if self.request.sampling.logprobs is not None:
+            if self.request.sampling.reports:
                 self.unsent.append(self.sampler.logprob(None, token))
             self._add(token, vocabulary, context)
 
@@ -294,7 +295,7 @@ class Sequence:
         started = self.started if self.started is not None else now
         return Done(
             id=self.request.id,
-            reason=reason,
+            reason="stop" if self.output.stopped else reason,  # the stop text may be in the text that was held back
             prompt_tokens=self.prompt_length,
             cached_tokens=max(0, min(self.computed, self.prompt_length) - self.prompt_computed),
             completion_tokens=self.generated,
@@ -304,7 +305,8 @@ class Sequence:
             missed_at=self.missed.position if self.missed else 0,
             reasoning_tokens=self.steering.reasoning_tokens,
             stopped_by=self.stopped_by,
-            steered=self.steering.done,
+            stop_text=self.output.stop_text,
+            steered=self.steering.steered,
         )
 
 

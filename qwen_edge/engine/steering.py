@@ -3,7 +3,7 @@
 Where nothing is asked for, any token may follow. In each region of the text (chat/regions.py) something else counts:
 
 - reasoning: the budget of tokens. Near its end the closing marker becomes likelier. At its end, and in a loop, a short
-  sentence and the marker are forced.
+  sentence and the marker are forced; with a budget of 0 the marker alone, for a model that always thinks.
 - answer: the shape begins here, behind the reasoning. If tools are offered as well, a call may come in its place. If a
   call is required, its opening marker is forced.
 - call: the tools that may be called, with their schemas. Behind a complete call the closing marker is forced.
@@ -26,14 +26,15 @@ from qwen_edge.protocol.messages import Region, Steered, StoppedBy, Submit
 from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.constraint import Constraint
 
-_ENOUGH = "\n\nI have thought about this for long enough, and answer now.\n"
+_CLOSING_SENTENCE = "\n\nI have thought about this for long enough, and answer now.\n"
 _NEAR = 64  # last tokens of a budget, in which the closing marker becomes likelier
 _STEEP = 0.15  # what the marker's logit gains with each of them
 _BEHIND_THINKING, _INSIDE_CALL = "\n\n", "\n"  # as Qwen's template writes them
 
 
 class Steering:
-    """Of one answer. `end` is set when the answer is complete, or when it can only be cut."""
+    """Of one answer. `end` is set when the answer is complete, or when it can only be cut; `stopped_by`, if a loop
+    was the reason."""
 
     def __init__(
         self,
@@ -51,31 +52,33 @@ class Steering:
         self._open_call = self._encode(request.calls.open) if request.calls else []
         close = self._encode(request.reasoning.close) if request.reasoning else []
         self._close = close[0] if len(close) == 1 else None  # the closing marker, if it is one token
-        self._must = list[int]()  # tokens that follow, before anything else counts
-        self._outside = 0  # how many of the coming tokens belong to no constraint
+        self._queued = list[int]()  # tokens that must follow, before anything else counts
+        self._forced_ahead = 0  # tokens that `forced` has returned and that are not yet accepted
+        self._unconstrained = 0  # how many of the coming tokens belong to no constraint
         self._thought = 0  # tokens of reasoning
-        self._begun = self._called = self._loops = False  # the shape has a token; a call was opened; the text is a loop
+        self._begun = False  # the answer's shape has a token
+        self._called = False  # a call was opened
+        self._loops = False  # the reasoning repeats itself
         self._detector = LoopDetector()
+        self._forced, self._masks, self._seconds = 0, 0, 0.0  # as in Steered
         self.end: Literal["stop", "length"] | None = None
         self.stopped_by: StoppedBy | Literal[""] = ""
-        self._to_come = 0  # tokens that were forced and are not yet accepted
-        self._forced = self._masks = 0
-        self._seconds = 0.0
 
     def forced(self) -> list[int]:
         """The tokens that must follow; often none. All of them come next: `accept` each."""
         began = time.perf_counter()
         tokens = [] if self.end else self._find_forced()
-        self._to_come += len(tokens)
+        self._forced_ahead += len(tokens)
         self._seconds += time.perf_counter() - began
         return tokens
 
     @property
     def reasoning_tokens(self) -> int:
+        """How many tokens of the answer are reasoning, its closing marker included."""
         return self._thought
 
     @property
-    def done(self) -> Steered:
+    def steered(self) -> Steered:
         """What was done so far."""
         return Steered(self._forced, self._masks, self._seconds)
 
@@ -92,7 +95,7 @@ class Steering:
         return allowed
 
     def agrees(self, guesses: Sequence[int]) -> int:
-        """How many of these tokens, from the first on, may follow, as far as is known before they are accepted."""
+        """How many of these tokens, from the first on, may follow, as far as is known before one is accepted."""
         if self._is_between_calls:
             return 0
         constraint = self._constraint
@@ -110,17 +113,19 @@ class Steering:
     def accept(self, token: int, region: Region | None) -> None:
         """The token follows; the next one will stand in `region`. Raises ShapeError if the token may not follow."""
         before, self._region = self._region, region
-        self._forced, self._to_come = self._forced + (self._to_come > 0), max(0, self._to_come - 1)
-        outside, self._outside = self._outside > 0, max(0, self._outside - 1)
+        was_forced, was_unconstrained = self._forced_ahead > 0, self._unconstrained > 0
+        self._forced += was_forced
+        self._forced_ahead -= was_forced
+        self._unconstrained -= was_unconstrained
         self._thought += before == "reasoning"
         if before != region:
             self._detector = LoopDetector()
         elif self._request.stops_loops and self._detector.add(token):
             self._stop_loop()
-        if not outside:
-            self._accept_inside(token, before)
+        if not was_unconstrained:
+            self._accept_constrained(token, before)
         if before != region:
-            self._cross(before, region, outside=outside)
+            self._cross(before, region, by_force=was_unconstrained)
 
     # what counts now
 
@@ -131,8 +136,8 @@ class Steering:
         return self._answer if self._region == "answer" and not self._called else None
 
     @property
-    def _holds(self) -> bool:
-        """Whether the answer must be one of a kind: then reasoning is opened and left as the template does it."""
+    def _must_keep_shape(self) -> bool:
+        """Whether the answer cannot be any text: then reasoning is opened and left as the template does it."""
         return self._answer is not None or self._request.requires_call
 
     @property
@@ -143,12 +148,12 @@ class Steering:
     @property
     def _is_between_calls(self) -> bool:
         """Whether only another call may come, or the end."""
-        return self._region == "answer" and self._called and self._holds and not self._must
+        return self._region == "answer" and self._called and self._must_keep_shape and not self._queued
 
     def _without_constraint(self) -> Any:
         """Between two calls, another one or the end; in the reasoning before an answer that must come, no end."""
         between = self._is_between_calls
-        if not self._holds or (self._region == "answer" and not between):
+        if not self._must_keep_shape or (self._region == "answer" and not between):
             return None
         allowed = np.full(self._vocabulary.size, not between)
         allowed[list(self._vocabulary.ends)] = between
@@ -158,8 +163,8 @@ class Steering:
     # forced tokens
 
     def _find_forced(self) -> list[int]:
-        tokens, self._must = self._must or self._markers(), []
-        self._outside += len(tokens)
+        tokens, self._queued = self._queued or self._markers(), []
+        self._unconstrained += len(tokens)
         if tokens or (constraint := self._constraint) is None or self._may_call:
             return tokens
         return constraint.forced()
@@ -167,10 +172,10 @@ class Steering:
     def _markers(self) -> list[int]:
         """What opens or closes a region by force."""
         reasoning, calls = self._request.reasoning, self._request.calls
-        if self._region is None and self._holds and reasoning:
+        if self._region is None and self._must_keep_shape and reasoning:
             return self._encode(reasoning.open)  # the model goes on as it is used to
         if self._region == "reasoning" and reasoning and self._is_enough:
-            return self._encode(_ENOUGH + reasoning.close + _BEHIND_THINKING)
+            return self._encode((_CLOSING_SENTENCE if self._thought else "\n") + reasoning.close + _BEHIND_THINKING)
         if self._region == "answer" and self._request.requires_call and calls and not self._called:
             return self._encode(calls.open + _INSIDE_CALL)
         return []
@@ -182,35 +187,35 @@ class Steering:
 
     # accepted tokens
 
-    def _accept_inside(self, token: int, before: Region | None) -> None:
+    def _accept_constrained(self, token: int, before: Region | None) -> None:
         if before == "call" and self._call:
             self._call.accept(token)
             if self._call.done and self._request.calls:
-                self._must = self._encode(self._request.calls.close)
-        elif before == "answer" and self._called and self._holds and token not in self._vocabulary.ends:
-            self._must = [*self._open_call, *self._encode(_INSIDE_CALL)]
+                self._queued = self._encode(self._request.calls.close)
+        elif before == "answer" and self._called and self._must_keep_shape and token not in self._vocabulary.ends:
+            self._queued = [*self._open_call, *self._encode(_INSIDE_CALL)]
         elif before == "answer" and self._answer and not self._called:
             self._accept_answer(self._answer, token)
 
     def _accept_answer(self, answer: Constraint, token: int) -> None:
         if not self._begun and self._open_call[:1] == [token] and not answer.agrees([token]):
             self._called = True
-            self._must = [*self._open_call[1:], *self._encode(_INSIDE_CALL)]
+            self._queued = [*self._open_call[1:], *self._encode(_INSIDE_CALL)]
             return
         answer.accept(token)
         self._begun = True
         if answer.done:
             self.end = "stop"
 
-    def _cross(self, before: Region | None, region: Region | None, *, outside: bool) -> None:
-        """The text has entered another region."""
-        if before == "reasoning" and region == "answer" and self._holds and not outside:
-            self._must = self._encode(_BEHIND_THINKING)
+    def _cross(self, before: Region | None, region: Region | None, *, by_force: bool) -> None:
+        """The text has entered another region, by a marker of the model's or `by_force`."""
+        if before == "reasoning" and region == "answer" and self._must_keep_shape and not by_force:
+            self._queued = self._encode(_BEHIND_THINKING)
         elif region == "call":
             self._called = True
             self._call = self._call_shape.copy() if self._call_shape else None
-            if self._call and not outside and not self._must:
-                self._must = self._encode(_INSIDE_CALL)
+            if self._call and not by_force and not self._queued:
+                self._queued = self._encode(_INSIDE_CALL)
         elif before == "call":
             self._call = None
             if not self._request.parallel_calls:

@@ -19,6 +19,7 @@ from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import ERROR, send_log_to, versions
 from qwen_edge.llama.devices import built_for_gpu
+from qwen_edge.llama.embedder import Embedder
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.growing_cells import FIRST_ROOM, GrowingCells
 from qwen_edge.llama.identity import model_sha256
@@ -55,6 +56,7 @@ class LlamaBackend:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
         vocabulary = self.vocabulary = self._model.vocab
         self.shapes = Compiler(partial(shape_tokenizer, vocabulary), vocabulary.size, vocabulary.ends)
+        self.embedder = Embedder(self._model, threads=self._load.threads, on_device=on_gpu(load))
         if not on_gpu(load):
             self._gpu_layers = 0  # llama.cpp reports offloaded layers even if it finds no GPU
 
@@ -94,7 +96,9 @@ class LlamaBackend:
         self.cells.decode(slices)
 
     def use_threads(self, share: float) -> None:
-        self.cells.use_threads(max(1, round(share * self._load.threads)))
+        count = max(1, round(share * self._load.threads))
+        self.cells.use_threads(count)
+        self.embedder.use_threads(count)
 
     def sampler(self, settings: Sampling) -> Sampler:
         return Sampler(settings, self.cells, self.vocabulary)
@@ -131,6 +135,7 @@ class LlamaBackend:
         )
 
     def close(self) -> None:
+        self.embedder.close()
         self.cells.close()
         self._model.close()
 

@@ -67,9 +67,9 @@ class Sampler:
     def logprob(self, row: int | None, token: int) -> Logprob:
         """The log probabilities of the sampled token and of the likeliest ones: after biases, before temperature and
         truncation. `row` None: of a token that was put there, without alternatives. Its logits may not have been
-        computed, and no other token could have come: its logprob is 0."""
-        if row is None:
-            certain = Alternative(self._piece(token), 0.0)
+        computed, and no other token could have come: its logprob is 0. So it is where only the token was asked for."""
+        if row is None or self._settings.logprobs is None:
+            certain = Alternative(self._piece(token), 0.0, token)
             return Logprob(certain, (certain,) if self._settings.logprobs else ())
         logits = self._cells.logits(row).astype(np.float64)
         logits -= logits.max()
@@ -84,7 +84,8 @@ class Sampler:
             self._chain.close()
 
     def _alternative(self, token: int, logits: Any) -> Alternative:
-        return Alternative(self._piece(token), max(float(logits[token]), -9999.0))  # JSON has no infinity, as OpenAI's
+        logprob = max(float(logits[token]), -9999.0)  # JSON has no infinity, as OpenAI's
+        return Alternative(self._piece(token), logprob, token)
 
     def _piece(self, token: int) -> bytes:
         return self._vocab.piece(token) or self._vocab.text(token).encode()

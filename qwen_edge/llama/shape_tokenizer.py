@@ -26,7 +26,7 @@ def shape_tokenizer(vocab: Vocab) -> Any:
     return LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
         tokens=[*_bytes_of_all(vocab)],
         vocab_ptr=vocab.handle,
-        tokenize_fptr=ctypes.cast(C.llama_tokenize, ctypes.c_void_p).value,
+        tokenize_fptr=ctypes.cast(vocab.tokenize_plain, ctypes.c_void_p).value,
         eos_token=vocab.ends,
         slices=_SLICES,
     )

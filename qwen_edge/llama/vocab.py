@@ -18,7 +18,12 @@ from qwen_edge.llama.cuts import Cuts
 from qwen_edge.protocol.messages import Segment
 
 _CONTROL, _USER_DEFINED = C.LLAMA_TOKEN_ATTR_CONTROL, C.LLAMA_TOKEN_ATTR_USER_DEFINED
+_PIECES = 4096  # tokens that are turned into text without a pause: some milliseconds
 _MOST_CACHED = 65_536  # tokens of recent texts that are cached: 0.5 MB
+_TOKENIZE = ctypes.CFUNCTYPE(  # llama_tokenize
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool,
+    ctypes.c_bool,
+)  # fmt: skip
 
 
 class Vocab:
@@ -66,7 +71,12 @@ class Vocab:
         return sum(len(one.text) for one in prompt if not (one.special or self.knows(one.text)))
 
     def tokenize(
-        self, prompt: Sequence[Segment], most: float = math.inf, between: Callable[[], None] = lambda: None
+        self,
+        prompt: Sequence[Segment],
+        most: float = math.inf,
+        between: Callable[[], None] = lambda: None,
+        *,
+        begin: bool = True,
     ) -> list[int]:
         """Adds no end token, even if the vocabulary asks for one: the model must continue the prompt."""
         if most < math.inf:
@@ -75,14 +85,29 @@ class Vocab:
                 raise PromptTooLongError(least)
         ids: list[int] = []
         for segment in prompt:
-            if segment.special:
+            if segment.tokens:
+                ids += map(self._known, segment.tokens)
+            elif segment.special:
                 ids.append(self.specials[segment.text])
             else:
                 ids += self.encode_some(segment.text, most - len(ids), between)
             if len(ids) > most:
                 raise PromptTooLongError(len(ids))
-        begins = ids and self.begin not in (-1, ids[0])  # the template may have written the begin token
+        # the template may have written the begin token; a client that sends tokens has decided about it
+        begins = begin and ids and self.begin not in (-1, ids[0]) and not prompt[0].tokens
         return [self.begin, *ids] if begins else ids
+
+    def pieces(self, tokens: Sequence[int], between: Callable[[], None] = lambda: None) -> list[bytes]:
+        found = list[bytes]()
+        for start in range(0, len(tokens), _PIECES):
+            found += (self._read_piece(self._known(token), special=True) for token in tokens[start : start + _PIECES])
+            between()
+        return found
+
+    def _known(self, token: int) -> int:
+        if not 0 <= token < self.size:
+            raise KeyError(token)
+        return token
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, in which nothing is a special token. The tokens of recent texts are cached: each
@@ -140,6 +165,25 @@ class Vocab:
             ids += self._encode(text[begin : match.start() + 1], special=False)
             begin = match.start() + 1
         return ids + self._encode(text[begin:], special=False)
+
+    @cached_property
+    def tokenize_plain(self) -> Any:
+        """A function of C like llama_tokenize, for other libraries, as long as this object lives. It finds user-defined
+        tokens only where special ones are asked for."""
+
+        def plain(_: int, address: int, length: int, ids: int, room: int, *flags: bool) -> int:
+            begin, special = flags
+            data = ctypes.string_at(address, length)
+            if special or not self._user_defined.search(text := data.decode("utf-8", "replace")):
+                place = ctypes.cast(ids, ctypes.POINTER(C.llama_token))
+                return int(C.llama_tokenize(self._vocab, data, length, place, room, begin, special))
+            found = self._encode_plain(text)
+            if len(found) > room:
+                return -len(found)
+            ctypes.memmove(ids, (C.llama_token * len(found))(*found), len(found) * ctypes.sizeof(C.llama_token))
+            return len(found)
+
+        return _TOKENIZE(plain)
 
     def encode_marked(self, text: str) -> list[int]:
         """Token ids of text in which special tokens such as <|im_end|> are recognised."""

@@ -1,6 +1,7 @@
 """What an engine that is ready reports: the progress of each request, its steps, and that it lives.
 
-From the engine: Started, Tokens, Done, Failed, CacheReport, StepStats, Beat.
+From the engine: Started, Tokens, Done, Failed, the replies (CacheReport, TokenIds, TokenPieces, Embedded), StepStats,
+Beat.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Steered(msgspec.Struct, frozen=True, array_like=True):
 class Done(msgspec.Struct, frozen=True, tag=True):
     """From the engine, the last message of a request. `cached_tokens` of the prompt's tokens were in the KV cache;
     times in seconds. If more might have been cached, `missed` says why they were not, and `missed_at` how many tokens
-    were still cached when the request began. `completion_tokens` include `reasoning_tokens`."""
+    were still cached when the request began. `completion_tokens` include `reasoning_tokens`.
+    `stop_text`: the stop text that ended the answer."""
 
     id: int
     reason: Literal["stop", "length"]
@@ -81,11 +83,20 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     missed_at: int = 0
     reasoning_tokens: int = 0
     stopped_by: StoppedBy | Literal[""] = ""
+    stop_text: str = ""
     steered: Steered = Steered()
 
 
 FailureCode = Literal[
-    "context_too_long", "bad_request", "bad_shape", "waited", "no_memory", "engine", "unservable", "stopping"
+    "context_too_long",
+    "bad_request",
+    "bad_shape",
+    "bad_call_shape",
+    "waited",
+    "no_memory",
+    "engine",
+    "unservable",
+    "stopping",
 ]
 
 
@@ -94,9 +105,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     an engine that ends (`unservable`: no other engine will do better, see core/errors.py). The daemon also makes it
     itself when it gives a request up.
 
-    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. bad_shape:
-    the shape that was asked for cannot be kept, for the reason in `detail`. no_memory: the KV cache cannot grow as
-    large as the request needs."""
+    context_too_long: `tokens` is the prompt's length, or, with the detail "at least", what is known of it. bad_shape,
+    bad_call_shape: the shape of the answer, or of tool calls, cannot be kept, for the reason in `detail`. no_memory:
+    the KV cache cannot grow as large as the request needs."""
 
     id: int | None
     code: FailureCode
@@ -128,6 +139,28 @@ class CacheReport(msgspec.Struct, frozen=True, tag=True):
     found: bool
     conversations: tuple[Conversation, ...]
     warning: str = ""
+
+
+class TokenIds(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Tokenize."""
+
+    id: int
+    tokens: tuple[int, ...]
+
+
+class TokenPieces(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Pieces: the bytes of each token, which may be a part of a character. Special
+    tokens show as their texts."""
+
+    id: int
+    pieces: tuple[bytes, ...]
+
+
+class Embedded(msgspec.Struct, frozen=True, tag=True):
+    """From the engine, the answer to Embed: a vector of length 1."""
+
+    id: int
+    vector: tuple[float, ...]
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,10 @@
 """All messages between the daemon and the engine process, to be imported from here (framing.py sends them).
 
-To the engine:   Load | Submit | Abort | Warm | InspectCache | Limits | Stop
-From the engine: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | Beat
+To the engine:   Load | Submit | Abort | Warm | InspectCache | Tokenize | Pieces | Embed | Limits | Stop
+From the engine: Loading | Ready | Started | StepStats | Tokens | Done | Failed | CacheReport | TokenIds | TokenPieces |
+                 Embedded | Beat
+
+An inquiry is a question that has one message as its reply, or Failed; it needs no place in the KV cache.
 
 A frame is a list of messages; the engine sends one frame a step. Values are frozen. The daemon gives ids to requests,
 and uses none again.
@@ -14,6 +17,7 @@ from qwen_edge.protocol.events import (
     CacheReport,
     Conversation,
     Done,
+    Embedded,
     Failed,
     Mark,
     MissReason,
@@ -24,6 +28,8 @@ from qwen_edge.protocol.events import (
     Steered,
     StepStats,
     StoppedBy,
+    TokenIds,
+    TokenPieces,
     Tokens,
 )
 from qwen_edge.protocol.loading import (
@@ -42,15 +48,18 @@ from qwen_edge.protocol.requests import (
     PRIORITIES,
     Abort,
     Caller,
+    Embed,
     InspectCache,
     Limits,
     Markers,
+    Pieces,
     Priority,
     Segment,
     Shape,
     ShapeKind,
     Stop,
     Submit,
+    Tokenize,
     Warm,
 )
 from qwen_edge.protocol.sampling import (
@@ -59,8 +68,11 @@ from qwen_edge.protocol.sampling import (
     Sampling,
 )
 
-Inbound = Load | Submit | Abort | Warm | InspectCache | Limits | Stop
-Outbound = Loading | Ready | Started | CacheReport | StepStats | Tokens | Done | Failed | Beat
+Inquiry = InspectCache | Tokenize | Pieces | Embed
+Reply = CacheReport | TokenIds | TokenPieces | Embedded
+
+Inbound = Load | Submit | Abort | Warm | Inquiry | Limits | Stop
+Outbound = Loading | Ready | Started | Reply | StepStats | Tokens | Done | Failed | Beat
 
 __all__ = [
     "EVERYBODY",
@@ -74,9 +86,12 @@ __all__ = [
     "Caller",
     "Conversation",
     "Done",
+    "Embed",
+    "Embedded",
     "Failed",
     "Files",
     "Inbound",
+    "Inquiry",
     "InspectCache",
     "KvType",
     "Limits",
@@ -89,9 +104,11 @@ __all__ = [
     "ModelFacts",
     "Outbound",
     "Part",
+    "Pieces",
     "Priority",
     "Ready",
     "Region",
+    "Reply",
     "Sampling",
     "Segment",
     "Shape",
@@ -103,6 +120,9 @@ __all__ = [
     "Stop",
     "StoppedBy",
     "Submit",
+    "TokenIds",
+    "TokenPieces",
+    "Tokenize",
     "Tokens",
     "Tuning",
     "Warm",

@@ -1,6 +1,6 @@
 """What the daemon asks of an engine that is ready: requests with all that belongs to them, limits, the end.
 
-To the engine: Submit, Abort, Warm, InspectCache, Limits, Stop.
+To the engine: Submit, Abort, Warm, the inquiries (InspectCache, Tokenize, Pieces, Embed), Limits, Stop.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ PRIORITIES: tuple[Priority, ...] = ("interactive", "background", "idle")
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch of prompt. With `special`, `text` is exactly one special token; else no part of it is read as one."""
+    """A stretch of prompt. With `special`, `text` is exactly one special token; else no part of it is read as one. With
+    `tokens`, the stretch is these tokens, and `text` is empty."""
 
-    text: str
+    text: str = ""
     special: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 class Markers(msgspec.Struct, frozen=True):
@@ -75,8 +77,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     asked for: from 2 on it is written to disk while the engine is idle. For `pin_seconds` it is the last to leave the
     KV cache.
 
-    The answer keeps `shape`, and each tool call `call_shape`. With `requires_call` the answer is a call, or several;
-    without `parallel_calls` it ends behind the first. The reasoning is closed after `thinking_budget` tokens. With
+    The answer keeps `shape`, and each tool call `call_shape`. If the schema of a tool in `strict_calls` cannot be
+    kept, the request is refused, as with `requires_call`. With that the answer is a call, or several; without
+    `parallel_calls` it ends behind the first. The reasoning is closed after `thinking_budget` tokens. With
     `stops_loops` a text that repeats itself without end is ended."""
 
     id: int
@@ -99,6 +102,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     shape: Shape | None = None
     call_shape: Shape | None = None
     requires_call: bool = False
+    strict_calls: tuple[str, ...] = ()
     parallel_calls: bool = True
     thinking_budget: int | None = None
     stops_loops: bool = False
@@ -127,6 +131,31 @@ class InspectCache(msgspec.Struct, frozen=True, tag=True):
     forget: bool = False
     pin_seconds: float | None = None
     caller: Caller = EVERYBODY
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: turn a prompt of any length into tokens; with `begin`, as for an answer, with the token that every
+    prompt begins with. The answer is TokenIds with the same id."""
+
+    id: int
+    prompt: tuple[Segment, ...]
+    begin: bool = True
+
+
+class Pieces(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: turn tokens into text. The answer is TokenPieces with the same id."""
+
+    id: int
+    tokens: tuple[int, ...]
+
+
+class Embed(msgspec.Struct, frozen=True, tag=True):
+    """To the engine: the embedding of a text, of at least one token, charged to `client`. The answer is Embedded with
+    the same id."""
+
+    id: int
+    tokens: tuple[int, ...]
+    client: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, tag=True):

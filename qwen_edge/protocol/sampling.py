@@ -18,7 +18,8 @@ class Sampling(msgspec.Struct, frozen=True):
 
     The model cannot end its turn within the first `min_tokens`, or with `ignore_eos` at all. `logit_bias` holds pairs
     of a token and a number that is added to its logit. `logprobs` None asks for no log-probabilities; n asks for that
-    of each chosen token and of the n likeliest tokens."""
+    of each chosen token and of the n likeliest tokens. With `names_tokens`, chosen tokens are reported without a
+    logprob, too."""
 
     temperature: float = 0.8
     top_k: int = 40
@@ -38,13 +39,20 @@ class Sampling(msgspec.Struct, frozen=True):
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    names_tokens: bool = False
+
+    @property
+    def reports(self) -> bool:
+        """Whether each chosen token is reported as a Logprob."""
+        return self.names_tokens or self.logprobs is not None
 
 
 class Alternative(msgspec.Struct, frozen=True, array_like=True):
-    """A token, as the bytes that it stands for, and the natural logarithm of its probability."""
+    """A token, as the bytes that it stands for and as its number, and the natural logarithm of its probability."""
 
     piece: bytes
     logprob: float
+    token: int = 0
 
 
 class Logprob(msgspec.Struct, frozen=True, array_like=True):

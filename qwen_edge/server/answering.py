@@ -17,6 +17,7 @@ from aiohttp import web
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish
 from qwen_edge.config.schema import ChatConfig
 from qwen_edge.core.errors import RequestError, internal_error, no_such_model
+from qwen_edge.core.logs import ToldBefore
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.server.sse import EventStream
@@ -95,7 +96,7 @@ async def respond(
     events = state.metrics.watch(state.service.all_choices(chats), sum(chat.choices for chat in chats))
     if on_event:
         events = _noticed(events, on_event)
-    headers = _unenforced([name for chat in chats for name in chat.unenforced])
+    headers = _unenforced(chats, state.told_unenforced)
     if stream:
         quiet = state.config.server.comment_seconds
         events_to = EventStream(request, quiet, headers, content_type=encoder.content_type)
@@ -114,12 +115,14 @@ async def _noticed(events: Events, on_event: Callable[[], None]) -> Events:
             yield event
 
 
-def _unenforced(names: Sequence[str]) -> dict[str, str]:
-    """The header that says what of a schema the answer is not held to; the log says it, too."""
+def _unenforced(chats: Sequence[ChatRequest], told: ToldBefore) -> dict[str, str]:
+    """The header that says what of its schemas the answer is not held to. The log says it, too: once a schema."""
+    names = dict.fromkeys(name for chat in chats for name in chat.unenforced)
     if not names:
         return {}
     listed = printable(", ".join(names), _LONGEST_HEADER)
-    log.warning("an answer is not held to all of its schema: %s", listed)
+    if told.is_new(tuple((chat.shape, chat.call_shape) for chat in chats)):
+        log.warning("answers are not held to all of a schema: %s", listed)
     return {"X-Unenforced": listed.encode("ascii", "replace").decode()}
 
 

@@ -51,13 +51,14 @@ def parse_json(data: bytes) -> Any:
         raise RequestError(f"The body is not valid JSON: {printable(error)}.") from None
 
 
-def pass_over_unknown(names: Sequence[str], *, ignore: bool) -> None:
-    """If unknown parameters are to be ignored, log them; otherwise raise RequestError."""
+def pass_over_unknown(names: Sequence[str], *, ignore: bool, advice: str = "Leave the parameter out.") -> None:
+    """If unknown parameters are to be ignored, log them; otherwise raise RequestError. `advice`: what to do about the
+    first of them."""
     if not names:
         return
     if not ignore:
         raise RequestError(
-            f"Unknown parameter: {printable(names[0])!r}. Leave the parameter out. A server with "
+            f"Unknown parameter: {printable(names[0])!r}. {advice} A server with "
             "server.unknown_parameters: ignore passes over parameters that it does not know.",
             code="unknown_parameter",
             parameter=names[0],

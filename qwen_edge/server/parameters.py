@@ -22,6 +22,7 @@ from qwen_edge.config.validation import split_complaint
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.server.body import parse_json, pass_over_unknown
+from qwen_edge.server.spelling import advice
 
 Treatment = Literal["honoured", "mapped", "hint", "refused"]
 
@@ -77,7 +78,8 @@ def read_json(data: bytes) -> dict[str, Any]:
 def read_group(kind: type[_Group], values: Mapping[str, Any], *, ignore_unknown: bool) -> _Group:
     """Check the values, and convert them. Unknown parameters are errors, or with `ignore_unknown` a line of the log.
     Raises RequestError."""
-    pass_over_unknown(sorted(_unknown(kind, values)), ignore=ignore_unknown)
+    if unknown := sorted(_unknown(kind, values)):
+        pass_over_unknown(unknown, ignore=ignore_unknown, advice=advice(unknown[0], _names(kind)))
     try:
         group = msgspec.convert(_plain(kind, values), kind)
     except msgspec.ValidationError as error:
@@ -112,6 +114,13 @@ def _unknown(kind: type[Group], values: Mapping[str, Any], path: str = "") -> It
             yield path + name
         elif name in groups and isinstance(value, dict):
             yield from _unknown(groups[name], value, f"{path}{name}.")
+
+
+@cache
+def _names(kind: type[Group], path: str = "") -> tuple[str, ...]:
+    """The full names of all parameters, such as stream_options.include_usage."""
+    inner = [name for group, one in _groups_in(kind).items() for name in _names(one, f"{path}{group}.")]
+    return (*(path + name for name in _fields(kind)), *inner)
 
 
 def _refuse(kind: type[Group], values: Mapping[str, Any], path: str = "") -> None:

@@ -10,11 +10,20 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape, ShapeKind
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.keywords import pattern_complaint
+from qwen_edge.structured.schema import check
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _LONGEST = 1 << 16  # characters of a pattern or a grammar
 STRICT_REMEDY = 'accept answers that are not held to it: response_format of type "json_schema" with "strict": false'
+_LARGE = ", because it has a number beyond 2^53"
+_REASONS: Mapping[str, str] = {  # of keywords that other schemas may have
+    "oneOf": ", because a value may fit two of its schemas: anyOf would be",
+    "minProperties": ", unless as many properties are required",
+    "maxProperties": ", because the schema names optional properties, or allows others",
+    **dict.fromkeys(("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _LARGE),
+}
 
 
 class Wanted(NamedTuple):
@@ -28,23 +37,23 @@ class Wanted(NamedTuple):
 
 
 class AnswerShape(NamedTuple):
-    """`parameter`: what the client calls it. `shown`: the schema, if the model is to see it. `unenforced`: what of the
-    schema answers are not held to."""
+    """`shape`: None if any text will do. `parameter`: what the client calls the shape. `shown`: the schema, if the
+    model is to see it. `unenforced`: what of the schema answers are not held to."""
 
-    shape: Shape
-    parameter: str
-    shown: str
-    unenforced: tuple[str, ...]
+    shape: Shape | None = None
+    parameter: str | None = None
+    shown: str = ""
+    unenforced: tuple[str, ...] = ()
 
 
 def answer_shape(
     wanted: Sequence[Wanted], *, whitespace: bool = False, shown: bool = True, remedy: str = STRICT_REMEDY
-) -> AnswerShape | None:
-    """The shape of the answer; None if any text will do. `whitespace`: it may stand between the values of JSON.
+) -> AnswerShape:
+    """The shape of the answer, if one parameter asks for one. `whitespace`: it may stand between the values of JSON.
     `shown`: the model is to see the schema. `remedy`: how the client accepts what is not enforced. Raises
     RequestError."""
     if not wanted:
-        return None
+        return AnswerShape()
     if len(wanted) > 1:
         names = " and ".join(one.parameter for one in wanted[:2])
         raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
@@ -54,6 +63,8 @@ def answer_shape(
         unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=remedy)
     elif isinstance(one.value, str) and len(one.value) > _LONGEST:
         raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
+    elif one.kind == "regex" and (wrong := pattern_complaint(one.value)):
+        raise RequestError(f"{one.parameter}: {wrong}.", code="unsupported_value", parameter=one.parameter)
     text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
     return AnswerShape(
         Shape(one.kind, text, whitespace),
@@ -72,8 +83,9 @@ def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, r
         raise RequestError(f"{parameter}: {error}.", parameter=parameter) from None
     refused = found.keywords if strict is not False else ()
     if refused := refused + (found.formats if strict else ()):
+        why = _REASONS.get(refused[0].partition(" ")[0], "")
         raise RequestError(
-            f"{parameter}: {printable(refused[0], 200)} is not enforced here. Leave it out, or {remedy}.",
+            f"{parameter}: {printable(refused[0], 200)} is not enforced here{why}. Leave it out, or {remedy}.",
             code="unsupported_value",
             parameter=parameter,
         )

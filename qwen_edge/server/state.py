@@ -11,6 +11,7 @@ from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import Config
+from qwen_edge.core.logs import ToldBefore
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.admin.device_metrics import DeviceMetrics
@@ -24,7 +25,8 @@ from qwen_edge.supervisor.supervisor import Supervisor
 @dataclass
 class State:
     """The shared state. `model_name`: the model's id in the API. `in_flight`: the number of requests being handled;
-    `idle` is set while it is 0. `stopping`: whether new requests are refused. Used on the event loop only."""
+    `idle` is set while it is 0. `stopping`: whether new requests are refused. `told_unenforced`: the schemas of which
+    the log has told what is not enforced. Used on the event loop only."""
 
     config: Config
     engine: Supervisor
@@ -36,6 +38,7 @@ class State:
     stopping: bool = False
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    told_unenforced: ToldBefore = field(default_factory=ToldBefore)
 
     def __post_init__(self) -> None:
         limits = self.config.server

@@ -5,7 +5,6 @@ Reference: https://platform.openai.com/docs/guides/function-calling.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,20 +15,19 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.server.shapes import checked
 
-log = logging.getLogger(__name__)
-
 Tool = dict[str, Any]
 
 _REMEDY = 'accept calls that are not held to it: a function without "strict": true'
 
 
 class Calls(NamedTuple):
-    """`tools`: what the model is shown. `shape`: of a call. `required`: the answer must be a call. `unenforced`: what
-    of the schemas calls are not held to."""
+    """`tools`: what the model is shown. `shape`: of a call. `required`: the answer must be a call. `strict`: the tools
+    whose schemas must be kept. `unenforced`: what of the schemas calls are not held to."""
 
     tools: tuple[Tool, ...] = ()
     shape: Shape | None = None
     required: bool = False
+    strict: tuple[str, ...] = ()
     unenforced: tuple[str, ...] = ()
 
 
@@ -52,7 +50,7 @@ def call_shape(
     if tool_choice in ("none", {"type": "none"}):
         return Calls()
     choice = _choice(tool_choice or "auto")
-    offered = {tool["function"]["name"]: (number, tool["function"]) for number, tool in enumerate(tools)}
+    offered = _offered(tools)
     if missing := [name for name in choice.names or () if name not in offered]:
         raise _refused(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
     if not tools:
@@ -67,7 +65,20 @@ def call_shape(
         schemas.append((name, schema))
         unenforced += [f"{name}: {one}" for one in ignored]
     shape = Shape("calls", msgspec.json.encode(schemas).decode())
-    return Calls(tools, shape, choice.required, tuple(unenforced))
+    strict = tuple(name for name, _ in schemas if offered[name][1].get("strict") is True)
+    return Calls(tools, shape, choice.required, strict, tuple(unenforced))
+
+
+def _offered(tools: Sequence[Tool]) -> Mapping[str, tuple[int, Mapping[str, Any]]]:
+    """Each function and its number, by name. Raises RequestError for a name that a call could not tell apart."""
+    offered = dict[str, tuple[int, Mapping[str, Any]]]()
+    for number, tool in enumerate(tools):
+        function = tool["function"]
+        if not (name := function["name"]) or name in offered:
+            why = f"{printable(name, 60)!r} is the name of two tools" if name else "the name of a tool is empty"
+            raise RequestError(f"tools[{number}]: {why}.", parameter=f"tools[{number}]")
+        offered[name] = (number, function)
+    return offered
 
 
 def _choice(value: str | Mapping[str, Any]) -> _Choice:
@@ -123,8 +134,7 @@ def _arguments(
     except RequestError as error:
         if required or strict:
             raise
-        log.warning("calls of a tool are held to no schema: %s", printable(error.message, 300))
-        return {"type": "object"}, ("all of its schema",)
+        return {"type": "object"}, (f"all of its schema ({printable(error.message, 300)})",)
 
 
 def _refused(why: str) -> RequestError:

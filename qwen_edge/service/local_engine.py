@@ -14,11 +14,28 @@ from dataclasses import replace
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, FinishReason, ToolCallDelta, ToolCallStart, Usage
 from qwen_edge.chat.parser import Parser
+from qwen_edge.chat.raw import marked, raw_prompt
 from qwen_edge.chat.tools import CALL
 from qwen_edge.core.errors import RequestError, UnusableShapeError, unavailable
-from qwen_edge.protocol.messages import Done, Logprob, MissReason, Ready, Submit, Tokens, Warm
+from qwen_edge.protocol import messages as protocol
+from qwen_edge.protocol.messages import (
+    Done,
+    Embed,
+    Logprob,
+    MissReason,
+    Pieces,
+    Ready,
+    Segment,
+    Submit,
+    TokenIds,
+    Tokenize,
+    TokenPieces,
+    Tokens,
+    Warm,
+)
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.renderer.messages import Rendered
+from qwen_edge.service.embedding import MOST_EMBEDDED, Embedded, EmbeddingRequest
 from qwen_edge.service.pipeline import ModelInfo
 from qwen_edge.supervisor.supervisor import Supervisor
 
@@ -83,7 +100,7 @@ class LocalEngine:
         model = self._ready_model()
         rendered = await self._render(model, request)
         names = {tool["function"]["name"] for tool in request.tools}
-        parser = Parser(names, held=request.call_shape is not None)
+        parser = Parser(names, streams_calls=request.call_shape is not None)
         called, left_out, logprobs, said = False, False, list[Logprob](), list[Delta]()
         submit = self._submit(model, request, rendered, first=first)
         async with aclosing(_naming(request, self._engine.answer(submit))) as events:
@@ -99,10 +116,52 @@ class LocalEngine:
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
                     _tell_miss(event)
-                    if first:
+                    if first and not request.raw:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
-                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by)
+                    yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by, event.stop_text)
+
+    async def render(self, request: ChatRequest) -> tuple[Segment, ...]:
+        return (await self._render(self._ready_model(), request)).prompt
+
+    async def tokens(self, prompt: tuple[Segment, ...], *, begin: bool) -> tuple[int, ...]:
+        return (await self._engine.ask(Tokenize(0, prompt, begin), TokenIds)).tokens
+
+    async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
+        prompt = marked(text, self._ready_model().specials) if special else (Segment(text),)
+        return await self.tokens(prompt, begin=begin)
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        found = list[Embedded]()
+        for number, given in enumerate(request.inputs):
+            try:
+                found.append(await self._embedded(given, request))
+            except RequestError as error:
+                error.parameter = error.parameter or f"input[{number}]"
+                raise
+        return tuple(found)
+
+    async def _embedded(self, given: str | tuple[int, ...], request: EmbeddingRequest) -> Embedded:
+        """The embedding of one input. Raises RequestError."""
+        if isinstance(given, str):
+            tokens = await self.tokenize(given, special=True, begin=True)
+        else:
+            await self.pieces(tokens := given)  # raises if the model has no such token
+        if len(tokens) > (most := min(MOST_EMBEDDED, self._ready_model().context)):
+            raise RequestError(
+                f"A text has {len(tokens)} tokens, and {most} can be embedded at most. Cut the text into parts.",
+                code="context_length_exceeded",
+            )
+        vector = (await self._engine.ask(Embed(0, tokens, request.client), protocol.Embedded)).vector
+        if request.dimensions not in (None, len(vector)):
+            raise RequestError(
+                f"dimensions is {request.dimensions}, and this model's embeddings have {len(vector)} numbers.",
+                parameter="dimensions",
+            )
+        return Embedded(vector, len(tokens))
+
+    async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
+        return (await self._engine.ask(Pieces(0, tuple(tokens)), TokenPieces)).pieces
 
     def _submit(self, model: Ready, request: ChatRequest, rendered: Rendered, *, first: bool) -> Submit:
         """The request in the engine's terms."""
@@ -120,6 +179,7 @@ class LocalEngine:
             shape=request.shape,
             call_shape=request.call_shape,
             requires_call=request.requires_call,
+            strict_calls=request.strict_calls,
             parallel_calls=request.parallel_calls,
             thinking_budget=request.thinking_budget,
             stops_loops=request.stops_loops and not request.sampling.ignore_eos,
@@ -141,11 +201,15 @@ class LocalEngine:
             joules=self._joules(done.id),
             reasoning_tokens=done.reasoning_tokens,
             steered=done.steered,
+            prefill_seconds=done.prefill_seconds,
+            decode_seconds=done.decode_seconds,
         )
 
     async def _render(self, model: Ready, request: ChatRequest) -> Rendered:
         """Render the prompt of the request. While it is rendered, the request counts against `most_pending`. Raises
         RequestError."""
+        if request.raw:
+            return Rendered(raw_prompt(request.raw, model.specials))
         self._rendering += 1
         try:
             return await self._renderer.render(model, request)
@@ -172,13 +236,13 @@ class LocalEngine:
 async def _naming(
     request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
 ) -> AsyncGenerator[Tokens | Done, None]:
-    """The events; an error of the shape names the parameter that asked for it."""
+    """The events; an error of a shape names the parameter that asked for the shape."""
     try:
         async with aclosing(events):
             async for event in events:
                 yield event
     except UnusableShapeError as error:
-        error.parameter = request.shape_parameter if request.shape else "tools"
+        error.parameter = "tools" if error.of_call else request.shape_parameter
         raise
 
 

@@ -17,7 +17,8 @@ from qwen_edge.chat.abilities import TemplateAbilities
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError, WaitedTooLongError
 from qwen_edge.core.merge_streams import merged
-from qwen_edge.protocol.messages import Sampling
+from qwen_edge.protocol.messages import Sampling, Segment
+from qwen_edge.service.embedding import Embedded, EmbeddingRequest
 from qwen_edge.service.thermal import ThermalControl
 
 
@@ -50,6 +51,24 @@ class Answerer(Protocol):
         answers; the conversation is expected to continue from that one. Closing the generator stops the work. Raises
         RequestError."""
 
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        """The embeddings of the inputs, in their order. Raises RequestError."""
+
+    async def render(self, request: ChatRequest) -> tuple[Segment, ...]:
+        """The prompt of a request. Raises RequestError."""
+
+    async def tokens(self, prompt: tuple[Segment, ...], *, begin: bool) -> tuple[int, ...]:
+        """The tokens of a prompt of any length; with `begin`, with the one that every prompt of the model begins with.
+        Raises RequestError."""
+
+    async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
+        """The tokens of a text of any length. With `special`, the texts of special tokens are these tokens; `begin` as
+        above. Raises RequestError."""
+
+    async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
+        """The bytes of each token, which may be a part of a character; special tokens show as their texts. Raises
+        RequestError if the model has no such token."""
+
 
 class ChatService:
     """Answers chat requests. Used on the daemon's event loop."""
@@ -62,6 +81,24 @@ class ChatService:
     def model(self) -> ModelInfo:
         """The model that answers. Raises RequestError while it is not known yet."""
         return self._answerer.model
+
+    async def prompt(self, request: ChatRequest) -> str:
+        """The text of the request's prompt. Raises RequestError."""
+        self._answerer.refuse_if_busy()
+        return "".join(segment.text for segment in await self._answerer.render(request))
+
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens the request's prompt has, which may be more than the context. Raises RequestError."""
+        self._answerer.refuse_if_busy()
+        return len(await self._answerer.tokens(await self._answerer.render(request), begin=True))
+
+    async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
+        """As Answerer.tokenize."""
+        return await self._answerer.tokenize(text, special=special, begin=begin)
+
+    async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
+        """As Answerer.pieces."""
+        return await self._answerer.pieces(tokens)
 
     async def all_choices(self, requests: Sequence[ChatRequest]) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
         """Generate all answers to these requests, which came in one HTTP request, at the same time: `choices` of each.
@@ -79,6 +116,13 @@ class ChatService:
         async with merged(each) as events:
             async for number, event in events:
                 yield number, event
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[Embedded, ...]:
+        """The embeddings of the inputs, in their order. A caller that is cancelled ends the work. Raises
+        RequestError."""
+        self._answerer.refuse_if_busy()
+        self._thermal.admit(request.priority, request.client)
+        return await self._answerer.embed(request)
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
         """Yield the deltas of one answer, then Finish. Closing the generator stops the work. Raises RequestError."""

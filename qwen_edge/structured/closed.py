@@ -10,26 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from qwen_edge.structured.walk import is_combined
+
+# Where closed schemas let less through. Inside `not`, for example, they would let more through.
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _NESTED = ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties")
+# what says itself which properties an object may have
 _SAYS_MORE = ("additionalProperties", "patternProperties", "const", "enum")
-# one schema in the place of several: each may require what another does not name
-_WHOLE = ("anyOf", "oneOf", "$ref")
-_OWN = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "const", "enum")
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with closed objects. Where several schemas describe one object together (allOf, or anyOf and $ref
-    beside properties or other words of objects), it stays as it is: what one of them does not name, another may."""
-    if any(_is_combined(one) for one in _nodes(schema)):
+    """The schema with closed objects. A schema that combines others anywhere (`is_combined`) stays as it is: what one
+    of two schemas for an object does not name, the other may require."""
+    if any(is_combined(one) for one in _nodes(schema)):
         return dict(schema)
     whole: dict[str, Any] = _closed(schema)
     return whole
-
-
-def _is_combined(schema: Mapping[str, Any]) -> bool:
-    parts = sum(key in schema for key in _WHOLE) + any(key in schema for key in _OWN)
-    return "allOf" in schema or parts > 1
 
 
 def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ that tokenizes long prompts.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -16,14 +17,15 @@ import numpy as np
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.constraint import Constraint, first_line
+from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.grammar import grammar
-from qwen_edge.structured.schema import ShapeError
 
 if TYPE_CHECKING:  # 30 ms and 6 MB, which an engine without shapes need not pay
     from llguidance import LLParserLimits
 
 _KEPT = 16  # compiled shapes
 _LONGEST = 1 << 18  # characters of a shape: those of a few tools with large schemas
+_POSITION = re.compile(r"^at \d+\(\d+\): (?:failed to compile JSON schema: )?")
 _REHEARSED = 4  # masks that are tried out
 
 
@@ -43,7 +45,7 @@ def _limits() -> LLParserLimits:
 
 
 class Compiler:
-    """Makes constraints of shapes."""
+    """Makes constraints of shapes, for one vocabulary. Thread-safe."""
 
     def __init__(self, make_tokenizer: Callable[[], Any], size: int, ends: Collection[int]) -> None:
         """`make_tokenizer` makes llguidance's view of the vocabulary: half a second and 40 MB, so only when the first
@@ -81,7 +83,7 @@ class Compiler:
         return compiled.copy()
 
     def prepare(self) -> None:
-        """Do what only the first shape has to wait for."""
+        """Make the tokenizer, for which only the first shape has to wait."""
         with self._building:
             if self._tokenizer is None:
                 self._tokenizer = self._make_tokenizer()
@@ -95,10 +97,18 @@ class Compiler:
         self.prepare()
         matcher = LLMatcher(self._tokenizer, text, log_level=0, limits=_limits())
         if matcher.is_error():
-            raise ShapeError(first_line(matcher.get_error()))
+            raise ShapeError(_reason(shape, matcher.get_error()))
         constraint = Constraint(matcher, self._size, self._ends)
         _rehearse(constraint.copy(), self._ends)
         return constraint
+
+
+def _reason(shape: Shape, error: str) -> str:
+    """Why a shape cannot be compiled. Only in a grammar in Lark is a position one in the client's own text."""
+    reason = first_line(error)
+    if shape.kind == "lark":
+        return f"{reason} (read as Lark, because no rule has ::=)"
+    return _POSITION.sub("", reason)
 
 
 def _rehearse(constraint: Constraint, ends: Collection[int]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.closed import closed
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 
 # between two values in a tool call: the spaces of Python's json.dumps, in which Qwen's calls are written
 _SPACED = {"item_separator": ", ", "key_separator": ": "}
@@ -38,18 +40,29 @@ def _grammar(shape: Shape) -> str:
     if shape.kind == "choice":
         if not (words := json.loads(shape.text)):
             raise ShapeError("there is nothing to choose from")
-        listed = " | ".join(json.dumps(word, ensure_ascii=False) for word in words)
+        listed = " | ".join(map(_quoted, words))
         return _document({"lark_grammar": f"start: WORD\nWORD: {listed}"})
     return _document({"lark_grammar": _checked(shape.text if shape.kind == "lark" else _from_gbnf(shape.text))})
 
 
-def without_schemas(shape: Shape) -> Shape:
-    """The same calls, with any JSON object as arguments."""
-    return Shape("calls", json.dumps([[name, {"type": "object"}] for name, _ in json.loads(shape.text)]))
+def single_calls(shape: Shape) -> dict[str, Shape]:
+    """The calls of each tool by itself."""
+    return {name: Shape("calls", json.dumps([[name, schema]])) for name, schema in json.loads(shape.text)}
+
+
+def without_schemas(shape: Shape, names: Collection[str]) -> Shape:
+    """The same calls; the arguments of these tools are any JSON object."""
+    tools = [[name, {"type": "object"} if name in names else schema] for name, schema in json.loads(shape.text)]
+    return Shape("calls", json.dumps(tools))
 
 
 def _document(grammar: dict[str, Any]) -> str:
     return json.dumps({"grammars": [grammar]}, ensure_ascii=False)
+
+
+def _quoted(value: Any) -> str:
+    """JSON, as it may stand in a Lark grammar, where DEL may not."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _with_options(schema: dict[str, Any], shape: Shape, **separators: str) -> dict[str, Any]:
@@ -75,8 +88,8 @@ def _calls(shape: Shape) -> str:
         check(schema)
     rules = []
     for number, (name, schema) in enumerate(tools):
-        begin = json.dumps(f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": ', ensure_ascii=False)
-        arguments = json.dumps(_with_options(schema, shape, **_SPACED), ensure_ascii=False)
+        begin = _quoted(f'{{"name": {_quoted(name)}, "arguments": ')
+        arguments = _quoted(_with_options(schema, shape, **_SPACED))
         rules.append(f'call_{number}: {begin} %json {arguments} "}}\\n"')
     return "\n".join([f"start: {' | '.join(f'call_{number}' for number in range(len(tools)))}", *rules])
 

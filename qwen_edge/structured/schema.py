@@ -9,19 +9,23 @@ Reference: https://json-schema.org/draft/2020-12, and llguidance's docs/json_sch
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from itertools import combinations
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
+from qwen_edge.structured.errors import Path, ShapeError, pointer
+from qwen_edge.structured.finite import require_finite
+from qwen_edge.structured.joined import most_joined
 from qwen_edge.structured.keywords import complaint
+from qwen_edge.structured.one_of import are_apart
+from qwen_edge.structured.walk import is_combined, reached, resolve, target_of
 
 LARGEST = 1 << 17  # characters of JSON
-DEEPEST = 64  # schemas inside schemas
 MOST_WORK = 1500  # see `_work`: a quarter of a second of compilation
-MOST_REFERENCES = 256  # different ones; llguidance follows them recursively: 1,200 in a chain exhaust a stack of 8 MB
+MOST_JOINED = 12  # patterns that one text must match: time and memory double with each; 20 take 1.6 s and 230 MB
 LARGEST_MULTIPLE = 10_000  # the time to compile multipleOf grows with the number
 
 # Keywords that llguidance does not implement. A test compares the list with what it refuses.
@@ -43,29 +47,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 _LARGEST_EXACT = 1 << 53
 _LARGEST_INTEGER = (1 << 63) - 1
 
-# where schemas stand inside a schema
-_ONE = ("additionalProperties", "items", "not", "if", "then", "else", "contains", "propertyNames")
-_SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-
-Path = tuple[str | int, ...]
-
-
-class ShapeError(Exception):
-    """A shape that cannot be used. `where` is a JSON pointer into the schema; empty for the whole."""
-
-    def __init__(self, what: str, where: Path = ()) -> None:
-        super().__init__(what)
-        self.what, self.where = what, pointer(where)
-
-    def __str__(self) -> str:
-        return f"{self.what} (at {self.where})" if self.where else self.what
-
-
-def pointer(path: Path) -> str:
-    """The JSON pointer of a place in the schema: /properties/percent."""
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
-
 
 class Unenforced(NamedTuple):
     """What answers will not be held to, each as `keyword (at /place)`. The keyword `format` only describes, unless a
@@ -80,59 +61,30 @@ def check(schema: Mapping[str, Any]) -> Unenforced:
     compile, or that no finite answer can satisfy."""
     if len(msgspec.json.encode(schema)) > LARGEST:
         raise ShapeError(f"the schema has more than {LARGEST} characters")
-    reached = list(_reached(schema))
-    for path, one in reached:
+    found = list(reached(schema))
+    for path, one in found:
         if wrong := complaint(one):
             raise ShapeError(wrong, path)
-    _require_small_multiples(reached)
-    keywords, formats, work = list[str](), list[str](), 0
-    for path, one in reached:
-        if (work := work + _work(one)) > MOST_WORK:
-            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
+    _require_small_multiples(found)
+    _require_little_work(schema, found)
+    keywords, formats = list[str](), list[str]()
+    for path, one in found:
         place = f"(at {pointer(path) or '/'})"
         keywords += [f"{name} {place}" for name in _unenforced_here(one, schema)]
         if (form := one.get("format")) is not None and form not in FORMATS:
             formats.append(f"format {form} {place}")
-    _require_finite(schema, reached)
+    require_finite(schema, found)
     return Unenforced(tuple(keywords), tuple(formats))
 
 
-def _reached(root: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """All schemas inside the schema, with those that a `$ref` leads to at any other place in it. Raises ShapeError."""
-    seen, waiting = set[int](), list[tuple[Path, Any]]([((), root)])
-    while waiting:
-        start, schema = waiting.pop()
-        for path, one in _schemas(schema, start):
-            if id(one) in seen:
-                continue
-            seen.add(id(one))
-            yield path, one
-            if isinstance(ref := one.get("$ref"), str) and id(target := _at(root, ref)) not in seen:
-                waiting.append((tuple(ref[1:].split("/")[1:]), target))
-
-
-def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The schema and all schemas inside it, with their places."""
-    if len(path) > 2 * DEEPEST:
-        raise ShapeError(f"schemas are nested more than {DEEPEST} deep", path[:6])
-    if not isinstance(schema, Mapping):
-        if not isinstance(schema, bool):
-            raise ShapeError("a schema must be an object, true or false", path)
-        return
-    yield path, schema
-    for name in _ONE:
-        if name in schema:
-            yield from _schemas(schema[name], (*path, name))
-    for name in _SEVERAL:
-        if not isinstance(parts := schema.get(name, []), Sequence) or isinstance(parts, str):
-            raise ShapeError(f"{name} must be a list of schemas", path)
-        for number, part in enumerate(parts):
-            yield from _schemas(part, (*path, name, number))
-    for name in _NAMED:
-        if not isinstance(parts := schema.get(name, {}), Mapping):
-            raise ShapeError(f"{name} must be an object whose values are schemas", path)
-        for key, part in parts.items():
-            yield from _schemas(part, (*path, name, key))
+def _require_little_work(schema: Mapping[str, Any], found: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Raise ShapeError for a schema that takes too long to compile."""
+    work = 0
+    for path, one in found:
+        if (work := work + _work(one)) > MOST_WORK:
+            raise ShapeError("the schema is too much work to compile: it describes too many values", path[:6])
+    if most_joined(schema, partial(target_of, schema)) > MOST_JOINED:
+        raise ShapeError(f"more than {MOST_JOINED} patterns, formats and lengths of texts are joined (allOf)")
 
 
 def _work(schema: Mapping[str, Any]) -> int:
@@ -159,7 +111,7 @@ def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) 
     """Raise ShapeError if multiples of a large number are asked for; where schemas are combined, also of the product
     of several, as allOf may join any of them."""
     found = [(path, _whole_part(one["multipleOf"])) for path, one in schemas if "multipleOf" in one]
-    joined = len(found) > 1 and any(_is_joined(one) for _, one in schemas)
+    joined = len(found) > 1 and any(is_combined(one) for _, one in schemas)
     common = math.lcm(*(number for _, number in found)) if joined else max((number for _, number in found), default=0)
     if common > LARGEST_MULTIPLE:
         path, number = max(found, key=lambda one: one[1])
@@ -167,15 +119,9 @@ def _require_small_multiples(schemas: Sequence[tuple[Path, Mapping[str, Any]]]) 
         raise ShapeError(f"multipleOf: {number}{whole}; at most {LARGEST_MULTIPLE} can be kept", path)
 
 
-def _is_joined(schema: Mapping[str, Any]) -> bool:
-    """Whether several schemas describe one value together."""
-    beside = any(key in schema for key in ("anyOf", "oneOf", "$ref"))
-    return "allOf" in schema or (beside and len(schema.keys() - {"$defs", "definitions", "description", "title"}) > 1)
-
-
 def _unenforced_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[str]:
     names = sorted(name for name in UNENFORCED & schema.keys() if schema[name] not in _NEUTRAL.get(name, ()))
-    if not _are_apart(schema.get("oneOf", []), root):
+    if not are_apart(schema.get("oneOf", []), partial(resolve, root=root)):
         names.append("oneOf")  # enforced as anyOf: more than one of them may fit
     least = schema.get("minProperties", 0)
     if isinstance(least, int) and least > len(schema.get("required", ())):
@@ -210,116 +156,3 @@ def _counts_properties(schema: Mapping[str, Any]) -> bool:
     named = schema.get("properties", {})
     closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
     return not named or (closed and len(named) <= schema["maxProperties"])
-
-
-def _are_apart(schemas: Sequence[Any], root: Mapping[str, Any]) -> bool:
-    """Whether no value fits two of the schemas, as far as types and constant properties tell."""
-    whole = [_resolve(one, root) for one in schemas]
-    return all(_is_apart(one, other, root) for one, other in combinations(whole, 2))
-
-
-def _is_apart(one: Any, other: Any, root: Mapping[str, Any]) -> bool:
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return one is False or other is False
-    if not _types(one) & _types(other):
-        return True
-    values = [_values(schema) for schema in (one, other)]
-    if values[0] is not None and values[1] is not None:
-        return not any(value in values[1] for value in values[0])
-    shared = set(one.get("required", ())) & set(other.get("required", ()))
-    pairs = [
-        [_resolve(schema.get("properties", {}).get(name, True), root) for schema in (one, other)] for name in shared
-    ]
-    objects = _types(one) == _types(other) == {"object"}
-    return objects and any(_is_apart_value(*pair) for pair in pairs)
-
-
-def _is_apart_value(one: Any, other: Any) -> bool:
-    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
-        return False
-    first, second = _values(one), _values(other)
-    return first is not None and second is not None and not any(value in second for value in first)
-
-
-def _values(schema: Mapping[str, Any]) -> list[Any] | None:
-    """All values that fit, if they are listed."""
-    if "const" in schema:
-        return [schema["const"]]
-    listed = schema.get("enum")
-    return listed if isinstance(listed, list) else None
-
-
-_ALL_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
-
-
-def _types(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The types of the values that fit; a number may be an integer."""
-    named = schema.get("type", _ALL_TYPES)
-    types = frozenset([named] if isinstance(named, str) else named)
-    return types | {"integer"} if "number" in types else types
-
-
-def _resolve(schema: Any, root: Mapping[str, Any]) -> Any:
-    """The schema that a local `$ref` leads to, through at most DEEPEST others; the schema itself if it has none."""
-    for _ in range(DEEPEST):
-        if not isinstance(schema, Mapping) or not isinstance(ref := schema.get("$ref"), str):
-            return schema
-        schema = _at(root, ref)
-    return schema
-
-
-def _at(root: Any, ref: str) -> Any:
-    """What a reference such as #/$defs/room stands for. Raises ShapeError."""
-    found = root
-    if not ref.startswith("#"):
-        raise ShapeError(f"$ref: {ref} leads out of the schema; only references that begin with # are followed")
-    for part in (one.replace("~1", "/").replace("~0", "~") for one in ref[1:].split("/")[1:]):
-        if isinstance(found, Mapping) and part in found:
-            found = found[part]
-        elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
-            found = found[int(part)]
-        else:
-            raise ShapeError(f"$ref: {ref} leads nowhere")
-    return found
-
-
-def _require_finite(root: Mapping[str, Any], reached: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
-    """Raise ShapeError if every answer would be endless, as of an object that requires another of its own kind."""
-    refs = {ref: False for _, one in reached if isinstance(ref := one.get("$ref"), str)}
-    if len(refs) > MOST_REFERENCES:
-        raise ShapeError(f"the schema has more than {MOST_REFERENCES} different references")
-    targets = {ref: _at(root, ref) for ref in refs}
-    changed = True
-    while changed:
-        changed = False
-        for ref, target in targets.items():
-            if not refs[ref] and _is_finite(target, refs):
-                refs[ref] = changed = True
-    if not _is_finite(root, refs):
-        endless = next((ref for ref, finite in refs.items() if not finite), "")
-        raise ShapeError(f"no finite answer fits: {endless or 'the schema'} requires itself without end")
-
-
-def _is_finite(schema: Any, refs: Mapping[str, bool]) -> bool:
-    """Whether a finite value fits, if the references that are True have one."""
-    if not isinstance(schema, Mapping):
-        return schema is not False
-    if isinstance(ref := schema.get("$ref"), str) and not refs[ref]:
-        return False
-    if not all(_is_finite(one, refs) for one in schema.get("allOf", ())):
-        return False
-    for name in ("anyOf", "oneOf"):
-        if name in schema and not any(_is_finite(one, refs) for one in schema[name]):
-            return False
-    types = _types(schema)
-    return not types <= {"array", "object"} or any(_has_finite(schema, kind, refs) for kind in types)
-
-
-def _has_finite(schema: Mapping[str, Any], kind: str, refs: Mapping[str, bool]) -> bool:
-    if kind == "object":
-        properties, other = schema.get("properties", {}), schema.get("additionalProperties", True)
-        return all(_is_finite(properties.get(name, other), refs) for name in schema.get("required", ()))
-    least = schema.get("minItems", 0)
-    first = schema.get("prefixItems", ())
-    rest = [schema.get("items", True)] if least > len(first) else []
-    return all(_is_finite(one, refs) for one in [*first[:least], *rest])

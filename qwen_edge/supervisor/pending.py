@@ -1,4 +1,4 @@
-"""The requests and cache inspections for which clients wait, while engines answer them, die or are replaced."""
+"""The requests and inquiries for which clients wait, while engines answer them, die or are replaced."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from qwen_edge.core.errors import (
     unavailable,
     unusable_request,
 )
-from qwen_edge.protocol.messages import CacheReport, Done, Failed, InspectCache, Started, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Embed, Failed, Inquiry, Reply, Started, Submit, Tokens
 
-Answer = Tokens | Done | CacheReport
+Answer = Tokens | Done | Reply
 
-_INSPECT_SECONDS = 100.0  # a little less than the time limit of `qwen-edge cache`
+_INQUIRY_SECONDS = 100.0  # a little less than the time limit of `qwen-edge cache`
 _KNOWN_CLIENTS = 256  # finished requests whose client is still known
 
 # all supervisors of this process take ids from here, so no two requests have the same id, whichever engine has them
@@ -31,14 +31,14 @@ REQUEST_IDS: Iterator[int] = itertools.count(1)
 
 
 class PendingRequest:
-    """One request or inspection. While its client waits, engines may die or be unloaded. Used on the daemon's event
+    """One request or inquiry. While its client waits, engines may die or be unloaded. Used on the daemon's event
     loop.
 
     `sent`: the present engine has it. `started`: the present engine has begun it. `retried`: another engine had it and
     has died. `finished`: the engine has sent its last message about it. `failed`: the daemon has failed it. `finished`
     and `failed` are true from that moment on, even if the client reads the events later."""
 
-    def __init__(self, request: Submit | InspectCache) -> None:
+    def __init__(self, request: Submit | Inquiry) -> None:
         self.request = request
         self.sent = self.started = self.retried = self.finished = self.failed = False
         self._timed_out = False  # whether it has waited for an engine as long as it may
@@ -59,7 +59,7 @@ class PendingRequest:
         if isinstance(message, Started):
             self.started = True
             return
-        self.finished = isinstance(message, Done | CacheReport | Failed)
+        self.finished = isinstance(message, Done | Reply | Failed)
         self._events.put_nowait(message)
 
     def fail(self, code: Literal["engine", "stopping", "waited"], detail: str = "") -> None:
@@ -74,12 +74,12 @@ class PendingRequest:
             self.fail("waited")
 
     async def events(self, context: int) -> AsyncGenerator[Answer, None]:
-        """Yield the engine's messages about it; Done or CacheReport is the last. Raises RequestError. `context`: the
+        """Yield the engine's messages about it; Done or the reply is the last. Raises RequestError. `context`: the
         context length in tokens, for the error of a prompt that is too long.
 
         A request waits for an engine no longer than its wait_seconds; once an engine has the request, the engine
-        enforces the request's limits. An inspection may take `_INSPECT_SECONDS` in all."""
-        limit = self.request.wait_seconds if isinstance(self.request, Submit) else _INSPECT_SECONDS
+        enforces the request's limits. An inquiry may take `_INQUIRY_SECONDS` in all."""
+        limit = self.request.wait_seconds if isinstance(self.request, Submit) else _INQUIRY_SECONDS
         timer = asyncio.get_running_loop().call_later(limit, self._on_timeout)
         try:
             while True:
@@ -87,14 +87,14 @@ class PendingRequest:
                 if isinstance(event, Failed):
                     raise self._explain(event, context)
                 yield event
-                if isinstance(event, Done | CacheReport):
+                if isinstance(event, Done | Reply):
                     return
         finally:
             timer.cancel()
 
     def _on_timeout(self) -> None:
         self._timed_out = True
-        if self.open and (not self.sent or isinstance(self.request, InspectCache)):
+        if self.open and (not self.sent or isinstance(self.request, Inquiry)):
             self.fail("waited")
 
     def _explain(self, failure: Failed, context: int) -> RequestError:
@@ -105,20 +105,19 @@ class PendingRequest:
                 f"There is not enough memory for this request now: {failure.detail}. Try again later, or shorten it.",
                 retry_after=10,
             )
-        if failure.code == "waited" and isinstance(self.request, InspectCache):
-            return unavailable(
-                f"The engine has not answered within {_INSPECT_SECONDS:.0f} s. Try again.", retry_after=10
-            )
         if failure.code == "waited":
-            return WaitedTooLongError()
-        if failure.code in ("bad_shape", "bad_request"):
-            is_shape = failure.code == "bad_shape"
-            return UnusableShapeError(failure.detail) if is_shape else unusable_request(failure.detail)
+            late = f"The engine has not answered within {_INQUIRY_SECONDS:.0f} s. Try again."
+            is_inquiry = isinstance(self.request, Inquiry)
+            return unavailable(late, retry_after=10) if is_inquiry else WaitedTooLongError()
+        if failure.code in ("bad_shape", "bad_call_shape"):
+            return UnusableShapeError(failure.detail, of_call=failure.code == "bad_call_shape")
+        if failure.code == "bad_request":
+            return unusable_request(failure.detail)
         return stopping() if failure.code == "stopping" else engine_failed(failure.detail)
 
 
 class PendingRequests:
-    """The requests and inspections of one supervisor for which clients wait, in order of arrival. Used on the daemon's
+    """The requests and inquiries of one supervisor for which clients wait, in order of arrival. Used on the daemon's
     event loop."""
 
     def __init__(self, ids: Iterator[int]) -> None:
@@ -133,10 +132,10 @@ class PendingRequests:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, request: Submit | InspectCache) -> PendingRequest:
+    def add(self, request: Submit | Inquiry) -> PendingRequest:
         """Give the request an id, and keep it until `remove`."""
         numbered = msgspec.structs.replace(request, id=next(self._ids))
-        if isinstance(numbered, Submit):
+        if isinstance(numbered, Submit | Embed):
             self._remember_client(numbered)
         pending = self._by_id[numbered.id] = PendingRequest(numbered)
         return pending
@@ -151,7 +150,7 @@ class PendingRequests:
 
     @property
     def request_count(self) -> int:
-        """The number of requests, without inspections."""
+        """The number of requests, without inquiries."""
         return sum(isinstance(pending.request, Submit) for pending in self)
 
     def client_of(self, number: int) -> str:
@@ -178,7 +177,7 @@ class PendingRequests:
             pending.return_to_queue()
         return len(lost)
 
-    def _remember_client(self, request: Submit) -> None:
+    def _remember_client(self, request: Submit | Embed) -> None:
         self._clients[request.id] = request.client
         for old in [number for number in self._clients if number not in self._by_id][:-_KNOWN_CLIENTS]:
             del self._clients[old]

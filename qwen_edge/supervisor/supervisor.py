@@ -1,7 +1,7 @@
 """The daemon's handle on one engine: starts the process, exchanges messages with it, unloads it while there are no
 requests, and replaces it when it dies.
 
-Whatever happens to the engine, every request and every cache inspection ends in an answer or in an error. Requests that
+Whatever happens to the engine, every request and every inquiry ends in an answer or in an error. Requests that
 a dying engine had not begun go to the next engine; so do requests that arrive while an engine ends, loads or is reaped.
 `state.py` has the states, `pending.py` the requests. Everything runs on the daemon's event loop; only the first process
 is spawned earlier, so that it loads the model while the daemon imports aiohttp.
@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 
@@ -22,15 +23,15 @@ from qwen_edge.core.errors import stopping
 from qwen_edge.device.host.memory import own_bytes
 from qwen_edge.protocol.messages import (
     Abort,
-    CacheReport,
     Done,
     Failed,
-    InspectCache,
+    Inquiry,
     Limits,
     Load,
     Loading,
     Outbound,
     Ready,
+    Reply,
     Started,
     StepStats,
     Stop,
@@ -50,6 +51,8 @@ from qwen_edge.supervisor.restart_backoff import RestartBackoff
 from qwen_edge.supervisor.state import Action, EngineState, Event, transition
 
 log = logging.getLogger(__name__)
+
+_Reply = TypeVar("_Reply", bound=Reply)
 
 
 class Supervisor:
@@ -170,16 +173,16 @@ class Supervisor:
         Raises RequestError."""
         async with aclosing(self._submit(request)) as events:
             async for event in events:
-                assert not isinstance(event, CacheReport)
+                assert isinstance(event, Tokens | Done)
                 yield event
 
-    async def inspect_cache(self, wanted: InspectCache) -> CacheReport:
-        """Let the engine do what is wanted (the message gets its id here); return the conversations that it remembers
-        then. Waits for an engine as a request does. Raises RequestError."""
-        async with aclosing(self._submit(wanted)) as events:
-            report = await anext(events)
-        assert isinstance(report, CacheReport)
-        return report
+    async def ask(self, inquiry: Inquiry, reply: type[_Reply]) -> _Reply:
+        """Send an inquiry (it gets its id here), and return the engine's reply, which is of the type `reply`. Waits for
+        an engine as a request does. Raises RequestError."""
+        async with aclosing(self._submit(inquiry)) as events:
+            event = await anext(events)
+        assert isinstance(event, reply)
+        return event
 
     def warm(self, wanted: Warm) -> None:
         """Let the engine compute, when it is idle, the beginning of a prompt that is expected soon. Does nothing if no
@@ -334,7 +337,7 @@ class Supervisor:
     def _dispatch(self, message: Outbound) -> None:
         if isinstance(message, Ready):
             self._on_loaded(message)
-        elif isinstance(message, Started | Tokens | Done | Failed | CacheReport):
+        elif isinstance(message, Started | Tokens | Done | Failed | Reply):
             self._on_request_message(message)
         elif isinstance(message, StepStats):
             self.on_step(message)
@@ -352,7 +355,7 @@ class Supervisor:
         self._change(Event.LOADED)
         self._liveness.message_received(self.state)
 
-    def _on_request_message(self, message: Started | Tokens | Done | Failed | CacheReport) -> None:
+    def _on_request_message(self, message: Started | Tokens | Done | Failed | Reply) -> None:
         if isinstance(message, Done):
             self._last_tokens = message.prompt_tokens + message.completion_tokens
             self._backoff.request_answered()
@@ -361,7 +364,7 @@ class Supervisor:
         if pending := self._requests.get(message.id):
             pending.on_message(message)
 
-    async def _submit(self, request: Submit | InspectCache) -> AsyncGenerator[Answer, None]:
+    async def _submit(self, request: Submit | Inquiry) -> AsyncGenerator[Answer, None]:
         """Send the request to this engine or to the next one, and yield its messages. Raises RequestError."""
         if self.state is EngineState.STOPPED:
             raise stopping()

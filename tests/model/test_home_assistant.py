@@ -22,7 +22,7 @@ def served(demo_model):
 
 
 class House:
-    """The part of Home Assistant that talks to the model: sends a question, carries out the calls, tells their results."""
+    """The part of Home Assistant that talks to the model: asks, carries out calls, tells their results."""
 
     def __init__(self, served: ServedModel) -> None:
         self._served = served

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from qwen_edge.engine.loop import Engine
 from qwen_edge.llama.backend import LlamaBackend
-from qwen_edge.protocol.messages import Done, Failed, Load, Markers, Sampling, Segment, Shape, Submit, Tokens
+from qwen_edge.protocol.messages import Done, Failed, Load, Markers, Sampling, Shape, Submit, Tokens
 from tests.model.test_golden_decode import ASKED as ALL_ASKED
 from tests.model.test_golden_decode import chat
 
@@ -212,11 +212,24 @@ def test_a_grammar_s_forced_text_is_tokenized_as_the_model_does_it(engine, backe
     assert answer.done.steered.forced == len(answer.pieces)
 
 
-def test_prompts_as_segments_that_look_like_markers_do_no_harm(engine, backends):
+def test_a_choice_that_looks_like_a_marker_is_written_in_ordinary_tokens(engine, backends):
     backend = backends[True]
-    """A choice whose text is a special token's name is written in ordinary tokens."""
     [answer] = ask(engine, submit(1, "x", shape=Shape("choice", '["<|im_end|>", "<think>"]')))
     assert answer.text in ("<|im_end|>", "<think>") and answer.done.reason == "stop"
     specials = {backend.vocabulary.text(token).encode() for token in backend.vocabulary.specials.values()}
     assert not specials & set(answer.pieces) and len(answer.pieces) > 1
-    assert Segment("<think>", True) not in chat("x")
+
+
+@pytest.mark.parametrize("marker", ["</think>", "<tool_call>", "<|im_end|>"])
+def test_forced_text_that_looks_like_a_marker_is_written_in_ordinary_tokens(engine, marker):
+    """The tokenizer takes the marker inside a longer forced text for the special token."""
+    schema = {"type": "object", "properties": {"say": {"const": f"a {marker} b"}}, "required": ["say"]}
+    calls = Shape("calls", json.dumps([[f"say {marker}", schema]]))
+    for request in (
+        submit(1, "x", shape=Shape("json_schema", json.dumps(schema))),
+        submit(2, "x", call_shape=calls, calls=CALL, requires_call=True),
+    ):
+        [answer] = ask(engine, request)
+        assert not isinstance(answer.done, Failed), answer.done
+        assert answer.done.reason == "stop"
+        assert f'"a {marker} b"' in "".join(piece.decode() for piece in answer.pieces)

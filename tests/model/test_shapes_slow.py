@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.model import Model
@@ -22,9 +21,11 @@ from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Sampling, Shape
 from qwen_edge.structured.compiler import Compiler
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 from tests.shared.conftest import SHARED
 from tests.unit.structured.schemas import schemas
+from tests.unit.structured.validation import validator
 from tests.unit.structured.wild import wild_schemas
 from tests.unit.structured.writers import written
 
@@ -85,7 +86,7 @@ class Held:
             return
         self.counts["finished"] += 1
         answer = b"".join(self.vocab.piece(token) for token in tokens[:-1]).decode()
-        Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(answer))
+        validator(schema).validate(json.loads(answer))
 
 
 class _Logits:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwen_edge.chat.raw import marked
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.llama import cuts
 from qwen_edge.llama.backend import LlamaBackend
@@ -133,3 +134,18 @@ def test_a_prompt_begins_with_the_token_that_the_model_wants_there_once(tmp_path
         assert backend.vocabulary.tokenize([]) == []
     finally:
         backend.close()
+
+
+@pytest.mark.parametrize("text", ["hi <|im_end|>\n<think>", "<|im_start|>user\nhi 漢字 😀<|im_end|>", "", "a<b|>"])
+def test_marked_text_has_llama_cpps_tokens_and_its_pieces_are_the_text(demo, text):
+    tokens = demo.tokenize(marked(text, tuple(demo.specials)), begin=False)
+    assert tokens == demo.encode_marked(text)
+    assert b"".join(demo.pieces(tokens)).decode() == text
+    assert demo.tokenize((Segment(tokens=tuple(tokens)), Segment("x")), begin=False) == [*tokens, *demo.encode("x")]
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 31, 10**12])
+def test_tokens_that_a_model_does_not_have_are_named(demo, token):
+    for ask in (lambda: demo.pieces([0, token]), lambda: demo.tokenize((Segment(tokens=(0, token)),))):
+        with pytest.raises(KeyError, match=str(token)):
+            ask()

@@ -262,7 +262,7 @@ async def test_a_look_waits_for_an_engine_that_loads_and_not_for_ever(serve, mon
     served.may_load.clear()
     served.engines[0].kill()
     await until(lambda: served.supervisor.state == "loading")
-    monkeypatch.setattr("qwen_edge.supervisor.pending._INSPECT_SECONDS", 0.1)
+    monkeypatch.setattr("qwen_edge.supervisor.pending._INQUIRY_SECONDS", 0.1)
     status, answer = await look(served)
     assert (status, answer["error"]["code"]) == (503, "unavailable")
     monkeypatch.undo()

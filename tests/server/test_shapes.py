@@ -86,8 +86,12 @@ async def test_a_model_that_wants_to_write_other_things_cannot(serve):
     ("body", "parameter", "words"),
     [
         ({"response_format": {"type": "xml"}}, "response_format.type", "unknown"),
-        ({"guided_regex": "("}, "guided_regex", "cannot be held to this"),
-        ({"structured_outputs": {"regex": "(?=a)b"}}, "structured_outputs.regex", "cannot be held to this"),
+        ({"guided_regex": r"\Z"}, "guided_regex", "cannot be held to"),
+        (
+            {"structured_outputs": {"regex": "(?=a)b"}},
+            "structured_outputs.regex",
+            "look-around, as in (?=...)",
+        ),
         ({"grammar": "start: nowhere"}, "grammar", "nowhere"),
         ({"guided_grammar": "root ::= ("}, "guided_grammar", "cannot be"),
         ({"json_schema": {"type": "strng"}}, "json_schema", "strng"),
@@ -113,6 +117,19 @@ async def test_what_cannot_be_kept_is_refused_before_a_stream_begins(serve, body
         assert words in answer["error"]["message"]
     status, _ = await served.ask()
     assert status == 200
+
+
+async def test_an_error_names_the_tools_where_the_shape_of_the_answer_is_sound(serve):
+    """Only the engine can tell that such a pattern cannot be kept."""
+    served = await serve(lambda prompt: COMMAND)
+    backwards = {"type": "object", "properties": {"room": {"type": "string", "pattern": r"a{2,1}"}}}
+    tool = {"type": "function", "function": {"name": "set_light", "parameters": backwards}}
+    tools = {"tools": [tool], "tool_choice": "required", "enable_thinking": False}
+    status, answer = await served.ask(**tools, response_format=FORMAT)
+    assert (status, answer["error"]["param"]) == (400, "tools")
+    assert "A tool call cannot be held to" in answer["error"]["message"]
+    status, answer = await served.ask(**tools, guided_regex="(")
+    assert (status, answer["error"]["param"]) == (400, "guided_regex")
 
 
 async def test_a_schema_that_is_nested_without_end_is_no_fault_of_ours(serve):
@@ -143,6 +160,20 @@ async def test_what_is_not_enforced_is_in_a_header_of_whole_and_streamed_answers
         async with served.post({**body, **more, "response_format": FORMAT}) as response:
             assert "X-Unenforced" not in response.headers
             await response.read()
+
+
+async def test_what_is_not_enforced_is_in_the_log_once_for_each_schema(serve, caplog):
+    served = await serve(lambda prompt: COMMAND)
+    other = {**NOT, "title": "another"}
+    for schema in (NOT, NOT, other, NOT):
+        form = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema, "strict": False}}
+        assert (await served.ask(response_format=form, enable_thinking=False))[0] == 200
+    for _ in range(2):
+        broken = {"type": "function", "function": {"name": "set_light", "parameters": {"type": "string"}}}
+        assert (await served.ask(tools=[broken], enable_thinking=False))[0] == 200
+    told = [one.getMessage() for one in caplog.records if "not held" in one.getMessage()]
+    assert ["not (at /properties/room)" in line for line in told] == [True, True, False]
+    assert "its type must be object" in told[2]
 
 
 @pytest.mark.parametrize("strict", [{}, {"strict": None}, {"strict": True}])
@@ -376,6 +407,25 @@ async def test_a_budget_of_nothing_is_no_thinking(serve):
     for body in ({"thinking_budget": 0}, {"reasoning": {"max_tokens": 0}}):
         _, answer = await served.ask(**body)
         assert message(answer)["content"] == "no block"
+
+
+ALWAYS_THINKS = "{% for message in messages %}{{ message.content }}{% endfor %}\n<think>\n{# </think> #}"
+
+
+@pytest.mark.parametrize(("settings", "body"), [("", {"thinking_budget": 0}), ("chat:\n  thinking_budget: 0\n", {})])
+async def test_a_budget_of_nothing_closes_the_thinking_of_a_model_that_always_thinks(serve, settings, body):
+    """By the request, or by the settings, which no client can see."""
+    served = await serve(lambda prompt: "I wonder.</think>\n\nYes.", settings, template=ALWAYS_THINKS)
+    _, answer = await served.ask(**body)
+    assert "reasoning_content" not in message(answer)
+    assert message(answer)["content"]
+
+
+async def test_thinking_is_not_switched_off_by_a_budget_for_less_of_it(serve):
+    served = await serve(template=ALWAYS_THINKS)
+    status, answer = await served.ask(thinking_budget=20, enable_thinking=False)
+    assert (status, answer["error"]["param"]) == (400, "enable_thinking")
+    assert "thinking_budget: 0" in answer["error"]["message"]
 
 
 async def test_an_answer_that_repeats_itself_is_stopped_and_says_so(serve):

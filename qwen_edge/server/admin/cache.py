@@ -55,7 +55,8 @@ def _pin_hours(request: web.Request, data: bytes) -> float:
 
 
 async def _look(request: web.Request, wanted: InspectCache) -> CacheReport:
-    return await request.app[STATE].engine.inspect_cache(msgspec.structs.replace(wanted, caller=caller_of(request)))
+    wanted = msgspec.structs.replace(wanted, caller=caller_of(request))
+    return await request.app[STATE].engine.ask(wanted, CacheReport)
 
 
 def _found(kept: CacheReport, key: str) -> web.Response:

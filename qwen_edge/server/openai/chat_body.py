@@ -19,8 +19,8 @@ from qwen_edge.server.parameters import HINT, Group, hint, mapped, only, read_gr
 from qwen_edge.server.sampling import FromZero, StopTexts
 from qwen_edge.server.thinking import Effort
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
-_Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]  # -1: none
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]  # -1: none
 
 
 class Text(msgspec.Struct, tag_field="type", tag="text"):
@@ -134,9 +134,9 @@ class ChatBody(ShapeParameters, kw_only=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_completion_tokens: _Limit | None = None
-    max_tokens: _Limit | None = None
-    n_predict: Annotated[_Limit | None, mapped("max_tokens")] = None
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    n_predict: Annotated[Limit | None, mapped("max_tokens")] = None
     stop: StopTexts | None = None
     tools: list[dict[str, Any] | None] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -147,8 +147,8 @@ class ChatBody(ShapeParameters, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     priority: Priority | None = None
-    wait_seconds: _Seconds | None = None
-    max_seconds: _Seconds | None = None
+    wait_seconds: Seconds | None = None
+    max_seconds: Seconds | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: Annotated[

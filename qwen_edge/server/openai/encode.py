@@ -20,6 +20,7 @@ from qwen_edge.chat.messages import (
     Reasoning,
     ToolCallEnd,
     ToolCallStart,
+    Usage,
     combined_usage,
 )
 from qwen_edge.core.errors import RequestError
@@ -165,7 +166,11 @@ class InlineReasoning:
 
 def _usage(finishes: Sequence[Finish]) -> Json:
     """The usage of all answers to a request."""
-    usage = combined_usage([finish.usage for finish in finishes])
+    return usage_object(combined_usage([finish.usage for finish in finishes]))
+
+
+def usage_object(usage: Usage) -> Json:
+    """The usage in OpenAI's form, with our energy."""
     energy: Json = {}
     if usage.joules:
         energy = {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}

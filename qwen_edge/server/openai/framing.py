@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.server.openai.errors import error_object
+
+FINGERPRINT = f"build-{version('qwen-edge')}"
+"""OpenAI's `system_fingerprint`: while it stays the same, a seed gives the same answer."""
 
 DONE = b"data: [DONE]\n\n"  # after the last chunk; not after an error
 

@@ -37,7 +37,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
     messages, begun = _beginning(body, [plain_message(message) for message in body.messages])
     arguments, switch = _template_arguments(body)
     think = _thinking(body, asked, messages, switch, begun=bool(begun))
-    shape = answer_shape(
+    answer = answer_shape(
         wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=body.x_schema_in_prompt is not False
     )
     calls = call_shape(*_offered(body))
@@ -63,14 +63,15 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         pin_seconds=_DAY if body.prompt_cache_retention == "24h" else 0.0,
         volatile=first(body.x_volatile, defaults.volatile),
         begun=begun,
-        shape=shape.shape if shape else None,
-        shape_parameter=shape.parameter if shape else None,
-        shown_schema=shape.shown if shape else "",
+        shape=answer.shape,
+        shape_parameter=answer.parameter,
+        shown_schema=answer.shown,
         call_shape=calls.shape,
         requires_call=calls.required,
+        strict_calls=calls.strict,
         thinking_budget=think.budget,
         stops_loops=defaults.stop_loops,
-        unenforced=(*(shape.unenforced if shape else ()), *calls.unenforced),
+        unenforced=(*answer.unenforced, *calls.unenforced),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qwen_edge.server.openai import chat, models
+from qwen_edge.server.openai import chat, completions, embeddings, models
 from qwen_edge.server.openai.chat_body import ChatBody
+from qwen_edge.server.openai.completions_body import CompletionBody
 from qwen_edge.server.routes import GENERATES, Route, v1
 from qwen_edge.server.sse import EVENTS
 
@@ -16,6 +17,25 @@ ROUTES = (
         body=ChatBody,
         stream=EVENTS,
         also=v1("/v1/chat/completions"),
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        completions.completions,
+        "Continue a text.",
+        body=CompletionBody,
+        stream=EVENTS,
+        also=("/v1/completions/",),  # /completions is llama-server's own form
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        embeddings.embeddings,
+        "Turn texts into vectors.",
+        body=embeddings.EmbeddingsBody,
+        also=v1("/v1/embeddings"),
         errors=GENERATES,
     ),
     Route("GET", "/v1/models", models.list_models, "The model that is served.", also=v1("/v1/models")),

@@ -71,9 +71,17 @@ def wanted_shapes(body: ShapeParameters) -> list[Wanted]:
 
 def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
     kind = form.type if form else None
-    if form is None or kind in (None, "text"):
+    if form is None:
+        return []
+    named = form.json_schema or NamedSchema()
+    unread = "json_schema" if named.schema is not None else "schema" if form.schema is not None else ""
+    if kind in (None, "text"):
+        if unread:
+            raise _not_json_schema(unread, kind)
         return []
     if kind == "json_object":
+        if named.schema is not None:
+            raise _not_json_schema("json_schema", kind)
         if form.schema is None:
             return [Wanted("response_format", "json_schema", ANY_OBJECT)]
         return [Wanted("response_format.schema", "json_schema", form.schema)]
@@ -84,13 +92,26 @@ def _from_response_format(form: ResponseFormat | None) -> list[Wanted]:
             code="unsupported_value",
             parameter="response_format.type",
         )
-    named = form.json_schema or NamedSchema(schema=form.schema)
-    if named.schema is None:
+    if named.schema is not None and form.schema is not None:
+        raise RequestError(
+            "response_format.json_schema and response_format.schema both ask for a shape. Send one of them.",
+            parameter="response_format.schema",
+        )
+    if (schema := named.schema if form.schema is None else form.schema) is None:
         raise RequestError(
             'response_format.json_schema.schema is missing: with type "json_schema" it holds the schema.',
             parameter="response_format.json_schema.schema",
         )
-    return [Wanted("response_format.json_schema.schema", "json_schema", named.schema, named.strict)]
+    return [Wanted("response_format.json_schema.schema", "json_schema", schema, named.strict)]
+
+
+def _not_json_schema(unread: str, kind: str | None) -> RequestError:
+    """A schema that the type says nothing about."""
+    present = "response_format.type is missing" if kind is None else f'response_format.type is "{kind}"'
+    return RequestError(
+        f'{present}, and response_format.{unread} would not be used. Send the type "json_schema" with a schema.',
+        parameter="response_format.type",
+    )
 
 
 def _from_others(body: ShapeParameters) -> list[Wanted]:

@@ -123,7 +123,7 @@ class Held:
     """From text to deltas, with calls that are held to their schemas."""
 
     def __init__(self, names=(NAME,)) -> None:
-        self._regions, self._parser = Regions(THINK, TAGS), Parser(names, held=True)
+        self._regions, self._parser = Regions(THINK, TAGS), Parser(names, streams_calls=True)
 
     def all(self, pieces):
         deltas = [delta for piece in pieces for delta in self._parser.feed(self._regions.feed(piece))]

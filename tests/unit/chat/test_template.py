@@ -151,6 +151,11 @@ def test_thinking_that_a_model_cannot_do_is_refused():
         render(ChatTemplate("<think></think>", SPECIALS), user("x"), thinking=False)
 
 
+def test_a_budget_of_0_is_taken_by_a_model_that_always_thinks():
+    request = ChatRequest((user("x"),), Sampling(), thinking=False, thinking_budget=0)
+    assert text_of(ChatTemplate("<think></think>", SPECIALS).render(request)) == "<think></think>"
+
+
 def test_a_prompt_that_ends_in_an_open_think_block_is_recognised(template):
     opening = ChatTemplate("<|im_start|>assistant\n<think>\n", SPECIALS)
     assert opens_reasoning(render(opening, user("x")))

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from qwen_edge.core.logs import start_logging
+from qwen_edge.core.logs import ToldBefore, start_logging
 
 
 @pytest.fixture
@@ -41,3 +41,10 @@ def test_a_traceback_forges_no_line_either(written):
 def test_a_record_of_great_length_is_cut(written):
     logging.getLogger("any").error("%s", "x" * 900_000)
     assert len(written.getvalue()) < 2100
+
+
+def test_what_was_told_is_told_again_only_when_it_is_long_ago():
+    told = ToldBefore(most=2)
+    assert [told.is_new(what) for what in ("a", "a", "b", "a", "c", "a", "b")] == [
+        True, False, True, False, True, False, True,
+    ]  # fmt: skip

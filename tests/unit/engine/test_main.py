@@ -193,6 +193,16 @@ def test_the_engine_ends_after_a_decode_has_failed(daemon):
     engine.thread.join()
 
 
+def test_an_engine_in_which_a_compilation_does_not_end_is_replaced_when_it_is_idle(daemon, monkeypatch):
+    monkeypatch.setattr(Engine, "hung", property(lambda self: not self.busy and self._turn > 0))
+    engine = daemon(FakeBackend(lambda prompt: "ok"))
+    engine.send(request(1, "a"))
+    heard = engine.hear(lambda heard: any(isinstance(one, Failed) and one.id is None for one in heard))
+    assert any(isinstance(one, Done) and one.id == 1 for one in heard)
+    assert "only a new engine stops that" in heard[-1].detail
+    engine.thread.join()
+
+
 def test_the_engine_ends_when_told(daemon):
     engine = daemon(FakeBackend(lambda prompt: "ok"))
     engine.send(Stop())

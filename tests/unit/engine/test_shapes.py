@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ from qwen_edge.protocol.messages import (
 from qwen_edge.protocol.sampling import NO_BIASES
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError
+from qwen_edge.structured.errors import ShapeError
 from tests.fakes import END, FakeBackend, FakeCells, FakeSampler, byte_tokenizer, ticking
 
 THINK, CALL = Markers("<think>", "</think>"), Markers("<tool_call>", "</tool_call>")
@@ -94,6 +95,8 @@ class Home:
 
     def step(self) -> None:
         self.events += self.engine.step()
+        if self.engine.waits:
+            time.sleep(0.001)  # as the engine process hears messages meanwhile: its clock is not to run ahead
 
     def run(self) -> None:
         while self.engine.busy:
@@ -338,10 +341,58 @@ def test_a_tool_that_cannot_be_kept_is_refused_only_if_it_must_be_called():
     for number in (1, 2):
         home.ask(number, calls=CALL, call_shape=tools, requires_call=True)
         home.run()
-        assert home.failed(number).code == "bad_shape"
+        assert home.failed(number).code == "bad_call_shape"
     home.ask(3, calls=CALL, call_shape=tools)
     home.run()
     assert home.said(3) == call and home.done(3).reason == "stop"
+
+
+def test_only_the_tool_that_cannot_be_kept_is_free():
+    tools = Shape("calls", json.dumps([["lamp", LAMP], ["broken", {"type": "object", "patternProperties": {"(": {}}}]]))
+    home = Home('<tool_call>\n{"name": "lamp", "arguments": {"room": 7}}\n</tool_call>')
+    home.ask(1, calls=CALL, call_shape=tools)
+    home.run()
+    call = json.loads(home.said(1).removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert validates(json.dumps(call["arguments"]))
+    free = '<tool_call>\n{"name": "broken", "arguments": {"room": 7}}\n</tool_call>'
+    home = Home(free)
+    home.ask(2, calls=CALL, call_shape=tools)
+    home.run()
+    assert home.said(2) == free
+
+
+def test_a_strict_tool_whose_schema_only_the_engine_can_refuse_refuses_the_request_and_no_other_tool_does():
+    broken = {"type": "object", "patternProperties": {"(": {}}}
+    tools = Shape("calls", json.dumps([["lamp", LAMP], ["broken", broken]]))
+    home = Home("hi")
+    for number in (1, 2):  # once new, once known
+        home.ask(number, calls=CALL, call_shape=tools, strict_calls=("broken",))
+        home.run()
+        assert home.failed(number).code == "bad_call_shape" and "broken: " in home.failed(number).detail
+    home.ask(3, calls=CALL, call_shape=tools, strict_calls=("lamp",))
+    home.run()
+    assert home.said(3) == "hi"
+
+
+def test_of_two_shapes_the_one_that_cannot_be_kept_is_named():
+    home, tools = Home(ANSWER), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2):  # once new, once known
+        home.ask(number, shape=SHAPE, calls=CALL, call_shape=tools, requires_call=True)
+        home.run()
+        assert home.failed(number).code == "bad_call_shape"
+    home.ask(3, shape=IMPOSSIBLE, calls=CALL, call_shape=tools, requires_call=True)
+    home.run()
+    assert home.failed(3).code == "bad_shape"
+
+
+def test_a_tool_that_cannot_be_kept_is_warned_of_once_and_then_known(caplog):
+    home, tools = Home("hi"), Shape("calls", json.dumps([["lamp", {"type": "thing"}]]))
+    for number in (1, 2, 3):
+        home.ask(number, calls=CALL, call_shape=tools)
+        home.run()
+        assert home.said(number) == "hi"
+    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert ["calls of lamp are held to no schema" in one.getMessage() for one in warnings] == [True]
 
 
 class SlowCompiler(Compiler):
@@ -392,6 +443,24 @@ def test_more_new_shapes_than_are_kept_are_never_compiled_by_the_engine_s_thread
     home.run()
     assert [home.said(number) for number in range(40)] == [f"word {number}" for number in range(40)]
     assert set(slow.threads) == {"tokenizing"} and len(slow.threads) == 40
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_compilation_that_does_not_end_is_refused_and_holds_up_no_other_shape(gone):
+    home = Home("abc")
+    slow = home.backend.shapes = home.engine._tokenizing._shapes = SlowCompiler(home.backend)
+    home.ask(1, shape=Shape("regex", "[a-z]+"))
+    assert slow.begun.wait(10)
+    if gone:
+        home.engine.abort(Abort(1))
+    home.ask(2, shape=Shape("regex", "[a-z]{2}"))
+    while not home.engine.hung:  # each look at the clock is a thousandth of a second later
+        home.step()
+    slow.may_go_on.set()
+    home.run()
+    assert home.said(2) == "ab" and home.engine.hung
+    if not gone:
+        assert home.failed(1).code == "bad_shape" and "longer than 10 s" in home.failed(1).detail
 
 
 def test_a_request_can_be_aborted_while_its_shape_is_compiled():

@@ -66,7 +66,7 @@ def _says(text: str) -> Writer:
 
 def test_without_anything_asked_for_the_model_writes_what_it_likes() -> None:
     text, steering = _write(_says("Hello!"))
-    assert text == "Hello!" and steering.done.forced == steering.done.masks == 0
+    assert text == "Hello!" and steering.steered.forced == steering.steered.masks == 0
 
 
 def test_an_answer_keeps_its_shape_and_ends_with_it() -> None:
@@ -96,7 +96,6 @@ def test_a_required_call_is_a_call_whatever_the_model_would_say() -> None:
 
 
 def test_behind_a_required_call_only_another_call_or_the_end_may_come() -> None:
-    call = '<tool_call>\n{"name": "lamp", "arguments": {"on":'
     text, _ = _write(
         lambda so_far: "Then" if so_far.endswith(b"</tool_call>") else None,
         calls=_CALL,
@@ -108,7 +107,6 @@ def test_behind_a_required_call_only_another_call_or_the_end_may_come() -> None:
     for one in text.split("\n<tool_call>"):
         body = one.removeprefix("<tool_call>").removesuffix("</tool_call>")
         assert json.loads(body)["name"] in ("lamp", "time")
-    assert call[:11] in text
 
 
 def test_a_call_that_the_model_opens_itself_is_held_to_the_tools() -> None:
@@ -152,6 +150,19 @@ def test_thinking_ends_with_its_budget_and_the_answer_follows() -> None:
     thought, _, answer = text.partition("</think>\n\n")
     assert thought.startswith("a" * 30 + "\n\n")
     assert answer == "Yes."
+
+
+@pytest.mark.parametrize("reasons", [True, False])
+def test_a_budget_of_0_closes_thinking_before_its_first_token(reasons: bool) -> None:
+    said = "<think>" * (not reasons)
+    text, steering = _write(
+        lambda so_far: said if not so_far else "Yes."[len(so_far.rpartition(b"</think>\n\n")[2]) :] or "<end>",
+        reasoning=_THINK,
+        reasons=reasons,
+        thinking_budget=0,
+    )
+    assert text == said + "\n</think>\n\nYes."
+    assert steering.end is None
 
 
 def test_near_the_end_of_its_budget_the_closing_marker_becomes_likelier_and_likelier() -> None:
@@ -198,7 +209,6 @@ def test_whatever_noise_the_model_writes_its_calls_are_calls(seed: int) -> None:
         calls=_CALL, call_shape=_TOOLS, requires_call=True, reasoning=_THINK, thinking_budget=20,
     )  # fmt: skip
     answer = text.partition("</think>")[2].strip()
-    assert steering.done.forced > 10
-    if len(text) < 2000:
-        for one in answer.split("</tool_call>")[:-1]:
-            assert json.loads(one.strip().removeprefix("<tool_call>"))["name"] in ("lamp", "time")
+    assert steering.steered.forced > 10
+    for one in answer.split("</tool_call>")[:-1]:  # what is behind the last one may be cut
+        assert json.loads(one.strip().removeprefix("<tool_call>"))["name"] in ("lamp", "time")

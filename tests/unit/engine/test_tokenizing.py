@@ -5,7 +5,22 @@ import threading
 import pytest
 
 from qwen_edge.engine.loop import Engine
-from qwen_edge.protocol.messages import Abort, Beat, Done, Failed, Sampling, Segment, Stop, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import (
+    Abort,
+    Beat,
+    Done,
+    Failed,
+    Pieces,
+    Sampling,
+    Segment,
+    Stop,
+    Submit,
+    TokenIds,
+    Tokenize,
+    TokenPieces,
+    Tokens,
+    Warm,
+)
 from tests.fakes import FakeBackend, FakeVocabulary
 from tests.unit.engine.test_main import Daemon
 
@@ -19,7 +34,7 @@ class SlowVocabulary(FakeVocabulary):
         self.reading, self.may_read = threading.Event(), threading.Event()
         self.read: list[str] = []
 
-    def tokenize(self, prompt, most=float("inf"), between=lambda: None):
+    def tokenize(self, prompt, most=float("inf"), between=lambda: None, *, begin=True):
         if self.unread(prompt) >= LONG:
             self.reading.set()
             while not self.may_read.wait(0.001):
@@ -181,3 +196,57 @@ def test_signs_of_life_are_given_while_a_prompt_is_read():
     daemon.send(Stop(0.0))
     daemon.thread.join(10)
     daemon.close()
+
+
+def test_inquiries_are_answered_in_the_next_step():
+    engine = Engine(slow())
+    engine.ask(Tokenize(1, (Segment("ab"), Segment("<think>", special=True), Segment(tokens=(7, 8)))))
+    engine.ask(Pieces(2, (104, 105, 258)))
+    assert engine.admit() == [TokenIds(1, (97, 98, 258, 7, 8)), TokenPieces(2, (b"h", b"i", b"<think>"))]
+    assert not engine.busy
+
+
+@pytest.mark.parametrize(
+    "inquiry", [Tokenize(1, (Segment(tokens=(5, 263)),)), Pieces(1, (263,)), Pieces(1, (-1,)), Pieces(1, (2**40,))]
+)
+def test_an_inquiry_about_a_token_that_the_model_does_not_have_fails_alone(inquiry):
+    engine = Engine(slow())
+    engine.ask(inquiry)
+    engine.ask(Pieces(2, (104,)))
+    failed, other = engine.admit()
+    assert isinstance(failed, Failed)
+    assert (failed.id, failed.code) == (1, "bad_request")
+    assert "the model has no token" in failed.detail
+    assert other == TokenPieces(2, (b"h",))
+
+
+def test_a_prompt_of_tokens_that_the_model_does_not_have_is_refused():
+    engine = Engine(slow())
+    engine.submit(Submit(1, (Segment("a"), Segment(tokens=(999,))), Sampling(), 4, 60.0))
+    (failed,) = run(engine)
+    assert (failed.code, failed.detail) == ("bad_request", "the model has no token 999")
+
+
+def test_a_stream_goes_on_while_the_text_of_a_long_inquiry_is_read():
+    backend = slow(context=1000)
+    engine = Engine(backend)
+    engine.ask(Tokenize(1, (Segment("x" * LONG),)))  # many more than the context holds
+    engine.submit(submit(2, "stream"))
+    assert backend.vocabulary.reading.wait(10)
+    assert said(run(engine, ended(2)), 2) == "STRE"
+    assert engine.waits
+    backend.vocabulary.may_read.set()
+    (reply,) = run(engine)
+    assert reply == TokenIds(1, (120,) * LONG)
+
+
+def test_a_long_inquiry_can_be_forgotten():
+    backend = slow()
+    engine = Engine(backend)
+    engine.ask(Tokenize(1, (Segment("x" * LONG),)))
+    assert backend.vocabulary.reading.wait(10)
+    engine.abort(Abort(1))
+    assert not engine.busy
+    backend.vocabulary.may_read.set()
+    engine.ask(Pieces(2, (104,)))
+    assert run(engine) == [TokenPieces(2, (b"h",))]

@@ -128,12 +128,15 @@ def test_a_strict_function_is_enforced_or_refused():
         ({"$ref": "https://example.com/a.json"}, "leads out of the schema"),
         ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "no finite answer"),
         ({"properties": []}, "properties must be an object"),
+        ({"type": "object", "properties": {"a": {"pattern": "(?!x)y"}}}, "cannot be kept (at /properties/a)"),
+        ({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}, "no answer fits: enum is empty"),
     ],
 )
 def test_a_schema_that_cannot_be_used_leaves_any_object_unless_a_call_must_fit(parameters, words):
     request = asked(tools=[tool(parameters)])
     assert json.loads(request.call_shape.text) == [["light", {"type": "object"}]]
-    assert request.unenforced == ("light: all of its schema",)
+    [unenforced] = request.unenforced
+    assert unenforced.startswith("light: all of its schema (tools[0].function.parameters: ") and words in unenforced
     for error in (
         refused(tools=[tool(parameters, strict=True)]),
         refused(tools=[tool(parameters)], tool_choice="required"),
@@ -151,3 +154,15 @@ def test_only_tools_that_may_be_called_must_be_usable():
     ({"parallel_tool_calls": True}, True), ({"parallel_tool_calls": False}, False)])  # fmt: skip
 def test_parallel_calls_are_allowed_unless_switched_off(given, parallel):
     assert asked(tools=[LIGHT], **given).parallel_calls is parallel
+
+
+@pytest.mark.parametrize("names", [("light", "light"), ("",), ("light", "")])
+def test_tools_that_a_call_could_not_tell_apart_are_refused(names):
+    error = refused(tools=[{"type": "function", "function": {"name": name}} for name in names])
+    assert error.parameter == f"tools[{len(names) - 1}]"
+
+
+def test_the_strict_tools_that_may_be_called_are_named():
+    tools = [tool(SCHEMA, strict=True), FAN]
+    assert asked(tools=tools).strict_calls == ("light",)
+    assert asked(tools=tools, tool_choice=NAMED).strict_calls == ()

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 from tests.unit.structured import vocabulary
 from tests.unit.structured.schemas import schemas
+from tests.unit.structured.validation import validator
 from tests.unit.structured.wild import wild_schemas
 from tests.unit.structured.writers import Choose, leading_away, noise, written
 
@@ -62,10 +63,6 @@ def _text(tokens: list[int]) -> str | None:
     return vocabulary.decode(tokens).decode() if tokens[-1:] == [_END] else None
 
 
-def _validator(schema: dict[str, Any]) -> Draft202012Validator:
-    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-
 def _fits(schema: dict[str, Any], choose: Choose, counted: Counter[str], *, whitespace: bool, most: int) -> None:
     counted["all"] += 1
     if (constraint := _enforced(schema, whitespace=whitespace)) is None:
@@ -78,7 +75,7 @@ def _fits(schema: dict[str, Any], choose: Choose, counted: Counter[str], *, whit
         return
     counted["cut" if answer is None else "finished"] += 1
     if answer is not None:
-        _validator(schema).validate(json.loads(answer))
+        validator(schema).validate(json.loads(answer))
 
 
 @given(schemas(), st.integers(0, 2**32), st.booleans())
@@ -102,7 +99,7 @@ def test_an_answer_that_was_led_away_from_its_end_fits_its_schema(
 def test_an_answer_is_complete_only_where_its_text_fits(schema: dict[str, Any], seed: int) -> None:
     if (constraint := _enforced(schema)) is None:
         return
-    tokens, validator = list[int](), _validator(schema)
+    tokens, fits = list[int](), validator(schema)
     try:
         for token in written(constraint, noise(seed, _CLOSING), 200, (_END,)):
             # `written` gives forced tokens after it has accepted them, and chosen ones before
@@ -112,7 +109,7 @@ def test_an_answer_is_complete_only_where_its_text_fits(schema: dict[str, Any], 
             for one in tokens:
                 at.accept(one)
             if at.complete and token != _END:
-                validator.validate(json.loads(vocabulary.decode(tokens).decode()))
+                fits.validate(json.loads(vocabulary.decode(tokens).decode()))
     except ShapeError:
         return
 

@@ -16,7 +16,8 @@ from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.closed import closed
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 from tests.unit.structured import vocabulary
 from tests.unit.structured.schemas import schemas
 from tests.unit.structured.wild import wild_schemas
@@ -117,6 +118,15 @@ def test_what_fits_the_closed_schema_fits_the_schema_and_there_is_such_an_answer
     _loses_nothing(schema, seed)
 
 
+def _of_object(name: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {"type": "null"}}, "required": [name]}
+
+
+def _list_of(schema: dict[str, Any], **defs: Any) -> dict[str, Any]:
+    """The schema of an object with one list, which is not empty."""
+    return {"properties": {"list": {**schema, "minItems": 1, "maxItems": 1}}, "required": ["list"], "$defs": defs}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -126,6 +136,10 @@ def test_what_fits_the_closed_schema_fits_the_schema_and_there_is_such_an_answer
         {"properties": {"a": {}}, "enum": [{"b": 1}]},
         {"properties": {"a": {}}, "minProperties": 2},
         {"anyOf": [{"properties": {"a": {}}}], "oneOf": [{"type": "object", "required": ["z"]}]},
+        {"properties": {"ab": _of_object("a")}, "patternProperties": {"^a": _of_object("b")}, "required": ["ab"]},
+        _list_of({"type": "array", "items": _of_object("a"), "anyOf": [{"items": _of_object("b")}]}),
+        _list_of({"type": "array", "items": _of_object("a"), "$ref": "#/$defs/b"}, b={"items": _of_object("b")}),
+        _list_of({"type": "array", "prefixItems": [_of_object("a")], "oneOf": [{"prefixItems": [_of_object("b")]}]}),
     ],
 )
 def test_an_object_that_must_have_what_one_schema_does_not_name_stays_open(schema: dict[str, Any]) -> None:

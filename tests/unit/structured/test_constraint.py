@@ -13,8 +13,9 @@ import pytest
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.finite import MOST_REFERENCES
 from qwen_edge.structured.grammar import _MOST_RULES
-from qwen_edge.structured.schema import MOST_REFERENCES, ShapeError
 from tests.unit.structured import vocabulary
 from tests.unit.structured.vocabulary import END, encode
 
@@ -232,6 +233,26 @@ def test_a_shape_that_would_take_too_long_is_refused_before_any_answer_begins(
 
 
 @pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        (Shape("regex", "(a"), 'invalid regex "(a"'),
+        (Shape("calls", json.dumps([["f", {"type": "string", "pattern": r"\Z"}]])), "regex parse error"),
+        (Shape("gbnf", "root ::= [a-"), "the grammar cannot be read"),
+        (Shape("lark", "start: nowhere"), "at 1(8): unknown name"),
+    ],
+)
+def test_only_a_reason_about_the_client_s_own_text_has_a_position(compiler: Compiler, shape: Shape, why: str) -> None:
+    with pytest.raises(ShapeError) as refused:
+        compiler.compile(shape)
+    assert refused.value.what.startswith(why)
+
+
+def test_a_grammar_that_is_neither_gbnf_nor_lark_is_said_to_be_read_as_lark(compiler: Compiler) -> None:
+    with pytest.raises(ShapeError, match="read as Lark, because no rule has ::="):
+        compiler.compile(Shape("lark", "hello"))
+
+
+@pytest.mark.parametrize(
     "text",
     ['start: "a & b"', "start: /a&b/", 'start: "x" // a & b', 'start: "%json"', 'start: /[^"&]+/ "&"'],
 )
@@ -274,3 +295,11 @@ def test_a_known_shape_does_not_wait_for_one_that_is_being_compiled() -> None:
         assert compiler.known(Shape("regex", "slow")) is None
         may_go_on.set()
         assert slow.result()
+
+
+@pytest.mark.parametrize("kind", ["choice", "calls"])
+def test_texts_with_any_character_can_be_written(compiler: Compiler, kind: str) -> None:
+    words = [f"a{chr(number)}" for number in (*range(256), 0x2028, 0xFEFF, 0x1F600)]
+    schema = {"type": "object", "properties": {word: {"const": word} for word in words}, "required": words}
+    for shape in [words] if kind == "choice" else [[[word, {}] for word in words], [["a", schema]]]:
+        assert not compiler.compile(Shape("choice" if kind == "choice" else "calls", json.dumps(shape))).done

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 
 _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "strng"}, "type: Invalid enum value 'strng'"),
@@ -43,6 +45,54 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place(wrong: dict[str, Any],
             check(schema)
         assert str(error.value).startswith(words)
         assert str(error.value).endswith(place)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(?=a)b", "look-around, as in (?=...)"),
+        ("^(?!a)b", "look-around, as in (?!...)"),
+        ("(?<=a)b", "look-around, as in (?<=...)"),
+        ("(?<!a)b", "look-around, as in (?<!...)"),
+        (r"(a)\1", r"back references, such as \1"),
+        (r"(?<n>a)\k<n>", r"back references, such as \k"),
+        (r"\bon\b", r"word boundaries (\b)"),
+        (r"on\B", r"word boundaries (\B)"),
+        ("(on|off", "a group is not closed"),
+        ("on)", "a closing parenthesis has no partner"),
+        ("x[0-9", "a character class is not closed"),
+    ],
+)
+def test_a_pattern_that_cannot_be_kept_is_told_with_its_place(pattern: str, words: str) -> None:
+    assert LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(pattern))  # the list is about its refusals
+    for schema, place in [
+        (
+            {"type": "object", "properties": {"a": {"type": ["string", "null"], "pattern": pattern}}},
+            "(at /properties/a)",
+        ),
+        ({"items": {"patternProperties": {pattern: True}}}, "(at /items)"),
+    ]:
+        with pytest.raises(ShapeError) as error:
+            check(schema)
+        assert words in str(error.value)
+        assert str(error.value).endswith(place)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[(?=]a", r"\(?=a", r"\\1", "(?:a|b)", "(?<n>a)", "(?i)a", r"\d+[^\]]", "[]b]+", "^a$", r"[a[(]]\)"]
+)
+def test_a_pattern_that_can_be_kept_is_taken(pattern: str) -> None:
+    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(pattern))
+    check({"type": "string", "pattern": pattern})
+
+
+def test_a_pattern_where_no_text_fits_does_not_matter() -> None:
+    check({"type": "integer", "pattern": "(?=a)"})
+
+
+def test_a_wrong_type_comes_with_the_types_that_there_are() -> None:
+    with pytest.raises(ShapeError, match="'int'; the types are array, boolean, integer"):
+        check({"type": "int"})
 
 
 def test_a_keyword_that_is_not_enforced_is_found_wherever_a_reference_leads() -> None:

@@ -21,7 +21,8 @@ from jsonschema import Draft202012Validator
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
 from qwen_edge.structured.constraint import Constraint
-from qwen_edge.structured.schema import ShapeError, check
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.schema import check
 from tests.unit.structured import vocabulary
 from tests.unit.structured.test_answers import answer_of_noise
 

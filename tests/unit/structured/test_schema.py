@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from qwen_edge.structured.schema import DEEPEST, FORMATS, LARGEST, MOST_REFERENCES, UNENFORCED, ShapeError, check
+from qwen_edge.structured import one_of
+from qwen_edge.structured.errors import ShapeError
+from qwen_edge.structured.finite import MOST_REFERENCES
+from qwen_edge.structured.schema import FORMATS, LARGEST, UNENFORCED, check
+from qwen_edge.structured.walk import DEEPEST
 
 _VALUES: dict[str, Any] = {
     "$dynamicAnchor": "a", "$dynamicRef": "#a", "$recursiveRef": "#", "dependencies": {}, "dependentRequired": {},
@@ -95,6 +99,8 @@ _DOG = {"type": "object", "properties": {"kind": {"enum": ["dog", "hound"]}}, "r
         [_CAT, _DOG],
         [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}, {"type": "null"}],
         [{"const": 1}, {"enum": [2, 3]}],
+        [{"const": number} for number in range(700)],
+        [{**_CAT, "properties": {"kind": {"const": str(number)}}} for number in range(400)],
     ],
 )
 def test_one_of_schemas_that_exclude_each_other_is_enforced(parts: list[Any]) -> None:
@@ -108,6 +114,8 @@ def test_one_of_schemas_that_exclude_each_other_is_enforced(parts: list[Any]) ->
         [_CAT, {"type": "object"}],
         [_CAT, {**_DOG, "required": []}],
         [{"const": 1}, {"minimum": 0}],
+        [{"const": {"a": [1]}}, {"const": {"a": [1.0]}}],
+        [{"enum": [1, 2]}, {"enum": [3, 4]}, {"enum": [5, 2]}],
         [True, {"type": "string"}],
     ],
 )
@@ -139,7 +147,19 @@ def test_the_number_of_properties_is_named_where_it_may_be_miscounted(schema: di
         (_defined(a={"anyOf": [{"$ref": "#/$defs/b"}]}, b={"$ref": "#/$defs/a"}), "requires itself"),
         ({"properties": {"a": {"$ref": "#/$defs/no"}}}, "#/$defs/no leads nowhere"),
         ({"$ref": "https://example.org/schema"}, "leads out of the schema"),
+        ({"properties": {"a": {"$ref": "#x"}}, "$defs": {"x": {"$anchor": "x"}}}, "leads to an anchor"),
+        ({"properties": {"a": {"multipleOf": 0}}}, "(at /properties/a)"),
+        ({"multipleOf": -0.5}, "multipleOf: Expected"),
         ({"properties": {"a": 5}}, "(at /properties/a)"),
+        ({"items": [{"type": "string"}]}, "listed in prefixItems (at /items)"),
+        ({"properties": {"o": {"type": "object", "required": ["b"], "additionalProperties": False}},
+          "type": "object", "required": ["o"]}, "b is required, and the schema forbids it (at /properties/o)"),
+        ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "a is required, and the schema forbids it"),
+        ({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}, "enum is empty (at /properties/a)"),
+        ({"type": "integer", "minimum": 5, "maximum": 1}, "no answer fits: minimum is above maximum"),
+        ({"type": "array", "minItems": 1, "items": {"type": ["string"], "minLength": 2, "maxLength": 1}},
+         "minLength is above maxLength (at /items)"),
+        ({"$ref": "#/other/a~1b", "other": {"a/b": {"required": 5}}}, "(at /other/a~1b)"),
         ({"anyOf": {"type": "string"}}, "anyOf must be a list"),
         ({"properties": ["a"]}, "properties must be an object"),
     ],
@@ -150,6 +170,24 @@ def test_a_schema_that_no_answer_can_fit_is_refused_with_its_place(schema: dict[
     assert where in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": ["integer", "null"], "minimum": 5, "maximum": 1},
+        {"type": "object", "properties": {"a": {"enum": []}}},
+        {"anyOf": [{"type": "null"}, {"type": "string", "minLength": 2, "maxLength": 1}]},
+    ],
+)
+def test_bounds_that_no_value_fits_do_no_harm_where_another_value_will_do(schema: dict[str, Any]) -> None:
+    assert check(schema).keywords == ()
+
+
+def test_a_required_property_that_a_pattern_names_is_not_forbidden() -> None:
+    patterns = {"^s[0-9]$": {"type": "integer"}}
+    schema = {"type": "object", "patternProperties": patterns, "required": ["s1"], "additionalProperties": False}
+    assert check(schema).keywords == ()
+
+
 def test_a_list_that_may_end_is_no_endless_one() -> None:
     node = {
         "type": "object",
@@ -157,6 +195,11 @@ def test_a_list_that_may_end_is_no_endless_one() -> None:
         "required": ["next"],
     }
     assert check(node) == ((), ())
+
+
+def test_a_required_property_may_be_one_that_only_a_pattern_describes() -> None:
+    schema = {"patternProperties": {"^a": {}}, "additionalProperties": False, "required": ["ab"]}
+    assert check({"type": "object", **schema}) == ((), ())
 
 
 def test_a_schema_that_is_too_large_or_too_deep_is_refused() -> None:
@@ -192,6 +235,57 @@ def test_a_schema_that_takes_long_to_compile_is_refused(schema: dict[str, Any]) 
         check(schema)
 
 
+def test_many_schemas_of_one_of_are_not_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs of 700 schemas held up the whole daemon for seconds."""
+    pairs: list[Any] = []
+    monkeypatch.setattr(one_of, "_is_apart", lambda one, other, _: pairs.append(one) or True)
+    assert check({"oneOf": [{"minimum": 0}] * 65}).keywords == ("oneOf (at /)",)
+    assert not pairs
+    check({"oneOf": [{"minimum": 0}, {"type": "string"}]})
+    assert len(pairs) == 1
+
+
+def _patterned(*words: str) -> list[dict[str, Any]]:
+    return [{"type": "string", "pattern": f"a.*{word}"} for word in words]
+
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_BY_LETTER = {letter: _patterned(letter)[0] for letter in _LETTERS}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": _patterned(*_LETTERS)},
+        {"allOf": [{"properties": {"a": one}} for one in _patterned(*_LETTERS)]},
+        {"allOf": [{"items": {"additionalProperties": one}} for one in _patterned(*_LETTERS)]},
+        {"allOf": [{"oneOf": [one, {"type": "integer"}]} for one in _patterned(*_LETTERS)]},
+        {"allOf": [{"$ref": f"#/$defs/{one}"} for one in _LETTERS], "$defs": _BY_LETTER},
+        {"$ref": "#/$defs/0", "$defs": {
+            str(number): {"pattern": f"a.*{letter}", **({"$ref": f"#/$defs/{number + 1}"} if letter != "z" else {})}
+            for number, letter in enumerate(_LETTERS)
+        }},
+        {"allOf": [{"format": "email", "minLength": 1, "pattern": "a"}, {"allOf": _patterned(*_LETTERS[:10])}]},
+    ],
+)  # fmt: skip
+def test_many_patterns_for_one_text_whose_search_takes_all_memory_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(ShapeError, match="are joined"):
+        check(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": _BY_LETTER, "allOf": [{}]},
+        {"anyOf": _patterned(*_LETTERS), "minLength": 3},
+        {"allOf": _patterned("x", "y", "z")},
+        {"type": "object", "properties": {"a": {"$ref": "#"}, "b": {"type": "string", "format": "date"}}},
+    ],
+)
+def test_many_patterns_for_different_texts_are_kept(schema: dict[str, Any]) -> None:
+    check(schema)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -201,6 +295,8 @@ def test_a_schema_that_takes_long_to_compile_is_refused(schema: dict[str, Any]) 
         {"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
         {"$ref": "#/$defs/a", "multipleOf": 997, "$defs": {"a": {"type": "integer", "multipleOf": 991}}},
         {"anyOf": [{"multipleOf": 997}], "multipleOf": 991},
+        {"properties": {"ab": {"multipleOf": 9973}}, "patternProperties": {"^a": {"multipleOf": 9967}}},
+        {"items": {"multipleOf": 997}, "oneOf": [{"items": {"multipleOf": 991}}]},
     ],
 )
 def test_multiples_of_large_numbers_which_take_for_ever_are_refused_also_where_schemas_make_them(

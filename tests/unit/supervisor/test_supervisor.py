@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from qwen_edge.core.errors import EngineError, RequestError, UnservableError, WaitedTooLongError
 from qwen_edge.protocol.messages import (
     Abort,
+    CacheReport,
     Done,
     InspectCache,
     Limits,
@@ -83,7 +84,7 @@ class World:
         return "".join(event.text for event in heard if isinstance(event, Tokens))
 
     async def inspect(self, key: str = "") -> bool:
-        return (await self.supervisor.inspect_cache(InspectCache(0, key))).found
+        return (await self.supervisor.ask(InspectCache(0, key), CacheReport)).found
 
     async def until(self, condition: Callable[[], bool]) -> None:
         await self.supervisor._changed.wait_for(condition)

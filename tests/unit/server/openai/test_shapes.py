@@ -111,6 +111,17 @@ def test_null_inside_a_parameter_counts_as_left_out():
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": None}}}, INSIDE, "is missing"),
         ({"response_format": with_strict("x")}, INSIDE, "Expected object"),
         ({"response_format": with_strict(SCHEMA, "yes")}, "response_format.json_schema.strict", "Expected bool"),
+        ({"response_format": {"json_schema": {"schema": SCHEMA}}}, "response_format.type", "type is missing"),
+        ({"response_format": {"schema": SCHEMA}}, "response_format.type", "type is missing"),
+        (
+            {"response_format": {"type": "text", "schema": SCHEMA}},
+            "response_format.type",
+            'Send the type "json_schema"',
+        ),
+        ({"response_format": {**FORMAT, "type": "text"}}, "response_format.type", "would not be used"),
+        ({"response_format": {**FORMAT, "type": "json_object"}}, "response_format.type", "would not be used"),
+        ({"response_format": {**FORMAT, "schema": SCHEMA}}, "response_format.schema", "both ask for a shape"),
+        ({"guided_regex": "(?<!a)b"}, "guided_regex", "look-around, as in (?<!...), cannot be kept"),
         ({"json_schema": []}, "json_schema", "Expected object"),
         ({"guided_json": "{"}, "guided_json", "is no JSON schema"),
         ({"guided_json": "[]"}, "guided_json", "is no JSON schema"),
@@ -150,6 +161,25 @@ def test_a_misspelled_name_inside_a_parameter_is_told(body, parameter):
     assert (error.code, error.parameter) == ("unknown_parameter", parameter)
 
 
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        ({"guided_jsn": SCHEMA}, "Did you mean guided_json?"),
+        ({"strict": True}, "Did you mean response_format.json_schema.strict?"),
+        ({"json_object": True}, "Did you mean structured_outputs.json_object?"),
+        ({"response_format": {"type": "json_object", "x_json_whitespace": True}}, "Did you mean x_json_whitespace?"),
+        ({"response_format": {"type": "json_schema", "json_schema": SCHEMA}}, "in response_format.json_schema.schema."),
+        ({"structured_outputs": {"chioce": ["on"]}}, "Did you mean structured_outputs.choice?"),
+        ({"colour": "red"}, "Leave the parameter out."),
+        ({"x" * 100_000: 1}, "Leave the parameter out."),
+    ],
+)
+def test_an_unknown_parameter_comes_with_the_one_that_was_meant(body, advice):
+    error = refused(**body)
+    assert error.code == "unknown_parameter"
+    assert advice in error.message
+
+
 # what is not enforced
 
 NOT = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
@@ -162,6 +192,21 @@ def test_a_keyword_that_is_not_enforced_is_refused_with_its_place(strict):
     assert (error.parameter, error.code) == (INSIDE, "unsupported_value")
     assert "not (at /properties/a) is not enforced here" in error.message
     assert '"strict": false' in error.message
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"const": 2**60}, "const (at /) is not enforced here, because it has a number beyond 2^53."),
+        ({"type": "integer", "minimum": 2**60}, "minimum (at /) is not enforced here, because it has a number"),
+        ({"oneOf": [{"type": "string"}, {"type": "string"}]}, "because a value may fit two of its schemas: anyOf"),
+        ({"type": "object", "minProperties": 1}, "unless as many properties are required"),
+        ({"properties": {"a": {}, "b": {}}, "maxProperties": 1}, "because the schema names optional properties"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems (at /) is not enforced here. Leave"),
+    ],
+)
+def test_a_keyword_that_is_enforced_in_other_schemas_comes_with_the_reason(schema, why):
+    assert why in refused(json_schema=schema).message
 
 
 def test_a_keyword_that_is_not_enforced_is_passed_over_without_strict():
@@ -195,7 +240,7 @@ ENDLESS = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": 
     ("schema", "words"),
     [
         ({"enum": ["x" * (1 << 18)]}, "more than 131072 characters"),
-        (nested(100), "nested more than 64 deep"),
+        (nested(100), "nested more than 60 deep"),
         (ENDLESS, "no finite answer fits"),
         ({"$ref": "#/$defs/room"}, "$ref: #/$defs/room leads nowhere"),
         ({"$ref": "https://example.com/a.json"}, "leads out of the schema"),

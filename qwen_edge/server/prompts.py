@@ -1,0 +1,56 @@
+"""Prompts that no template renders, as the paths for completions take them: one, or several in one request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qwen_edge.core.errors import RequestError
+
+Raw = tuple[str | tuple[int, ...], ...]
+"""ChatRequest's `raw`."""
+
+MixedPrompt = list[str | int]
+PromptValue = str | list[str | int | MixedPrompt]
+"""A text, a list of tokens, or (llama-server's) texts and tokens in one list; or a list of these."""
+
+_MOST = 128  # prompts in one request
+
+
+def raw_prompts(value: PromptValue, parameter: str = "prompt") -> list[Raw]:
+    """The prompts of a request. A list that holds a number is one prompt. Raises RequestError."""
+    if isinstance(value, str):
+        return [_filled((value,), parameter)]
+    if any(isinstance(part, int) for part in value):
+        return [_mixed(value, parameter)]
+    if not 1 <= len(value) <= _MOST:
+        raise RequestError(f"{parameter} must hold 1 to {_MOST} prompts, or tokens.", parameter=parameter)
+    return [
+        _filled((one,), f"{parameter}[{number}]") if isinstance(one, str) else _mixed(one, f"{parameter}[{number}]")
+        for number, one in enumerate(value)
+        if not isinstance(one, int)
+    ]
+
+
+def _mixed(parts: Sequence[str | int | MixedPrompt], parameter: str) -> Raw:
+    raw = list[str | tuple[int, ...]]()
+    tokens = list[int]()
+    for number, part in enumerate(parts):
+        if isinstance(part, list):
+            raise RequestError(
+                f"{parameter}[{number}]: a list that holds tokens is one prompt, in which no list can stand.",
+                parameter=f"{parameter}[{number}]",
+            )
+        if isinstance(part, str):
+            raw += [tuple(tokens), part] if tokens else [part]
+            tokens = []
+        elif not 0 <= part < 2**31:
+            raise RequestError(f"{parameter}[{number}]: there is no token {part}.", parameter=f"{parameter}[{number}]")
+        else:
+            tokens.append(part)
+    return _filled((*raw, tuple(tokens)) if tokens else tuple(raw), parameter)
+
+
+def _filled(raw: Raw, parameter: str) -> Raw:
+    if not any(raw):
+        raise RequestError(f"{parameter} is empty.", parameter=parameter)
+    return raw
