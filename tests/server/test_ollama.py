@@ -58,6 +58,14 @@ async def test_a_prompt_is_answered_with_the_models_template(serve):
     assert "".join(line["response"] for line in lines) == "Hello!"
 
 
+async def test_a_raw_prompt_reaches_the_model_as_it_is(serve):
+    prompts = []
+    served = await serve(lambda prompt: prompts.append(prompt) or "Hello!")
+    raw_prompt = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    _, whole = await call(served, "/api/generate", prompt=raw_prompt, raw=True, stream=False)
+    assert (whole["response"], prompts) == ("Hello!", [raw_prompt])
+
+
 async def test_thinking_has_a_field_of_its_own(serve):
     served = await serve(lambda prompt: "<think>\nHm.\n</think>\n\nYes.")
     *pieces, _ = await stream(served, think=True)
@@ -114,7 +122,7 @@ async def test_no_character_is_split(serve, text):
         ("/api/chat", {"messages": HI, "keep_alive": "soon"}, 400, "keep_alive"),
         ("/api/chat", {"messages": HI, "format": "xml"}, 400, "format"),
         ("/api/chat", {"messages": [{"role": "user", "content": "x" * 9000}]}, 400, "context"),
-        ("/api/generate", {"prompt": "hi", "raw": True}, 400, "raw"),
+        ("/api/generate", {"prompt": "hi", "raw": True, "system": "x"}, 400, "system"),
         ("/api/generate", {"prompt": "", "keep_alive": "soon"}, 400, "keep_alive"),
         ("/api/show", {}, 400, "model"),
         ("/api/pull", {"model": 5}, 400, "model"),

@@ -118,7 +118,7 @@ class GenerateBody(Question, kw_only=True):
     context: Annotated[
         list[int] | None, only([], instead="This server hands out no context: send the conversation to /api/chat.")
     ] = None
-    raw: Annotated[bool | None, only(False)] = None
+    raw: bool | None = None
     images: Annotated[list[Any] | None, only([], instead="The model reads text only.")] = None
     width: Annotated[int | None, only(0)] = None
     height: Annotated[int | None, only(0)] = None

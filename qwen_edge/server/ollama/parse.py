@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from qwen_edge.chat.messages import ChatRequest
@@ -52,9 +53,21 @@ def chat_request(body: ChatBody, asked: Asked) -> ChatRequest:
 
 
 def generate_request(body: GenerateBody, asked: Asked) -> ChatRequest:
-    """The request of /api/generate: a conversation of one question. Raises RequestError."""
-    system = [{"role": "system", "content": body.system}] if body.system else []
-    return _request(body, asked, [*system, {"role": "user", "content": body.prompt or ""}], "", Calls())
+    """The request of /api/generate: a conversation of one question, or with `raw` the prompt as it is. Raises
+    RequestError."""
+    prompt = body.prompt or ""
+    if not body.raw:
+        system = [{"role": "system", "content": body.system}] if body.system else []
+        return _request(body, asked, [*system, {"role": "user", "content": prompt}], "", Calls())
+    for name, value in (("system", body.system), ("think", body.think)):
+        if value:
+            raise RequestError(
+                f"{name} has no effect on a raw prompt, which no template renders. Leave {name} out, and write what it "
+                "says into the prompt.",
+                code="unsupported_value",
+                parameter=name,
+            )
+    return replace(_request(body, asked, (), "", Calls()), raw=(prompt,), thinking=None, shown_schema="")
 
 
 def _request(

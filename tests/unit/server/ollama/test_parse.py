@@ -130,7 +130,6 @@ def test_a_mistake_in_a_chat_is_named(body, parameter):
         {"suffix": "}"},
         {"template": "{{ .Prompt }}"},
         {"context": [1, 2]},
-        {"raw": True},
         {"images": ["aGk="]},
         {"width": 512},
         {"prompt": 5},
@@ -234,3 +233,15 @@ def test_what_only_says_how_to_run_the_model_is_a_hint():
     types = get_type_hints(Options, include_extras=True)
     hints = ("num_ctx", "num_keep", "num_gpu", "num_thread", "num_batch", "use_mmap")
     assert {treatment_of(types[name]) for name in hints} == {"hint"}
+
+
+def test_a_raw_prompt_is_rendered_by_no_template():
+    request = generated(raw=True, prompt="<|im_start|>user\nhi", think=False, format=SCHEMA)
+    assert (request.raw, request.messages, request.thinking) == (("<|im_start|>user\nhi",), (), None)
+    assert request.shape
+    assert not request.shown_schema
+
+
+@pytest.mark.parametrize("body", [{"system": "Be brief."}, {"think": True}, {"think": "low"}])
+def test_what_a_template_would_do_is_refused_with_a_raw_prompt(body):
+    assert refused(generated, raw=True, **body).parameter == next(iter(body))
