@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 
-.PHONY: help demo test slow readme unit lint types check format clean
+.PHONY: help demo test slow readme unit lint types check format docs clean
 
 help:
 	@echo "make demo    install, convert the demo model, serve it, ask it three things"
@@ -13,6 +13,7 @@ help:
 	@echo "make readme  the README's commands on a bare Debian (minutes; needs root and debootstrap)"
 	@echo "make unit    the tests that need no model (seconds)"
 	@echo "make lint    ruff;  make types  mypy --strict;  make check  all of it"
+	@echo "make docs    write the tables of docs/ from the types that check requests"
 	@echo "make format  let ruff rewrite the code;  make clean  forget what was made"
 
 demo:
@@ -50,6 +51,10 @@ format:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+docs:
+	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
+	$(RUN) -m scripts.api_tables
 
 clean:
 	rm -rf $(VENV) build *.egg-info models/*.gguf models/*.gguf.json .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SWITCH = re.compile(r"(?<!\S)/(?P<no>no_)?think(?![\w/])")
+# a word of its own, perhaps with punctuation behind it: not a path, and not the name of a file
+_SWITCH = re.compile(r"(?<!\S)/(?P<no>no_)?think(?![\w/-]|\.\w)")
 _ROLES = ("user", "system")  # the model was trained on switches in these
 
 

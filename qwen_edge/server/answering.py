@@ -6,7 +6,7 @@ A handler reads top to bottom: `asked_by` and the body, the dialect's parser, th
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,7 +105,14 @@ async def respond(
         whole = encoder.whole([event async for event in events])
     if finished:
         await finished()
-    return web.Response(body=msgspec.json.encode(whole), content_type="application/json", headers=headers)
+    return json_response(whole, headers=headers)
+
+
+def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The value as JSON."""
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
+    )
 
 
 async def _noticed(events: Events, on_event: Callable[[], None]) -> Events:

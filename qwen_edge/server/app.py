@@ -13,6 +13,7 @@ from qwen_edge.server.ollama import errors as ollama_errors
 from qwen_edge.server.ollama.routes import ROUTES as OLLAMA
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
+from qwen_edge.server.openapi import DESCRIPTION, Description
 from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
@@ -29,6 +30,10 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
     )
     app[STATE] = state
     app[DIALECTS] = dialects
+    server = state.config.server
+    app[DESCRIPTION] = Description(
+        ROUTES, dialects, keys=bool(state.api_keys), ignores_unknown=server.unknown_parameters == "ignore"
+    )
     app.on_response_prepare.append(middleware.let_pages_read)
     for route in ROUTES:
         for path in (route.path, *route.also):

@@ -7,7 +7,7 @@ dialect has turned into a response.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -16,6 +16,10 @@ from qwen_edge.core.errors import RequestError
 
 class ErrorForm(Protocol):
     """Writes errors as the clients of one API expect them. The module `errors` of a dialect's folder is one. Pure."""
+
+    @property
+    def error_type(self) -> Any:
+        """The type of an error's body, for /openapi.json."""
 
     def error_response(self, error: RequestError) -> web.Response:
         """The response for an error of a request that has no response yet. Its body is bytes or text."""

@@ -17,13 +17,13 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import origin
 from qwen_edge.server.dialects import DIALECTS
+from qwen_edge.server.routes import OPEN_PATHS
 from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_OPEN_PATHS = {"/health"}  # supervisors and load balancers send no key
 _UNCOUNTED = {"/health", "/metrics", "/v1/device"}  # polled all the time: they would outnumber all other requests
 
 
@@ -76,11 +76,11 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     server = state.config.server
     if not state.api_keys:
         origin.refuse_foreign_page(request, server)
-        if request.path not in _OPEN_PATHS:
+        if request.path not in OPEN_PATHS:
             origin.refuse_foreign_host(request, server)
     if answer := origin.preflight(request, server):
         return answer
-    if state.api_keys and request.path not in _OPEN_PATHS:
+    if state.api_keys and request.path not in OPEN_PATHS:
         request[CALLER] = _who_asks(request, state.api_keys)
     if state.stopping and request.method == "POST":
         raise stopping()

@@ -1,20 +1,24 @@
 """Reads a JSON body into the msgspec struct that a dialect declares for it. Every error names the parameter.
 
 The struct is the only description of the parameters: the same types check a body, fill /openapi.json, and give the
-tables of docs/api.md. A field is honoured, unless its type carries one of the marks below:
+tables of docs/. A field is honoured, unless its type carries one of the marks below:
 
-- `HINT`: the server accepts the parameter, and it changes nothing in the answer.
+- `HINT`, `hint(why)`: the server accepts the parameter, and it changes nothing in the answer.
 - `mapped(to)`: it means the same as another parameter.
 - `only(values)`: no other value can be honoured: another value is an error.
+
+`about(text)` says what an honoured field does. A row of the tables holds all fields that follow each other and share
+this text. `read_as(type)` names the type that checks a field which keeps its plain JSON.
 
 Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -30,14 +34,19 @@ Treatment = Literal["honoured", "mapped", "hint", "refused"]
 class Group(msgspec.Struct):
     """A group of parameters: the body itself, or an object inside it. An unknown name in it is an unknown parameter,
     null means the same as a missing value, and 150.0 the same as 150. (Objects that are no Group may have any
-    fields.)"""
+    fields.)
+
+    `rules`: keywords of JSON schema for what holds between the fields, which the dialect's own code checks."""
+
+    rules: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
 
 _Group = TypeVar("_Group", bound=Group)
 
 
-def _mark(treatment: Treatment, about: str, **more: Any) -> msgspec.Meta:
-    return msgspec.Meta(description=about, extra_json_schema={"x-treatment": treatment}, extra=more)
+def _mark(treatment: Treatment, about: str, schema: Mapping[str, Any] | None = None, **more: Any) -> msgspec.Meta:
+    shown = {"x-treatment": treatment, **(schema or {})}
+    return msgspec.Meta(description=about or None, extra_json_schema=shown, extra=more)
 
 
 HINT = _mark("hint", "Accepted; it does not change the answer.")
@@ -50,21 +59,36 @@ def hint(about: str) -> msgspec.Meta:
 
 def mapped(to: str) -> msgspec.Meta:
     """Means the same as the parameter `to`."""
-    return _mark("mapped", f"The same as {to}.")
+    return _mark("mapped", f"The same as {to}.", to=to)
 
 
-def only(*values: Any, instead: str = "") -> msgspec.Meta:
+def only(*values: Any, instead: str = "", by_type: bool = False) -> msgspec.Meta:
     """Only these values, and null, are accepted: they ask for what happens anyway. `instead`: a sentence that says what
-    the client can do."""
+    the client can do. `by_type`: the field's type refuses all others already."""
     shown = ", ".join(msgspec.json.encode(value).decode() for value in values)
     about = f"Only {shown} is accepted." if values else "Refused."
-    return _mark("refused", about, values=values, instead=instead)
+    return _mark(
+        "refused",
+        about,
+        None if by_type else {"enum": [*values, None]},
+        **{"shown" if by_type else "values": values, "instead": instead},
+    )
+
+
+def about(text: str) -> msgspec.Meta:
+    """What an honoured parameter does, for the docs. The text may be Markdown."""
+    return _mark("honoured", text)
+
+
+def read_as(kind: Any) -> msgspec.Meta:
+    """The field is a plain JSON value that the dialect checks as this type."""
+    return msgspec.Meta(extra={"read_as": kind})
 
 
 def treatment_of(kind: Any) -> Treatment:
     """How the server treats a field of this annotated type."""
-    marks = (mark.extra_json_schema for mark in _marks(kind))
-    return next((mark["x-treatment"] for mark in marks if mark and "x-treatment" in mark), "honoured")
+    shown = (mark.extra_json_schema for mark in marks_of(kind))
+    return next((mark["x-treatment"] for mark in shown if mark and "x-treatment" in mark), "honoured")
 
 
 def read_json(data: bytes) -> dict[str, Any]:
@@ -94,53 +118,99 @@ def read_group(kind: type[_Group], values: Mapping[str, Any], *, ignore_unknown:
 def _plain(kind: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a group without nulls, with whole numbers as integers: JSON, and the languages of some clients,
     have no integer type."""
-    groups = _groups_in(kind)
-    plain: dict[str, Any] = {}
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name in groups and isinstance(value, dict):
-            plain[name] = _plain(groups[name], value)
-        else:
-            plain[name] = int(value) if isinstance(value, float) and value.is_integer() else value
-    return plain
+    fields = fields_of(kind)
+    return {name: _plain_value(fields.get(name), value) for name, value in values.items() if value is not None}
 
 
-def _unknown(kind: type[Group], values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def _plain_value(annotated: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        group = _group_of(annotated, value)
+        return _plain(group, value) if group else value
+    if isinstance(value, list):
+        item = _item_of(annotated)
+        return value if item is Any else [_plain_value(item, one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _unknown(kind: type[Group], values: Mapping[str, Any]) -> Iterator[str]:
     """The unknown parameters that are not null, also those in groups inside."""
-    groups, known = _groups_in(kind), _fields(kind)
-    for name, value in values.items():
-        if value is not None and name not in known:
-            yield path + name
-        elif name in groups and isinstance(value, dict):
-            yield from _unknown(groups[name], value, f"{path}{name}.")
+    for path, group, inside in _groups(kind, values):
+        known = {*fields_of(group), group.__struct_config__.tag_field}
+        yield from (path + name for name, value in inside.items() if value is not None and name not in known)
 
 
 @cache
 def _names(kind: type[Group], path: str = "") -> tuple[str, ...]:
-    """The full names of all parameters, such as stream_options.include_usage."""
-    inner = [name for group, one in _groups_in(kind).items() for name in _names(one, f"{path}{group}.")]
-    return (*(path + name for name in _fields(kind)), *inner)
+    """The full names of all parameters, such as stream_options.include_usage; not of those inside lists."""
+    inner = list[str]()
+    for name, annotated in _fields_with_groups(kind).items():
+        groups = [one for one in _options(annotated) if isinstance(one, type) and issubclass(one, Group)]
+        inner += [found for group in groups for found in _names(group, f"{path}{name}.")]
+    return (*(path + name for name in fields_of(kind)), *inner)
 
 
-def _refuse(kind: type[Group], values: Mapping[str, Any], path: str = "") -> None:
+def _refuse(kind: type[Group], values: Mapping[str, Any]) -> None:
     """Raises RequestError for a value that cannot be honoured."""
-    groups = _groups_in(kind)
-    for name, annotated in _fields(kind).items():
-        value = values.get(name)
-        if name in groups and isinstance(value, dict):
-            _refuse(groups[name], value, f"{path}{name}.")
-        for mark in _marks(annotated):
-            extra = mark.extra or {}
-            if value is None or "values" not in extra or value in extra["values"]:
-                continue
-            instead = extra["instead"] or f"Leave {path}{name} out."
-            about = (mark.description or "").removesuffix(".").lower()
-            raise RequestError(
-                f"{path}{name}: this value is not supported here ({about}). {instead}",
-                code="unsupported_value",
-                parameter=path + name,
-            )
+    for path, group, inside in _groups(kind, values):
+        for name, annotated in fields_of(group).items():
+            value = inside.get(name)
+            for mark in marks_of(annotated):
+                extra = mark.extra or {}
+                if value is None or "values" not in extra or any(_is_same(value, one) for one in extra["values"]):
+                    continue
+                instead = extra["instead"] or f"Leave {path}{name} out."
+                what = (mark.description or "").removesuffix(".").lower()
+                raise RequestError(
+                    f"{path}{name}: this value is not supported here ({what}). {instead}",
+                    code="unsupported_value",
+                    parameter=path + name,
+                )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same. To Python, true is 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _groups(kind: type[Group], values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, type[Group], Any]]:
+    """The group and all groups inside, also those in lists: the beginning of their parameters' names, their types,
+    their values."""
+    yield path, kind, values
+    for name, annotated in _fields_with_groups(kind).items():
+        yield from _groups_at(annotated, values.get(name), path + name)
+
+
+def _groups_at(annotated: Any, value: Any, at: str) -> Iterator[tuple[str, type[Group], Any]]:
+    if isinstance(value, dict) and (group := _group_of(annotated, value)):
+        yield from _groups(group, value, f"{at}.")
+    elif isinstance(value, list):
+        item = _item_of(annotated)
+        for number, one in enumerate(value):
+            yield from _groups_at(item, one, f"{at}[{number}]")
+
+
+def _group_of(annotated: Any, value: Mapping[str, Any]) -> type[Group] | None:
+    """The group that the object is read into; in a union of tagged groups, the one with its tag."""
+    groups = [one for one in _options(annotated) if isinstance(one, type) and issubclass(one, Group)]
+    if len(groups) < 2:
+        return next(iter(groups), None)
+    configs = {group: group.__struct_config__ for group in groups}
+    return next((group for group, config in configs.items() if value.get(config.tag_field or "") == config.tag), None)
+
+
+def _item_of(annotated: Any) -> Any:
+    """The type of the items, where the value may be a list; else Any."""
+    lists = [one for one in _options(annotated) if get_origin(one) in (list, tuple, Sequence)]
+    return get_args(lists[0])[0] if lists else Any
+
+
+def _options(annotated: Any) -> list[Any]:
+    """The types of a union, or the one type."""
+    if get_origin(annotated) is Annotated:
+        return _options(get_args(annotated)[0])
+    if get_origin(annotated) in (Union, UnionType):
+        return [option for one in get_args(annotated) for option in _options(one)]
+    return [annotated]
 
 
 def _allowed(kind: type[Group], what: str, parameter: str) -> str:
@@ -150,14 +220,14 @@ def _allowed(kind: type[Group], what: str, parameter: str) -> str:
     if not what.startswith("Invalid enum value"):
         return ""
     name = parameter.rpartition(".")[2].partition("[")[0]
-    fields = [fields[name] for struct in _structs(kind) if name in (fields := _fields(struct))]
+    fields = [fields[name] for struct in structs_in(kind) if name in (fields := fields_of(struct))]
     words = [str(word) for field in fields for one in _inside(field) if get_origin(one) is Literal
              for word in get_args(one)]  # fmt: skip
     return f": must be one of {', '.join(dict.fromkeys(words))}"
 
 
 @cache  # to resolve type hints takes a millisecond
-def _fields(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
+def fields_of(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
     """The annotated types of a struct's fields, by the names that they have in JSON."""
     hints = get_type_hints(kind, include_extras=True)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
@@ -165,26 +235,26 @@ def _fields(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
 
 
 @cache
-def _groups_in(kind: type[Group]) -> Mapping[str, type[Group]]:
-    """The fields that are groups themselves."""
-    return {
-        name: group
-        for name, annotated in _fields(kind).items()
-        for group in _inside(annotated)
-        if isinstance(group, type) and issubclass(group, Group)
-    }
+def _fields_with_groups(kind: type[Group]) -> Mapping[str, Any]:
+    """The fields that are groups themselves, or hold some."""
+    return {name: annotated for name, annotated in fields_of(kind).items() if groups_in(annotated)}
 
 
-def _structs(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
-    """The struct, and all structs inside it."""
+def groups_in(kind: Any) -> list[type[Group]]:
+    """The groups that a field's type is, or holds."""
+    return [one for one in _inside(kind) if isinstance(one, type) and issubclass(one, Group)]
+
+
+def structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """The structs in a type, and all structs inside them."""
     seen, waiting = set[Any](), [kind]
     while waiting:
-        if (struct := waiting.pop()) in seen:
-            continue
-        seen.add(struct)
-        yield struct
-        for annotated in _fields(struct).values():
-            waiting += [one for one in _inside(annotated) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+        for one in _inside(waiting.pop()):
+            if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in seen:
+                seen.add(one)
+                yield one
+                for annotated in fields_of(one).values():
+                    waiting += [annotated, *read_as_of(annotated)]
 
 
 def _inside(kind: Any) -> Iterator[Any]:
@@ -196,6 +266,12 @@ def _inside(kind: Any) -> Iterator[Any]:
         yield from _inside(one)
 
 
-def _marks(kind: Any) -> list[msgspec.Meta]:
+def marks_of(kind: Any) -> list[msgspec.Meta]:
+    """The marks of a field's type."""
     metadata = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
     return [one for one in metadata if isinstance(one, msgspec.Meta)]
+
+
+def read_as_of(kind: Any) -> list[Any]:
+    """The types of `read_as` marks."""
+    return [mark.extra["read_as"] for mark in marks_of(kind) if mark.extra and "read_as" in mark.extra]

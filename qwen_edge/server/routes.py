@@ -13,12 +13,26 @@ from aiohttp import web
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+ALWAYS = (400, 401, 403)
+"""The statuses of every path that needs a key: the request is not valid HTTP, the key is wrong, the page is foreign."""
+
+READS_BODY = (*ALWAYS, 408, 413, 415)
+"""The statuses of a path that reads a body."""
+
+GENERATES = (*READS_BODY, 404, 429, 500, 503)
+"""The statuses of a path that asks the model."""
+
+OPEN_PATHS = frozenset({"/health"})
+"""The paths that need no key: supervisors and load balancers send none."""
+
+
 @dataclass(frozen=True)
 class Route:
     """One path and method. `path`: in aiohttp's form; `also`: other paths with the same meaning, for clients that leave
     /v1 out or end paths with a slash. `body`: the struct that checks the request's body; `answer`: the type of the
-    response's body; None for no JSON. `stream`: the content type of a streamed answer, if the request can ask for one.
-    `errors`: the statuses, besides 200, that a correct server may send."""
+    response's body, of `content_type`; None for one that is not described. `answer_at`: the statuses with this body.
+    `stream`: the content type of a streamed answer, if the request can ask for one; `event`: the type of the data of
+    its events. `errors`: the other statuses that a correct server may send, with an error of the dialect."""
 
     method: str
     path: str
@@ -26,14 +40,13 @@ class Route:
     summary: str
     body: type[msgspec.Struct] | None = None
     answer: Any = None
+    answer_at: tuple[int, ...] = (200,)
+    content_type: str = "application/json"
     stream: str = ""
+    event: Any = None
     also: tuple[str, ...] = ()
-    errors: tuple[int, ...] = (400, 401, 403)
+    errors: tuple[int, ...] = ALWAYS
     query: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-GENERATES = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503)
-"""The statuses of a path that asks the model."""
 
 
 def v1(path: str) -> tuple[str, ...]:

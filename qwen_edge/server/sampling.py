@@ -10,7 +10,7 @@ import msgspec
 from qwen_edge.config.schema import ChatConfig
 from qwen_edge.core.first import first
 from qwen_edge.protocol.messages import Sampling
-from qwen_edge.server.parameters import Group, mapped
+from qwen_edge.server.parameters import Group, about, mapped
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 FromZero = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -26,33 +26,48 @@ StopTexts = str | Annotated[list[str | None], msgspec.Meta(max_length=16)]
 _WHOLE_ANSWER = 1 << 15  # tokens that penalties look back; llama.cpp allocates room for them
 
 
-class SamplingParameters(Group, kw_only=True):
-    """The parameters of sampling, with the names that most servers give them."""
+_CUTS = about("As usual; the model's own defaults if not given. `temperature: 0` is greedy, `top_k: 0` or `-1` is off.")
+_PENALTIES = about("As usual, over the last `repeat_last_n` tokens of the answer (64; 0: off, -1: all).")
+_DRY = about("DRY, against repetitions of whole phrases; off unless `dry_multiplier` is above 0.")
+_ENDS = about(
+    "The model cannot end the answer before `min_tokens` tokens, or, with `ignore_eos`, at all. A "
+    "[shape](#answers-that-keep-a-shape) to which nothing can be added ends all the same."
+)
 
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
-    top_k: TopK | None = None
-    min_p: Fraction | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    repetition_penalty: Repetition | None = None
+
+class SamplingParameters(Group, kw_only=True):
+    """How tokens are chosen"""
+
+    temperature: Annotated[Temperature | None, _CUTS] = None
+    top_p: Annotated[Fraction | None, _CUTS] = None
+    top_k: Annotated[TopK | None, _CUTS] = None
+    min_p: Annotated[Fraction | None, _CUTS] = None
+    frequency_penalty: Annotated[Penalty | None, _PENALTIES] = None
+    presence_penalty: Annotated[Penalty | None, _PENALTIES] = None
+    repetition_penalty: Annotated[Repetition | None, _PENALTIES] = None
+    repeat_last_n: Annotated[Annotated[int, msgspec.Meta(ge=-1, le=2**15)] | None, _PENALTIES] = None
     repeat_penalty: Annotated[Repetition | None, mapped("repetition_penalty")] = None
-    repeat_last_n: Annotated[int, msgspec.Meta(ge=-1, le=2**15)] | None = None
-    seed: int | None = None
-    typical_p: Fraction | None = None
-    dry_multiplier: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
-    dry_base: Annotated[float, msgspec.Meta(ge=1, le=10)] | None = None
-    dry_allowed_length: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
-    dry_penalty_last_n: Annotated[int, msgspec.Meta(ge=-1, le=2**20)] | None = None
-    min_tokens: FromZero | None = None
-    ignore_eos: bool | None = None
-    logit_bias: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], Bias | None] | None = None
+    typical_p: Annotated[Fraction | None, about("Locally typical sampling; 1 is off.")] = None
+    dry_multiplier: Annotated[Annotated[float, msgspec.Meta(ge=0, le=10)] | None, _DRY] = None
+    dry_base: Annotated[Annotated[float, msgspec.Meta(ge=1, le=10)] | None, _DRY] = None
+    dry_allowed_length: Annotated[Annotated[int, msgspec.Meta(ge=1, le=1000)] | None, _DRY] = None
+    dry_penalty_last_n: Annotated[Annotated[int, msgspec.Meta(ge=-1, le=2**20)] | None, _DRY] = None
+    logit_bias: Annotated[
+        dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")], Bias | None] | None,
+        about("Token ids to numbers from -100 to 100, added to their logits."),
+    ] = None
+    min_tokens: Annotated[FromZero | None, _ENDS] = None
+    ignore_eos: Annotated[bool | None, _ENDS] = None
+    seed: Annotated[
+        int | None, about("The same seed and prompt give the same answer. -1, as without it, is a random seed.")
+    ] = None
 
 
 def sampling(asked: SamplingParameters, model: Sampling, defaults: ChatConfig, logprobs: int | None = None) -> Sampling:
     """What is asked for; else what the configuration says, else the model's own. `logprobs`: None for none, else the
     number of alternatives to report for each token."""
-    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    # -1 asks vLLM and llama-server for a random seed, too
+    seed = secrets.randbits(32) if asked.seed in (None, -1) else asked.seed
     window = first(asked.repeat_last_n, model.penalty_window)
     repetition = first(asked.repetition_penalty, asked.repeat_penalty, defaults.repetition_penalty)
     return Sampling(

@@ -39,18 +39,19 @@ def thinking(
     can: TemplateAbilities,
 ) -> Thinking:
     """What counts, the strongest first: `switch`, on or off (a model that cannot do that refuses it when it renders the
-    prompt); a budget of 0; the effort; /think and /no_think in the messages; the settings. An effort or a /think says
-    how much, and asks nothing of a model that cannot think. Raises RequestError for the effort "none" on a model that
-    always thinks."""
+    prompt); a budget of 0; the effort; /think and /no_think in the messages; the settings. Only the switch asks
+    something of a model that always or never thinks. Raises RequestError for the effort "none" on a model that always
+    thinks."""
     limit = first(budget, _BUDGETS.get(effort) if effort else None, defaults.thinking_budget)
+    if limit == 0 and switch is not False:
+        # the engine ends the thinking of a model that always thinks at its first token
+        return Thinking(None if can.thinking == "always" else False, limit)
     if switch is not None:
-        return Thinking(switch and limit != 0, limit)
-    if limit == 0:
-        return Thinking(False, limit)
+        return Thinking(switch, limit)
     if effort == "none" and can.thinking == "always":
         raise RequestError(
             f"{effort_parameter}: this model always thinks. Send another effort, or a thinking budget.",
             parameter=effort_parameter,
         )
     asked = effort != "none" if effort else switched_thinking(messages)
-    return Thinking(first(asked if can.thinking == "optional" else None, defaults.thinking), limit)
+    return Thinking(first(asked, defaults.thinking) if can.thinking == "optional" else None, limit)

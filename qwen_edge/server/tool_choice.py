@@ -42,20 +42,35 @@ def call_shape(
     tools: Sequence[Tool | None] | None,
     tool_choice: str | Mapping[str, Any] | None,
     schema_at: str = "tools[{}].function.parameters",
+    *,
+    choice_at: str = "tool_choice",
 ) -> Calls:
     """`tools` and `tool_choice` in OpenAI's form; `schema_at`: where the client has put the schema of a tool, by its
-    number. All tools are shown, whichever of them may be called: the same tools make the same prompt. Raises
-    RequestError."""
+    number; `choice_at`: where it has put the choice. All tools are shown, whichever of them may be called: the same
+    tools make the same prompt. Raises RequestError."""
+    try:
+        return _call_shape(tools, tool_choice, schema_at)
+    except _ChoiceError as error:
+        raise RequestError(f"{choice_at} {error}.", parameter=choice_at) from None
+
+
+class _ChoiceError(Exception):
+    """What is wrong with the choice."""
+
+
+def _call_shape(
+    tools: Sequence[Tool | None] | None, tool_choice: str | Mapping[str, Any] | None, schema_at: str
+) -> Calls:
     tools = tuple(tool | {"type": "function"} for tool in tools or () if tool is not None)
     if tool_choice in ("none", {"type": "none"}):
         return Calls()
     choice = _choice(tool_choice or "auto")
     offered = _offered(tools)
     if missing := [name for name in choice.names or () if name not in offered]:
-        raise _refused(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
+        raise _ChoiceError(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
     if not tools:
         if choice.required:
-            raise _refused("asks for a call, and there are no tools")
+            raise _ChoiceError("asks for a call, and there are no tools")
         return Calls()
     schemas, unenforced = list[tuple[str, Mapping[str, Any]]](), list[str]()
     for name in offered if choice.names is None else choice.names:
@@ -96,7 +111,7 @@ def _choice(value: str | Mapping[str, Any]) -> _Choice:
             return _allowed(value.get("allowed_tools", value))
         if kind in ("auto", "required", "any"):
             return _choice(kind)
-    raise _refused(
+    raise _ChoiceError(
         'must be "auto", "none", "required", {"type": "function", "function": {"name": ...}} or allowed_tools'
     )
 
@@ -105,12 +120,12 @@ def _allowed(value: Any) -> _Choice:
     """OpenAI's allowed_tools: a mode, and some of the tools."""
     mode, tools = (value.get("mode", "auto"), value.get("tools")) if isinstance(value, Mapping) else (None, None)
     if mode not in ("auto", "required") or not isinstance(tools, Sequence) or not tools:
-        raise _refused('allowed_tools needs a mode, "auto" or "required", and a list of tools')
+        raise _ChoiceError('allowed_tools needs a mode, "auto" or "required", and a list of tools')
     names = []
     for tool in tools:
         function = tool.get("function", tool) if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise _refused("allowed_tools.tools must name functions")
+            raise _ChoiceError("allowed_tools.tools must name functions")
         names.append(function["name"])
     return _Choice(mode == "required", tuple(dict.fromkeys(names)))
 
@@ -135,7 +150,3 @@ def _arguments(
         if required or strict:
             raise
         return {"type": "object"}, (f"all of its schema ({printable(error.message, 300)})",)
-
-
-def _refused(why: str) -> RequestError:
-    return RequestError(f"tool_choice {why}.", parameter="tool_choice")

@@ -107,7 +107,7 @@ async def test_what_is_pinned_stays_when_others_have_to_go(serve):
         ("POST", "nonsense/pin", {"hours": -1}, 400, "hours"),
         ("POST", "nonsense/pin", {"days": 1}, 400, "days"),
         ("POST", "nonsense/pin", {"hours": "1"}, 400, "hours"),
-        ("POST", "nonsense/pin", [], 400, "hours"),
+        ("POST", "nonsense/pin", [], 400, "JSON object"),
     ],
 )
 async def test_what_cannot_be_done_is_told(serve, method, path, body, status, words):

@@ -3,14 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import get_type_hints
 
 import msgspec
 import pytest
 
 from qwen_edge.config.schema import Config
 from qwen_edge.server.openai.chat_body import ChatBody
-from qwen_edge.server.parameters import treatment_of
+from qwen_edge.server.parameters import fields_of, marks_of
+from scripts import api_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "models").rglob("README.md")]
@@ -43,13 +43,17 @@ def test_every_setting_is_explained_with_its_default():
         assert rows[name] == as_written(value), name
 
 
+@pytest.mark.parametrize("page", sorted(api_tables.pages()), ids=lambda page: page.name)
+def test_the_tables_of_parameters_are_those_of_the_types_that_check_requests(page):
+    assert page.read_text() == api_tables.pages()[page], "make docs"
+
+
 def test_every_parameter_of_a_chat_completion_is_explained():
+    for name, kind in fields_of(ChatBody).items():
+        assert any(mark.description for mark in marks_of(kind)), name
     page = (ROOT / "docs" / "api.md").read_text()
-    table = page[page.index("| parameter |") : page.index("Any other parameter")]
-    first_cells = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
-    types = get_type_hints(ChatBody, include_extras=True)
-    honoured = {name for name, kind in types.items() if treatment_of(kind) == "honoured"}
-    assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) >= honoured
+    tables = page[page.index("<!-- made by make docs: chat completions -->") : page.index("<!-- end -->")]
+    assert set(re.findall(r"`(\w+)`", tables)) >= set(fields_of(ChatBody))
 
 
 def test_every_code_of_an_error_is_explained():

@@ -6,25 +6,37 @@ every client of a server without keys.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from qwen_edge.config.schema import MOST_PIN_HOURS
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
+from qwen_edge.protocol.events import Conversation
 from qwen_edge.protocol.messages import CacheReport, InspectCache
-from qwen_edge.server.body import parse_json, pass_over_unknown, read_whole
+from qwen_edge.server.answering import ignores_unknown, json_response
+from qwen_edge.server.body import read_whole
+from qwen_edge.server.parameters import Group, read_group, read_json
 from qwen_edge.server.state import STATE, caller_of
 
 _PIN_HOURS = 24.0  # if the body of a pin names no time
 
 
-class _Pin(msgspec.Struct):
-    """How long to pin a conversation; 0 ends a pin. Null means the same as a missing value, as in every body."""
+class Pin(Group):
+    """How long to pin a conversation; 0 ends a pin. Without a time, a day."""
 
     hours: Annotated[float, msgspec.Meta(ge=0, le=MOST_PIN_HOURS)] | None = None
+
+
+class Conversations(msgspec.Struct, forbid_unknown_fields=True):
+    """The remembered conversations that the key may see. `warning`: what could not be done."""
+
+    data: tuple[Conversation, ...]
+    object: Literal["list"] = "list"
+    warning: str | UnsetType = UNSET
 
 
 async def list_kept(request: web.Request) -> web.Response:
@@ -43,14 +55,7 @@ async def pin(request: web.Request) -> web.Response:
 
 def _pin_hours(request: web.Request, data: bytes) -> float:
     """Parse the body of a pin. Raises RequestError."""
-    values = parse_json(data or b"{}")
-    if isinstance(values, dict):
-        unknown = [name for name, value in values.items() if value is not None and name not in _Pin.__struct_fields__]
-        pass_over_unknown(sorted(unknown), ignore=request.app[STATE].config.server.unknown_parameters == "ignore")
-    try:
-        hours = msgspec.convert(values, _Pin).hours
-    except msgspec.ValidationError as error:
-        raise RequestError(f'The body must be like {{"hours": 24}}: {printable(error)}.') from None
+    hours = read_group(Pin, read_json(data or b"{}"), ignore_unknown=ignores_unknown(request)).hours
     return _PIN_HOURS if hours is None else hours
 
 
@@ -71,5 +76,4 @@ def _found(kept: CacheReport, key: str) -> web.Response:
 
 
 def _as_json(kept: CacheReport) -> web.Response:
-    body = {"object": "list", "data": kept.conversations, **({"warning": kept.warning} if kept.warning else {})}
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+    return json_response(Conversations(kept.conversations, warning=kept.warning or UNSET))

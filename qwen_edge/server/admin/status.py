@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
+from qwen_edge.device.report import Report
+from qwen_edge.server.answering import json_response
 from qwen_edge.server.state import STATE
+
+
+class Health(msgspec.Struct, forbid_unknown_fields=True):
+    """Whether requests are answered. `restarts`: engines that died; `last_death`: why the last one did, until the
+    daemon ends. `pending`: answers that are being computed or waiting. `retry_in`: seconds until an engine starts."""
+
+    status: str
+    restarts: int
+    pending: int
+    last_death: str | UnsetType = UNSET
+    retry_in: float | UnsetType = UNSET
+
+
+class CacheCounts(msgspec.Struct, forbid_unknown_fields=True):
+    """Tokens of prompts since the start, and how many of them were in the KV cache."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class DeviceReport(Report, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the daemon knows of the device now. Units: Celsius, watts, hertz, joules, seconds; loads are 0 to 1."""
+
+    object: str
+    model: str
+    engine: str
+    cache: CacheCounts
 
 
 async def health(request: web.Request) -> web.Response:
@@ -16,12 +44,14 @@ async def health(request: web.Request) -> web.Response:
     state = request.app[STATE]
     engine = state.engine
     status = "stopping" if state.stopping else "ok" if engine.status == "ready" else engine.status
-    report: dict[str, Any] = {"status": status, "restarts": engine.restarts, "pending": engine.pending}
-    if engine.last_death:
-        report["last_death"] = engine.last_death
-    if engine.retry_in:
-        report["retry_in"] = round(engine.retry_in, 1)
-    return web.json_response(report, status=200 if engine.accepts_requests and not state.stopping else 503)
+    report = Health(
+        status,
+        engine.restarts,
+        engine.pending,
+        engine.last_death or UNSET,
+        round(engine.retry_in, 1) if engine.retry_in else UNSET,
+    )
+    return json_response(report, status=200 if engine.accepts_requests and not state.stopping else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -33,11 +63,11 @@ async def metrics(request: web.Request) -> web.Response:
 async def device(request: web.Request) -> web.Response:
     """Temperatures, watts, the governor's decision and joules, as `qwen-edge status` shows them."""
     state = request.app[STATE]
-    body = {
-        "object": "device",
-        "model": state.model_name,
-        "engine": state.engine.status,
+    report = DeviceReport(
+        object="device",
+        model=state.model_name,
+        engine=state.engine.status,
+        cache=CacheCounts(**state.metrics.cache),
         **msgspec.structs.asdict(state.thermal.report),
-        "cache": state.metrics.cache,
-    }
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+    )
+    return json_response(report)

@@ -20,7 +20,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         request.app[STATE].model_name,
         include_usage=_wants_usage(body),
         inline_reasoning=body.reasoning_format == "none",
-        functions=body.functions is not None,
+        functions=bool(body.functions),
     )
     return await respond(request, [chat], encoder, stream=bool(body.stream))
 

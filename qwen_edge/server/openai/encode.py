@@ -147,7 +147,8 @@ class Encoder:
 
 
 class InlineReasoning:
-    """Turns the reasoning of one answer into content, between <think> and </think>, as the model wrote it."""
+    """Turns the reasoning of one answer into content, between <think> and </think>, as the model wrote it. Reasoning
+    that the length of the answer has cut stays open."""
 
     def __init__(self) -> None:
         self._open = False
@@ -160,7 +161,8 @@ class InlineReasoning:
             return
         if self._open:
             self._open = False
-            yield Content("</think>")
+            if not isinstance(event, Finish) or event.reason != "length":
+                yield Content("</think>")
         yield event
 
 

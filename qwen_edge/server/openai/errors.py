@@ -6,7 +6,7 @@ Reference: https://platform.openai.com/docs/guides/error-codes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -29,6 +29,24 @@ SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
     "internal": (500, "server_error"),
     "unavailable": (503, "server_error"),
 }
+
+
+class ErrorObject(msgspec.Struct, forbid_unknown_fields=True):
+    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an error."""
+
+    error: ErrorObject
+
+
+error_type: Any = ErrorBody
 
 
 def error_object(error: RequestError) -> dict[str, Any]:

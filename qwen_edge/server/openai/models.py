@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 
 from qwen_edge.core.errors import no_such_model
 from qwen_edge.core.printable import printable
+from qwen_edge.server.answering import json_response
 from qwen_edge.server.state import STATE, State
 
 
+class ModelCard(msgspec.Struct, forbid_unknown_fields=True):
+    """A model. `created`: when the daemon started, in seconds since 1970. `context_length`: in tokens."""
+
+    id: str
+    created: int
+    context_length: int
+    object: Literal["model"] = "model"
+    owned_by: str = "qwen-edge"
+
+
+class ModelList(msgspec.Struct, forbid_unknown_fields=True):
+    """All models that are served."""
+
+    data: list[ModelCard]
+    object: Literal["list"] = "list"
+
+
 async def list_models(request: web.Request) -> web.Response:
-    return web.json_response({"object": "list", "data": [_card(request.app[STATE])]})
+    return json_response(ModelList([_card(request.app[STATE])]))
 
 
 async def show_model(request: web.Request) -> web.Response:
-    state, name = request.app[STATE], request.match_info["name"]
+    state, name = request.app[STATE], request.match_info["name"].removesuffix("/")
     if not state.names_model(name):
         raise no_such_model(printable(name), state.model_name)
-    return web.json_response(_card(state))
+    return json_response(_card(state))
 
 
-def _card(state: State) -> dict[str, Any]:
-    return {
-        "id": state.model_name,
-        "object": "model",
-        "created": state.created,
-        "owned_by": "qwen-edge",
-        "context_length": state.service.model.context,
-    }
+def _card(state: State) -> ModelCard:
+    return ModelCard(state.model_name, state.created, state.service.model.context)

@@ -24,7 +24,7 @@ from qwen_edge.server.openai.shapes import wanted_shapes
 from qwen_edge.server.sampling import sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 from qwen_edge.server.thinking import Effort, Thinking, thinking
-from qwen_edge.server.tool_choice import Tool, call_shape
+from qwen_edge.server.tool_choice import Calls, call_shape
 
 _DAY = 86400.0  # seconds
 _NAME = 200  # characters of a conversation's name, which the engine stores
@@ -40,7 +40,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
     answer = answer_shape(
         wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=body.x_schema_in_prompt is not False
     )
-    calls = call_shape(*_offered(body))
+    calls = _calls(body)
     reasoning = body.reasoning or Reasoning()
     return ChatRequest(
         messages=tuple(messages),
@@ -51,7 +51,7 @@ def to_request(body: ChatBody, asked: Asked) -> ChatRequest:
         template_arguments=arguments,
         max_tokens=_most_tokens(body, defaults.max_tokens),
         stop=stop_texts(body.stop),
-        parallel_calls=body.parallel_tool_calls is not False and body.functions is None,
+        parallel_calls=body.parallel_tool_calls is not False and not body.functions,
         priority=body.priority or "interactive",
         choices=body.n or 1,
         wait_seconds=body.wait_seconds,
@@ -86,14 +86,13 @@ def _beginning(body: ChatBody, messages: list[dict[str, Any]]) -> tuple[list[dic
                 parameter=f"messages[{number}].prefix",
             )
     last = messages[-1]
-    if last["role"] != "assistant" or body.continue_final_message is False:
-        if body.continue_final_message:
-            raise RequestError(
-                "continue_final_message needs a last message of the assistant, with text.",
-                parameter="continue_final_message",
-            )
-        return messages, ""
-    if last.get("tool_calls") or not last["content"]:
+    has_text = last["role"] == "assistant" and last["content"] and not last.get("tool_calls")
+    if body.continue_final_message and not has_text:
+        raise RequestError(
+            "continue_final_message needs a last message of the assistant, with text and without calls.",
+            parameter="continue_final_message",
+        )
+    if body.continue_final_message is False or not has_text:
         return messages, ""
     return messages[:-1], last["content"]
 
@@ -140,19 +139,23 @@ def _thinking(
     return Thinking(False if asked.model.abilities.thinking == "optional" else None) if begun else found
 
 
-def _offered(body: ChatBody) -> tuple[list[Tool | None] | None, str | Mapping[str, Any] | None]:
-    """The tools, and which of them to call, also as clients sent them before there were tools."""
-    if body.functions is None:
-        return body.tools, body.tool_choice
+def _calls(body: ChatBody) -> Calls:
+    """The tools, and which of them to call, also as clients sent them before there were tools. Raises RequestError."""
     call = body.function_call
-    return [{"function": one} for one in body.functions], {"function": call} if isinstance(call, dict) else call
+    choice = first(body.tool_choice, {"function": call} if isinstance(call, dict) else call)
+    named = "tool_choice" if body.tool_choice is not None or call is None else "function_call"
+    if not body.functions:
+        return call_shape(body.tools, choice, choice_at=named)
+    tools = [None if one is None else {"function": one} for one in body.functions]
+    return call_shape(tools, choice, "functions[{}].parameters", choice_at=named)
 
 
 def _most_tokens(body: ChatBody, default: int | None) -> int | None:
     """max_tokens; -1 asks for all that the context has room for."""
-    most = first(body.max_completion_tokens, body.max_tokens, body.n_predict, default)
-    if most == 0:
-        raise RequestError("max_tokens must be 1 or more, or -1 for no limit.", parameter="max_tokens")
+    asked = {name: getattr(body, name) for name in ("max_completion_tokens", "max_tokens", "n_predict")}
+    if zero := [name for name, value in asked.items() if value == 0]:
+        raise RequestError(f"{zero[0]} must be 1 or more, or -1 for no limit.", parameter=zero[0])
+    most = first(*asked.values(), default)
     return None if most == -1 else most
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from qwen_edge.server.openai import chat, completions, embeddings, models
+from qwen_edge.server.openai.chat_answer import ChatChunk, ChatCompletion
 from qwen_edge.server.openai.chat_body import ChatBody
 from qwen_edge.server.openai.completions_body import CompletionBody
-from qwen_edge.server.routes import GENERATES, Route, v1
+from qwen_edge.server.routes import ALWAYS, GENERATES, Route, v1
 from qwen_edge.server.sse import EVENTS
 
 ROUTES = (
@@ -15,7 +16,9 @@ ROUTES = (
         chat.chat_completions,
         "Answer a chat.",
         body=ChatBody,
+        answer=ChatCompletion,
         stream=EVENTS,
+        event=ChatChunk,
         also=v1("/v1/chat/completions"),
         errors=GENERATES,
     ),
@@ -38,13 +41,22 @@ ROUTES = (
         also=v1("/v1/embeddings"),
         errors=GENERATES,
     ),
-    Route("GET", "/v1/models", models.list_models, "The model that is served.", also=v1("/v1/models")),
+    Route(
+        "GET",
+        "/v1/models",
+        models.list_models,
+        "The model that is served.",
+        answer=models.ModelList,
+        also=v1("/v1/models"),
+        errors=(*ALWAYS, 503),
+    ),
     Route(
         "GET",
         "/v1/models/{name:.+}",
         models.show_model,
         "A model.",
+        answer=models.ModelCard,
         also=("/models/{name:.+}",),
-        errors=(401, 403, 404),
+        errors=(*ALWAYS, 404, 503),
     ),
 )

@@ -8,14 +8,14 @@ inside json_object). Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import ShapeKind
-from qwen_edge.server.parameters import Group
+from qwen_edge.server.parameters import Group, about
 from qwen_edge.server.sampling import SamplingParameters
 from qwen_edge.server.shapes import ANY_OBJECT, Wanted
 
@@ -49,19 +49,30 @@ class StructuredOutputs(Group):
     json_object: bool | None = None
 
 
-class ShapeParameters(SamplingParameters, kw_only=True):
-    """The parameters of a body that ask for a shape, behind those of sampling: msgspec has no multiple inheritance."""
+_SAME = about("The same, in the words of llama-server and vLLM.")
 
-    response_format: ResponseFormat | None = None
-    grammar: str | None = None
-    json_schema: dict[str, Any] | None = None
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: list[str | None] | None = None
-    guided_grammar: str | None = None
-    structured_outputs: StructuredOutputs | None = None
-    x_json_whitespace: bool | None = None
-    x_schema_in_prompt: bool | None = None
+
+class ShapeParameters(SamplingParameters, kw_only=True):
+    """What the answer looks like"""
+
+    # behind those of sampling: msgspec has no multiple inheritance
+    response_format: Annotated[
+        ResponseFormat | None,
+        about("`text`, `json_object` or `json_schema`: see [answers that keep a shape](#answers-that-keep-a-shape)."),
+    ] = None
+    grammar: Annotated[str | None, _SAME] = None
+    json_schema: Annotated[dict[str, Any] | None, _SAME] = None
+    guided_json: Annotated[dict[str, Any] | str | None, _SAME] = None
+    guided_regex: Annotated[str | None, _SAME] = None
+    guided_choice: Annotated[list[str | None] | None, _SAME] = None
+    guided_grammar: Annotated[str | None, _SAME] = None
+    structured_outputs: Annotated[StructuredOutputs | None, _SAME] = None
+    x_json_whitespace: Annotated[
+        bool | None, about("`true`: white space may stand between the values of JSON; without it JSON is compact.")
+    ] = None
+    x_schema_in_prompt: Annotated[
+        bool | None, about("`false`: the model is not shown the schema that its answer is held to.")
+    ] = None
 
 
 def wanted_shapes(body: ShapeParameters) -> list[Wanted]:

@@ -327,3 +327,15 @@ def test_a_template_that_eats_memory_is_refused_with_a_sentence(name):
 def test_a_model_without_a_template_is_told_what_to_do():
     with pytest.raises(UnservableError, match=r"has no chat template.*chat_template\.jinja"):
         check_template(None)
+
+
+@pytest.mark.parametrize(
+    ("template", "reasons"), [(CHATML, False), (CHATML + "<think>\n{# </think> #}", True), (TEMPLATE, False)]
+)
+async def test_an_answer_that_has_begun_is_behind_all_reasoning(renderer, template, reasons):
+    plain = await renderer.render(model(template), request("hi"))
+    assert (plain.reasons, plain.reasoned) == (reasons, False)
+    begun = await renderer.render(model(template), replace(request("hi"), begun="One,"))
+    assert (begun.reasons, begun.reasoned) == (False, True)
+    assert begun.prompt[: len(plain.prompt)] == plain.prompt
+    assert begun.prompt[-1].text == "One,"
