@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import msgspec
 from aiohttp import web
 
-from qwen_edge.protocol.messages import InspectCache
+from qwen_edge.protocol.messages import CacheReport, InspectCache
 from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.ollama.bodies import ChatBody, GenerateBody, Question
@@ -65,5 +65,5 @@ async def _load_or_unload(request: web.Request, body: Question, encoder: Encoder
     with _kept(request, body):
         reason = "unload" if keep_seconds(body.keep_alive) == 0 else "load"
         if reason == "load":  # an inspection waits until an engine has loaded the model
-            await request.app[STATE].engine.inspect_cache(InspectCache(0, caller=caller_of(request)))
+            await request.app[STATE].engine.ask(InspectCache(0, caller=caller_of(request)), CacheReport)
     return web.Response(body=msgspec.json.encode(encoder.empty(reason)), content_type="application/json")
