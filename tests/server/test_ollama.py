@@ -200,6 +200,37 @@ async def test_a_pull_says_that_the_model_is_there(serve):
     assert await call(served, "/api/pull", model="llama3.2", stream=False) == (200, {"status": "success"})
 
 
+async def test_texts_become_vectors(serve):
+    served = await serve()
+    status, answer = await call(served, "/api/embed", model="fake", input=["one", "two"])
+    assert (status, len(answer["embeddings"]), answer["model"]) == (200, 2, "fake:latest")
+    assert answer["prompt_eval_count"] > 0
+    _, alone = await call(served, "/api/embeddings", model="fake", prompt="one")
+    assert alone["embedding"] == pytest.approx(answer["embeddings"][0])
+    assert (await call(served, "/api/embed", model="fake", input=""))[1]["embeddings"] == []
+    assert (await call(served, "/api/embeddings", model="fake", prompt=""))[1] == {"embedding": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/embed", {"input": 5}),
+        ("/api/embed", {}),
+        ("/api/embed", {"input": ["a", 5]}),
+        ("/api/embed", {"input": ["a", ""]}),
+        ("/api/embed", {"input": "a", "truncate": True}),
+        ("/api/embed", {"input": "a", "dimensions": 1}),
+        ("/api/embed", {"input": "a", "options": {"num_ctx": 10**6}}),
+        ("/api/embeddings", {"prompt": ["a"]}),
+        ("/api/embeddings", {"prompt": "a", "keep_alive": "soon"}),
+    ],
+)
+async def test_a_mistake_about_vectors_is_the_clients(serve, path, body):
+    served = await serve()
+    status, answer = await call(served, path, **body)
+    assert (status, answer.keys()) == (400, {"error"})
+
+
 async def test_it_says_that_it_is_there(serve):
     served = await serve()
     async with served.http.get(f"{served.address}/") as response:

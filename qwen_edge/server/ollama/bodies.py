@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from qwen_edge.server.parameters import HINT, Group, hint, mapped, only
-from qwen_edge.server.sampling import FromZero, SamplingParameters, StopTexts
+from qwen_edge.server.sampling import Count, FromZero, SamplingParameters, StopTexts
 from qwen_edge.server.thinking import Effort
 
 _NO_MIROSTAT = hint("Accepted; mirostat can only be 0.")
@@ -18,7 +18,7 @@ _MACHINE = hint("Accepted; the server's settings say how the model is run.")
 _TOO_LONG = "A conversation that is longer than the context is an error: shorten it."
 
 
-class Options(SamplingParameters, kw_only=True):
+class OllamaOptions(SamplingParameters, kw_only=True):
     """Ollama's options, and the further parameters of sampling that this server has."""
 
     num_predict: Annotated[int, msgspec.Meta(ge=-2, le=2**31 - 1)] | None = None
@@ -47,52 +47,52 @@ class Options(SamplingParameters, kw_only=True):
     embedding_only: Annotated[bool | None, only(False)] = None
 
 
-class Function(msgspec.Struct):
+class OllamaFunction(msgspec.Struct):
     name: str
     arguments: dict[str, Any] | str | None = None
 
 
-class Call(msgspec.Struct):
-    function: Function
+class OllamaCall(msgspec.Struct):
+    function: OllamaFunction
     id: str | None = None
 
 
-class Message(msgspec.Struct):
+class OllamaMessage(msgspec.Struct):
     """A message. Fields that a template cannot render are ignored, except `images`, which are refused."""
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
     content: str | None = None
     thinking: str | None = None
     images: list[Any] | None = None
-    tool_calls: list[Call | None] | None = None
+    tool_calls: list[OllamaCall | None] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
 
-class ToolFunction(msgspec.Struct):
+class OllamaToolFunction(msgspec.Struct):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
 
-class Tool(msgspec.Struct):
-    function: ToolFunction
+class OllamaTool(msgspec.Struct):
+    function: OllamaToolFunction
     type: Literal["function"] | None = None
 
 
 class Tools(Group):
     """Checks tools, which reach the model as the client wrote them, with fields that nobody here knows."""
 
-    tools: list[Tool | None]
+    tools: list[OllamaTool | None]
 
 
-class Question(Group, kw_only=True):
+class OllamaQuestion(Group, kw_only=True):
     """What /api/chat and /api/generate share."""
 
     model: str | None = None
     stream: bool | None = None
     format: Literal["", "json"] | dict[str, Any] | None = None
-    options: Options | None = None
+    options: OllamaOptions | None = None
     think: bool | Effort | None = None
     keep_alive: float | str | None = None
     logprobs: bool | None = None
@@ -101,14 +101,14 @@ class Question(Group, kw_only=True):
     shift: Annotated[bool | None, only(False, instead=_TOO_LONG)] = None
 
 
-class ChatBody(Question, kw_only=True):
+class OllamaChatBody(OllamaQuestion, kw_only=True):
     """The body of /api/chat. Without messages it loads the model, or unloads it."""
 
-    messages: list[Message] | None = None
+    messages: list[OllamaMessage] | None = None
     tools: list[dict[str, Any] | None] | None = None
 
 
-class GenerateBody(Question, kw_only=True):
+class OllamaGenerateBody(OllamaQuestion, kw_only=True):
     """The body of /api/generate. Without a prompt it loads the model, or unloads it."""
 
     prompt: str | None = None
@@ -125,6 +125,26 @@ class GenerateBody(Question, kw_only=True):
     steps: Annotated[int | None, only(0)] = None
 
 
+class OllamaEmbedBody(Group, kw_only=True):
+    """The body of /api/embed."""
+
+    input: str | Annotated[list[str], msgspec.Meta(max_length=256)]
+    model: str | None = None
+    dimensions: Count | None = None
+    truncate: Annotated[bool | None, only(False, instead="A text that is too long is an error: shorten it.")] = None
+    options: Annotated[OllamaOptions | None, HINT] = None
+    keep_alive: float | str | None = None
+
+
+class OllamaEmbeddingsBody(Group, kw_only=True):
+    """The body of /api/embeddings, which is older."""
+
+    prompt: str
+    model: str | None = None
+    options: Annotated[OllamaOptions | None, HINT] = None
+    keep_alive: float | str | None = None
+
+
 class ModelBody(Group, kw_only=True):
     """A request about a model. `name` is what Ollama called `model` once."""
 
@@ -132,7 +152,7 @@ class ModelBody(Group, kw_only=True):
     name: Annotated[str | None, mapped("model")] = None
 
 
-class ShowBody(ModelBody, kw_only=True):
+class OllamaShowBody(ModelBody, kw_only=True):
     """The body of /api/show."""
 
     verbose: Annotated[bool | None, hint("Accepted; tensors and vocabulary are not listed.")] = None
@@ -141,7 +161,7 @@ class ShowBody(ModelBody, kw_only=True):
     options: Annotated[Any, HINT] = None
 
 
-class PullBody(ModelBody, kw_only=True):
+class OllamaPullBody(ModelBody, kw_only=True):
     """The body of /api/pull."""
 
     stream: bool | None = None

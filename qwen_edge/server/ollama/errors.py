@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -24,6 +25,15 @@ STATUSES: Mapping[ErrorKind, int] = {
     "internal": 500,
     "unavailable": 503,
 }
+
+
+class OllamaErrorBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an error."""
+
+    error: str
+
+
+error_type: Any = OllamaErrorBody
 
 
 def error_object(error: RequestError) -> dict[str, str]:

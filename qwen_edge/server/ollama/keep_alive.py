@@ -1,4 +1,4 @@
-"""Ollama's keep_alive: how long the model stays in memory after a request. Pure.
+"""Ollama's keep_alive: how long the model stays in memory after a request.
 
 Reference: https://pkg.go.dev/time#ParseDuration, which Ollama uses for texts.
 """
@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
+from qwen_edge.server.state import STATE
 
 _PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _WHOLE = re.compile(rf"([-+]?)((?:{_PART.pattern})+|[0-9]+\.?[0-9]*)", re.ASCII)
@@ -24,6 +29,18 @@ def keep_seconds(value: float | str | None) -> float | None:
         return None
     seconds = _parsed(value) if isinstance(value, str) else float(value)
     return math.inf if seconds < 0 else seconds
+
+
+@contextmanager
+def kept(request: web.Request, value: float | str | None) -> Iterator[None]:
+    """Behind the request, however it ends, let its keep_alive (`value`) say how long the model stays. Raises
+    RequestError if it is no duration."""
+    seconds = keep_seconds(value)
+    try:
+        yield
+    finally:
+        if seconds is not None:
+            request.app[STATE].engine.idle.keep(seconds)
 
 
 def _parsed(text: str) -> float:

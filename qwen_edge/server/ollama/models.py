@@ -14,7 +14,7 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import ModelFacts, Ready
 from qwen_edge.server.answering import ignores_unknown
 from qwen_edge.server.body import read_whole
-from qwen_edge.server.ollama.bodies import ModelBody, PullBody, ShowBody
+from qwen_edge.server.ollama.bodies import ModelBody, OllamaPullBody, OllamaShowBody
 from qwen_edge.server.ollama.framing import line, timestamp, timestamp_after
 from qwen_edge.server.parameters import read_group, read_json
 from qwen_edge.server.sse import LINES
@@ -71,7 +71,7 @@ async def running_models(request: web.Request) -> web.Response:
 async def show(request: web.Request) -> web.Response:
     """What is known of a model."""
     state = request.app[STATE]
-    await _read(request, ShowBody)
+    await _read(request, OllamaShowBody)
     model, abilities = state.engine.model, state.service.model.abilities
     assert model, "the service has raised an error if the model is not known"
     able = {"completion": True, "tools": abilities.tools, "thinking": abilities.thinking != "never"}
@@ -89,7 +89,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def pull(request: web.Request) -> web.StreamResponse:
     """Say that the model is there, to clients that pull a model before they use it. Nothing is downloaded."""
-    body = await _read(request, PullBody)
+    body = await _read(request, OllamaPullBody)
     statuses: list[Json] = [{"status": "pulling manifest"}, {"status": "success"}]
     if body.stream is False:
         return web.json_response(statuses[-1])

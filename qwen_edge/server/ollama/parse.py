@@ -11,14 +11,22 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.first import first
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.answering import Asked
-from qwen_edge.server.ollama.bodies import Call, ChatBody, GenerateBody, Message, Options, Question, Tools
+from qwen_edge.server.ollama.bodies import (
+    OllamaCall,
+    OllamaChatBody,
+    OllamaGenerateBody,
+    OllamaMessage,
+    OllamaOptions,
+    OllamaQuestion,
+    Tools,
+)
 from qwen_edge.server.parameters import read_group, read_json
 from qwen_edge.server.sampling import sampling, stop_texts
 from qwen_edge.server.shapes import ANY_OBJECT, Wanted, answer_shape
 from qwen_edge.server.thinking import Thinking, thinking
 from qwen_edge.server.tool_choice import Calls, call_shape
 
-_Body = TypeVar("_Body", bound=Question)
+_Body = TypeVar("_Body", bound=OllamaQuestion)
 
 _REMEDY = "describe it in the schema's description, which the model reads"
 
@@ -29,14 +37,14 @@ def read_question(kind: type[_Body], data: bytes, *, ignore_unknown: bool) -> _B
     if isinstance(messages := values.get("messages"), list):
         refuse_too_many_messages(len(messages))
     body = read_group(kind, values, ignore_unknown=ignore_unknown)
-    if isinstance(body, ChatBody):
+    if isinstance(body, OllamaChatBody):
         read_group(Tools, {"tools": body.tools or []}, ignore_unknown=True)
     return body
 
 
-def refuse_larger_context(body: Question, asked: Asked) -> None:
+def refuse_larger_context(options: OllamaOptions | None, asked: Asked) -> None:
     """Raises RequestError if the client counts on a larger context than there is: its conversation might not fit."""
-    wanted, there_is = (body.options or Options()).num_ctx or 0, asked.model.context
+    wanted, there_is = (options or OllamaOptions()).num_ctx or 0, asked.model.context
     if wanted > there_is:
         raise RequestError(
             f"options.num_ctx: {wanted} tokens are asked for, and this server's context holds {there_is}. Ask for no "
@@ -46,13 +54,13 @@ def refuse_larger_context(body: Question, asked: Asked) -> None:
         )
 
 
-def chat_request(body: ChatBody, asked: Asked) -> ChatRequest:
+def chat_request(body: OllamaChatBody, asked: Asked) -> ChatRequest:
     """The request of /api/chat. Raises RequestError."""
     messages, begun = _beginning([_plain(number, one) for number, one in enumerate(body.messages or ())])
     return _request(body, asked, messages, begun, call_shape(body.tools, None))
 
 
-def generate_request(body: GenerateBody, asked: Asked) -> ChatRequest:
+def generate_request(body: OllamaGenerateBody, asked: Asked) -> ChatRequest:
     """The request of /api/generate: a conversation of one question, or with `raw` the prompt as it is. Raises
     RequestError."""
     prompt = body.prompt or ""
@@ -71,11 +79,11 @@ def generate_request(body: GenerateBody, asked: Asked) -> ChatRequest:
 
 
 def _request(
-    body: Question, asked: Asked, messages: Sequence[Mapping[str, Any]], begun: str, calls: Calls
+    body: OllamaQuestion, asked: Asked, messages: Sequence[Mapping[str, Any]], begun: str, calls: Calls
 ) -> ChatRequest:
     """Missing values come from the configuration first, then from the model's own defaults."""
-    refuse_larger_context(body, asked)
-    options, defaults = body.options or Options(), asked.defaults
+    refuse_larger_context(body.options, asked)
+    options, defaults = body.options or OllamaOptions(), asked.defaults
     if options.seed == -1:
         options.seed = None  # Ollama's word for any seed
     think = _thinking(body, asked, messages, begun=bool(begun))
@@ -112,7 +120,7 @@ def _beginning(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], st
     return messages, ""
 
 
-def _thinking(body: Question, asked: Asked, messages: Sequence[Mapping[str, Any]], *, begun: bool) -> Thinking:
+def _thinking(body: OllamaQuestion, asked: Asked, messages: Sequence[Mapping[str, Any]], *, begun: bool) -> Thinking:
     can, switch = asked.model.abilities, body.think if isinstance(body.think, bool) else None
     if switch and begun:
         raise RequestError(
@@ -135,19 +143,19 @@ def _thinking(body: Question, asked: Asked, messages: Sequence[Mapping[str, Any]
     )
 
 
-def _most_tokens(options: Options, default: int | None) -> int | None:
+def _most_tokens(options: OllamaOptions, default: int | None) -> int | None:
     """num_predict; 0 and less ask for all that the context has room for."""
     most = first(options.num_predict, default)
     return most if most and most > 0 else None
 
 
-def _logprobs(body: Question) -> int | None:
+def _logprobs(body: OllamaQuestion) -> int | None:
     if body.top_logprobs and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs: true.", parameter="top_logprobs")
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
-def _plain(number: int, message: Message) -> dict[str, Any]:
+def _plain(number: int, message: OllamaMessage) -> dict[str, Any]:
     """The message in the form that chat templates take: calls are in OpenAI's form, missing fields are left out."""
     if message.images:
         parameter = f"messages[{number}].images"
@@ -169,7 +177,7 @@ def _plain(number: int, message: Message) -> dict[str, Any]:
     return plain
 
 
-def _call(call: Call) -> Mapping[str, Any]:
+def _call(call: OllamaCall) -> Mapping[str, Any]:
     """A tool call of the history, in OpenAI's form. Missing or empty arguments become `{}`."""
     function = {"name": call.function.name, "arguments": call.function.arguments or "{}"}
     plain = {"type": "function", "function": function}

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from qwen_edge.server.ollama import chat, models
-from qwen_edge.server.ollama.bodies import ChatBody, GenerateBody, PullBody, ShowBody
-from qwen_edge.server.routes import GENERATES, Route
+from qwen_edge.server.ollama import chat, embed, models
+from qwen_edge.server.ollama.bodies import (
+    OllamaChatBody,
+    OllamaEmbedBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    OllamaPullBody,
+    OllamaShowBody,
+)
+from qwen_edge.server.routes import ALWAYS, GENERATES, READS_BODY, Route
 from qwen_edge.server.sse import LINES
 
-_ABOUT_A_MODEL = (400, 401, 403, 404, 408, 413, 415, 503)
+_ABOUT_A_MODEL = (*READS_BODY, 404, 503)
 
 ROUTES = (
-    Route("GET", "/", models.running, "Whether the server is there, in Ollama's words."),
+    Route("GET", "/", models.running, "Whether the server is there.", answer=str, content_type="text/plain"),
     Route(
         "POST",
         "/api/chat",
         chat.chat,
         "Answer a chat.",
-        body=ChatBody,
+        body=OllamaChatBody,
         stream=LINES,
         also=("/api/chat/",),
         errors=GENERATES,
@@ -26,9 +33,27 @@ ROUTES = (
         "/api/generate",
         chat.generate,
         "Answer a prompt.",
-        body=GenerateBody,
+        body=OllamaGenerateBody,
         stream=LINES,
         also=("/api/generate/",),
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
+        "/api/embed",
+        embed.embed,
+        "Turn texts into vectors.",
+        body=OllamaEmbedBody,
+        also=("/api/embed/",),
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
+        "/api/embeddings",
+        embed.embeddings,
+        "Turn a text into a vector.",
+        body=OllamaEmbeddingsBody,
+        also=("/api/embeddings/",),
         errors=GENERATES,
     ),
     Route("GET", "/api/tags", models.tags, "The list of models.", also=("/api/tags/",)),
@@ -39,7 +64,7 @@ ROUTES = (
         "/api/show",
         models.show,
         "What is known of a model.",
-        body=ShowBody,
+        body=OllamaShowBody,
         also=("/api/show/",),
         errors=_ABOUT_A_MODEL,
     ),
@@ -48,7 +73,7 @@ ROUTES = (
         "/api/pull",
         models.pull,
         "Say that a model is there.",
-        body=PullBody,
+        body=OllamaPullBody,
         stream=LINES,
         also=("/api/pull/",),
         errors=_ABOUT_A_MODEL,
@@ -63,5 +88,5 @@ ROUTES = (
             ("POST", "/api/blobs/{digest}"),
         )
     ),
-    Route("HEAD", "/api/blobs/{digest}", models.no_blob, "No blob is there.", errors=(401, 403, 404)),
+    Route("HEAD", "/api/blobs/{digest}", models.no_blob, "No blob is there.", errors=(*ALWAYS, 404)),
 )

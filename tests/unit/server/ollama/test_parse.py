@@ -10,7 +10,7 @@ from qwen_edge.config.schema import ChatConfig
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Sampling, Shape
 from qwen_edge.server.answering import Asked
-from qwen_edge.server.ollama.bodies import ChatBody, GenerateBody, Options
+from qwen_edge.server.ollama.bodies import OllamaChatBody, OllamaGenerateBody, OllamaOptions
 from qwen_edge.server.ollama.parse import chat_request, generate_request, read_question
 from qwen_edge.server.parameters import treatment_of
 from qwen_edge.service.pipeline import ModelInfo
@@ -33,12 +33,14 @@ OPTIONS = {
 
 def asked(model=MODEL, defaults=None, **body):
     data = json.dumps({"model": "m", "messages": HI, **body}).encode()
-    return chat_request(read_question(ChatBody, data, ignore_unknown=False), Asked(model, defaults or ChatConfig()))
+    return chat_request(
+        read_question(OllamaChatBody, data, ignore_unknown=False), Asked(model, defaults or ChatConfig())
+    )
 
 
 def generated(**body):
     data = json.dumps({"model": "m", "prompt": "hi", **body}).encode()
-    return generate_request(read_question(GenerateBody, data, ignore_unknown=False), Asked(MODEL, ChatConfig()))
+    return generate_request(read_question(OllamaGenerateBody, data, ignore_unknown=False), Asked(MODEL, ChatConfig()))
 
 
 def refused(ask=asked, **body):
@@ -230,7 +232,7 @@ def test_a_last_message_of_the_assistant_begins_the_answer():
 
 
 def test_what_only_says_how_to_run_the_model_is_a_hint():
-    types = get_type_hints(Options, include_extras=True)
+    types = get_type_hints(OllamaOptions, include_extras=True)
     hints = ("num_ctx", "num_keep", "num_gpu", "num_thread", "num_batch", "use_mmap")
     assert {treatment_of(types[name]) for name in hints} == {"hint"}
 
