@@ -101,7 +101,10 @@ def diagnose(config: Config, model: str | None, place: Place, *, verify: bool) -
             yield from _guarded(lambda: _chat_template(path))
             yield from _guarded(lambda: _memory(config, path, recall(path, place.state), running=running))
     yield from _device(config)
-    yield Finding("ok", f"qwen-edge is running on {_place(host, port)}") if running else check_port(host, port)
+    if running:
+        yield Finding("ok", f"qwen-edge is running on {_place(host, port)}")
+    else:
+        yield from (check_port(host, one, setting) for setting, one in config.server.ports.items())
 
 
 def _guarded(check: Callable[[], Iterator[Finding]]) -> Generator[Finding, None, bool]:
@@ -259,8 +262,9 @@ def _answers_as_us(host: str, port: int) -> bool:
         connection.close()
 
 
-def check_port(host: str, port: int) -> Finding:
-    """Check that the daemon can listen on every address of the host, IPv4 and IPv6, as asyncio does."""
+def check_port(host: str, port: int, setting: str = "server.port") -> Finding:
+    """Check that the daemon can listen on every address of the host, IPv4 and IPv6, as asyncio does. `setting`: which
+    one names the port."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -271,9 +275,9 @@ def check_port(host: str, port: int) -> Finding:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
     except OSError as error:
-        remedy = "choose another server.host or server.port"
+        remedy = f"choose another server.host or {setting}"
         if error.errno == errno.EADDRINUSE:
-            remedy = f"stop what uses it (ss -ltnp 'sport = :{port}' shows what), or choose another server.port"
+            remedy = f"stop what uses it (ss -ltnp 'sport = :{port}' shows what), or choose another {setting}"
         return Finding("bad", f"cannot listen on {_place(host, port)}: {error.strerror}", remedy)
     return Finding("ok", f"port {_place(host, port)} is free")
 

@@ -58,15 +58,17 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP server. Time limits: `header_seconds` for the head of a request, `body_seconds` for its body,
-    `keepalive_seconds` for a connection between two requests, `stall_seconds` for a client that does not read its
-    answer, `drain_seconds` for running answers when the daemon stops. A stream that is silent for `comment_seconds`
-    gets a comment. `responses_hours`, `responses_bytes`: how long, and how much of them, responses of /v1/responses are
-    stored. `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the
-    cached prompts of one key are not used for another."""
+    """The HTTP server. `ollama_port`: a second port, for clients that look for Ollama there; None: no such port. Time
+    limits: `header_seconds` for the head of a request, `body_seconds` for its body, `keepalive_seconds` for a
+    connection between two requests, `stall_seconds` for a client that does not read its answer, `drain_seconds` for
+    running answers when the daemon stops. A stream that is silent for `comment_seconds` gets a comment.
+    `responses_hours`, `responses_bytes`: how long, and how much of them, responses of /v1/responses are stored.
+    `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the cached prompts of one
+    key are not used for another."""
 
     host: str = "127.0.0.1"
     port: _Port = 8080
+    ollama_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     api_keys_file: str | None = None
     origins: tuple[str, ...] = ()
     share_cache: Literal["all", "key"] = "key"
@@ -94,6 +96,14 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"origins[{number}] must be the origin of web pages, such as https://home.example or "
                     "http://192.168.1.5:8123, without a path; or * for all pages"
                 )
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports to listen on, by the settings that name them; the first is that of `port`."""
+        ports = {"server.port": self.port}
+        if self.ollama_port and self.ollama_port != self.port:
+            ports["server.ollama_port"] = self.ollama_port
+        return ports
 
 
 class RememberConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""The daemon's HTTP server: the application, its listening socket, and a limited number of connections.
+"""The daemon's HTTP server: the application, its listening sockets, and a limited number of connections.
 
 Imports aiohttp: daemon/main.py imports this module only after it has started the engine process. Used on the daemon's
 event loop.
@@ -38,7 +38,7 @@ class HttpServer:
         )
         self._limits: asyncio.Task[None] | None = None  # enforces the limits of the connections
         self._connections: Connections | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []  # one for each port; the first is that of server.port
 
     async def start(self) -> None:
         """Listen, and take connections. Raises NotNowError."""
@@ -47,13 +47,13 @@ class HttpServer:
         most = _most_connections(self._settings)
         self._connections = Connections(self._runner.server, self._settings, most, ALL_DIALECTS)
         self._limits = asyncio.create_task(self._connections.run())
-        self._server = await _listen(self._connections, self._settings)
+        for setting, port in self._settings.ports.items():
+            self._servers.append(await _listen(self._connections, self._settings.host, port, setting))
 
     @property
     def address(self) -> str:
         """The URL, with the port that was really taken (for port 0)."""
-        assert self._server
-        host, port = self._settings.host, self._server.sockets[0].getsockname()[1]
+        host, port = self._settings.host, self._servers[0].sockets[0].getsockname()[1]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
@@ -63,9 +63,9 @@ class HttpServer:
 
     def refuse_new(self) -> None:
         """Take no new connection and no new request, and give clients that read nothing less time."""
-        assert self._server and self._connections
+        assert self._connections
         self._state.stopping = True
-        self._server.close()
+        self._stop_listening()
         self._connections.hurry()
 
     async def drain(self) -> None:
@@ -78,8 +78,7 @@ class HttpServer:
         """Stop listening, and end the application: requests that still run are cut off."""
         if self._limits:
             self._limits.cancel()
-        if self._server:
-            self._server.close()
+        self._stop_listening()
         await self._runner.cleanup()
 
     async def close(self) -> None:
@@ -87,18 +86,22 @@ class HttpServer:
         if self._connections:
             await self._connections.close()
 
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
 
-async def _listen(connections: Connections, settings: ServerConfig) -> asyncio.Server:
-    """Bind and accept. Raises NotNowError."""
-    host, port = settings.host, settings.port
+
+async def _listen(connections: Connections, host: str, port: int, setting: str) -> asyncio.Server:
+    """Bind and accept. `setting`: which one names the port. Raises NotNowError."""
     loop, backlog = asyncio.get_running_loop(), backlog_within(allowed())
     loop.set_exception_handler(quiet_when_used_up())
     try:
         return await loop.create_server(connections.accept, host, port, reuse_address=True, backlog=backlog)
     except OSError as error:
+        option = " (--port)" if setting == "server.port" else ""
         raise NotNowError(
             f"Cannot listen on {host}:{port}: {_cause(error)}. "
-            "Stop what uses the port, or choose another: server.port (--port)."
+            f"Stop what uses the port, or choose another: {setting}{option}."
         ) from None
 
 

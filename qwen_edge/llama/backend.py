@@ -30,7 +30,7 @@ from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, tune
-from qwen_edge.protocol.messages import Load, Ready, Sampling, Tuning
+from qwen_edge.protocol.messages import Load, ModelFacts, Ready, Sampling, Tuning
 from qwen_edge.structured.compiler import Compiler
 
 _SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
@@ -131,6 +131,7 @@ class LlamaBackend:
             ordinary_ends=tuple(ordinary_ends(self._model)),
             site=site(self._load.gpu_layers) if self._tuning else "",
             gpu_build=built_for_gpu(),
+            facts=_facts(self._model),
         )
 
     def close(self) -> None:
@@ -174,6 +175,19 @@ def _sampling_defaults(model: Model) -> Sampling:
         top_p=number("top_p", plain.top_p, 1.0, _SMALL),
         min_p=number("min_p", plain.min_p, 1.0),
         repetition_penalty=number("penalty_repeat", plain.repetition_penalty, _LARGE, _SMALL),
+    )
+
+
+def _facts(model: Model) -> ModelFacts:
+    file = model.path.stat()
+    return ModelFacts(
+        architecture=model.meta("general.architecture") or "",
+        quantization=model.file_type,
+        parameters=model.parameters,
+        trained_context=model.trained_context,
+        embedding_length=model.embedding_length,
+        bytes=file.st_size,
+        modified=file.st_mtime,
     )
 
 

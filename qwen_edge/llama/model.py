@@ -90,6 +90,18 @@ class Model:
         return int(C.llama_model_n_layer(self._model))
 
     @property
+    def embedding_length(self) -> int:
+        """Elements of the vector that stands for a token inside the model."""
+        return int(C.llama_model_n_embd(self._model))
+
+    @property
+    def file_type(self) -> str:
+        """llama.cpp's name of the mix of tensor types, such as Q4_K_M; empty if the file names none that is known."""
+        number, start = self.meta("general.file_type"), "LLAMA_FTYPE_MOSTLY_"
+        names = (name for name in dir(C) if name.startswith(start) and str(getattr(C, name)) == number)
+        return "F32" if number == "0" else next(names, "").removeprefix(start)
+
+    @property
     def chat_template(self) -> str | None:
         """The default chat template, in jinja2. Raises UnservableError if it is not UTF-8 text."""
         return self._chat_template(None)

@@ -73,6 +73,20 @@ class Loading(msgspec.Struct, frozen=True, tag=True):
     fraction: float
 
 
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What the model's file says of the model, for clients that list models. `quantization`: llama.cpp's name of the
+    file type, e.g. Q4_K_M, or empty; `parameters`: their number; `trained_context`: in tokens; `bytes`: the size of the
+    file; `modified`: when it was written, in seconds since 1970."""
+
+    architecture: str = ""
+    quantization: str = ""
+    parameters: int = 0
+    trained_context: int = 0
+    embedding_length: int = 0
+    bytes: int = 0
+    modified: float = 0.0
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """From the engine: the model is loaded and has decoded one token. `context` is in tokens.
 
@@ -99,3 +113,4 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     ordinary_ends: tuple[str, ...] = ()
     site: str = ""
     gpu_build: bool = False
+    facts: ModelFacts = ModelFacts()

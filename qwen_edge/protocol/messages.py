@@ -39,6 +39,7 @@ from qwen_edge.protocol.loading import (
     KvType,
     Load,
     Loading,
+    ModelFacts,
     Ready,
     Tuning,
 )
@@ -100,6 +101,7 @@ __all__ = [
     "Mark",
     "Markers",
     "MissReason",
+    "ModelFacts",
     "Outbound",
     "Part",
     "Pieces",

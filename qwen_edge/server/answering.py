@@ -86,12 +86,16 @@ async def respond(
     *,
     stream: bool,
     finished: Callable[[], Awaitable[None]] | None = None,
+    on_event: Callable[[], None] | None = None,
 ) -> web.StreamResponse:
     """Answer the chat requests of one HTTP request; their answers are numbered in order. `finished` is awaited when all
-    answers are complete, before the client can know. aiohttp cancels the handler if the client disconnects: that closes
-    the pipeline's iterators, which ends the generation. Raises RequestError."""
+    answers are complete, before the client can know. `on_event` is called whenever an event has come, before it is
+    encoded. aiohttp cancels the handler if the client disconnects: that closes the pipeline's iterators, which ends the
+    generation. Raises RequestError."""
     state = request.app[STATE]
     events = state.metrics.watch(state.service.all_choices(chats), sum(chat.choices for chat in chats))
+    if on_event:
+        events = _noticed(events, on_event)
     headers = _unenforced(chats, state.told_unenforced)
     if stream:
         quiet = state.config.server.comment_seconds
@@ -109,6 +113,13 @@ def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] |
     return web.Response(
         body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
     )
+
+
+async def _noticed(events: Events, on_event: Callable[[], None]) -> Events:
+    async with aclosing(events):
+        async for event in events:
+            on_event()
+            yield event
 
 
 def _unenforced(chats: Sequence[ChatRequest], told: ToldBefore) -> dict[str, str]:

@@ -11,6 +11,8 @@ from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.anthropic import errors as anthropic_errors
 from qwen_edge.server.anthropic import routes as anthropic
 from qwen_edge.server.dialects import DIALECTS, Dialects
+from qwen_edge.server.ollama import errors as ollama_errors
+from qwen_edge.server.ollama.routes import ROUTES as OLLAMA
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.responses.store import RESPONSES, store_of
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
@@ -19,9 +21,13 @@ from qwen_edge.server.routes import Handler, Route
 from qwen_edge.server.state import STATE, State
 
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
-ALL_DIALECTS = Dialects(errors, dict.fromkeys(anthropic.PATHS, anthropic_errors), {anthropic.VERSION: anthropic_errors})
+ALL_DIALECTS = Dialects(
+    errors,
+    {"/api": ollama_errors, **dict.fromkeys(anthropic.PATHS, anthropic_errors)},
+    {anthropic.VERSION: anthropic_errors},
+)
 
-ROUTES = (*OPENAI, *anthropic.ROUTES, *OUR_OWN)
+ROUTES = (*OPENAI, *anthropic.ROUTES, *OLLAMA, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:

@@ -1,4 +1,4 @@
-"""Decides, from the messages of an engine process, whether the process is alive, and how long it has been unused."""
+"""Decides, from the messages of an engine process, whether the process is alive."""
 
 from __future__ import annotations
 
@@ -17,17 +17,12 @@ class Liveness:
 
     def __init__(self, limits: SupervisorLimits, clock: Callable[[], float]) -> None:
         self._limits, self._clock = limits, clock
-        self._last_message = self._last_ready = self._last_use = clock()
+        self._last_message = self._last_ready = clock()
 
     @property
     def absence(self) -> float:
         """Seconds since the last message of a loaded engine."""
         return self._clock() - self._last_ready
-
-    @property
-    def unused(self) -> float:
-        """Seconds since a request ended, or an engine loaded the model."""
-        return self._clock() - self._last_use
 
     def start_waiting(self) -> None:
         """Count the silence from now on: the engine was started, or was told to end."""
@@ -40,17 +35,9 @@ class Liveness:
         if state is EngineState.READY:
             self._last_ready = self._last_message
 
-    def used(self) -> None:
-        """A request has ended, or an engine has loaded the model."""
-        self._last_use = self._clock()
-
     def needed_again(self) -> None:
         """An engine is needed after a time without one; that time does not count as absence."""
         self._last_ready = self._clock()
-
-    def idle_too_long(self) -> bool:
-        """Whether an engine without requests should be unloaded."""
-        return self.unused > self._limits.idle_seconds
 
     def overdue(self, state: EngineState) -> str:
         """What is wrong with an engine that has been silent for too long; empty if the silence is within the limit."""

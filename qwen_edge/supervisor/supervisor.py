@@ -42,6 +42,7 @@ from qwen_edge.protocol.messages import (
 from qwen_edge.supervisor.condition import Condition
 from qwen_edge.supervisor.engine_process import EngineProcess
 from qwen_edge.supervisor.engine_session import EngineSession, load_error
+from qwen_edge.supervisor.idle_time import IdleTime
 from qwen_edge.supervisor.limits import SupervisorLimits
 from qwen_edge.supervisor.liveness import SAVE_SECONDS, Liveness
 from qwen_edge.supervisor.memory_watch import MemoryWatch
@@ -93,6 +94,7 @@ class Supervisor:
         share the iterator never use an id twice."""
         self._load, self._start = load, start
         self._liveness = Liveness(limits, clock)
+        self.idle = IdleTime(limits.idle_seconds, clock)
         self._memory = MemoryWatch(limits.memory_bytes, memory, clock, limits.memory_seconds)
         self._backoff = RestartBackoff(clock)
         self._requests = PendingRequests(ids)
@@ -225,6 +227,7 @@ class Supervisor:
                 self._session.send([pending.request])
         elif action is Action.SEND_STOP and self._session:
             self._liveness.start_waiting()
+            self.idle.unloading()
             self._session.send([Stop(seconds=SAVE_SECONDS)])
         elif action is Action.RECORD_DEATH:
             self._record_death(self._how_it_ended)
@@ -287,7 +290,7 @@ class Supervisor:
         if self._requests or self._memory.exceeded:
             self._change(Event.NEEDED)
         else:
-            log.info("the model is unloaded: there was no request for %.0f s", self._liveness.unused)
+            log.info("the model is unloaded: there was no request for %.0f s", self.idle.unused)
         await self._changed.wait_for(lambda: self.state is not EngineState.ASLEEP)
         self._liveness.needed_again()
 
@@ -316,7 +319,7 @@ class Supervisor:
     def _unload_if_unneeded(self) -> None:
         """Without requests, unload an engine that is too large or has been idle for too long. An engine that has just
         died is not unloaded: its death must be counted."""
-        unneeded = self._liveness.idle_too_long() or self._memory.exceeded
+        unneeded = self.idle.too_long() or self._memory.exceeded
         if unneeded and not self._requests and self._session and self._session.connected:
             self._change(Event.UNNEEDED)
 
@@ -344,7 +347,7 @@ class Supervisor:
     def _on_loaded(self, model: Ready) -> None:
         """An engine has loaded the model."""
         self.model = model
-        self._liveness.used()
+        self.idle.loaded()
         self._backoff.engine_loaded()
         self._memory.plan(self.pid or 0, model.bytes_to_come)
         if model.tuning:  # the next engine need not measure again
@@ -377,5 +380,5 @@ class Supervisor:
             self._requests.remove(pending)
             if self._session and pending.computing:
                 self._session.send([Abort(pending.request.id)])
-            self._liveness.used()
+            self.idle.used()
             self._unload_if_unneeded()

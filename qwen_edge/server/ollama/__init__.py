@@ -1,0 +1,1 @@
+"""Ollama's dialect: JSON to a chat request, deltas to lines of JSON."""
