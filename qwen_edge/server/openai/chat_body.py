@@ -133,7 +133,7 @@ class UsageWish(Group):
     include: bool | None = None
 
 
-_ABSENT = {"enum": [None, []]}
+_ABSENT: Mapping[str, Any] = {"enum": [None, []]}
 _STREAM = about('Server-sent events, ended by `[DONE]`; `{"include_usage": true}` adds a last chunk with the counts.')
 _MOST = about("The most tokens of the answer, thinking included; -1 is no limit.")
 _LOGPROBS = about(
