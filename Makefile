@@ -9,7 +9,7 @@ RUN     = $(VENV)/bin/python
 help:
 	@echo "make demo    install, convert the demo model, serve it, ask it three things"
 	@echo "make test    everything that tests need, and the tests"
-	@echo "make slow    thousands of random schemas, held to answers of noise (minutes)"
+	@echo "make slow    thousands of random schemas and requests (minutes)"
 	@echo "make readme  the README's commands on a bare Debian (minutes; needs root and debootstrap)"
 	@echo "make unit    the tests that need no model (seconds)"
 	@echo "make lint    ruff;  make types  mypy --strict;  make check  all of it"

@@ -1,8 +1,8 @@
 """/openapi.json: the description of all paths in OpenAPI 3.1, made of the routes and of the types that check bodies.
 
 A path with aliases is described once: `x-aliases` lists the others, so that generated clients have each call once.
-Extensions: `x-treatment` says of a parameter whether it is honoured, mapped, a hint, or refused; `x-event` is the type
-of the data of a stream's events. Pure.
+`x-treatment` says of a parameter whether it is honoured, mapped, a hint, or refused. The schema of a stream is that of
+each of its events, as is usual before OpenAPI 3.2. Pure.
 
 Reference: https://spec.openapis.org/oas/v3.1.1.html.
 """
@@ -22,6 +22,7 @@ from aiohttp import web
 from qwen_edge.server.dialects import Dialects
 from qwen_edge.server.parameters import Group, fields_of, read_as_of, structs_in
 from qwen_edge.server.routes import OPEN_PATHS, Route
+from qwen_edge.server.sse import EVENTS
 
 Json = dict[str, Any]
 
@@ -92,8 +93,7 @@ class Description:
         error = {"application/json": {"schema": schemas.of(self._dialects.at(route.path).error_type)}}
         answer: Json = {route.content_type: {"schema": {} if route.answer is None else schemas.of(route.answer)}}
         if route.stream:
-            event = {} if route.event is None else {"x-event": schemas.of(route.event)}
-            answer[route.stream] = {"schema": {"type": "string"}, **event}
+            answer[route.stream] = {"schema": self._stream(route, schemas)}
         contents = dict.fromkeys(route.answer_at, answer)
         statuses = sorted({*route.errors, *contents})
         return {
@@ -104,6 +104,16 @@ class Description:
             }
             for status in statuses
         }
+
+    def _stream(self, route: Route, schemas: _Schemas) -> Json:
+        """The schema of each event of a stream, or of each line: the last one may be an error."""
+        error = schemas.of(self._dialects.at(route.path).error_type)
+        item = {} if route.event is None else {"anyOf": [schemas.of(route.event), error]}
+        if route.stream != EVENTS:
+            return item
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": item}
+        properties = {"event": {"type": "string"}, "data": {"anyOf": [{"const": "[DONE]"}, data]}}
+        return {"type": "object", "properties": properties, "required": ["data"]}
 
 
 def _operation_id(route: Route) -> str:

@@ -128,7 +128,16 @@ def _plain_value(annotated: Any, value: Any) -> Any:
         return _plain(group, value) if group else value
     if isinstance(value, list):
         item = _item_of(annotated)
-        return value if item is Any else [_plain_value(item, one) for one in value]
+        if groups_in(item):
+            return [_plain_value(item, one) for one in value]
+        return value if item is Any else _whole(value)
+    return _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    """The number, or the numbers in lists, as integers where they are whole."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
