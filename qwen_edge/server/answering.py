@@ -58,7 +58,7 @@ class Encoder(Protocol):
     def error(self, error: RequestError) -> bytes:
         """The frame of an error after the stream has begun; nothing follows it."""
 
-    def whole(self, events: Sequence[tuple[int, Delta | Finish]]) -> Json:
+    def whole(self, events: Sequence[tuple[int, Delta | Finish]]) -> Json | list[Json]:
         """The body of an answer without streaming."""
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from qwen_edge.server import middleware
 from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.dialects import DIALECTS, Dialects
+from qwen_edge.server.llama_server.routes import ROUTES as LLAMA_SERVER
 from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.state import STATE, State
@@ -16,7 +17,7 @@ from qwen_edge.server.state import STATE, State
 # a further dialect gets a line here, the beginning of its paths and its module `errors`, and one in ROUTES
 ALL_DIALECTS = Dialects(errors, {})
 
-ROUTES = (*OPENAI, *OUR_OWN)
+ROUTES = (*OPENAI, *LLAMA_SERVER, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
