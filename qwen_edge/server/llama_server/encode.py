@@ -14,9 +14,9 @@ from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Alternative, Logprob
 from qwen_edge.server.answering import Json
-from qwen_edge.server.llama_server.timings import timings
 from qwen_edge.server.openai.framing import chunk_event, error_event
 from qwen_edge.server.sse import EVENTS
+from qwen_edge.server.timings import timings
 
 
 @dataclass(frozen=True)
