@@ -115,7 +115,6 @@ def to_requests(body: CompletionBody, asked: Asked) -> Sequence[ChatRequest]:
         caller=asked.caller,
         shape=shape.shape if shape else None,
         shape_parameter=shape.parameter if shape else None,
-        stops_loops=asked.defaults.stop_loops,
         unenforced=shape.unenforced if shape else (),
     )
     return [replace(one, raw=raw) for raw in raw_prompts(body.prompt)]
