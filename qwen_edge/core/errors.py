@@ -126,7 +126,7 @@ def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False
     `prompt_tokens` is a lower bound."""
     return RequestError(
         f"The prompt is {'at least ' if at_least else ''}{prompt_tokens} tokens long and this server's context holds "
-        f"{context} tokens, answer included. Shorten the messages, or raise engine.context in the configuration.",
+        f"{context} tokens, answer included. Shorten it, or raise engine.context in the configuration.",
         code="context_length_exceeded",
         parameter="messages",
     )

@@ -90,7 +90,7 @@ async def respond(
     answers are complete, before the client can know. aiohttp cancels the handler if the client disconnects: that closes
     the pipeline's iterators, which ends the generation. Raises RequestError."""
     state = request.app[STATE]
-    events = state.metrics.watch(state.service.all_choices(chats), sum(chat.choices for chat in chats))
+    events = state.metrics.watch(state.service.all_choices(chats), [chat.choices for chat in chats])
     headers = _unenforced([name for chat in chats for name in chat.unenforced])
     if stream:
         quiet = state.config.server.comment_seconds

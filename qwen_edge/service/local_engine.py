@@ -203,13 +203,17 @@ class LocalEngine:
 async def _naming(
     request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
 ) -> AsyncGenerator[Tokens | Done, None]:
-    """The events; an error of the shape names the parameter that asked for it."""
+    """The events; an error of the shape or of the prompt names the parameter that asked for it."""
     try:
         async with aclosing(events):
             async for event in events:
                 yield event
     except UnusableShapeError as error:
         error.parameter = request.shape_parameter if request.shape else "tools"
+        raise
+    except RequestError as error:
+        if request.raw and error.parameter == "messages":
+            error.parameter = "prompt"
         raise
 
 
