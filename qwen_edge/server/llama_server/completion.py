@@ -20,6 +20,8 @@ from qwen_edge.server.prompts import prompt_text
 from qwen_edge.server.state import STATE
 from qwen_edge.service.pipeline import ChatService
 
+_MOST_TEXTS = 256  # in logit_bias: each is a question to the engine
+
 
 async def completion(request: web.Request) -> web.StreamResponse:
     """Continue the prompts."""
@@ -72,7 +74,10 @@ async def _biases(value: Any, service: ChatService) -> dict[str, Any]:
     """logit_bias as an object by token. llama-server also takes a list of pairs, texts instead of tokens, for all of
     their tokens, and false for a token that never comes. Raises RequestError."""
     biases: dict[str, Any] = {}
-    for key, bias in _pairs(value):
+    pairs = list(_pairs(value))
+    if sum(isinstance(key, str) and not key.isdecimal() for key, _ in pairs) > _MOST_TEXTS:
+        raise RequestError(f"logit_bias has more than {_MOST_TEXTS} texts.", parameter="logit_bias")
+    for key, bias in pairs:
         if isinstance(key, str) and not key.isdecimal():
             keys = [str(token) for token in await service.tokenize(key, special=True)]
         else:

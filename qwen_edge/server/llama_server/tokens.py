@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
-from qwen_edge.core.errors import RequestError
 from qwen_edge.server.answering import asked_by, ignores_unknown
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.chat_body import read_body
@@ -15,19 +14,21 @@ from qwen_edge.server.openai.parse import to_request
 from qwen_edge.server.parameters import Group, read_group, read_json
 from qwen_edge.server.state import STATE
 
+Token = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
 
 class TokenizeBody(Group, kw_only=True):
     """`add_special`: with the token that every prompt begins with. `parse_special`: texts of special tokens are these
     tokens, unless it is false. `with_pieces`: the text of each token, or its bytes if they are no whole characters."""
 
-    content: str | list[str | int]
+    content: str | list[str | Token]
     add_special: bool | None = None
     parse_special: bool | None = None
     with_pieces: bool | None = None
 
 
 class DetokenizeBody(Group, kw_only=True):
-    tokens: list[int]
+    tokens: list[Token]
 
 
 async def tokenize(request: web.Request) -> web.Response:
@@ -48,8 +49,6 @@ async def tokenize(request: web.Request) -> web.Response:
 
 async def detokenize(request: web.Request) -> web.Response:
     body = read_group(DetokenizeBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
-    if wrong := next((token for token in body.tokens if not 0 <= token < 2**31), None):
-        raise RequestError(f"tokens: there is no token {wrong}.", parameter="tokens")
     pieces = await request.app[STATE].service.pieces(body.tokens)
     return _answer({"content": b"".join(pieces).decode("utf-8", "replace")})
 
