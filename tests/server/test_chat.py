@@ -55,7 +55,7 @@ async def test_a_stream_holds_the_same_answer(serve):
     served = await serve(lambda prompt: THOUGHT)
     chunks, done = await stream(served)
     assert done
-    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": None}
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert joined(chunks, "reasoning_content") == "Hm."
     assert joined(chunks, "content") == "Yes."
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
@@ -322,7 +322,7 @@ async def test_several_answers_to_one_prompt_come_side_by_side(serve):
     assert done
     for index in range(3):
         own = [chunk for chunk in chunks if chunk["choices"] and chunk["choices"][0]["index"] == index]
-        assert own[0]["choices"][0]["delta"] == {"role": "assistant", "content": None}
+        assert own[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
         assert joined(own, "content") == "Yes."
         assert own[-1]["choices"][0]["finish_reason"] == "stop"
     assert chunks[-1]["usage"]["completion_tokens"] == usage["completion_tokens"]

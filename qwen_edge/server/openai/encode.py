@@ -74,8 +74,8 @@ class Encoder:
         return error_event(error)
 
     def first(self, choice: int) -> Json:
-        """The first chunk, with the role. The content is null, as in llama-server: no text has come yet."""
-        return self._chunk(choice, {"role": "assistant", "content": None})
+        """The first chunk, with the role."""
+        return self._chunk(choice, {"role": "assistant", "content": ""})
 
     def delta(self, choice: int, delta: Delta) -> Json | None:
         """The chunk of a delta. Of a tool call first the name comes, then pieces of the arguments; its end has none."""
