@@ -86,8 +86,8 @@ class RequestError(Exception):
     """One request that cannot be answered. Independent of the dialect and of HTTP.
 
     `parameter`: the name of the invalid part of the request. `code`: a word for programs, more exact than `kind`.
-    `retry_after`: seconds after which the client may try again. `details`: numbers for programs. Raised anywhere between the parser of a request and
-    the engine; turned into a response in one place (server/middleware.py)."""
+    `retry_after`: seconds after which the client may try again. `details`: numbers for programs. Raised anywhere
+    between the parser of a request and the engine; turned into a response in one place (server/middleware.py)."""
 
     message: str
     kind: ErrorKind = "invalid_request"
