@@ -15,7 +15,8 @@ Plain values: any thread, any process.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 ErrorKind = Literal[
@@ -85,14 +86,15 @@ class RequestError(Exception):
     """One request that cannot be answered. Independent of the dialect and of HTTP.
 
     `parameter`: the name of the invalid part of the request. `code`: a word for programs, more exact than `kind`.
-    `retry_after`: seconds after which the client may try again. Raised anywhere between the parser of a request and
-    the engine; turned into a response in one place (server/middleware.py)."""
+    `retry_after`: seconds after which the client may try again. `details`: numbers for programs. Raised anywhere
+    between the parser of a request and the engine; turned into a response in one place (server/middleware.py)."""
 
     message: str
     kind: ErrorKind = "invalid_request"
     code: str | None = None
     parameter: str | None = None
     retry_after: int | None = None
+    details: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.message
@@ -129,9 +131,10 @@ def context_too_long(prompt_tokens: int, context: int, *, at_least: bool = False
     `prompt_tokens` is a lower bound."""
     return RequestError(
         f"The prompt is {'at least ' if at_least else ''}{prompt_tokens} tokens long and this server's context holds "
-        f"{context} tokens, answer included. Shorten the messages, or raise engine.context in the configuration.",
+        f"{context} tokens, answer included. Shorten it, or raise engine.context in the configuration.",
         code="context_length_exceeded",
         parameter="messages",
+        details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
     )
 
 

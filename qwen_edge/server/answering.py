@@ -59,7 +59,7 @@ class Encoder(Protocol):
     def error(self, error: RequestError) -> bytes:
         """The frame of an error after the stream has begun; nothing follows it."""
 
-    def whole(self, events: Sequence[tuple[int, Delta | Finish]]) -> Json:
+    def whole(self, events: Sequence[tuple[int, Delta | Finish]]) -> Json | list[Json]:
         """The body of an answer without streaming."""
 
 
@@ -93,7 +93,7 @@ async def respond(
     encoded. aiohttp cancels the handler if the client disconnects: that closes the pipeline's iterators, which ends the
     generation. Raises RequestError."""
     state = request.app[STATE]
-    events = state.metrics.watch(state.service.all_choices(chats), sum(chat.choices for chat in chats))
+    events = state.metrics.watch(state.service.all_choices(chats), [chat.choices for chat in chats])
     if on_event:
         events = _noticed(events, on_event)
     headers = _unenforced(chats, state.told_unenforced)

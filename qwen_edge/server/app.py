@@ -11,6 +11,7 @@ from qwen_edge.server.admin.routes import ROUTES as OUR_OWN
 from qwen_edge.server.anthropic import errors as anthropic_errors
 from qwen_edge.server.anthropic import routes as anthropic
 from qwen_edge.server.dialects import DIALECTS, Dialects
+from qwen_edge.server.llama_server.routes import ROUTES as LLAMA_SERVER
 from qwen_edge.server.ollama import errors as ollama_errors
 from qwen_edge.server.ollama.routes import ROUTES as OLLAMA
 from qwen_edge.server.openai import errors
@@ -27,7 +28,7 @@ ALL_DIALECTS = Dialects(
     {anthropic.VERSION: anthropic_errors},
 )
 
-ROUTES = (*OPENAI, *anthropic.ROUTES, *OLLAMA, *OUR_OWN)
+ROUTES = (*OPENAI, *LLAMA_SERVER, *anthropic.ROUTES, *OLLAMA, *OUR_OWN)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:

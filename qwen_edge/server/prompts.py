@@ -1,10 +1,11 @@
-"""Prompts that no template renders, as the paths for completions take them: one, or several in one request. Pure."""
+"""Prompts that no template renders, as the paths for completions take them: one, or several in one request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from qwen_edge.core.errors import RequestError
+from qwen_edge.service.pipeline import ChatService
 
 Raw = tuple[str | tuple[int, ...], ...]
 """ChatRequest's `raw`."""
@@ -29,6 +30,15 @@ def raw_prompts(value: PromptValue, parameter: str = "prompt") -> list[Raw]:
         for number, one in enumerate(value)
         if not isinstance(one, int)
     ]
+
+
+async def prompt_text(service: ChatService, prompt: Raw) -> str:
+    """The prompt as text. Raises RequestError for tokens that the model does not have."""
+    texts = [
+        part if isinstance(part, str) else b"".join(await service.pieces(part)).decode("utf-8", "replace")
+        for part in prompt
+    ]
+    return "".join(texts)
 
 
 def _mixed(parts: Sequence[str | int | MixedPrompt], parameter: str) -> Raw:

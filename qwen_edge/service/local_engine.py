@@ -236,13 +236,17 @@ class LocalEngine:
 async def _naming(
     request: ChatRequest, events: AsyncGenerator[Tokens | Done, None]
 ) -> AsyncGenerator[Tokens | Done, None]:
-    """The events; an error of a shape names the parameter that asked for the shape."""
+    """The events; an error of a shape or of the prompt names the parameter that asked for it."""
     try:
         async with aclosing(events):
             async for event in events:
                 yield event
     except UnusableShapeError as error:
         error.parameter = "tools" if error.of_call else request.shape_parameter
+        raise
+    except RequestError as error:
+        if request.raw and error.parameter == "messages":
+            error.parameter = "prompt"
         raise
 
 

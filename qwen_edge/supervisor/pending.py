@@ -153,6 +153,11 @@ class PendingRequests:
         """The number of requests, without inquiries."""
         return sum(isinstance(pending.request, Submit) for pending in self)
 
+    @property
+    def running_count(self) -> int:
+        """The number of requests that the present engine has begun and not finished."""
+        return sum(pending.started and pending.computing for pending in self)
+
     def client_of(self, number: int) -> str:
         """The client whose request has, or had, this id; empty for a request that finished long ago."""
         return self._clients.get(number, "")

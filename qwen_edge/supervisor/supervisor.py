@@ -131,6 +131,11 @@ class Supervisor:
         return self._requests.request_count
 
     @property
+    def running(self) -> int:
+        """The number of requests that the engine has begun and not finished."""
+        return self._requests.running_count
+
+    @property
     def absence(self) -> float:
         """Seconds since the last message of a loaded engine, or since the beginning; 0 while no engine is needed."""
         return 0.0 if self.state is EngineState.ASLEEP else self._liveness.absence

@@ -191,3 +191,24 @@ async def test_an_error_in_the_middle_of_a_streamed_completion_is_an_event(serve
         text = await asyncio.wait_for(response.text(), 10)
     last = json.loads(text.strip().split("\n\n")[-1].removeprefix("data: "))
     assert last["error"]["type"] == "server_error"
+
+
+async def test_a_prompt_that_is_too_long_is_called_prompt(serve):
+    served = await serve(context=64)
+    status, refused = await post(served, prompt="x" * 100)
+    assert (status, refused["error"]["param"], refused["error"]["code"]) == (400, "prompt", "context_length_exceeded")
+
+
+async def test_all_prompts_of_a_request_count_in_the_metrics(serve):
+    served = await serve(str.upper, parallel=2)
+    await post(served, prompt=["ab", "cde"], n=2)
+    async with served.http.get(f"{served.address}/metrics") as response:
+        page = await response.text()
+    assert "qwen_edge_prompt_tokens_total 5.0" in page
+    assert "qwen_edge_completion_tokens_total 14.0" in page
+
+
+async def test_text_that_repeats_itself_is_not_cut_in_a_completion(serve):
+    served = await serve(lambda prompt: "ha " * 300, stops_loops=True)
+    _, body = await post(served, prompt="x", max_tokens=-1)
+    assert body["choices"][0]["text"] == "ha " * 300

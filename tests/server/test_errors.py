@@ -16,7 +16,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 async def refused(served, body, **options):
     async with served.post(body, **options) as response:
         error = (await response.json())["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) - {"n_prompt_tokens", "n_ctx"} == {"message", "type", "param", "code"}
         return response.status, error
 
 
@@ -249,6 +249,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(serv
     assert (status, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
     assert "is 119 tokens long" in error["message"]
     assert "holds 64 tokens" in error["message"]
+    assert (error["type"], error["n_prompt_tokens"], error["n_ctx"]) == ("exceed_context_size_error", 119, 64)
 
 
 async def test_a_stream_that_cannot_start_has_a_status_of_its_own(serve):

@@ -7,6 +7,7 @@ used on its event loop only.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import get_args
@@ -15,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from qwen_edge.chat.messages import Delta, Finish, combined_usage
+from qwen_edge.chat.messages import Delta, Finish, Usage, combined_usage, summed_usage
 from qwen_edge.protocol.messages import MissReason
 from qwen_edge.supervisor.state import EngineState
 from qwen_edge.supervisor.supervisor import Supervisor
@@ -84,11 +85,12 @@ class Metrics:
         self._requests.labels(f"{status // 100}xx").inc()
 
     async def watch(
-        self, events: AsyncGenerator[tuple[int, Delta | Finish], None], choices: int
+        self, events: AsyncGenerator[tuple[int, Delta | Finish], None], choices: Sequence[int]
     ) -> AsyncGenerator[tuple[int, Delta | Finish], None]:
-        """Pass on the events of one request, and count its answers and tokens. If the request is broken off, its
-        finished answers count."""
-        began, begun, finishes = time.monotonic(), False, list[Finish]()
+        """Pass on the events of one request, and count its answers and tokens. `choices`: the number of answers to each
+        of its prompts. If the request is broken off, its finished answers count."""
+        prompts = [prompt for prompt, answers in enumerate(choices) for _ in range(answers)]  # of each answer
+        began, begun, finishes = time.monotonic(), False, list[tuple[int, Usage]]()
         try:
             async with aclosing(events):
                 async for choice, event in events:
@@ -96,13 +98,13 @@ class Metrics:
                         begun = True
                         self._first.observe(time.monotonic() - began)
                     if isinstance(event, Finish):
-                        finishes.append(event)
-                        if len(finishes) == choices:
+                        finishes.append((prompts[choice], event.usage))
+                        if len(finishes) == len(prompts):
                             self._answer.observe(time.monotonic() - began)
                             self._count(finishes)
                     yield choice, event
         finally:
-            if 0 < len(finishes) < choices:
+            if 0 < len(finishes) < len(prompts):
                 self._count(finishes)
 
     @property
@@ -118,8 +120,12 @@ class Metrics:
         """The content type and the text of the response."""
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)
 
-    def _count(self, finishes: Sequence[Finish]) -> None:
-        usage = combined_usage([finish.usage for finish in finishes])
+    def _count(self, finishes: Sequence[tuple[int, Usage]]) -> None:
+        """Count usages, each with the number of its prompt."""
+        by_prompt = defaultdict[int, list[Usage]](list)
+        for prompt, one in finishes:
+            by_prompt[prompt].append(one)
+        usage = summed_usage([combined_usage(usages) for usages in by_prompt.values()])
         self._prompt.inc(usage.prompt_tokens)
         self._cached.inc(usage.cached_tokens)
         self._completion.inc(usage.completion_tokens)

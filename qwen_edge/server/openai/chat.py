@@ -25,6 +25,14 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     return await respond(request, [chat], encoder, stream=bool(body.stream))
 
 
+async def count_input_tokens(request: web.Request) -> web.Response:
+    """How many tokens the prompt of a chat with this body has."""
+    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
+    chat = to_request(body, asked_by(request, body.model, body.user))
+    count = await request.app[STATE].service.count(chat)
+    return web.json_response({"object": "response.input_tokens", "input_tokens": count})
+
+
 def _wants_usage(body: ChatBody) -> bool:
     options, usage = body.stream_options, body.usage
     return bool((options and options.include_usage) or (usage and usage.include))

@@ -120,7 +120,6 @@ def to_completion(body: CompletionBody, asked: Asked) -> Completion:
         goes_on=bool(body.prompt_cache_key),
         shape=shape.shape,
         shape_parameter=shape.parameter,
-        stops_loops=asked.defaults.stop_loops,
         unenforced=shape.unenforced,
     )
     return Completion(tuple(replace(one, raw=raw) for raw in prompts), tuple(prompts) if body.echo else ())

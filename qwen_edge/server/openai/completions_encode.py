@@ -17,6 +17,7 @@ from qwen_edge.server.answering import Json
 from qwen_edge.server.openai.encode import usage_object
 from qwen_edge.server.openai.framing import DONE, FINGERPRINT, chunk_event, error_event
 from qwen_edge.server.sse import EVENTS
+from qwen_edge.server.timings import timings
 
 
 class CompletionEncoder:
@@ -54,7 +55,7 @@ class CompletionEncoder:
             yield chunk_event(self._chunk(choice, text, logprobs))
 
     def end(self) -> bytes:
-        usage = chunk_event({**self._shared, "choices": [], "usage": self._usage()}) if self._include_usage else b""
+        usage = chunk_event({**self._shared, "choices": [], **self._usage()}) if self._include_usage else b""
         return usage + DONE
 
     def error(self, error: RequestError) -> bytes:
@@ -65,7 +66,7 @@ class CompletionEncoder:
         for choice, event in events:
             answers[choice].append(event)
         choices = [self._choice(choice, answers[choice]) for choice in sorted(answers)]
-        return {**self._shared, "choices": choices, "usage": self._usage()}
+        return {**self._shared, "choices": choices, **self._usage()}
 
     def _choice(self, choice: int, events: Sequence[Delta | Finish]) -> Json:
         logprobs = [one for event in events for one in event.logprobs]
@@ -87,11 +88,12 @@ class CompletionEncoder:
         return self._echoed[choice // self._choices] if self._echoed else ""
 
     def _usage(self) -> Json:
-        """Of all answers; those to one prompt share it."""
+        """The usage of all answers, of which those to one prompt share it, and llama-server's `timings`."""
         by_prompt = defaultdict[int, list[Finish]](list)
         for choice, finish in self._finishes.items():
             by_prompt[choice // self._choices].append(finish)
-        return usage_object(summed_usage([combined_usage([one.usage for one in each]) for each in by_prompt.values()]))
+        usage = summed_usage([combined_usage([one.usage for one in each]) for each in by_prompt.values()])
+        return {"usage": usage_object(usage), "timings": timings(usage)}
 
     def _logprobs(self, choice: int, logprobs: Sequence[Logprob]) -> Json | None:
         """In the form of this path: a list of each property. Offsets are of characters of the answer."""

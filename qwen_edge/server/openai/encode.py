@@ -25,8 +25,9 @@ from qwen_edge.chat.messages import (
 )
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Alternative, Logprob
-from qwen_edge.server.openai.framing import DONE, chunk_event, error_event
+from qwen_edge.server.openai.framing import DONE, FINGERPRINT, chunk_event, error_event
 from qwen_edge.server.sse import EVENTS
+from qwen_edge.server.timings import timings
 
 Json = dict[str, Any]
 
@@ -43,7 +44,12 @@ class Encoder:
         """`include_usage`: the last chunk of a stream has the usage. `inline_reasoning`: reasoning stands in the
         content, between <think> and </think> (llama-server's reasoning_format "none"). `functions`: a call has the form
         that it had before there were tools."""
-        self._shared = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._shared = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
         self._include_usage, self._functions = include_usage, functions
         self._inline = inline_reasoning
         self._thoughts = defaultdict[int, InlineReasoning](InlineReasoning)
@@ -91,7 +97,7 @@ class Encoder:
 
     def usage(self, finishes: Sequence[Finish]) -> Json:
         """The last chunk with stream_options.include_usage: no choices, only the usage."""
-        return {**self._shared, "object": "chat.completion.chunk", "choices": [], "usage": _usage(finishes)}
+        return {**self._shared, "object": "chat.completion.chunk", "choices": [], **_usage(finishes)}
 
     def whole(self, events: Iterable[tuple[int, Delta | Finish]]) -> Json:
         """The body of an answer without streaming, from the same events."""
@@ -100,7 +106,7 @@ class Encoder:
             answers[choice] += self._thoughts[choice].put(event) if self._inline else (event,)
         choices = [self._choice(choice, answers[choice]) for choice in sorted(answers)]
         finishes = [event for answer in answers.values() for event in answer if isinstance(event, Finish)]
-        return {**self._shared, "object": "chat.completion", "choices": choices, "usage": _usage(finishes)}
+        return {**self._shared, "object": "chat.completion", "choices": choices, **_usage(finishes)}
 
     def _choice(self, index: int, events: Iterable[Delta | Finish]) -> Json:
         """The message of one answer, from all its events."""
@@ -167,8 +173,9 @@ class InlineReasoning:
 
 
 def _usage(finishes: Sequence[Finish]) -> Json:
-    """The usage of all answers to a request."""
-    return usage_object(combined_usage([finish.usage for finish in finishes]))
+    """The usage of all answers to a request, and llama-server's `timings`."""
+    usage = combined_usage([finish.usage for finish in finishes])
+    return {"usage": usage_object(usage), "timings": timings(usage)}
 
 
 def usage_object(usage: Usage) -> Json:

@@ -55,9 +55,11 @@ def error_object(error: RequestError) -> dict[str, Any]:
     return {
         "error": {
             "message": printable(error.message, _LONGEST),
-            "type": SHAPES[error.kind][1],
+            # OpenAI's word is the code; llama-server's clients look at the type, and at the numbers in `details`
+            "type": "exceed_context_size_error" if error.details else SHAPES[error.kind][1],
             "param": None if error.parameter is None else printable(error.parameter),
             "code": error.code,
+            **error.details,
         }
     }
 

@@ -86,6 +86,11 @@ def _beginning(body: ChatBody, messages: list[dict[str, Any]]) -> tuple[list[dic
                 f"messages[{number}].prefix: only the last message, of the assistant, can begin the answer.",
                 parameter=f"messages[{number}].prefix",
             )
+    if body.continue_final_message and body.add_generation_prompt:
+        raise RequestError(
+            "add_generation_prompt begins a new answer, and continue_final_message none. Send one of them.",
+            parameter="continue_final_message",
+        )
     last = messages[-1]
     has_text = last["role"] == "assistant" and last["content"] and not last.get("tool_calls")
     if body.continue_final_message and not has_text:

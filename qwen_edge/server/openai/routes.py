@@ -25,6 +25,15 @@ ROUTES = (
     ),
     Route(
         "POST",
+        "/v1/chat/completions/input_tokens",
+        chat.count_input_tokens,
+        "How many tokens the prompt of a chat has.",
+        body=ChatBody,
+        also=v1("/v1/chat/completions/input_tokens"),
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
         "/v1/completions",
         completions.completions,
         "Continue a text.",

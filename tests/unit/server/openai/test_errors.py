@@ -20,7 +20,8 @@ def test_every_kind_has_a_status_of_its_own():
 
 
 def test_an_error_says_nothing_of_http():
-    assert {field.name for field in fields(RequestError)} == {"message", "kind", "code", "parameter", "retry_after"}
+    named = {"message", "kind", "code", "parameter", "retry_after", "details"}
+    assert {field.name for field in fields(RequestError)} == named
 
 
 @pytest.mark.parametrize(

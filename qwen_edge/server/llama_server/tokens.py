@@ -1,0 +1,71 @@
+"""POST /tokenize, /detokenize and /apply-template: text, tokens and prompts, without an answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from qwen_edge.server.answering import asked_by, ignores_unknown
+from qwen_edge.server.body import read_whole
+from qwen_edge.server.openai.chat_body import read_body
+from qwen_edge.server.openai.parse import to_request
+from qwen_edge.server.parameters import Group, read_group, read_json
+from qwen_edge.server.state import STATE
+
+Token = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class TokenizeBody(Group, kw_only=True):
+    """`add_special`: with the token that every prompt begins with. `parse_special`: texts of special tokens are these
+    tokens, unless it is false. `with_pieces`: the text of each token, or its bytes if they are no whole characters."""
+
+    content: str | list[str | Token]
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+
+
+class DetokenizeBody(Group, kw_only=True):
+    tokens: list[Token]
+
+
+async def tokenize(request: web.Request) -> web.Response:
+    body = read_group(TokenizeBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    service = request.app[STATE].service
+    tokens = list[int]()
+    for number, part in enumerate([body.content] if isinstance(body.content, str) else body.content):
+        if isinstance(part, int):
+            tokens.append(part)
+        else:
+            begin = bool(body.add_special) and number == 0
+            tokens += await service.tokenize(part, special=body.parse_special is not False, begin=begin)
+    if not body.with_pieces:
+        return _answer({"tokens": tokens})
+    pieces = await service.pieces(tokens)
+    return _answer({"tokens": [{"id": one, "piece": _piece(piece)} for one, piece in zip(tokens, pieces, strict=True)]})
+
+
+async def detokenize(request: web.Request) -> web.Response:
+    body = read_group(DetokenizeBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    pieces = await request.app[STATE].service.pieces(body.tokens)
+    return _answer({"content": b"".join(pieces).decode("utf-8", "replace")})
+
+
+async def apply_template(request: web.Request) -> web.Response:
+    """The prompt that a chat completion with this body would have."""
+    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
+    chat = to_request(body, asked_by(request, body.model, body.user))
+    return _answer({"prompt": await request.app[STATE].service.prompt(chat)})
+
+
+def _piece(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+def _answer(body: dict[str, Any]) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
