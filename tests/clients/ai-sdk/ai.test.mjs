@@ -86,10 +86,13 @@ for (const [name, model] of Object.entries(models)) {
     await brokenOff(async () => {
       const controller = new AbortController();
       const stream = streamText({ model, prompt: "@words 5000", abortSignal: controller.signal });
+      let pieces = 0;
       for await (const _ of stream.textStream) {
+        pieces += 1;
         controller.abort();
         break;
       }
+      assert.equal(pieces, 1);
     });
   });
 }
