@@ -1,5 +1,5 @@
-"""Environments of the client libraries, each as a user of that library would make it: a virtual environment, or a folder
-with node_modules, under build/clients. One is made again when what it must hold has changed."""
+"""Environments of the client libraries, each as a user of that library would make it: a virtual environment, or a
+folder with node_modules, under build/clients. One is made again when what it must hold has changed."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def daemons() -> Iterator[Mapping[str, str]]:
     command = [sys.executable, "-m", "tests.clients.scripted", key]
     log = BUILD / "scripted.log"
     with (
-        ServedModel(MODEL, "--context", "4096") as demo,
+        ServedModel(MODEL, "--context", "8192") as demo,
         log.open("w") as errors,
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as scripted,
     ):

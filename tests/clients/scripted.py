@@ -105,7 +105,7 @@ def main() -> None:
             lambda: (None, "no sensors"),
             renderer=renderer,
         )
-        asyncio.run(daemon.run(lambda line: print(line, flush=True)))  # noqa: T201
+        asyncio.run(daemon.run(lambda line: print(line, flush=True)))
 
 
 if __name__ == "__main__":

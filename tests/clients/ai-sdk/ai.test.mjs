@@ -111,6 +111,18 @@ test("openai-compatible: reasoning is a part of its own", async () => {
   assert.deepEqual([text, reasoningText], ["Yes.", "Hm."]);
 });
 
+test("openai-compatible: a schema is sent only with supportsStructuredOutputs", async () => {
+  let body;
+  const spy = (url, init) => {
+    body = JSON.parse(init.body);
+    return fetch(url, init);
+  };
+  const provider = createOpenAICompatible({ name: "qwen-edge", baseURL: `${scripted}/v1`, apiKey: key, fetch: spy });
+  const { object } = await generateObject({ model: provider("qwen3-0.6b"), schema, prompt: said });
+  assert.deepEqual(object, { room: "kitchen", state: "on" });
+  assert.deepEqual(body.response_format, { type: "json_object" });
+});
+
 test("openai-compatible: a text completion", async () => {
   const { text } = await generateText({ model: compatible.completionModel("any"), prompt: "Once" });
   assert.equal(text, "Hello!");

@@ -6,7 +6,7 @@ import Anthropic from "@anthropic-ai/sdk";
 import { brokenOff, key, scripted } from "./daemons.mjs";
 
 const client = new Anthropic({ baseURL: scripted, apiKey: key });
-const how = { model: "claude-sonnet-4-5", max_tokens: 2000 };
+const how = { model: "qwen3-0.6b", max_tokens: 2000 };
 const user = (content) => [{ role: "user", content }];
 const script = '@call set_light {"room": "kitchen", "state": "on"}\n@then\n@say It is on.';
 const tools = [

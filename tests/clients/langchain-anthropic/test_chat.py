@@ -26,7 +26,7 @@ def set_light(room: str, state: Literal["on", "off"]) -> str:
 
 @pytest.fixture
 def chat(scripted):
-    how = {"model": "claude-sonnet-4-5", "max_tokens": 2000, "base_url": scripted.address, "api_key": scripted.key}
+    how = {"model": "qwen3-0.6b", "max_tokens": 2000, "base_url": scripted.address, "api_key": scripted.key}
     return lambda **more: ChatAnthropic(**how, **more)
 
 

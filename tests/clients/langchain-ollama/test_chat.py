@@ -72,6 +72,8 @@ def test_the_model_is_found_if_langchain_looks_for_it(scripted):
     (model,) = Client(host=scripted.address, headers=how["client_kwargs"]["headers"]).list().models
     chat = ChatOllama(**{**how, "model": model.model}, validate_model_on_init=True)
     assert chat.invoke("@say Yes.").content == "Yes."
+    with pytest.raises(ValueError, match="not found"):
+        ChatOllama(**{**how, "model": "another"}, validate_model_on_init=True)
 
 
 def test_a_text_completion(scripted):

@@ -124,3 +124,10 @@ def test_the_demo_model_calls_the_tool_that_the_command_needs(demo):
     model = ChatOpenAI(model="any", base_url=demo.v1, api_key=demo.key, temperature=0, extra_body=no_thinking)
     (call,) = model.bind_tools([set_light]).invoke("Turn on the kitchen light").tool_calls
     assert call["args"] == {"room": "kitchen", "state": "on"}
+
+
+def test_reasoning_does_not_show_in_the_answer(chat):
+    answer = chat(extra_body={"enable_thinking": True}).invoke("@think Hm.\n@say Yes.")
+    assert answer.content == "Yes."
+    assert answer.usage_metadata["output_token_details"]["reasoning"] > 0
+    assert "reasoning_content" not in answer.additional_kwargs  # LangChain drops it

@@ -35,7 +35,7 @@ def llm(scripted, tmp_path, monkeypatch):
 
     def run(*arguments: str) -> str:
         command = [str(Path(sys.executable).with_name("llm")), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -149,3 +149,12 @@ def test_the_demo_model_calls_the_function_that_the_command_needs(demo):
     answer = client.chat(**HOW, **asked, think=False)
     (call,) = answer.message.tool_calls
     assert call.function.arguments == {"room": "kitchen", "state": "on"}
+
+
+def test_what_this_server_cannot_do_is_refused_by_name(client):
+    with pytest.raises(ollama.ResponseError, match="images"):
+        client.chat(**HOW, messages=[{"role": "user", "content": "hi", "images": [b"\x89PNG"]}])
+    with pytest.raises(ollama.ResponseError, match="suffix"):
+        client.generate(**HOW, prompt="def f(", suffix="return")
+    with pytest.raises(ollama.ResponseError):
+        client.create(model="mine", from_="qwen3:0.6b")

@@ -236,3 +236,10 @@ def test_the_demo_model_calls_the_tool_that_the_command_needs(demo):
         )
     (call,) = answer.choices[0].message.tool_calls
     assert json.loads(call.function.arguments) == {"room": "kitchen", "state": "on"}
+
+
+def test_an_image_is_refused_by_name(client):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(**HOW, messages=[{"role": "user", "content": [image]}])
+    assert error.value.param.startswith("messages[0].content")

@@ -131,3 +131,18 @@ def test_errors_are_the_packages_own(client):
     assert error.value.param == "temperature"
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve("resp_unknown")
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"background": True}, "background"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
+    ],
+    ids=["a tool of OpenAI's", "background", "an image"],
+)
+def test_what_this_server_cannot_do_is_refused_by_name(client, asked, param):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.responses.create(**{"model": "any", "input": "hi", **asked})
+    assert error.value.param.startswith(param)

@@ -1,5 +1,5 @@
-"""Programs whose requests are recorded in requests/: Home Assistant's integrations and Open WebUI. The tests read of the
-answers what these programs read."""
+"""Programs whose requests are recorded in requests/: Home Assistant's integrations and Open WebUI. The tests read of
+the answers what these programs read."""
 
 import json
 from pathlib import Path
