@@ -112,4 +112,5 @@ def _run(client: Client, *command: str) -> None:
     except subprocess.TimeoutExpired:
         raise NotInstalledError(f"{' '.join(command[:4])} ... took more than {_SECONDS} s") from None
     if done.returncode:
-        raise NotInstalledError((done.stderr or done.stdout).strip()[-2000:])
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise NotInstalledError(said or f"{' '.join(command[:4])} ... ended with exit code {done.returncode}")

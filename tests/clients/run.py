@@ -151,7 +151,13 @@ def _test(client: Client, addresses: Mapping[str, str]) -> Row:
     home = BUILD / "home" / client.name
     shutil.rmtree(home, ignore_errors=True)  # a client finds nothing of an earlier run, nor of the person who runs this
     home.mkdir(parents=True)
-    environment |= {**_SETTINGS, **addresses, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
+    environment |= {
+        **_SETTINGS,
+        **addresses,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "COLUMNS": "200",
+    }
     report = client.environment / "report.xml"
     report.unlink(missing_ok=True)
     command = _in_javascript(client) if client.in_javascript else _in_python(client, report)
@@ -222,7 +228,8 @@ def _log(client: Client) -> Path:
 def _failures(client: Client) -> str:
     """The lines of the log that say which tests failed, and why."""
     lines = _log(client).read_text(errors="replace").splitlines()
-    failed = [line for line in lines if re.match(r"(FAILED|ERROR) |\s*(not ok|error: )", line)]
+    marks = r"\s*(not ok|error: )" if client.in_javascript else "(FAILED|ERROR) "
+    failed = [line for line in lines if re.match(marks, line)]
     return "\n".join(f"    {line.strip()[:300]}" for line in failed or lines[-20:])
 
 
