@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 
-.PHONY: help demo test slow readme unit lint types check format docs clean
+.PHONY: help demo test slow clients readme unit lint types check format docs clean
 
 help:
 	@echo "make demo    install, convert the demo model, serve it, ask it three things"
 	@echo "make test    everything that tests need, and the tests"
 	@echo "make slow    thousands of random schemas and requests (minutes)"
+	@echo "make clients real client libraries against the daemon, each in its own environment (minutes); ONLY=\"fast\", or names"
 	@echo "make readme  the README's commands on a bare Debian (minutes; needs root and debootstrap)"
 	@echo "make unit    the tests that need no model (seconds)"
 	@echo "make lint    ruff;  make types  mypy --strict;  make check  all of it"
@@ -27,6 +28,10 @@ test:
 slow:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
 	$(RUN) -m pytest -m slow -s
+
+clients:
+	@$(PYTHON) scripts/bootstrap.py $(VENV) dev
+	@$(RUN) -m tests.clients.run $(ONLY)
 
 readme:
 	@$(PYTHON) scripts/bootstrap.py $(VENV) dev

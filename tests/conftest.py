@@ -15,6 +15,9 @@ settings.load_profile("project")
 # a shell starts what runs in the background with SIGINT ignored, and so would the commands that the tests interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# the tests of client libraries run in environments of their own: make clients
+collect_ignore_glob = ["clients/*"]
+
 # what daemons find out about this machine while they are tested is not for those that people run
 _state = tempfile.TemporaryDirectory()
 os.environ["XDG_STATE_HOME"] = _state.name
