@@ -12,12 +12,14 @@ MOST_EMBEDDED = 2048  # tokens of one input: they need as much memory as tokens 
 @dataclass(frozen=True)
 class EmbeddingRequest:
     """`inputs`: each a text or token ids; none is empty. `client`: the client's name for the energy budget.
-    `dimensions`: how many numbers a vector must have; None for the model's own."""
+    `dimensions`: how many numbers a vector must have; None for the model's own. `truncate`: of an input that is too
+    long the beginning counts; else it is an error."""
 
     inputs: tuple[str | tuple[int, ...], ...]
     client: str = ""
     priority: Priority = "interactive"
     dimensions: int | None = None
+    truncate: bool = False
 
 
 @dataclass(frozen=True)

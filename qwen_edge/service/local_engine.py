@@ -147,7 +147,10 @@ class LocalEngine:
             tokens = await self.tokenize(given, special=True, begin=True)
         else:
             await self.pieces(tokens := given)  # raises if the model has no such token
-        if len(tokens) > (most := min(MOST_EMBEDDED, self._ready_model().context)):
+        most = min(MOST_EMBEDDED, self._ready_model().context)
+        if request.truncate:
+            tokens = tokens[:most]
+        if len(tokens) > most:
             raise RequestError(
                 f"A text has {len(tokens)} tokens, and {most} can be embedded at most. Cut the text into parts.",
                 code="context_length_exceeded",

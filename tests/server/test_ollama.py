@@ -211,6 +211,17 @@ async def test_texts_become_vectors(serve):
     assert (await call(served, "/api/embeddings", model="fake", prompt=""))[1] == {"embedding": []}
 
 
+async def test_of_a_text_that_is_too_long_the_beginning_is_embedded_unless_the_client_wants_an_error(serve):
+    served = await serve()
+    found = []
+    for more in ({}, {"truncate": True}, {"truncate": False}):
+        async with served.http.post(f"{served.address}/api/embed", json={"input": "a" * 5000, **more}) as response:
+            found.append((response.status, await response.json()))
+    statuses, (first, second, refused) = zip(*found, strict=True)
+    assert statuses == (200, 200, 400) and first["embeddings"] == second["embeddings"]
+    assert first["prompt_eval_count"] == 2048 and "tokens" in refused["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -218,7 +229,6 @@ async def test_texts_become_vectors(serve):
         ("/api/embed", {}),
         ("/api/embed", {"input": ["a", 5]}),
         ("/api/embed", {"input": ["a", ""]}),
-        ("/api/embed", {"input": "a", "truncate": True}),
         ("/api/embed", {"input": "a", "dimensions": 1}),
         ("/api/embed", {"input": "a", "options": {"num_ctx": 10**6}}),
         ("/api/embeddings", {"prompt": ["a"]}),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from qwen_edge.server.parameters import HINT, Group, hint, mapped, only
+from qwen_edge.server.parameters import HINT, Group, about, hint, mapped, only
 from qwen_edge.server.sampling import Count, FromZero, SamplingParameters, StopTexts
 from qwen_edge.server.thinking import Effort
 
@@ -131,7 +131,12 @@ class OllamaEmbedBody(Group, kw_only=True):
     input: str | Annotated[list[str], msgspec.Meta(max_length=256)]
     model: str | None = None
     dimensions: Count | None = None
-    truncate: Annotated[bool | None, only(False, instead="A text that is too long is an error: shorten it.")] = None
+    truncate: Annotated[
+        bool | None,
+        about(
+            "Whether only the beginning of a text that is too long counts (`true`, as without it), or it is an error."
+        ),
+    ] = None
     options: Annotated[OllamaOptions | None, HINT] = None
     keep_alive: float | str | None = None
 

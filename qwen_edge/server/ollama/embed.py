@@ -29,7 +29,7 @@ async def embed(request: web.Request) -> web.Response:
     refuse_larger_context(body.options, asked)
     texts = [body.input] if isinstance(body.input, str) else body.input
     with kept(request, body.keep_alive):
-        embedded = await _embedded(request, asked, texts, body.dimensions)
+        embedded = await _embedded(request, asked, texts, body.dimensions, truncate=body.truncate is not False)
     state = request.app[STATE]
     end, loaded_at = time.monotonic(), state.engine.idle.loaded_at
     return _as_json(
@@ -56,7 +56,7 @@ async def embeddings(request: web.Request) -> web.Response:
 
 
 async def _embedded(
-    request: web.Request, asked: Asked, texts: list[str], dimensions: int | None = None
+    request: web.Request, asked: Asked, texts: list[str], dimensions: int | None = None, *, truncate: bool = True
 ) -> tuple[Embedded, ...]:
     """One vector for each text. For nothing, Ollama returns nothing. Raises RequestError."""
     if texts in ([], [""]):
@@ -64,7 +64,7 @@ async def _embedded(
     if "" in texts:
         parameter = f"input[{texts.index('')}]"
         raise RequestError(f"{parameter} must be a text that is not empty.", parameter=parameter)
-    wanted = EmbeddingRequest(tuple(texts), asked.client, dimensions=dimensions)
+    wanted = EmbeddingRequest(tuple(texts), asked.client, dimensions=dimensions, truncate=truncate)
     return await request.app[STATE].service.embed(wanted)
 
 
