@@ -100,15 +100,32 @@ class UsageCounts(Answer):
     tokens_per_joule: float | UnsetType = UNSET
 
 
+class Timings(Answer):
+    """llama-server's times. `cache_n`: tokens of the prompt that were in the KV cache; `prompt_n`: those that were
+    computed; `predicted_n`: tokens of the answer."""
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_token_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_token_ms: float
+    predicted_per_second: float
+
+
 class ChatCompletion(Answer):
-    """The whole answer. `created`: seconds since 1970."""
+    """The whole answer. `created`: seconds since 1970. `system_fingerprint`: the release of the server."""
 
     id: str
     created: int
     model: str
+    system_fingerprint: str
     object: Literal["chat.completion"]
     choices: list[Choice]
     usage: UsageCounts
+    timings: Timings
 
 
 class FunctionPiece(Answer):
@@ -153,6 +170,8 @@ class ChatChunk(Answer):
     id: str
     created: int
     model: str
+    system_fingerprint: str
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
     usage: UsageCounts | UnsetType = UNSET
+    timings: Timings | UnsetType = UNSET

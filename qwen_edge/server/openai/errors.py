@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from qwen_edge.core.errors import ErrorKind, RequestError
 from qwen_edge.core.printable import printable
@@ -32,12 +33,15 @@ SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
 
 
 class ErrorObject(msgspec.Struct, forbid_unknown_fields=True):
-    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them."""
+    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them. `n_prompt_tokens` and
+    `n_ctx`: of a prompt that is too long, its tokens and those of the context."""
 
     message: str
-    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error", "exceed_context_size_error"]
     param: str | None
     code: str | None
+    n_prompt_tokens: int | UnsetType = UNSET
+    n_ctx: int | UnsetType = UNSET
 
 
 class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,6 +51,8 @@ class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 error_type: Any = ErrorBody
+
+what_there_is = "Questions go to POST /v1/chat/completions; docs/api.md has all paths."
 
 
 def error_object(error: RequestError) -> dict[str, Any]:
