@@ -101,8 +101,7 @@ class UsageCounts(Answer):
 
 
 class Timings(Answer):
-    """llama-server's times. `cache_n`: tokens of the prompt that were in the KV cache; `prompt_n`: those that were
-    computed; `predicted_n`: tokens of the answer."""
+    """llama-server's: tokens and milliseconds. Of the prompt, `prompt_n` were computed, `cache_n` in the KV cache."""
 
     cache_n: int
     prompt_n: int
@@ -116,7 +115,7 @@ class Timings(Answer):
 
 
 class ChatCompletion(Answer):
-    """The whole answer. `created`: seconds since 1970. `system_fingerprint`: the release of the server."""
+    """The whole answer. `created`: seconds since 1970."""
 
     id: str
     created: int

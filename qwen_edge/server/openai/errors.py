@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, UnsetType
 
 from qwen_edge.core.errors import ErrorKind, RequestError
 from qwen_edge.core.printable import printable
@@ -33,15 +32,15 @@ SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
 
 
 class ErrorObject(msgspec.Struct, forbid_unknown_fields=True):
-    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them. `n_prompt_tokens` and
-    `n_ctx`: of a prompt that is too long, its tokens and those of the context."""
+    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them. Where a prompt is too
+    long, llama-server's fields say how long, and how much the context holds."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error", "exceed_context_size_error"]
     param: str | None
     code: str | None
-    n_prompt_tokens: int | UnsetType = UNSET
-    n_ctx: int | UnsetType = UNSET
+    n_prompt_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    n_ctx: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
