@@ -21,6 +21,10 @@ class ErrorForm(Protocol):
     def error_type(self) -> Any:
         """The type of an error's body, for /openapi.json."""
 
+    @property
+    def what_there_is(self) -> str:
+        """A sentence for a client that asks for a path that does not exist: where questions go."""
+
     def error_response(self, error: RequestError) -> web.Response:
         """The response for an error of a request that has no response yet. Its body is bytes or text."""
 

@@ -16,8 +16,9 @@ from qwen_edge.core.errors import RequestError, UserError, internal_error, stopp
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import origin
-from qwen_edge.server.dialects import DIALECTS
+from qwen_edge.server.dialects import DIALECTS, ErrorForm
 from qwen_edge.server.routes import OPEN_PATHS
+from qwen_edge.server.spelling import other_path
 from qwen_edge.server.state import CALLER, STATE
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ async def errors_as_responses(request: web.Request, handler: Handler) -> web.Str
     except RequestError as error:
         return form.error_response(error)
     except web.HTTPException as error:
-        return form.http_error_response(error, f"{_shown(request)}: {error.reason}.{_what_there_is(error)}")
+        return form.http_error_response(error, f"{_shown(request)}: {error.reason}. {_instead(request, error, form)}")
     except UserError as error:
         log.error("%s: %s", _shown(request), printable(error, 500))
         return form.error_response(RequestError(str(error), "internal"))
@@ -87,11 +88,12 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
     return await handler(request)
 
 
-def _what_there_is(error: web.HTTPException) -> str:
+def _instead(request: web.Request, error: web.HTTPException, form: ErrorForm) -> str:
     """The hint for an unknown path or method: what to request instead."""
     if isinstance(error, web.HTTPNotFound):
-        return " Questions go to POST /v1/chat/completions; docs/api.md has all paths."
-    return f" Send {' or '.join(sorted(error.allowed_methods))}." if isinstance(error, web.HTTPMethodNotAllowed) else ""
+        paths = {resource.canonical for resource in request.app.router.resources()}
+        return other_path(request.path, paths) or form.what_there_is
+    return f"Send {' or '.join(sorted(error.allowed_methods))}." if isinstance(error, web.HTTPMethodNotAllowed) else ""
 
 
 def _who_asks(request: web.Request, keys: Keys) -> Caller:

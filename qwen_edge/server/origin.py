@@ -23,7 +23,7 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]+)")
 _NAMES = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+(?:\s*,\s*[0-9A-Za-z!#$%&'*+.^_`|~-]+)*")
 _METHODS = "GET, POST, DELETE, OPTIONS"
 _HEADERS = "Authorization, Content-Type, X-API-Key"  # allowed if a preflight request names no headers
-_EXPOSED = "Retry-After, Allow, WWW-Authenticate"
+_EXPOSED = "Retry-After, Allow, WWW-Authenticate, X-Unenforced, request-id"
 _PREFLIGHT_SECONDS = "7200"  # the longest time for which browsers cache the answer to a preflight request
 
 

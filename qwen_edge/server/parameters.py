@@ -15,6 +15,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, UnionType
@@ -27,6 +28,8 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.server.body import parse_json, pass_over_unknown
 from qwen_edge.server.spelling import advice
+
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 
 Treatment = Literal["honoured", "mapped", "hint", "refused"]
 
@@ -109,6 +112,9 @@ def read_group(kind: type[_Group], values: Mapping[str, Any], *, ignore_unknown:
     except msgspec.ValidationError as error:
         what, path = split_complaint(error)
         parameter = path[2:] or None
+        if parameter is None and (missing := _MISSING.fullmatch(what)):
+            name = missing["name"]
+            raise RequestError(f"Missing required parameter: {name!r}. Send it.", parameter=name) from None
         complaint = printable(what.replace("`", ""), 300) + _allowed(kind, what, parameter or "")
         raise RequestError(f"Invalid {printable(parameter or 'body')}: {complaint}.", parameter=parameter) from None
     _refuse(kind, values)
@@ -228,9 +234,10 @@ def _allowed(kind: type[Group], what: str, parameter: str) -> str:
         return ": content is text here, or a list of parts of type text"
     if not what.startswith("Invalid enum value"):
         return ""
-    words = [str(word) for field in _fields_at(kind, parameter) for one in _inside(field) if get_origin(one) is Literal
-             for word in get_args(one)]  # fmt: skip
-    return f": must be one of {', '.join(dict.fromkeys(words))}"
+    options = [one for field in _fields_at(kind, parameter) for one in _inside(field)]
+    words = [str(word) for one in options if get_origin(one) is Literal for word in get_args(one) if word != ""]
+    others = ", or an object" if any(get_origin(one) in (dict, Mapping) for one in options) else ""
+    return f": must be one of {', '.join(dict.fromkeys(words))}{others}"
 
 
 @cache  # to resolve type hints takes a millisecond

@@ -70,7 +70,7 @@ def _call_shape(
         raise _ChoiceError(f"names {printable(missing[0], 60)!r}, and tools offers no such function")
     if not tools:
         if choice.required:
-            raise _ChoiceError("asks for a call, and there are no tools")
+            raise _ChoiceError("asks for a call, and there are no tools: send tools, or leave tool_choice out")
         return Calls()
     schemas, unenforced = list[tuple[str, Mapping[str, Any]]](), list[str]()
     for name in offered if choice.names is None else choice.names:

@@ -158,7 +158,8 @@ class LocalEngine:
         vector = (await self._engine.ask(Embed(0, tokens, request.client), protocol.Embedded)).vector
         if request.dimensions not in (None, len(vector)):
             raise RequestError(
-                f"dimensions is {request.dimensions}, and this model's embeddings have {len(vector)} numbers.",
+                f"dimensions is {request.dimensions}, and this model's embeddings have {len(vector)} numbers. "
+                "Leave dimensions out.",
                 parameter="dimensions",
             )
         return Embedded(vector, len(tokens))

@@ -43,7 +43,7 @@ async def test_base64_holds_the_same_numbers(serve):
 @pytest.mark.parametrize(
     ("body", "parameter"),
     [
-        ({}, None),
+        ({}, "input"),
         ({"input": []}, "input"),
         ({"input": ""}, "input[0]"),
         ({"input": ["a", ""]}, "input[1]"),

@@ -23,7 +23,7 @@ async def refused(served, body, **options):
 @pytest.mark.parametrize(
     ("body", "param", "part"),
     [
-        ({}, None, "missing required field messages"),
+        ({}, "messages", "Missing required parameter: 'messages'"),
         ({"messages": []}, "messages", "length >= 1"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "robot"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content", "int"),
@@ -37,7 +37,7 @@ async def refused(served, body, **options):
         ({"messages": [{**MESSAGES[0], "prefix": True}]}, "messages[0].prefix", "last message"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0]", "field text"),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]", "field type"),
-        ({"messages": None}, None, "missing required field messages"),
+        ({"messages": None}, "messages", "Missing required parameter: 'messages'"),
         (
             {"messages": MESSAGES, "stream_options": {"every_second": True}},
             "stream_options.every_second",

@@ -58,6 +58,8 @@ def test_a_word_that_is_not_known_is_refused_with_those_that_are(more, words):
     [
         ("POST", "/v1/completions", "POST /v1/completions: Not Found. Questions go to POST /v1/chat/completions"),
         ("GET", "/v1/chat/completions", "GET /v1/chat/completions: Method Not Allowed. Send POST."),
+        ("POST", "/v1/chat/completion", "Not Found. Did you mean /v1/chat/completions?"),
+        ("POST", "/v1/v1/chat/completions", "There is /v1/chat/completions: the client's base URL is too long."),
     ],
 )
 async def test_a_path_or_method_that_is_not_there_is_told_what_is(method, path, words):

@@ -57,6 +57,8 @@ class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
 
 error_type: Any = ErrorBody
 
+what_there_is = "Questions go to POST /v1/messages; docs/anthropic.md has all paths."
+
 
 def error_object(error: RequestError, type_: str | None = None, request_id: str | None = None) -> dict[str, Any]:
     """The body, or the data of a stream's last event. The text is made printable and cut, as in OpenAI's dialect."""

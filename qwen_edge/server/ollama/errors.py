@@ -35,6 +35,8 @@ class OllamaErrorBody(msgspec.Struct, forbid_unknown_fields=True):
 
 error_type: Any = OllamaErrorBody
 
+what_there_is = "Questions go to POST /api/chat; docs/ollama.md has all paths."
+
 
 def error_object(error: RequestError) -> dict[str, str]:
     """The body, and the line of a stream that ends with an error. The text is made printable and cut, in case it

@@ -51,6 +51,8 @@ class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
 
 error_type: Any = ErrorBody
 
+what_there_is = "Questions go to POST /v1/chat/completions; docs/api.md has all paths."
+
 
 def error_object(error: RequestError) -> dict[str, Any]:
     """The body. The text is made printable and cut, in case a message contains a long or unprintable name from outside:

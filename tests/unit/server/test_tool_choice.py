@@ -90,7 +90,10 @@ def test_a_choice_that_cannot_be_is_told(choice, words):
 @pytest.mark.parametrize("choice", ["required", "any"])
 def test_a_call_needs_tools(choice):
     error = refused(tool_choice=choice)
-    assert (error.parameter, error.message) == ("tool_choice", "tool_choice asks for a call, and there are no tools.")
+    assert (error.parameter, error.message) == (
+        "tool_choice",
+        "tool_choice asks for a call, and there are no tools: send tools, or leave tool_choice out.",
+    )
 
 
 @pytest.mark.parametrize("parameters", [None, {}])

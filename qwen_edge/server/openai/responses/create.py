@@ -56,7 +56,7 @@ def _naming_input() -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        if error.parameter == "messages":
+        if error.parameter == "messages" and error.code != "unknown_parameter":
             error.parameter = "input"
         raise
 

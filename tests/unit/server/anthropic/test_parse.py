@@ -224,7 +224,7 @@ def test_tools_and_choice_are_those_of_the_other_dialects():
         ({"output_config": {"effort": "huge"}}, "output_config.effort", "must be one of none, minimal, low"),
         ({"thinking": {"type": "maybe"}}, "thinking.type", "must be one of enabled, disabled, adaptive."),
         ({"thinking": {}}, "thinking", "type"),
-        ({"max_tokens": None}, None, "max_tokens"),
+        ({"max_tokens": None}, "max_tokens", "Missing required parameter"),
         ({"max_tokens": 0}, "max_tokens", ">= 1"),
         ({"max_tokens": "9"}, "max_tokens", "int"),
         ({"temperature": 2.5}, "temperature", "<= 2"),
