@@ -16,11 +16,10 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.first import first
 from qwen_edge.server.answering import Asked
 from qwen_edge.server.chat_request import basic_completion, most_tokens
-from qwen_edge.server.openai.chat_body import Limit
 from qwen_edge.server.openai.shapes import ShapeParameters, wanted_shapes
 from qwen_edge.server.parameters import HINT, hint, mapped, only
 from qwen_edge.server.prompts import PromptValue, raw_prompts
-from qwen_edge.server.sampling import FromZero, StopTexts, sampling, stop_texts
+from qwen_edge.server.sampling import FromZero, Limit, StopTexts, sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 
 _AlmostEver = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

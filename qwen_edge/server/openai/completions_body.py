@@ -16,11 +16,11 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Priority
 from qwen_edge.server.answering import Asked
 from qwen_edge.server.chat_request import basic_completion, conversation_name, most_tokens
-from qwen_edge.server.openai.chat_body import Limit, Seconds, StreamOptions
+from qwen_edge.server.openai.chat_body import StreamOptions
 from qwen_edge.server.openai.shapes import ShapeParameters, wanted_shapes
 from qwen_edge.server.parameters import HINT, hint, mapped, only
 from qwen_edge.server.prompts import PromptValue, Raw, raw_prompts
-from qwen_edge.server.sampling import StopTexts, sampling, stop_texts
+from qwen_edge.server.sampling import Limit, Seconds, StopTexts, sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 
 _MAX_TOKENS = 16  # OpenAI's default for this path

@@ -90,7 +90,8 @@ def _beginning(body: ChatBody, messages: list[Plain]) -> tuple[list[Plain], str]
         is_last = 0 < number == len(messages) - 1
         if message.prefix and not (is_last and message.role == "assistant"):
             raise RequestError(
-                f"messages[{number}].prefix: only the assistant's message behind all others can begin the answer.",
+                f"messages[{number}].prefix: only the last message, of the assistant and behind others, can begin the "
+                "answer.",
                 parameter=f"messages[{number}].prefix",
             )
     if body.continue_final_message and body.add_generation_prompt:
