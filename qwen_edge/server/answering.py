@@ -6,28 +6,31 @@ A handler reads top to bottom: `asked_by` and the body, the dialect's parser, th
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish
 from qwen_edge.config.schema import ChatConfig
-from qwen_edge.core.errors import RequestError, internal_error, no_such_model
+from qwen_edge.core.errors import RequestError, internal_error
 from qwen_edge.core.logs import ToldBefore
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller
+from qwen_edge.server.body import read_whole
+from qwen_edge.server.parameters import Group, read_group, read_json
+from qwen_edge.server.replies import Json, json_response
 from qwen_edge.server.sse import EventStream
 from qwen_edge.server.state import STATE, caller_of
 from qwen_edge.service.pipeline import ModelInfo
 
 log = logging.getLogger(__name__)
 
-Json = dict[str, Any]
 Events = AsyncGenerator[tuple[int, Delta | Finish], None]
+
+_Body = TypeVar("_Body", bound=Group)
 
 _LONGEST_HEADER = 1000  # characters
 
@@ -68,12 +71,17 @@ def ignores_unknown(request: web.Request) -> bool:
     return request.app[STATE].config.server.unknown_parameters == "ignore"
 
 
+async def read_request(request: web.Request, kind: type[_Body]) -> _Body:
+    """The body of the request, checked. Raises RequestError."""
+    return read_group(kind, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+
+
 def asked_by(request: web.Request, model: str | None, user: str | None = None) -> Asked:
     """`model`: the name of the model that the request asks for, if it names one; `user`: the client's name for itself.
     Raises RequestError if this server does not answer to that name, or the model is not known yet."""
     state = request.app[STATE]
-    if model and not state.names_model(model):
-        raise no_such_model(printable(model), state.model_name)
+    if model:
+        state.refuse_other_model(model)
     caller = caller_of(request)
     client = state.thermal.client(caller.owner or None, user)
     return Asked(state.service.model, state.config.chat, client, caller)
@@ -106,13 +114,6 @@ async def respond(
     if finished:
         await finished()
     return json_response(whole, headers=headers)
-
-
-def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The value as JSON."""
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
-    )
 
 
 async def _noticed(events: Events, on_event: Callable[[], None]) -> Events:

@@ -20,6 +20,9 @@ TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]
 Repetition = Annotated[float, msgspec.Meta(ge=0.01, le=2)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+# -1: none
+Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1, extra_json_schema={"not": {"const": 0}})]
 StopTexts = str | Annotated[list[str | None], msgspec.Meta(max_length=16)]
 
 

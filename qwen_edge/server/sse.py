@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
@@ -19,6 +21,16 @@ EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 
 _COMMENT = b": still working\n\n"  # clients ignore lines that begin with a colon
 _UNBOUNDED = 1 << 62  # bytes
+
+
+def data_event(data: Any) -> bytes:
+    """A server-sent event with this JSON."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def named_event(data: Mapping[str, Any]) -> bytes:
+    """A server-sent event with this JSON, and the name that stands in it as `type`."""
+    return b"event: " + str(data["type"]).encode() + b"\n" + data_event(data)
 
 
 class EventStream:

@@ -11,7 +11,9 @@ from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
 from qwen_edge.config.schema import Config
+from qwen_edge.core.errors import no_such_model
 from qwen_edge.core.logs import ToldBefore
+from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import EVERYBODY, Caller
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.server.admin.device_metrics import DeviceMetrics
@@ -60,6 +62,11 @@ class State:
         server = self.config.server
         bare = name.removesuffix(":latest").removesuffix(".gguf")
         return server.model_names == "any" or not {name, bare}.isdisjoint({self.model_name, *server.model_aliases})
+
+    def refuse_other_model(self, name: str) -> None:
+        """Raises RequestError if a request for the model `name` is not answered."""
+        if not self.names_model(name):
+            raise no_such_model(printable(name), self.model_name)
 
 
 STATE = web.AppKey("state", State)

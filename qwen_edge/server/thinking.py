@@ -55,3 +55,16 @@ def thinking(
         )
     asked = effort != "none" if effort else switched_thinking(messages)
     return Thinking(first(asked, defaults.thinking) if can.thinking == "optional" else None, limit)
+
+
+def thinking_when_begun(switch: bool | None, switch_parameter: str, can: TemplateAbilities) -> Thinking:
+    """There is none: the last message begins the answer. `switch_parameter`: what the client calls the switch. Raises
+    RequestError if the switch is on."""
+    if not switch:
+        return Thinking(False if can.thinking == "optional" else None)
+    name = switch_parameter.partition(".")[0]
+    raise RequestError(
+        f"{name}: the last message begins the answer, so the model cannot think before it. Leave {name} out, or end "
+        "the messages with a question.",
+        parameter=switch_parameter,
+    )

@@ -17,9 +17,10 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.events import Conversation
 from qwen_edge.protocol.messages import CacheReport, InspectCache
-from qwen_edge.server.answering import ignores_unknown, json_response
+from qwen_edge.server.answering import ignores_unknown
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.parameters import Group, read_group, read_json
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE, caller_of
 
 _PIN_HOURS = 24.0  # if the body of a pin names no time

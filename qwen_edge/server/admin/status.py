@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from qwen_edge.device.report import Report
-from qwen_edge.server.answering import json_response
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 

@@ -17,10 +17,9 @@ from qwen_edge.protocol.messages import Priority
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.anthropic.blocks import CacheControl, Message, Text, refuse_unreadable
 from qwen_edge.server.parameters import HINT, Group, hint, mapped, only, read_group, read_json
-from qwen_edge.server.sampling import Count, FromZero, SamplingParameters, StopTexts
+from qwen_edge.server.sampling import Count, FromZero, SamplingParameters, Seconds, StopTexts
 from qwen_edge.server.thinking import Effort
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 _Body = TypeVar("_Body", bound="PromptBody")
 
 
@@ -90,8 +89,8 @@ class PromptBody(SamplingParameters, kw_only=True):
     cache_control: CacheControl | None = None
     metadata: Metadata | None = None
     priority: Priority | None = None
-    wait_seconds: _Seconds | None = None
-    max_seconds: _Seconds | None = None
+    wait_seconds: Seconds | None = None
+    max_seconds: Seconds | None = None
     # hints
     service_tier: Annotated[str | None, HINT] = None
     speed: Annotated[str | None, HINT] = None

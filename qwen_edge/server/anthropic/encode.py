@@ -17,11 +17,11 @@ import msgspec
 
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCallArguments, ToolCallEnd, ToolCallStart
 from qwen_edge.core.errors import RequestError
+from qwen_edge.server.answer_fields import stopped
 from qwen_edge.server.anthropic.cut_object import cut_object
-from qwen_edge.server.anthropic.framing import error_event, event
-from qwen_edge.server.sse import EVENTS
-
-Json = dict[str, Any]
+from qwen_edge.server.anthropic.errors import error_object
+from qwen_edge.server.replies import Json
+from qwen_edge.server.sse import EVENTS, named_event
 
 _NO_USAGE = {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
 
@@ -40,16 +40,16 @@ class Encoder:
     def frames(self, choice: int, event_: Delta | Finish) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
-            yield event({"type": "message_start", "message": self._first()})
-            yield event({"type": "ping"})
+            yield named_event({"type": "message_start", "message": self._first()})
+            yield named_event({"type": "ping"})
         for one in self._events(event_):
-            yield event(one)
+            yield named_event(one)
 
     def end(self) -> bytes:
-        return event({"type": "message_stop"})
+        return named_event({"type": "message_stop"})
 
     def error(self, error: RequestError) -> bytes:
-        return error_event(error)
+        return named_event(error_object(error))
 
     def whole(self, events: Sequence[tuple[int, Delta | Finish]]) -> Json:
         """The body of an answer without streaming, from the same events."""
@@ -83,12 +83,11 @@ class Encoder:
             yield from self._blocks.put(event_)
             return
         yield from self._blocks.stop()
-        stopped = {"x_stopped": event_.stopped_by} if event_.stopped_by else {}
         reason = _reason(event_)
         text = event_.stop_text if reason == "stop_sequence" else None
         yield {
             "type": "message_delta",
-            "delta": {"stop_reason": reason, "stop_sequence": text, **stopped},
+            "delta": {"stop_reason": reason, "stop_sequence": text, **stopped(event_)},
             "usage": self._usage(event_),
         }
 

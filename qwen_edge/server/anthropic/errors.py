@@ -14,9 +14,8 @@ import msgspec
 from aiohttp import web
 
 from qwen_edge.core.errors import ErrorKind, RequestError
-from qwen_edge.core.printable import printable
+from qwen_edge.server.replies import error_headers, json_response, kept_headers, shown_message
 
-_LONGEST = 2000  # characters of an error's message
 _TOO_LONG = "prompt is too long: "  # words for which Claude Code and LangChain search the message
 
 # the status, and the type
@@ -61,9 +60,9 @@ what_there_is = "Questions go to POST /v1/messages; docs/anthropic.md has all pa
 
 
 def error_object(error: RequestError, type_: str | None = None, request_id: str | None = None) -> dict[str, Any]:
-    """The body, or the data of a stream's last event. The text is made printable and cut, as in OpenAI's dialect."""
+    """The body, or the data of a stream's last event."""
     too_long = error.code == "context_length_exceeded"
-    message = printable(_TOO_LONG + error.message if too_long else error.message, _LONGEST)
+    message = shown_message(_TOO_LONG + error.message if too_long else error.message)
     details = {"details": {"error_code": error.code}} if error.code else {}
     return {
         "type": "error",
@@ -79,26 +78,17 @@ def new_request_id() -> str:
 
 def error_response(error: RequestError) -> web.Response:
     """The response for an error of a request that has no response yet."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if error.kind == "authentication":
-        headers["WWW-Authenticate"] = "Bearer"
     status, type_ = SHAPES[error.kind]
-    return _response(error, status, type_, headers)
+    return _response(error, status, type_, error_headers(error))
 
 
 def http_error_response(error: web.HTTPException, message: str) -> web.Response:
-    """The response that replaces aiohttp's own, for a wrong method for example. It keeps headers such as Allow, and
-    drops those that describe aiohttp's text."""
-    headers = {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
+    """The response that replaces aiohttp's own, for a wrong method for example. It keeps headers such as Allow."""
     type_ = _TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return _response(RequestError(message), error.status, type_, headers)
+    return _response(RequestError(message), error.status, type_, kept_headers(error))
 
 
 def _response(error: RequestError, status: int, type_: str, headers: Mapping[str, str]) -> web.Response:
     request_id = new_request_id()
-    return web.Response(
-        body=msgspec.json.encode(error_object(error, type_, request_id)),
-        status=status,
-        content_type="application/json",
-        headers={**headers, "request-id": request_id},
-    )
+    body = error_object(error, type_, request_id)
+    return json_response(body, status=status, headers={**headers, "request-id": request_id})

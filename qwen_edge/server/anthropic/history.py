@@ -4,7 +4,6 @@ own for each result of a tool. Pure."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from qwen_edge.server.anthropic.blocks import (
     Block,
@@ -18,8 +17,7 @@ from qwen_edge.server.anthropic.blocks import (
     ToolResult,
     ToolUse,
 )
-
-Plain = dict[str, Any]
+from qwen_edge.server.chat_request import Plain, plain_call
 
 
 def plain_messages(system: str | list[Text] | None, messages: Sequence[Message]) -> list[Plain]:
@@ -40,10 +38,7 @@ def _assistants(blocks: Sequence[Block]) -> Iterator[Plain]:
         plain["reasoning_content"] = thoughts
     calls = [block for block in blocks if isinstance(block, ToolUse)]
     if calls:
-        plain["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input}}
-            for call in calls
-        ]
+        plain["tool_calls"] = [plain_call(call.name, call.input, call.id) for call in calls]
     yield plain
 
 

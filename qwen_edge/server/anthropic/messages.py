@@ -10,6 +10,7 @@ from qwen_edge.server.anthropic.body import MessageBody, PromptBody, read_body
 from qwen_edge.server.anthropic.encode import Encoder
 from qwen_edge.server.anthropic.parse import to_request
 from qwen_edge.server.body import read_whole
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 
@@ -25,7 +26,7 @@ async def count_tokens(request: web.Request) -> web.StreamResponse:
     """The number of tokens of the prompt that the messages make."""
     body = read_body(PromptBody, await read_whole(request), ignore_unknown=ignores_unknown(request))
     count = await request.app[STATE].service.count(_chat(request, body))
-    return web.json_response({"input_tokens": count})
+    return json_response({"input_tokens": count})
 
 
 def _chat(request: web.Request, body: PromptBody) -> ChatRequest:

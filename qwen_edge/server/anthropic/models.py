@@ -10,23 +10,21 @@ from typing import Any
 
 from aiohttp import web
 
-from qwen_edge.core.errors import no_such_model
-from qwen_edge.core.printable import printable
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE, State
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
     """The list, which has one model."""
     name, card = request.app[STATE].model_name, _card(request.app[STATE])
-    return web.json_response({"data": [card], "has_more": False, "first_id": name, "last_id": name})
+    return json_response({"data": [card], "has_more": False, "first_id": name, "last_id": name})
 
 
 async def show_model(request: web.Request) -> web.StreamResponse:
     """The model, by any name to which it answers."""
     state, name = request.app[STATE], request.match_info["name"]
-    if not state.names_model(name):
-        raise no_such_model(printable(name), state.model_name)
-    return web.json_response(_card(state))
+    state.refuse_other_model(name)
+    return json_response(_card(state))
 
 
 def _card(state: State) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,13 +13,13 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.server.answering import Asked
 from qwen_edge.server.anthropic.blocks import Thinking as ThinkingBlock
 from qwen_edge.server.anthropic.body import OutputConfig, PromptBody, Tool, ToolChoice
-from qwen_edge.server.anthropic.history import Plain, plain_messages
+from qwen_edge.server.anthropic.history import plain_messages
+from qwen_edge.server.chat_request import Plain, basic_chat, continued, conversation_name
 from qwen_edge.server.sampling import sampling, stop_texts
 from qwen_edge.server.shapes import Wanted, answer_shape
-from qwen_edge.server.thinking import Thinking, thinking
+from qwen_edge.server.thinking import Thinking, thinking, thinking_when_begun
 from qwen_edge.server.tool_choice import call_shape
 
-_NAME = 200  # characters of a conversation's name, which the engine stores
 _REMEDY = "check the answer for it in your program"
 
 
@@ -31,11 +32,9 @@ def to_request(body: PromptBody, asked: Asked) -> ChatRequest:
     choice = body.tool_choice
     calls = call_shape([_tool(tool) for tool in body.tools or ()], _choice(choice), "tools[{}].input_schema")
     pin_seconds = max((control.seconds for control in body.cache_controls()), default=0.0)
-    return ChatRequest(
-        messages=tuple(messages),
-        sampling=sampling(body, asked.model.sampling, asked.defaults),
-        tools=calls.tools,
-        thinking=think.on,
+    request = basic_chat(asked, sampling(body, asked.model.sampling, asked.defaults), messages, think, shape, calls)
+    return replace(
+        request,
         return_reasoning=_shows_thinking(body, asked),
         max_tokens=body.max_tokens,
         stop=stop_texts(body.stop_sequences),
@@ -43,37 +42,25 @@ def to_request(body: PromptBody, asked: Asked) -> ChatRequest:
         priority=body.priority or "interactive",
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
-        client=asked.client,
         # clients mark their prompts by default: that is no wish of an administrator to share a prompt with all keys
         caller=msgspec.structs.replace(asked.caller, admin=False) if pin_seconds else asked.caller,
-        conversation=(body.user or "")[:_NAME],
+        conversation=conversation_name(body.user),
         pin_seconds=pin_seconds,
-        volatile=asked.defaults.volatile,
         begun=begun,
-        shape=shape.shape,
-        shape_parameter=shape.parameter,
-        shown_schema=shape.shown,
-        call_shape=calls.shape,
-        requires_call=calls.required,
-        strict_calls=calls.strict,
-        thinking_budget=think.budget,
-        stops_loops=asked.defaults.stop_loops,
-        unenforced=(*shape.unenforced, *calls.unenforced),
     )
 
 
 def _beginning(body: PromptBody, messages: list[Plain]) -> tuple[list[Plain], str]:
     """The messages, and the beginning of the answer: the text of an assistant's message that comes last."""
-    last, content = messages[-1], body.messages[-1].content
-    if last["role"] != "assistant" or last.get("tool_calls") or not last["content"]:
-        return messages, ""
-    if isinstance(content, list) and any(isinstance(block, ThinkingBlock) for block in content):
+    before, begun = continued(messages)
+    content = body.messages[-1].content
+    if begun and isinstance(content, list) and any(isinstance(block, ThinkingBlock) for block in content):
         raise RequestError(
             f"messages[{len(body.messages) - 1}]: a last message of the assistant begins the answer, behind the "
             "thinking: leave its block of type thinking out.",
             parameter=f"messages[{len(body.messages) - 1}].content",
         )
-    return messages[:-1], last["content"]
+    return before, begun
 
 
 def _thinking(body: PromptBody, asked: Asked, messages: Sequence[Mapping[str, Any]], *, begun: bool) -> Thinking:
@@ -85,15 +72,9 @@ def _thinking(body: PromptBody, asked: Asked, messages: Sequence[Mapping[str, An
         raise RequestError("thinking: this model always thinks. Leave thinking out.", parameter="thinking.type")
     if kind == "enabled" and can == "never":
         raise RequestError("thinking: this model cannot think. Leave thinking out.", parameter="thinking.type")
-    if begun and kind == "enabled":
-        raise RequestError(
-            "thinking: the last message begins the answer, so the model cannot think before it. Leave thinking out, or "
-            "end the messages with a question.",
-            parameter="thinking.type",
-        )
     off = False if can == "optional" else None
     if begun:
-        return Thinking(off)
+        return thinking_when_begun(kind == "enabled", "thinking.type", asked.model.abilities)
     effort = (body.output_config or OutputConfig()).effort if kind else None
     found = thinking(
         switch={"enabled": True, "disabled": False}.get(kind or ""),

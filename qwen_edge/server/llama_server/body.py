@@ -15,11 +15,11 @@ from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.first import first
 from qwen_edge.server.answering import Asked
-from qwen_edge.server.openai.chat_body import Limit
+from qwen_edge.server.chat_request import basic_completion, most_tokens
 from qwen_edge.server.openai.shapes import ShapeParameters, wanted_shapes
 from qwen_edge.server.parameters import HINT, hint, mapped, only
 from qwen_edge.server.prompts import PromptValue, raw_prompts
-from qwen_edge.server.sampling import FromZero, StopTexts, sampling, stop_texts
+from qwen_edge.server.sampling import FromZero, Limit, StopTexts, sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 
 _AlmostEver = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -75,9 +75,9 @@ class CompletionBody(ShapeParameters, kw_only=True):
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The body's values with each prompt {"prompt_string": text} as the text, and with a seed of -1, which asks for a
-    random one, left out. Raises RequestError for a prompt with images."""
-    found = {name: value for name, value in values.items() if not (name == "seed" and value == -1)}
+    """The body's values with each prompt {"prompt_string": text} as the text. Raises RequestError for a prompt with
+    images."""
+    found = dict(values)
     prompt = found.get("prompt")
     if isinstance(prompt, list):
         found["prompt"] = [_text(one) for one in prompt]
@@ -104,25 +104,13 @@ def to_requests(body: CompletionBody, asked: Asked) -> Sequence[ChatRequest]:
     probabilities = first(body.n_probs, body.logprobs, 0)
     chosen = sampling(body, asked.model.sampling, asked.defaults, probabilities or None)
     seconds = body.t_max_predict_ms / 1000 if body.t_max_predict_ms else None
-    one = ChatRequest(
-        messages=(),
-        sampling=msgspec.structs.replace(chosen, names_tokens=bool(body.stream or body.return_tokens)),
-        max_tokens=_most_tokens(body, asked.defaults.max_tokens),
+    one = replace(
+        basic_completion(
+            asked, msgspec.structs.replace(chosen, names_tokens=bool(body.stream or body.return_tokens)), shape
+        ),
+        max_tokens=most_tokens(body, ("n_predict", "max_tokens"), asked.defaults.max_tokens),
         stop=stop_texts(body.stop),
         choices=first(body.n, body.n_cmpl, 1),
         max_seconds=seconds,
-        client=asked.client,
-        caller=asked.caller,
-        shape=shape.shape,
-        shape_parameter=shape.parameter,
-        unenforced=shape.unenforced,
     )
     return [replace(one, raw=raw) for raw in raw_prompts(body.prompt)]
-
-
-def _most_tokens(body: CompletionBody, default: int | None) -> int | None:
-    """-1 asks for all that the context has room for."""
-    most = first(body.n_predict, body.max_tokens, default)
-    if most == 0:
-        raise RequestError("n_predict must be 1 or more, or -1 for no limit.", parameter="n_predict")
-    return None if most == -1 else most

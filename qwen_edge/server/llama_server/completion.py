@@ -9,7 +9,7 @@ from aiohttp import web
 
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.core.errors import RequestError
-from qwen_edge.server.answering import Json, asked_by, ignores_unknown, respond
+from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.llama_server.body import CompletionBody, plain, to_requests
 from qwen_edge.server.llama_server.encode import CompletionEncoder, Described
@@ -17,6 +17,7 @@ from qwen_edge.server.llama_server.generation_settings import generation_setting
 from qwen_edge.server.openai.completions import complete
 from qwen_edge.server.parameters import read_group, read_json
 from qwen_edge.server.prompts import prompt_text
+from qwen_edge.server.replies import Json
 from qwen_edge.server.state import STATE
 from qwen_edge.service.pipeline import ChatService
 

@@ -13,9 +13,10 @@ from typing import Any
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Alternative, Logprob
-from qwen_edge.server.answering import Json
-from qwen_edge.server.openai.framing import chunk_event, error_event
-from qwen_edge.server.sse import EVENTS
+from qwen_edge.server.answer_fields import token
+from qwen_edge.server.openai.framing import error_event
+from qwen_edge.server.replies import Json
+from qwen_edge.server.sse import EVENTS, data_event
 from qwen_edge.server.timings import timings
 
 
@@ -61,9 +62,9 @@ class CompletionEncoder:
         text, answer = _text(event), self._answers[choice]
         self._note(answer, event)
         if (event.logprobs and not isinstance(event, Finish)) or text:
-            yield chunk_event(self._part(choice, text, event.logprobs, len(answer.logprobs)))
+            yield data_event(self._part(choice, text, event.logprobs, len(answer.logprobs)))
         if isinstance(event, Finish):
-            yield chunk_event(self._last(choice, event, streamed=True))
+            yield data_event(self._last(choice, event, streamed=True))
 
     def end(self) -> bytes:
         return b""
@@ -149,10 +150,5 @@ def _probability(one: Logprob) -> Json:
     return {**_token(one.chosen), "top_logprobs": [_token(other) for other in one.top]}
 
 
-def _token(token: Alternative) -> Json:
-    return {
-        "id": token.token,
-        "token": token.piece.decode("utf-8", "replace"),
-        "bytes": list(token.piece),
-        "logprob": token.logprob,
-    }
+def _token(one: Alternative) -> Json:
+    return {"id": one.token, **token(one)}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from aiohttp import web
 
 from qwen_edge.server.answering import asked_by
 from qwen_edge.server.llama_server.generation_settings import generation_settings
 from qwen_edge.server.openai.framing import FINGERPRINT
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.sampling import SamplingParameters, sampling
 from qwen_edge.server.state import STATE
 
@@ -21,7 +19,7 @@ async def props(request: web.Request) -> web.Response:
     chosen = sampling(SamplingParameters(seed=0), asked.model.sampling, asked.defaults)
     settings = generation_settings(chosen, asked.defaults.max_tokens)
     settings["seed"] = -1  # each request gets one of its own
-    return _answer(
+    return json_response(
         {
             "default_generation_settings": {"n_ctx": asked.model.context, "params": settings},
             "total_slots": state.config.engine.parallel,
@@ -42,13 +40,9 @@ async def slots(request: web.Request) -> web.Response:
     run are shown as busy, from the first on."""
     state, asked = request.app[STATE], asked_by(request, None)
     running = state.engine.running
-    return _answer(
+    return json_response(
         [
             {"id": number, "n_ctx": asked.model.context, "is_processing": number < running}
             for number in range(state.config.engine.parallel)
         ]
     )
-
-
-def _answer(body: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

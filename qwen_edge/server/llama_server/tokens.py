@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
-from qwen_edge.server.answering import asked_by, ignores_unknown
+from qwen_edge.server.answering import asked_by, ignores_unknown, read_request
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.chat_body import read_body
 from qwen_edge.server.openai.parse import to_request
-from qwen_edge.server.parameters import Group, read_group, read_json
+from qwen_edge.server.parameters import Group
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -32,7 +33,7 @@ class DetokenizeBody(Group, kw_only=True):
 
 
 async def tokenize(request: web.Request) -> web.Response:
-    body = read_group(TokenizeBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    body = await read_request(request, TokenizeBody)
     service = request.app[STATE].service
     tokens = list[int]()
     for number, part in enumerate([body.content] if isinstance(body.content, str) else body.content):
@@ -42,22 +43,24 @@ async def tokenize(request: web.Request) -> web.Response:
             begin = bool(body.add_special) and number == 0
             tokens += await service.tokenize(part, special=body.parse_special is not False, begin=begin)
     if not body.with_pieces:
-        return _answer({"tokens": tokens})
+        return json_response({"tokens": tokens})
     pieces = await service.pieces(tokens)
-    return _answer({"tokens": [{"id": one, "piece": _piece(piece)} for one, piece in zip(tokens, pieces, strict=True)]})
+    return json_response(
+        {"tokens": [{"id": one, "piece": _piece(piece)} for one, piece in zip(tokens, pieces, strict=True)]}
+    )
 
 
 async def detokenize(request: web.Request) -> web.Response:
-    body = read_group(DetokenizeBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    body = await read_request(request, DetokenizeBody)
     pieces = await request.app[STATE].service.pieces(body.tokens)
-    return _answer({"content": b"".join(pieces).decode("utf-8", "replace")})
+    return json_response({"content": b"".join(pieces).decode("utf-8", "replace")})
 
 
 async def apply_template(request: web.Request) -> web.Response:
     """The prompt that a chat completion with this body would have."""
     body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
     chat = to_request(body, asked_by(request, body.model, body.user))
-    return _answer({"prompt": await request.app[STATE].service.prompt(chat)})
+    return json_response({"prompt": await request.app[STATE].service.prompt(chat)})
 
 
 def _piece(piece: bytes) -> str | list[int]:
@@ -65,7 +68,3 @@ def _piece(piece: bytes) -> str | list[int]:
         return piece.decode()
     except UnicodeDecodeError:
         return list(piece)
-
-
-def _answer(body: dict[str, Any]) -> web.Response:
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

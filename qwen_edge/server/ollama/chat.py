@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 
 from qwen_edge.protocol.messages import CacheReport, InspectCache
@@ -13,6 +12,7 @@ from qwen_edge.server.ollama.encode import Encoder, Said, message, response
 from qwen_edge.server.ollama.keep_alive import keep_seconds, kept
 from qwen_edge.server.ollama.models import listed_name
 from qwen_edge.server.ollama.parse import chat_request, generate_request, read_question, refuse_larger_context
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE, caller_of
 
 
@@ -51,4 +51,4 @@ async def _load_or_unload(request: web.Request, body: OllamaQuestion, encoder: E
         reason = "unload" if keep_seconds(body.keep_alive) == 0 else "load"
         if reason == "load":  # an inspection waits until an engine has loaded the model
             await request.app[STATE].engine.ask(InspectCache(0, caller=caller_of(request)), CacheReport)
-    return web.Response(body=msgspec.json.encode(encoder.empty(reason)), content_type="application/json")
+    return json_response(encoder.empty(reason))

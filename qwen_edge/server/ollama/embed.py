@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from qwen_edge.core.errors import RequestError
-from qwen_edge.server.answering import Asked, asked_by, ignores_unknown
-from qwen_edge.server.body import read_whole
+from qwen_edge.server.answering import Asked, asked_by, read_request
 from qwen_edge.server.ollama.bodies import OllamaEmbedBody, OllamaEmbeddingsBody
 from qwen_edge.server.ollama.framing import nanoseconds
 from qwen_edge.server.ollama.keep_alive import kept
 from qwen_edge.server.ollama.models import listed_name
 from qwen_edge.server.ollama.parse import refuse_larger_context
-from qwen_edge.server.parameters import read_group, read_json
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 from qwen_edge.service.embedding import Embedded, EmbeddingRequest
 
@@ -24,7 +21,7 @@ from qwen_edge.service.embedding import Embedded, EmbeddingRequest
 async def embed(request: web.Request) -> web.Response:
     """The vectors of one text, or of several."""
     began = time.monotonic()
-    body = read_group(OllamaEmbedBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    body = await read_request(request, OllamaEmbedBody)
     asked = asked_by(request, body.model)
     refuse_larger_context(body.options, asked)
     texts = [body.input] if isinstance(body.input, str) else body.input
@@ -32,7 +29,7 @@ async def embed(request: web.Request) -> web.Response:
         embedded = await _embedded(request, asked, texts, body.dimensions, truncate=body.truncate is not False)
     state = request.app[STATE]
     end, loaded_at = time.monotonic(), state.engine.idle.loaded_at
-    return _as_json(
+    return json_response(
         {
             "model": listed_name(state),
             "embeddings": [one.vector for one in embedded],
@@ -45,14 +42,12 @@ async def embed(request: web.Request) -> web.Response:
 
 async def embeddings(request: web.Request) -> web.Response:
     """The vector of one text, as clients from before /api/embed ask for it."""
-    body = read_group(
-        OllamaEmbeddingsBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request)
-    )
+    body = await read_request(request, OllamaEmbeddingsBody)
     asked = asked_by(request, body.model)
     refuse_larger_context(body.options, asked)
     with kept(request, body.keep_alive):
         embedded = await _embedded(request, asked, [body.prompt])
-    return _as_json({"embedding": embedded[0].vector if embedded else ()})
+    return json_response({"embedding": embedded[0].vector if embedded else ()})
 
 
 async def _embedded(
@@ -66,7 +61,3 @@ async def _embedded(
         raise RequestError(f"{parameter} must be a text that is not empty.", parameter=parameter)
     wanted = EmbeddingRequest(tuple(texts), asked.client, dimensions=dimensions, truncate=truncate)
     return await request.app[STATE].service.embed(wanted)
-
-
-def _as_json(value: Any) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

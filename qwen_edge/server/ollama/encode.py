@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
 from qwen_edge.chat.messages import CallBuilder, Content, Delta, Finish, Reasoning, ToolCall
 from qwen_edge.core.errors import RequestError
-from qwen_edge.protocol.messages import Alternative, Logprob
+from qwen_edge.protocol.messages import Logprob
+from qwen_edge.server.answer_fields import logprob, token
 from qwen_edge.server.ollama.errors import error_object
 from qwen_edge.server.ollama.framing import line, nanoseconds, timestamp
+from qwen_edge.server.replies import Json
 from qwen_edge.server.sse import LINES
 
-Json = dict[str, Any]
 Said = Callable[[str, str, Sequence[ToolCall]], Json]  # of text, thinking and calls: `message` or `response`
 
 
@@ -132,9 +132,4 @@ def _call(call: ToolCall) -> Json:
 
 
 def _logprob(one: Logprob) -> Json:
-    top = [_token(other) for other in one.top]
-    return {**_token(one.chosen), **({"top_logprobs": top} if top else {})}
-
-
-def _token(token: Alternative) -> Json:
-    return {"token": token.piece.decode("utf-8", "replace"), "logprob": token.logprob, "bytes": list(token.piece)}
+    return logprob(one) if one.top else token(one.chosen)

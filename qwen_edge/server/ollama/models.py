@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
-from qwen_edge.core.errors import RequestError, no_such_model
+from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import ModelFacts, Ready
-from qwen_edge.server.answering import ignores_unknown
-from qwen_edge.server.body import read_whole
+from qwen_edge.server.answering import read_request
 from qwen_edge.server.ollama.bodies import ModelBody, OllamaPullBody, OllamaShowBody
 from qwen_edge.server.ollama.framing import line, timestamp, timestamp_after
-from qwen_edge.server.parameters import read_group, read_json
+from qwen_edge.server.replies import Json, json_response
 from qwen_edge.server.sse import LINES
 from qwen_edge.server.state import STATE, State
 from qwen_edge.supervisor.state import EngineState
 
-Json = dict[str, Any]
 _Body = TypeVar("_Body", bound=ModelBody)
 
 # the release of Ollama whose API this is: clients compare it with the release that brought what they need
@@ -41,14 +38,14 @@ async def running(_: web.Request) -> web.Response:
 
 
 async def version(_: web.Request) -> web.Response:
-    return web.json_response({"version": _VERSION})
+    return json_response({"version": _VERSION})
 
 
 async def tags(request: web.Request) -> web.Response:
     """The list of models, which has one."""
     state = request.app[STATE]
     entry = _entry(state)
-    return web.json_response({"models": [{**entry, "modified_at": timestamp(_facts(state).modified)}]})
+    return json_response({"models": [{**entry, "modified_at": timestamp(_facts(state).modified)}]})
 
 
 async def running_models(request: web.Request) -> web.Response:
@@ -56,7 +53,7 @@ async def running_models(request: web.Request) -> web.Response:
     state = request.app[STATE]
     engine, model = state.engine, state.engine.model
     if engine.state is not EngineState.READY or model is None:
-        return web.json_response({"models": []})
+        return json_response({"models": []})
     entry = _entry(state)
     on_gpu = min(1.0, model.gpu_layers / model.layers) if model.layers else 0.0
     left = engine.idle.limit if engine.pending else engine.idle.left
@@ -65,7 +62,7 @@ async def running_models(request: web.Request) -> web.Response:
         "size_vram": round(on_gpu * entry["size"]),
         "context_length": model.context,
     }
-    return web.json_response({"models": [{**entry, **more}]})
+    return json_response({"models": [{**entry, **more}]})
 
 
 async def show(request: web.Request) -> web.Response:
@@ -84,7 +81,7 @@ async def show(request: web.Request) -> web.Response:
         "capabilities": [ability for ability, there in able.items() if there],
         "modified_at": timestamp(model.facts.modified),
     }
-    return web.Response(body=msgspec.json.encode(shown), content_type="application/json")
+    return json_response(shown)
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
@@ -92,7 +89,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
     body = await _read(request, OllamaPullBody)
     statuses: list[Json] = [{"status": "pulling manifest"}, {"status": "success"}]
     if body.stream is False:
-        return web.json_response(statuses[-1])
+        return json_response(statuses[-1])
     return web.Response(body=b"".join(map(line, statuses)), content_type=LINES)
 
 
@@ -113,12 +110,11 @@ async def no_blob(request: web.Request) -> web.Response:
 async def _read(request: web.Request, kind: type[_Body]) -> _Body:
     """The body of a request about a model. Raises RequestError if this server has no model of that name."""
     state = request.app[STATE]
-    body = read_group(kind, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    body = await read_request(request, kind)
     name = body.model or body.name
     if not name:
         raise RequestError("model is required: send the name of a model.", parameter="model")
-    if not state.names_model(name):
-        raise no_such_model(printable(name), state.model_name)
+    state.refuse_other_model(name)
     return body
 
 

@@ -11,6 +11,7 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.first import first
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.answering import Asked
+from qwen_edge.server.chat_request import Plain, alternatives, basic_chat, continued, plain_call
 from qwen_edge.server.ollama.bodies import (
     OllamaCall,
     OllamaChatBody,
@@ -23,7 +24,7 @@ from qwen_edge.server.ollama.bodies import (
 from qwen_edge.server.parameters import read_group, read_json
 from qwen_edge.server.sampling import sampling, stop_texts
 from qwen_edge.server.shapes import ANY_OBJECT, Wanted, answer_shape
-from qwen_edge.server.thinking import Thinking, thinking
+from qwen_edge.server.thinking import Thinking, thinking, thinking_when_begun
 from qwen_edge.server.tool_choice import Calls, call_shape
 
 _Body = TypeVar("_Body", bound=OllamaQuestion)
@@ -56,7 +57,7 @@ def refuse_larger_context(options: OllamaOptions | None, asked: Asked) -> None:
 
 def chat_request(body: OllamaChatBody, asked: Asked) -> ChatRequest:
     """The request of /api/chat. Raises RequestError."""
-    messages, begun = _beginning([_plain(number, one) for number, one in enumerate(body.messages or ())])
+    messages, begun = continued([_plain(number, one) for number, one in enumerate(body.messages or ())])
     return _request(body, asked, messages, begun, call_shape(body.tools, None))
 
 
@@ -83,57 +84,27 @@ def _request(
 ) -> ChatRequest:
     """Missing values come from the configuration first, then from the model's own defaults."""
     refuse_larger_context(body.options, asked)
-    options, defaults = body.options or OllamaOptions(), asked.defaults
-    if options.seed == -1:
-        options.seed = None  # Ollama's word for any seed
+    options = body.options or OllamaOptions()
     think = _thinking(body, asked, messages, begun=bool(begun))
     schema = {"json": ANY_OBJECT}.get(body.format) if isinstance(body.format, str) else body.format
     wanted = [] if schema is None else [Wanted("format", "json_schema", schema)]
     shape = answer_shape(wanted, remedy=_REMEDY)
-    return ChatRequest(
-        messages=tuple(messages),
-        sampling=sampling(options, asked.model.sampling, defaults, _logprobs(body)),
-        tools=calls.tools,
-        thinking=think.on,
-        max_tokens=_most_tokens(options, defaults.max_tokens),
+    chosen = sampling(options, asked.model.sampling, asked.defaults, alternatives(body.logprobs, body.top_logprobs))
+    return replace(
+        basic_chat(asked, chosen, messages, think, shape, calls),
+        max_tokens=_most_tokens(options, asked.defaults.max_tokens),
         stop=stop_texts(options.stop),
-        client=asked.client,
-        caller=asked.caller,
-        volatile=defaults.volatile,
         begun=begun,
-        shape=shape.shape,
-        shape_parameter=shape.parameter,
-        shown_schema=shape.shown,
-        call_shape=calls.shape,
-        strict_calls=calls.strict,
-        thinking_budget=think.budget,
-        stops_loops=defaults.stop_loops,
-        unenforced=(*shape.unenforced, *calls.unenforced),
     )
-
-
-def _beginning(messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The messages, and the beginning of the answer: the text of an assistant's message that comes last, which the
-    model continues."""
-    last = messages[-1]
-    if len(messages) > 1 and last["role"] == "assistant" and last["content"] and not last.get("tool_calls"):
-        return messages[:-1], last["content"]
-    return messages, ""
 
 
 def _thinking(body: OllamaQuestion, asked: Asked, messages: Sequence[Mapping[str, Any]], *, begun: bool) -> Thinking:
     can, switch = asked.model.abilities, body.think if isinstance(body.think, bool) else None
-    if switch and begun:
-        raise RequestError(
-            "think: the last message begins the answer, so the model cannot think before it. Leave think out, or end "
-            "the messages with a question.",
-            parameter="think",
-        )
     if (switch, can.thinking) in ((True, "never"), (False, "always")):
         why = "cannot think" if switch else "always thinks"
         raise RequestError(f"think: this model {why}. Leave think out.", parameter="think")
     if begun:
-        return Thinking(False if can.thinking == "optional" else None)
+        return thinking_when_begun(switch, "think", can)
     return thinking(
         switch=switch,
         effort=None if isinstance(body.think, bool) else body.think,
@@ -150,14 +121,8 @@ def _most_tokens(options: OllamaOptions, default: int | None) -> int | None:
     return most if most and most > 0 else None
 
 
-def _logprobs(body: OllamaQuestion) -> int | None:
-    if body.top_logprobs and not body.logprobs:
-        raise RequestError("top_logprobs needs logprobs: true.", parameter="top_logprobs")
-    return (body.top_logprobs or 0) if body.logprobs else None
-
-
-def _plain(number: int, message: OllamaMessage) -> dict[str, Any]:
-    """The message in the form that chat templates take: calls are in OpenAI's form, missing fields are left out."""
+def _plain(number: int, message: OllamaMessage) -> Plain:
+    """The message in the form that chat templates take. Raises RequestError for images."""
     if message.images:
         parameter = f"messages[{number}].images"
         raise RequestError(
@@ -166,10 +131,10 @@ def _plain(number: int, message: OllamaMessage) -> dict[str, Any]:
             parameter=parameter,
         )
     role = "system" if message.role == "developer" else message.role
-    plain: dict[str, Any] = {"role": role, "content": message.content or ""}
+    plain: Plain = {"role": role, "content": message.content or ""}
     if message.thinking is not None and role == "assistant":
         plain["reasoning_content"] = message.thinking
-    if calls := [_call(call) for call in message.tool_calls or () if call is not None]:
+    if calls := _calls(message.tool_calls or ()):
         plain["tool_calls"] = calls
     if message.tool_name is not None:
         plain["name"] = message.tool_name
@@ -178,8 +143,5 @@ def _plain(number: int, message: OllamaMessage) -> dict[str, Any]:
     return plain
 
 
-def _call(call: OllamaCall) -> Mapping[str, Any]:
-    """A tool call of the history, in OpenAI's form. Missing or empty arguments become `{}`."""
-    function = {"name": call.function.name, "arguments": call.function.arguments or "{}"}
-    plain = {"type": "function", "function": function}
-    return {"id": call.id, **plain} if call.id else plain
+def _calls(calls: Sequence[OllamaCall | None]) -> list[Plain]:
+    return [plain_call(one.function.name, one.function.arguments, one.id) for one in calls if one is not None]

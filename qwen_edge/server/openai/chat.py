@@ -9,6 +9,7 @@ from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.chat_body import ChatBody, read_body
 from qwen_edge.server.openai.encode import Encoder
 from qwen_edge.server.openai.parse import to_request
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 
@@ -30,7 +31,7 @@ async def count_input_tokens(request: web.Request) -> web.Response:
     body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
     chat = to_request(body, asked_by(request, body.model, body.user))
     count = await request.app[STATE].service.count(chat)
-    return web.json_response({"object": "response.input_tokens", "input_tokens": count})
+    return json_response({"object": "response.input_tokens", "input_tokens": count})
 
 
 def _wants_usage(body: ChatBody) -> bool:

@@ -16,12 +16,8 @@ from qwen_edge.protocol.messages import Priority
 from qwen_edge.renderer.handle import refuse_too_many_messages
 from qwen_edge.server.openai.shapes import ShapeParameters
 from qwen_edge.server.parameters import HINT, Group, about, hint, mapped, only, read_as, read_group, read_json
-from qwen_edge.server.sampling import FromZero, StopTexts
+from qwen_edge.server.sampling import FromZero, Limit, Seconds, StopTexts
 from qwen_edge.server.thinking import Effort
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
-# -1: none
-Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1, extra_json_schema={"not": {"const": 0}})]
 
 
 class Text(msgspec.Struct, tag_field="type", tag="text"):

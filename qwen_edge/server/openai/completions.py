@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from qwen_edge.server.answering import Json, asked_by, ignores_unknown, respond
+from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.completions_body import CompletionBody, to_completion
 from qwen_edge.server.openai.completions_encode import CompletionEncoder
 from qwen_edge.server.parameters import read_group, read_json
 from qwen_edge.server.prompts import prompt_text
+from qwen_edge.server.replies import Json
 from qwen_edge.server.state import STATE
 
 

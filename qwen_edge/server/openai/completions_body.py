@@ -13,18 +13,17 @@ import msgspec
 
 from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.core.errors import RequestError
-from qwen_edge.core.first import first
 from qwen_edge.protocol.messages import Priority
 from qwen_edge.server.answering import Asked
-from qwen_edge.server.openai.chat_body import Limit, Seconds, StreamOptions
+from qwen_edge.server.chat_request import basic_completion, conversation_name, most_tokens
+from qwen_edge.server.openai.chat_body import StreamOptions
 from qwen_edge.server.openai.shapes import ShapeParameters, wanted_shapes
 from qwen_edge.server.parameters import HINT, hint, mapped, only
 from qwen_edge.server.prompts import PromptValue, Raw, raw_prompts
-from qwen_edge.server.sampling import StopTexts, sampling, stop_texts
+from qwen_edge.server.sampling import Limit, Seconds, StopTexts, sampling, stop_texts
 from qwen_edge.server.shapes import answer_shape
 
 _MAX_TOKENS = 16  # OpenAI's default for this path
-_NAME = 200  # characters of a conversation's name, which the engine stores
 
 
 class CompletionBody(ShapeParameters, kw_only=True):
@@ -105,29 +104,15 @@ def to_completion(body: CompletionBody, asked: Asked) -> Completion:
             parameter="echo",
         )
     shape = answer_shape(wanted_shapes(body), whitespace=bool(body.x_json_whitespace), shown=False)
-    one = ChatRequest(
-        messages=(),
-        sampling=sampling(body, asked.model.sampling, asked.defaults, body.logprobs),
-        max_tokens=_most_tokens(body),
+    one = replace(
+        basic_completion(asked, sampling(body, asked.model.sampling, asked.defaults, body.logprobs), shape),
+        max_tokens=most_tokens(body, ("max_tokens", "max_completion_tokens", "n_predict"), _MAX_TOKENS),
         stop=stop_texts(body.stop),
         priority=body.priority or "interactive",
         choices=body.n or 1,
         wait_seconds=body.wait_seconds,
         max_seconds=body.max_seconds,
-        client=asked.client,
-        caller=asked.caller,
-        conversation=(body.prompt_cache_key or body.user or "")[:_NAME],
+        conversation=conversation_name(body.prompt_cache_key, body.user),
         goes_on=bool(body.prompt_cache_key),
-        shape=shape.shape,
-        shape_parameter=shape.parameter,
-        unenforced=shape.unenforced,
     )
     return Completion(tuple(replace(one, raw=raw) for raw in prompts), tuple(prompts) if body.echo else ())
-
-
-def _most_tokens(body: CompletionBody) -> int | None:
-    """-1 asks for all that the context has room for."""
-    most = first(body.max_tokens, body.max_completion_tokens, body.n_predict, _MAX_TOKENS)
-    if most == 0:
-        raise RequestError("max_tokens must be 1 or more, or -1 for no limit.", parameter="max_tokens")
-    return None if most == -1 else most

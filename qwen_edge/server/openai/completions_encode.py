@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, combined_usage, summed_usage
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Alternative, Logprob
-from qwen_edge.server.answering import Json
+from qwen_edge.server.answer_fields import stopped
 from qwen_edge.server.openai.encode import usage_object
-from qwen_edge.server.openai.framing import DONE, FINGERPRINT, chunk_event, error_event
-from qwen_edge.server.sse import EVENTS
+from qwen_edge.server.openai.framing import DONE, FINGERPRINT, error_event
+from qwen_edge.server.replies import Json
+from qwen_edge.server.sse import EVENTS, data_event
 from qwen_edge.server.timings import timings
 
 
@@ -45,17 +46,17 @@ class CompletionEncoder:
 
     def frames(self, choice: int, event: Delta | Finish) -> Iterator[bytes]:
         if choice not in self._begun and (echo := self._echo(choice)):
-            yield chunk_event(self._chunk(choice, echo))
+            yield data_event(self._chunk(choice, echo))
         self._begun.add(choice)
         logprobs = self._logprobs(choice, event.logprobs)
         if isinstance(event, Finish):
             self._finishes[choice] = event
-            yield chunk_event(self._chunk(choice, "", logprobs, event))
+            yield data_event(self._chunk(choice, "", logprobs, event))
         elif (text := _text(event)) or logprobs:
-            yield chunk_event(self._chunk(choice, text, logprobs))
+            yield data_event(self._chunk(choice, text, logprobs))
 
     def end(self) -> bytes:
-        usage = chunk_event({**self._shared, "choices": [], **self._usage()}) if self._include_usage else b""
+        usage = data_event({**self._shared, "choices": [], **self._usage()}) if self._include_usage else b""
         return usage + DONE
 
     def error(self, error: RequestError) -> bytes:
@@ -80,9 +81,8 @@ class CompletionEncoder:
         return {**self._shared, "choices": [self._choice_object(choice, text, logprobs, finish)]}
 
     def _choice_object(self, choice: int, text: str, logprobs: Json | None, finish: Finish | None) -> Json:
-        stopped = {"x_stopped": finish.stopped_by} if finish and finish.stopped_by else {}
-        reason = finish.reason if finish else None
-        return {"text": text, "index": choice, "logprobs": logprobs, "finish_reason": reason, **stopped}
+        ended = {"finish_reason": finish.reason, **stopped(finish)} if finish else {"finish_reason": None}
+        return {"text": text, "index": choice, "logprobs": logprobs, **ended}
 
     def _echo(self, choice: int) -> str:
         return self._echoed[choice // self._choices] if self._echoed else ""

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Priority
-from qwen_edge.server.answering import asked_by, ignores_unknown
-from qwen_edge.server.body import read_whole
-from qwen_edge.server.parameters import HINT, Group, read_group, read_json
+from qwen_edge.server.answering import asked_by, read_request
+from qwen_edge.server.parameters import HINT, Group
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.sampling import Count
 from qwen_edge.server.state import STATE
 from qwen_edge.service.embedding import Embedded, EmbeddingRequest
@@ -42,15 +42,12 @@ class EmbeddingsBody(Group, kw_only=True):
 
 async def embeddings(request: web.Request) -> web.Response:
     """Embed the texts of a request."""
-    body = read_group(EmbeddingsBody, read_json(await read_whole(request)), ignore_unknown=ignores_unknown(request))
+    body = await read_request(request, EmbeddingsBody)
     asked = asked_by(request, body.model, body.user)
     state = request.app[STATE]
     wanted = EmbeddingRequest(_inputs(body.input), asked.client, body.priority or "interactive", body.dimensions)
     embedded = await state.service.embed(wanted)
-    return web.Response(
-        body=msgspec.json.encode(_encoded(embedded, state.model_name, body.encoding_format or "float")),
-        content_type="application/json",
-    )
+    return json_response(_encoded(embedded, state.model_name, body.encoding_format or "float"))
 
 
 def _inputs(given: str | list[str | int | list[int]]) -> tuple[str | tuple[int, ...], ...]:

@@ -24,12 +24,12 @@ from qwen_edge.chat.messages import (
     combined_usage,
 )
 from qwen_edge.core.errors import RequestError
-from qwen_edge.protocol.messages import Alternative, Logprob
-from qwen_edge.server.openai.framing import DONE, FINGERPRINT, chunk_event, error_event
-from qwen_edge.server.sse import EVENTS
+from qwen_edge.protocol.messages import Logprob
+from qwen_edge.server.answer_fields import energy, logprob
+from qwen_edge.server.openai.framing import DONE, FINGERPRINT, error_event
+from qwen_edge.server.replies import Json
+from qwen_edge.server.sse import EVENTS, data_event
 from qwen_edge.server.timings import timings
-
-Json = dict[str, Any]
 
 
 class Encoder:
@@ -59,16 +59,16 @@ class Encoder:
     def frames(self, choice: int, event: Delta | Finish) -> Iterator[bytes]:
         if choice not in self._begun:
             self._begun.add(choice)
-            yield chunk_event(self.first(choice))
+            yield data_event(self.first(choice))
         for one in self._thoughts[choice].put(event) if self._inline else (event,):
             if isinstance(one, Finish):
                 self._finishes.append(one)
-                yield chunk_event(self.finish(choice, one))
+                yield data_event(self.finish(choice, one))
             elif chunk := self.delta(choice, one):
-                yield chunk_event(chunk)
+                yield data_event(chunk)
 
     def end(self) -> bytes:
-        return (chunk_event(self.usage(self._finishes)) if self._include_usage else b"") + DONE
+        return (data_event(self.usage(self._finishes)) if self._include_usage else b"") + DONE
 
     def error(self, error: RequestError) -> bytes:
         return error_event(error)
@@ -180,9 +180,6 @@ def _usage(finishes: Sequence[Finish]) -> Json:
 
 def usage_object(usage: Usage) -> Json:
     """The usage in OpenAI's form, with our energy."""
-    energy: Json = {}
-    if usage.joules:
-        energy = {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -192,23 +189,14 @@ def usage_object(usage: Usage) -> Json:
             "reasoning_tokens": usage.reasoning_tokens,
             "x_forced_tokens": usage.steered.forced,
         },
-        **energy,
+        **energy(usage),
     }
 
 
 def _logprobs(logprobs: Sequence[Logprob]) -> Json | None:
     if not logprobs:
         return None
-    listed = [{**_token(one.chosen), "top_logprobs": [_token(other) for other in one.top]} for one in logprobs]
-    return {"content": listed, "refusal": None}
-
-
-def _token(token: Alternative) -> Json:
-    return {
-        "token": token.piece.decode("utf-8", "replace"),
-        "logprob": token.logprob,
-        "bytes": list(token.piece),
-    }
+    return {"content": [logprob(one) for one in logprobs], "refusal": None}
 
 
 def _stopped(by: str) -> Json:

@@ -13,8 +13,7 @@ from aiohttp import web
 
 from qwen_edge.core.errors import ErrorKind, RequestError
 from qwen_edge.core.printable import printable
-
-_LONGEST = 2000  # characters of an error's message
+from qwen_edge.server.replies import error_headers, json_response, kept_headers, shown_message
 
 # the status, and what OpenAI calls `type`
 SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
@@ -32,8 +31,8 @@ SHAPES: Mapping[ErrorKind, tuple[int, str]] = {
 
 
 class ErrorObject(msgspec.Struct, forbid_unknown_fields=True):
-    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them. Where a prompt is too
-    long, llama-server's fields say how long, and how much the context holds."""
+    """`param`: the parameter that is wrong. `code`: a word for programs; docs/api.md lists them. `n_prompt_tokens`,
+    `n_ctx`: of a prompt that is longer than the context, as llama-server tells them."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error", "exceed_context_size_error"]
@@ -55,11 +54,10 @@ what_there_is = "Questions go to POST /v1/chat/completions; docs/api.md has all 
 
 
 def error_object(error: RequestError) -> dict[str, Any]:
-    """The body. The text is made printable and cut, in case a message contains a long or unprintable name from outside:
-    half a surrogate pair would break the JSON, and control characters would reach a terminal."""
+    """The body."""
     return {
         "error": {
-            "message": printable(error.message, _LONGEST),
+            "message": shown_message(error.message),
             # OpenAI's word is the code; llama-server's clients look at the type, and at the numbers in `details`
             "type": "exceed_context_size_error" if error.details else SHAPES[error.kind][1],
             "param": None if error.parameter is None else printable(error.parameter),
@@ -71,19 +69,10 @@ def error_object(error: RequestError) -> dict[str, Any]:
 
 def error_response(error: RequestError) -> web.Response:
     """The response for an error of a request that has no response yet."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if error.kind == "authentication":
-        headers["WWW-Authenticate"] = "Bearer"
-    return _response(error, SHAPES[error.kind][0], headers)
+    return json_response(error_object(error), status=SHAPES[error.kind][0], headers=error_headers(error))
 
 
 def http_error_response(error: web.HTTPException, message: str) -> web.Response:
-    """The response that replaces aiohttp's own, for an unknown path for example. It keeps headers such as Allow, and
-    drops those that describe aiohttp's text."""
-    headers = {name: value for name, value in error.headers.items() if not name.lower().startswith("content-")}
-    return _response(RequestError(message), error.status, headers)
-
-
-def _response(error: RequestError, status: int, headers: Mapping[str, str]) -> web.Response:
-    body = msgspec.json.encode(error_object(error))
-    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+    """The response that replaces aiohttp's own, for an unknown path for example. It keeps headers such as Allow."""
+    body = error_object(RequestError(message))
+    return json_response(body, status=error.status, headers=kept_headers(error))

@@ -1,14 +1,12 @@
-"""OpenAI's server-sent events, as bytes: one event for each chunk or error, and the final mark. Pure."""
+"""What OpenAI's streams have beside their chunks: an error, the final mark, the name of the build. Pure."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
-
-import msgspec
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.server.openai.errors import error_object
+from qwen_edge.server.sse import data_event
 
 FINGERPRINT = f"build-{version('qwen-edge')}"
 """OpenAI's `system_fingerprint`: while it stays the same, a seed gives the same answer."""
@@ -16,10 +14,6 @@ FINGERPRINT = f"build-{version('qwen-edge')}"
 DONE = b"data: [DONE]\n\n"  # after the last chunk; not after an error
 
 
-def chunk_event(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
-
-
 def error_event(error: RequestError) -> bytes:
     """The last event of a stream that ends with an error."""
-    return chunk_event(error_object(error))
+    return data_event(error_object(error))

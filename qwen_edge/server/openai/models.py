@@ -7,9 +7,7 @@ from typing import Literal
 import msgspec
 from aiohttp import web
 
-from qwen_edge.core.errors import no_such_model
-from qwen_edge.core.printable import printable
-from qwen_edge.server.answering import json_response
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE, State
 
 
@@ -36,8 +34,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def show_model(request: web.Request) -> web.Response:
     state, name = request.app[STATE], request.match_info["name"].removesuffix("/")
-    if not state.names_model(name):
-        raise no_such_model(printable(name), state.model_name)
+    state.refuse_other_model(name)
     return json_response(_card(state))
 
 

@@ -33,7 +33,7 @@ def test_nothing_outside_a_dialect_imports_it(room, dialect):
 @pytest.mark.parametrize("dialect", NAMES)
 def test_a_dialect_has_a_file_for_each_of_its_tasks(dialect):
     files = {file.stem for file in (ROOT / "server" / dialect).rglob("*.py")}
-    assert files >= {"errors", "routes", "encode", "framing", "parse"}
+    assert files >= {"errors", "routes", "encode", "parse"}
 
 
 class Form:

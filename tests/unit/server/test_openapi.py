@@ -214,3 +214,16 @@ def test_a_path_is_also_there_without_v1_and_with_a_slash(path):
     bare = path.removeprefix("/v1")
     assert v1(path) == (bare, f"{path}/", f"{bare}/")
     assert next(route for route in ROUTES if route.path == path).also == v1(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("ChatBody", ("max_tokens", "max_completion_tokens", "n_predict")),
+        ("ResponsesBody", ("max_output_tokens", "max_tokens", "max_completion_tokens")),
+    ],
+)
+def test_a_limit_of_no_tokens_which_is_refused_is_not_in_the_description(body, names):
+    properties = description()["components"]["schemas"][body]["properties"]
+    for name in names:
+        assert '"not": {"const": 0}' in json.dumps(properties[name])

@@ -19,11 +19,9 @@ from qwen_edge.server.openai.chat_body import ThinkingSwitch
 from qwen_edge.server.openai.responses.items import Item, typed
 from qwen_edge.server.openai.shapes import ShapeParameters
 from qwen_edge.server.parameters import HINT, Group, hint, mapped, only, read_group, read_json
-from qwen_edge.server.sampling import FromZero, StopTexts
+from qwen_edge.server.sampling import FromZero, Limit, Seconds, StopTexts
 from qwen_edge.server.thinking import Effort
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
-_Limit = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1)]  # -1: none
 _Summary = Literal["auto", "concise", "detailed"]
 Include = Literal[
     "reasoning.encrypted_content",
@@ -93,9 +91,9 @@ class ResponsesBody(ShapeParameters, kw_only=True):
     store: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_output_tokens: _Limit | None = None
-    max_tokens: Annotated[_Limit | None, mapped("max_output_tokens")] = None
-    max_completion_tokens: Annotated[_Limit | None, mapped("max_output_tokens")] = None
+    max_output_tokens: Limit | None = None
+    max_tokens: Annotated[Limit | None, mapped("max_output_tokens")] = None
+    max_completion_tokens: Annotated[Limit | None, mapped("max_output_tokens")] = None
     tools: list[FunctionTool | None] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -120,8 +118,8 @@ class ResponsesBody(ShapeParameters, kw_only=True):
     include_reasoning: Annotated[bool | None, mapped("return_reasoning")] = None
     # this server's own
     priority: Priority | None = None
-    wait_seconds: _Seconds | None = None
-    max_seconds: _Seconds | None = None
+    wait_seconds: Seconds | None = None
+    max_seconds: Seconds | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     x_volatile: bool | None = None
     # labels for the caller's own books, and what says which conversation this is

@@ -6,11 +6,11 @@ the turn had when the model wrote it, so that it is found in the KV cache.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
+from qwen_edge.server.chat_request import Plain, plain_call
 from qwen_edge.server.openai.responses.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -21,13 +21,11 @@ from qwen_edge.server.openai.responses.items import (
 )
 from qwen_edge.server.openai.responses.reasoning_text import unpacked
 
-ChatMessage = dict[str, Any]
 
-
-def messages_of(items: Sequence[Item], stored: int = 0) -> list[ChatMessage]:
+def messages_of(items: Sequence[Item], stored: int = 0) -> list[Plain]:
     """The messages. `stored`: how many of the items are not of this request's input, which errors name. Raises
     RequestError."""
-    messages, called, turn = list[ChatMessage](), set[str](), _Turn()
+    messages, called, turn = list[Plain](), set[str](), _Turn()
     for number, item in enumerate(items, -stored):
         where = f"input[{number}]"
         if isinstance(item, FunctionCallOutput):
@@ -54,9 +52,9 @@ class _Turn:
     """The items of one turn of the assistant."""
 
     def __init__(self) -> None:
-        self._message: ChatMessage = {}
+        self._message: Plain = {}
 
-    def add(self, item: Item, where: str) -> list[ChatMessage]:
+    def add(self, item: Item, where: str) -> list[Plain]:
         """Returns the turn before, if the item begins another one."""
         ended = self.ended() if self._begins_another(item) else []
         turn = self._message
@@ -65,10 +63,10 @@ class _Turn:
         elif isinstance(item, Message):
             turn["content"] = turn.get("content", "") + text_of(item.content)
         elif isinstance(item, FunctionCall):
-            turn.setdefault("tool_calls", []).append(_call(item))
+            turn.setdefault("tool_calls", []).append(plain_call(item.name, item.arguments, item.call_id))
         return ended
 
-    def ended(self) -> list[ChatMessage]:
+    def ended(self) -> list[Plain]:
         """The message of the turn, if there is one; the next item begins another turn."""
         turn, self._message = self._message, {}
         return [{"role": "assistant", "content": "", **turn}] if turn else []
@@ -86,8 +84,3 @@ def _reasoning(item: Reasoning, where: str) -> str:
     if item.encrypted_content:
         return unpacked(item.encrypted_content, f"{where}.encrypted_content")
     return "\n\n".join(part.text for part in item.summary)
-
-
-def _call(item: FunctionCall) -> Mapping[str, Any]:
-    function = {"name": item.name, "arguments": item.arguments or "{}"}
-    return {"id": item.call_id, "type": "function", "function": function}

@@ -20,6 +20,7 @@ from qwen_edge.server.openai.responses.response import begun
 from qwen_edge.server.openai.responses.store import RESPONSES, Stored
 from qwen_edge.server.openai.responses.stored import whole_conversation
 from qwen_edge.server.openai.responses.truncate import truncated
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 
@@ -47,7 +48,7 @@ async def count_tokens(request: web.Request) -> web.Response:
     with _naming_input():
         _, _, chat = await _read(request)
         tokens = await request.app[STATE].service.count(chat)
-    return web.json_response({"object": "response.input_tokens", "input_tokens": tokens})
+    return json_response({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 @contextlib.contextmanager

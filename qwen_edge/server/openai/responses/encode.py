@@ -6,9 +6,6 @@ Reference: https://platform.openai.com/docs/api-reference/responses-streaming.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import msgspec
 
 from qwen_edge.chat.messages import Content, Delta, Finish, Reasoning, ToolCallArguments, ToolCallEnd, ToolCallStart
 from qwen_edge.core.errors import RequestError
@@ -16,9 +13,8 @@ from qwen_edge.server.openai.errors import error_object
 from qwen_edge.server.openai.responses.items import new_id
 from qwen_edge.server.openai.responses.open_items import OpenCall, OpenItem, OpenMessage, OpenReasoning
 from qwen_edge.server.openai.responses.response import ended, failed
-from qwen_edge.server.sse import EVENTS
-
-Json = dict[str, Any]
+from qwen_edge.server.replies import Json
+from qwen_edge.server.sse import EVENTS, named_event
 
 
 class Encoder:
@@ -130,4 +126,4 @@ class Encoder:
     def _frame(self, event: Json) -> bytes:
         numbered = {**event, "sequence_number": self._number}
         self._number += 1
-        return b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), msgspec.json.encode(numbered))
+        return named_event(numbered)

@@ -8,6 +8,7 @@ from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.server.openai.responses.store import RESPONSES, Stored
 from qwen_edge.server.openai.responses.stored import page
+from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import caller_of
 
 
@@ -19,19 +20,19 @@ async def show(request: web.Request) -> web.Response:
             code="unsupported_value",
             parameter="stream",
         )
-    return web.json_response((await _found(request)).response)
+    return json_response((await _found(request)).response)
 
 
 async def delete(request: web.Request) -> web.Response:
     id_ = _id(request)
     if not await request.app[RESPONSES].delete(id_, caller_of(request).owner):
         raise _none(id_)
-    return web.json_response({"id": id_, "object": "response", "deleted": True})
+    return json_response({"id": id_, "object": "response", "deleted": True})
 
 
 async def list_input(request: web.Request) -> web.Response:
     """The items of which the response was made, those of its conversation before it included."""
-    return web.json_response(page((await _found(request)).input, request.query))
+    return json_response(page((await _found(request)).input, request.query))
 
 
 async def cancel(request: web.Request) -> web.Response:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from qwen_edge.protocol.messages import Alternative, Logprob
+from qwen_edge.protocol.messages import Logprob
+from qwen_edge.server.answer_fields import logprob
 from qwen_edge.server.openai.responses.reasoning_text import packed
-
-Json = dict[str, Any]
+from qwen_edge.server.replies import Json
 
 
 class OpenItem(Protocol):
@@ -68,7 +68,7 @@ class OpenMessage:
 
     def add(self, text: str, logprobs: Sequence[Logprob]) -> Iterator[Json]:
         own = logprobs if self._pieces else _without_markers(text, logprobs)
-        shown = [_logprob(one) for one in own] if self._wants else []
+        shown = [logprob(one) for one in own] if self._wants else []
         self._pieces.append(text)
         self._logprobs += shown
         yield {"type": "response.output_text.delta", **self._at, "delta": text, "logprobs": shown}
@@ -133,11 +133,3 @@ def _without_markers(text: str, logprobs: Sequence[Logprob]) -> Sequence[Logprob
         if b"".join(one.chosen.piece for one in logprobs[first:]).endswith(text.encode()):
             return logprobs[first:]
     return logprobs  # a part of the last token's text is held back
-
-
-def _logprob(one: Logprob) -> Json:
-    return {**_token(one.chosen), "top_logprobs": [_token(other) for other in one.top]}
-
-
-def _token(token: Alternative) -> Json:
-    return {"token": token.piece.decode("utf-8", "replace"), "logprob": token.logprob, "bytes": list(token.piece)}

@@ -13,10 +13,10 @@ from typing import Any
 from qwen_edge.chat.messages import ChatRequest, Finish
 from qwen_edge.core.errors import ErrorKind, RequestError
 from qwen_edge.core.first import first
+from qwen_edge.server.answer_fields import energy, stopped
 from qwen_edge.server.openai.errors import error_object
 from qwen_edge.server.openai.responses.body import Format, FunctionTool, ReasoningOptions, ResponsesBody, TextOptions
-
-Json = dict[str, Any]
+from qwen_edge.server.replies import Json
 
 # the words that the reference has for an error of a response
 _CODES: Mapping[ErrorKind, str] = {"rate_limited": "rate_limit_exceeded", "invalid_request": "invalid_prompt"}
@@ -66,7 +66,6 @@ def begun(body: ResponsesBody, chat: ChatRequest, model: str) -> Json:
 def ended(response: Json, output: list[Json], finish: Finish) -> Json:
     """The response with all its items."""
     cut = finish.reason == "length"
-    stopped = {"x_stopped": finish.stopped_by} if finish.stopped_by else {}
     return {
         **response,
         "status": "incomplete" if cut else "completed",
@@ -74,7 +73,7 @@ def ended(response: Json, output: list[Json], finish: Finish) -> Json:
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": output,
         "usage": _usage(finish),
-        **stopped,
+        **stopped(finish),
     }
 
 
@@ -87,11 +86,6 @@ def failed(response: Json, output: list[Json], error: RequestError) -> Json:
 
 def _usage(finish: Finish) -> Json:
     usage = finish.usage
-    energy = (
-        {"energy_joules": usage.joules, "tokens_per_joule": usage.completion_tokens / usage.joules}
-        if usage.joules
-        else {}
-    )
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {
@@ -104,7 +98,7 @@ def _usage(finish: Finish) -> Json:
             "x_forced_tokens": usage.steered.forced,
         },
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        **energy,
+        **energy(usage),
     }
 
 

@@ -4,12 +4,13 @@ import json
 from dataclasses import fields
 from typing import get_args
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from qwen_edge.core import errors
 from qwen_edge.core.errors import ErrorKind, RequestError
-from qwen_edge.server.openai.errors import SHAPES, error_object, error_response, http_error_response
+from qwen_edge.server.openai.errors import SHAPES, ErrorBody, error_object, error_response, http_error_response
 
 
 def test_every_kind_has_a_status_of_its_own():
@@ -53,3 +54,10 @@ def test_a_method_that_is_not_there_keeps_the_list_of_those_that_are():
     response = http_error_response(web.HTTPMethodNotAllowed("GET", ["POST"]), "words")
     assert (response.status, response.headers["Allow"], response.content_type) == (405, "POST", "application/json")
     assert json.loads(response.body)["error"]["message"] == "words"
+
+
+@pytest.mark.parametrize(
+    "error", [RequestError("x", parameter="n"), errors.context_too_long(119, 64), errors.internal_error()]
+)
+def test_an_error_has_the_form_that_the_description_promises(error):
+    msgspec.convert(error_object(error), ErrorBody, strict=True)

@@ -222,3 +222,14 @@ def test_the_reasoning_is_returned_unless_any_name_says_no(body, returned):
 def test_reasoning_in_the_history_is_kept_by_every_name(more):
     message = asked(USER, {"role": "assistant", "content": "Five.", **more}, USER).messages[1]
     assert (message["content"], message["reasoning_content"]) == ("Five.", "Hm.")
+
+
+def test_a_message_of_the_assistant_alone_is_the_conversation_and_begins_nothing():
+    request = asked(BEGUN)
+    assert (len(request.messages), request.begun) == (1, "")
+
+
+@pytest.mark.parametrize("body", [{"continue_final_message": True}, {"messages": [{**BEGUN, "prefix": True}]}])
+def test_to_continue_a_message_of_the_assistant_alone_is_refused(body):
+    with pytest.raises(RequestError):
+        asked(*body.pop("messages", [BEGUN]), **body)
