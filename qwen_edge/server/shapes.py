@@ -59,7 +59,8 @@ def answer_shape(
         names = " and ".join(one.parameter for one in wanted[:2])
         raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
     [one] = wanted
-    value, unenforced = one.value, ()
+    value = one.value
+    unenforced: tuple[str, ...] = ()
     if one.kind == "json_schema":
         value, unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=remedy)
     elif isinstance(one.value, str) and len(one.value) > _LONGEST:

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ async def test_a_response_is_gone_after_its_time(tmp_path):
     assert await store.get("resp_1", "") is None
     await store.put("resp_2", "", stored())
     await store.close()
-    with sqlite3.connect(tmp_path / "r.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as database, database:
         assert database.execute("SELECT id FROM responses").fetchall() == [("resp_2",)]
 
 
@@ -132,7 +133,7 @@ async def test_a_damaged_row_is_a_response_that_is_not_there(tmp_path):
     file = tmp_path / "r.sqlite"
     store = opened(file)
     await store.put("resp_1", "", stored())
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE responses SET stored = ?", (b'{"response": 3}',))
     assert await store.get("resp_1", "") is None
     await store.close()
@@ -194,7 +195,7 @@ async def test_a_disk_that_hangs_delays_no_answer_for_long_and_stores_nothing(ca
 
 async def test_a_file_with_another_form_of_table_is_begun_anew(tmp_path):
     file = tmp_path / "r.sqlite"
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("CREATE TABLE responses (other)")
         database.execute("PRAGMA user_version = 99")
     store = opened(file)
