@@ -92,6 +92,7 @@ async def test_there_are_not_more_than_a_number_of_responses(monkeypatch):
         clock.now += 1
         await store.put(f"resp_{number}", "", stored())
     assert [bool(await store.get(f"resp_{number}", "")) for number in range(5)] == [False, False, True, True, True]
+    await store.close()
 
 
 async def test_a_response_that_takes_too_much_room_pushes_out_no_other(caplog):
@@ -101,12 +102,14 @@ async def test_a_response_that_takes_too_much_room_pushes_out_no_other(caplog):
     assert await store.get("small", "")
     assert await store.get("large", "") is None
     assert "server.responses_bytes" in caplog.text
+    await store.close()
 
 
 async def test_with_no_room_nothing_is_stored(tmp_path):
     store = opened(tmp_path / "r.sqlite", most=0)
     await store.put("resp_1", "", stored())
     assert await store.get("resp_1", "") is None
+    await store.close()
 
 
 @pytest.mark.parametrize("damage", [b"this is no database at all, but text" * 100, None])
@@ -127,6 +130,7 @@ async def test_a_damaged_file_is_replaced(tmp_path, caplog, damage):
     assert caplog.text.count("is damaged") == 1
     store = opened(file)
     assert await store.get("resp_1", "") == stored(), "the new file is on disk"
+    await store.close()
 
 
 async def test_a_damaged_row_is_a_response_that_is_not_there(tmp_path):
