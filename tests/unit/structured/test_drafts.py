@@ -15,7 +15,8 @@ from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.schema import check
 from tests.unit.structured.schemas import schemas
 
-_INTEGER, _TEXT = {"type": "integer"}, {"type": "string"}
+_INTEGER: dict[str, Any] = {"type": "integer"}
+_TEXT: dict[str, Any] = {"type": "string"}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_the_same_values_fit_before_and_after(schema: dict[str, Any], value: Any
 
 
 def test_a_schema_that_is_nested_too_deeply_is_refused_as_before() -> None:
-    deep = reduce(lambda inner, _: {"items": [inner]}, range(200), {"items": [_TEXT]})
+    inner: dict[str, Any] = {"items": [_TEXT]}
+    deep = reduce(lambda inside, _: {"items": [inside]}, range(200), inner)
     with pytest.raises(ShapeError):
         check(current(deep))
