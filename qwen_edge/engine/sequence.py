@@ -105,7 +105,8 @@ class Sequence:
     @classmethod
     def from_request(cls, prepared: Prepared[Submit], backend: Backend, answers: Answers) -> Sequence | Failed:
         """The sequence of a request, or why the request cannot be answered."""
-        request, arrived, tokens, constraints = prepared
+        request, arrived = prepared.message, prepared.arrived
+        tokens, constraints = prepared.tokens, prepared.constraints
         if isinstance(constraints, UnusableShape):
             return Failed(request.id, constraints.code, constraints.why)
         if failed := _refusal(request.id, tokens, backend.cells.size):

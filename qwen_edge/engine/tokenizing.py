@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from qwen_edge.core.errors import PromptTooLongError
 from qwen_edge.device.host.cpu import lower_priority
@@ -41,7 +41,8 @@ class _DroppedError(Exception):
     """Nobody wants the tokens any more."""
 
 
-class Prepared(NamedTuple, Generic[Message]):
+@dataclass(frozen=True)
+class Prepared(Generic[Message]):
     """A message whose prompt has been tokenized and whose shapes have been compiled. `arrived` is when it came."""
 
     message: Message

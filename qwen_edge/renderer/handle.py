@@ -68,6 +68,11 @@ class Renderer:
         return self._process.process.pid if self._process else None
 
     @property
+    def has_template(self) -> bool:
+        """Whether a template has been compiled, so that its abilities are known."""
+        return self._known is not None
+
+    @property
     def abilities(self) -> TemplateAbilities:
         """What the template that was compiled last can do; nothing, before the first."""
         return self._known[1] if self._known else TemplateAbilities()

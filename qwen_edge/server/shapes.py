@@ -10,6 +10,7 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Shape, ShapeKind
+from qwen_edge.structured.drafts import current
 from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.keywords import pattern_complaint
 from qwen_edge.structured.schema import check
@@ -58,14 +59,15 @@ def answer_shape(
         names = " and ".join(one.parameter for one in wanted[:2])
         raise RequestError(f"{names} both ask for a shape. Send one of them.", parameter=wanted[1].parameter)
     [one] = wanted
+    value = one.value
     unenforced: tuple[str, ...] = ()
     if one.kind == "json_schema":
-        unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=remedy)
+        value, unenforced = checked(one.value, one.parameter, strict=one.strict, remedy=remedy)
     elif isinstance(one.value, str) and len(one.value) > _LONGEST:
         raise RequestError(f"{one.parameter} has more than {_LONGEST} characters.", parameter=one.parameter)
     elif one.kind == "regex" and (wrong := pattern_complaint(one.value)):
         raise RequestError(f"{one.parameter}: {wrong}.", code="unsupported_value", parameter=one.parameter)
-    text = one.value if isinstance(one.value, str) else msgspec.json.encode(one.value).decode()
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return AnswerShape(
         Shape(one.kind, text, whitespace),
         one.parameter,
@@ -74,9 +76,17 @@ def answer_shape(
     )
 
 
-def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, remedy: str) -> tuple[str, ...]:
-    """What is not enforced. Raises RequestError if that is a keyword, unless `strict` is False; if `strict` is True,
-    for a format, too. `remedy`: how the client accepts what is not enforced."""
+class CheckedSchema(NamedTuple):
+    """`schema`: in the words of JSON Schema 2020-12. `unenforced`: what of it answers are not held to."""
+
+    schema: Mapping[str, Any]
+    unenforced: tuple[str, ...]
+
+
+def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, remedy: str) -> CheckedSchema:
+    """The schema as it is enforced. Raises RequestError if a keyword is not enforced, unless `strict` is False; if
+    `strict` is True, for a format, too. `remedy`: how the client accepts what is not enforced."""
+    schema = current(schema)
     try:
         found = check(schema)
     except ShapeError as error:
@@ -89,4 +99,4 @@ def checked(schema: Mapping[str, Any], parameter: str, *, strict: bool | None, r
             code="unsupported_value",
             parameter=parameter,
         )
-    return found.keywords + found.formats
+    return CheckedSchema(schema, found.keywords + found.formats)

@@ -139,7 +139,7 @@ def _arguments(
     if not schema:
         return {"type": "object", "properties": {}}, ()
     try:
-        unenforced = checked(schema, parameter, strict=strict, remedy=_REMEDY)
+        schema, unenforced = checked(schema, parameter, strict=strict, remedy=_REMEDY)
         if "object" not in (kind := schema.get("type", "object")):
             raise RequestError(
                 f"{parameter}: its type must be object, as arguments have names; it is {printable(str(kind), 60)}.",

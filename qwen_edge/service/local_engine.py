@@ -78,6 +78,8 @@ class LocalEngine:
     @property
     def model(self) -> ModelInfo:
         ready = self._ready_model()
+        if not self._renderer.has_template:  # whether the model thinks, and calls tools, is not known yet
+            raise unavailable("The model's chat template is being compiled. Try again in a moment.", retry_after=1)
         return ModelInfo(ready.defaults, ready.context, self._renderer.abilities)
 
     @property

@@ -10,9 +10,9 @@ from qwen_edge.structured.errors import Path, ShapeError
 DEEPEST = 60  # schemas inside schemas; llguidance reads JSON that is nested 127 deep
 
 # where schemas stand inside a schema
-_ONE = ("additionalProperties", "items", "not", "if", "then", "else", "contains", "propertyNames")
-_SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+ONE = ("additionalProperties", "items", "not", "if", "then", "else", "contains", "propertyNames")
+SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 # words that apply other schemas to the same value, and words with which a schema itself describes the value
 _IN_PLACE = ("anyOf", "oneOf", "$ref")
@@ -55,15 +55,15 @@ def _schemas(schema: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]
             raise ShapeError("a schema must be an object, true or false", path)
         return
     yield path, schema
-    for name in _ONE:
+    for name in ONE:
         if name in schema:
             yield from _schemas(schema[name], (*path, name))
-    for name in _SEVERAL:
+    for name in SEVERAL:
         if not isinstance(parts := schema.get(name, []), Sequence) or isinstance(parts, str):
             raise ShapeError(f"{name} must be a list of schemas", path)
         for number, part in enumerate(parts):
             yield from _schemas(part, (*path, name, number))
-    for name in _NAMED:
+    for name in NAMED:
         if not isinstance(parts := schema.get(name, {}), Mapping):
             raise ShapeError(f"{name} must be an object whose values are schemas", path)
         for key, part in parts.items():

@@ -67,6 +67,13 @@ def test_libraries_stay_in_their_places(file):
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_named_tuples_have_no_other_base_which_python_3_10_refuses(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in (bases := [ast.unparse(base) for base in node.bases]):
+            assert bases == ["NamedTuple"], node.name
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_files_and_functions_stay_small(file):
     tree = ast.parse(file.read_text())
     assert len(file.read_text().splitlines()) <= 400

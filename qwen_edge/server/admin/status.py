@@ -43,7 +43,10 @@ async def health(request: web.Request) -> web.Response:
     last crash is included until the daemon ends."""
     state = request.app[STATE]
     engine = state.engine
-    status = "stopping" if state.stopping else "ok" if engine.status == "ready" else engine.status
+    opened = state.renderer.has_template
+    status = "stopping" if state.stopping else engine.status
+    if status == "ready":
+        status = "ok" if opened else "loading"
     report = Health(
         status,
         engine.restarts,
@@ -51,7 +54,7 @@ async def health(request: web.Request) -> web.Response:
         engine.last_death or UNSET,
         round(engine.retry_in, 1) if engine.retry_in else UNSET,
     )
-    return json_response(report, status=200 if engine.accepts_requests and not state.stopping else 503)
+    return json_response(report, status=200 if engine.accepts_requests and opened and not state.stopping else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:

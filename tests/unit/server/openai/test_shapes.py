@@ -315,3 +315,15 @@ def test_the_settings_budget_holds_where_the_request_has_none():
 def test_the_settings_say_whether_loops_are_stopped():
     assert asked().stops_loops
     assert not asked(ChatConfig(stop_loops=False)).stops_loops
+
+
+@pytest.mark.parametrize("schema", [{"items": [{"type": "integer"}]}, {"minimum": 3, "exclusiveMinimum": True}])
+def test_answers_and_calls_are_held_to_schemas_of_older_drafts(schema):
+    new = {"prefixItems": [{"type": "integer"}]} if "items" in schema else {"exclusiveMinimum": 3}
+    answer = asked(json_schema={"type": "object", "properties": {"a": schema}})
+    assert json.loads(answer.shape.text)["properties"]["a"] == new
+    assert json.loads(answer.shown_schema)["properties"]["a"] == new
+    function = {"name": "f", "parameters": {"properties": {"a": schema}}, "strict": True}
+    call = asked(tools=[{"type": "function", "function": function}], tool_choice="required")
+    assert json.dumps(new, separators=(",", ":")) in call.call_shape.text
+    assert not answer.unenforced and not call.unenforced

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ async def test_a_response_is_gone_after_its_time(tmp_path):
     assert await store.get("resp_1", "") is None
     await store.put("resp_2", "", stored())
     await store.close()
-    with sqlite3.connect(tmp_path / "r.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "r.sqlite")) as database, database:
         assert database.execute("SELECT id FROM responses").fetchall() == [("resp_2",)]
 
 
@@ -91,6 +92,7 @@ async def test_there_are_not_more_than_a_number_of_responses(monkeypatch):
         clock.now += 1
         await store.put(f"resp_{number}", "", stored())
     assert [bool(await store.get(f"resp_{number}", "")) for number in range(5)] == [False, False, True, True, True]
+    await store.close()
 
 
 async def test_a_response_that_takes_too_much_room_pushes_out_no_other(caplog):
@@ -100,12 +102,14 @@ async def test_a_response_that_takes_too_much_room_pushes_out_no_other(caplog):
     assert await store.get("small", "")
     assert await store.get("large", "") is None
     assert "server.responses_bytes" in caplog.text
+    await store.close()
 
 
 async def test_with_no_room_nothing_is_stored(tmp_path):
     store = opened(tmp_path / "r.sqlite", most=0)
     await store.put("resp_1", "", stored())
     assert await store.get("resp_1", "") is None
+    await store.close()
 
 
 @pytest.mark.parametrize("damage", [b"this is no database at all, but text" * 100, None])
@@ -126,13 +130,14 @@ async def test_a_damaged_file_is_replaced(tmp_path, caplog, damage):
     assert caplog.text.count("is damaged") == 1
     store = opened(file)
     assert await store.get("resp_1", "") == stored(), "the new file is on disk"
+    await store.close()
 
 
 async def test_a_damaged_row_is_a_response_that_is_not_there(tmp_path):
     file = tmp_path / "r.sqlite"
     store = opened(file)
     await store.put("resp_1", "", stored())
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE responses SET stored = ?", (b'{"response": 3}',))
     assert await store.get("resp_1", "") is None
     await store.close()
@@ -194,7 +199,7 @@ async def test_a_disk_that_hangs_delays_no_answer_for_long_and_stores_nothing(ca
 
 async def test_a_file_with_another_form_of_table_is_begun_anew(tmp_path):
     file = tmp_path / "r.sqlite"
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         database.execute("CREATE TABLE responses (other)")
         database.execute("PRAGMA user_version = 99")
     store = opened(file)
