@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS responses (
 CREATE INDEX IF NOT EXISTS by_owner ON responses (owner, created, bytes);
 CREATE INDEX IF NOT EXISTS by_time ON responses (created);
 """
-_COLUMNS = "id, owner, created, bytes, stored"
+_COPIED = "SELECT rowid, id, owner, created, bytes, stored FROM responses ORDER BY rowid DESC"
+_COPY = "INSERT INTO responses (rowid, id, owner, created, bytes, stored) VALUES (?, ?, ?, ?, ?, ?)"
 
 # The oldest has the lowest rowid: a clock that has gone back (a board without a battery boots in the past) would make
 # the newest responses the oldest.
@@ -226,10 +227,10 @@ class _Table:
             return
         total = 0
         with contextlib.suppress(sqlite3.Error), contextlib.closing(old), memory:
-            for row in old.execute(f"SELECT rowid, {_COLUMNS} FROM responses ORDER BY rowid DESC"):
+            for row in old.execute(_COPIED):
                 if (total := total + row[4]) > self._most_bytes:
                     break
-                memory.execute(f"INSERT INTO responses (rowid, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                memory.execute(_COPY, row)
 
 
 def _connected(file: Path) -> sqlite3.Connection:
