@@ -24,6 +24,7 @@ _MOST_MEMBERS = 1000  # of one gzip body: each takes the event loop some microse
 _SLICE = 1 << 16  # bytes passed to zlib at once: zlib copies all input behind the end of a member
 _BOM = b"\xef\xbb\xbf"  # UTF-8's byte order mark, which some editors and Windows clients write
 _MOST_NAMED = 10  # unknown parameters in one line of the log
+_DEEPEST = 200  # lists and objects inside each other: what reads, checks and writes a body is recursive
 
 
 async def read_whole(request: web.Request) -> bytes:
@@ -46,9 +47,30 @@ async def read_whole(request: web.Request) -> bytes:
 def parse_json(data: bytes) -> Any:
     """The JSON value of a body, with or without a byte order mark. Raises RequestError."""
     try:
-        return msgspec.json.decode(data.removeprefix(_BOM))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = msgspec.json.decode(data.removeprefix(_BOM))
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"The body is not valid JSON: {printable(error)}.") from None
+    # almost no body has as many brackets: those that have are searched
+    if data.count(b"[") + data.count(b"{") > _DEEPEST and _is_deeper(value, _DEEPEST):
+        raise _too_deep()
+    return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether more than `most` lists and objects of a JSON value are inside each other."""
+    level = [value]
+    for _ in range(most):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> RequestError:
+    return RequestError(f"The body has more than {_DEEPEST} lists and objects inside each other.")
 
 
 def pass_over_unknown(names: Sequence[str], *, ignore: bool, advice: str = "Leave the parameter out.") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import Any
 
 from qwen_edge.core.errors import RequestError
 from qwen_edge.service.pipeline import ChatService
@@ -15,6 +17,7 @@ PromptValue = str | list[str | int | MixedPrompt]
 """A text, a list of tokens, or (llama-server's) texts and tokens in one list; or a list of these."""
 
 _MOST = 128  # prompts in one request
+_MOST_TEXTS = 1024  # in lists that hold tokens, too: each is searched for special tokens on the event loop
 
 
 def raw_prompts(value: PromptValue, parameter: str = "prompt") -> list[Raw]:
@@ -22,9 +25,11 @@ def raw_prompts(value: PromptValue, parameter: str = "prompt") -> list[Raw]:
     if isinstance(value, str):
         return [_filled((value,), parameter)]
     if any(isinstance(part, int) for part in value):
+        refuse_many_texts(value, parameter)
         return [_mixed(value, parameter)]
     if not 1 <= len(value) <= _MOST:
         raise RequestError(f"{parameter} must hold 1 to {_MOST} prompts, or tokens.", parameter=parameter)
+    refuse_many_texts([part for one in value if isinstance(one, list) for part in one], parameter)
     return [
         _filled((one,), f"{parameter}[{number}]") if isinstance(one, str) else _mixed(one, f"{parameter}[{number}]")
         for number, one in enumerate(value)
@@ -32,10 +37,18 @@ def raw_prompts(value: PromptValue, parameter: str = "prompt") -> list[Raw]:
     ]
 
 
+def refuse_many_texts(parts: Sequence[Any], parameter: str) -> None:
+    """Raises RequestError if there are more texts among the parts than one request may have."""
+    if sum(isinstance(part, str) for part in parts) > _MOST_TEXTS:
+        raise RequestError(f"{parameter} has more than {_MOST_TEXTS} texts. Join some of them.", parameter=parameter)
+
+
 async def prompt_text(service: ChatService, prompt: Raw) -> str:
     """The prompt as text. Raises RequestError for tokens that the model does not have."""
+    tokens = [token for part in prompt if not isinstance(part, str) for token in part]
+    pieces = iter(await service.pieces(tokens) if tokens else ())
     texts = [
-        part if isinstance(part, str) else b"".join(await service.pieces(part)).decode("utf-8", "replace")
+        part if isinstance(part, str) else b"".join(islice(pieces, len(part))).decode("utf-8", "replace")
         for part in prompt
     ]
     return "".join(texts)

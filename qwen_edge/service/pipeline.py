@@ -94,10 +94,12 @@ class ChatService:
 
     async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
         """As Answerer.tokenize."""
+        self._answerer.refuse_if_busy()
         return await self._answerer.tokenize(text, special=special, begin=begin)
 
     async def pieces(self, tokens: Sequence[int]) -> tuple[bytes, ...]:
         """As Answerer.pieces."""
+        self._answerer.refuse_if_busy()
         return await self._answerer.pieces(tokens)
 
     async def all_choices(self, requests: Sequence[ChatRequest]) -> AsyncGenerator[tuple[int, Delta | Finish], None]:

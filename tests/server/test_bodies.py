@@ -143,3 +143,33 @@ async def test_a_body_that_is_no_json_object_is_400_on_every_path(serve, data, p
     status, answer = await send(await serve(), data, None, path)
     assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
     assert "body" in answer["error"]["message"]
+
+
+DEEP = [
+    ("/v1/chat/completions", '{"messages": %s}'),
+    ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "hi"}], "stop_token_ids": %s}'),
+    ("/v1/completions", '{"prompt": "a", "stop_token_ids": %s}'),
+    ("/completion", '{"prompt": %s}'),
+    ("/completions", '{"prompt": "a", "structured_outputs": {"choice": %s}}'),
+    ("/tokenize", '{"content": %s}'),
+    ("/detokenize", '{"tokens": %s}'),
+    ("/apply-template", '{"messages": [], "stop_token_ids": %s}'),
+    ("/v1/embeddings", '{"input": %s}'),
+    ("/v1/responses", '{"input": "a", "metadata": {"a": %s}}'),
+    ("/v1/messages", '{"model": "a", "max_tokens": 5, "messages": [], "tools": %s}'),
+    ("/api/chat", '{"model": "a", "messages": %s}'),
+    ("/api/embed", '{"model": "a", "input": %s}'),
+    ("/v1/cache/abc/pin", '{"hours": %s}'),
+]
+
+
+@pytest.mark.parametrize("nested", ["[%s]", '{"a": %s}'])
+@pytest.mark.parametrize(("path", "body"), DEEP)
+async def test_a_body_nested_too_deeply_is_400_on_every_path(serve, path, body, nested):
+    served = await serve()
+    start, end = nested.split("%s")
+    for depth in (250, 400, 900, 5000):
+        data = body % (start * depth + "1" + end * depth)
+        async with served.http.post(served.address + path, data=data) as response:
+            assert response.status == 400, depth
+            assert "inside each other" in await response.text()

@@ -1,6 +1,8 @@
 """llama-server's own paths, as its clients see them, over a real port."""
 
+import asyncio
 import json
+import threading
 
 import pytest
 
@@ -80,6 +82,7 @@ async def test_probabilities_and_tokens_are_sent_if_asked(serve):
         (["a", "b"], ["A", "B"]),
         ([[97], "b", {"prompt_string": "c"}], ["A", "B", "C"]),
         ([97, "b", 99], "ABC"),
+        ([97, 98, "c", 100, "e", 102], "ABCDEF"),
         ({"prompt_string": "ab"}, "AB"),
     ],
 )
@@ -119,6 +122,8 @@ async def test_logit_biases_name_tokens_or_texts(serve, biases):
         ({"prompt": [10**30]}, "prompt[0]"),
         ({"prompt": "x", "logit_bias": [[[1], 2]]}, "logit_bias"),
         ({"prompt": [[]]}, "prompt[0]"),
+        ({"prompt": [1, "a"] * 1025}, "prompt"),
+        ({"prompt": [[1, *["a"] * 600]] * 2}, "prompt"),
         ({"prompt": "x", "max_tokns": 5}, "max_tokns"),
     ],
 )
@@ -162,6 +167,7 @@ async def test_text_becomes_tokens_and_tokens_text(serve):
         ("/tokenize", {"content": [9999], "with_pieces": True}),
         ("/tokenize", {"content": [10**30]}),
         ("/tokenize", {"content": [-1]}),
+        ("/tokenize", {"content": ["a"] * 1025}),
         ("/detokenize", {"tokens": "a"}),
         ("/detokenize", {"tokens": [-1]}),
         ("/detokenize", {"tokens": [9999]}),
@@ -175,6 +181,24 @@ async def test_what_is_no_text_and_no_token_is_refused(serve, path, body):
     status, refused = await post(served, path, **body)
     assert status == 400
     assert refused["error"]["type"] == "invalid_request_error"
+
+
+async def test_the_prompt_is_shown_as_text_whatever_it_was_sent_as(serve):
+    served = await serve()
+    _, body = await post(served, "/completion", prompt=[97, 98, "c", 0xC3, 0xA9, "d", 101])
+    assert body["prompt"] == "abcéde"
+
+
+@pytest.mark.parametrize(("path", "body"), [("/tokenize", {"content": "a"}), ("/detokenize", {"tokens": [97]})])
+async def test_questions_about_tokens_are_refused_while_too_many_requests_wait(serve, path, body):
+    gate = threading.Event()
+    served = await serve(gate=gate, settings="  max_waiting: 0\nengine:\n  parallel: 1\n")
+    asking = asyncio.create_task(served.ask())
+    await until(lambda: served.supervisor.pending == 1)
+    assert (await post(served, path, **body))[0] == 503
+    gate.set()
+    assert (await asking)[0] == 200
+    assert (await post(served, path, **body))[0] == 200
 
 
 async def test_the_prompt_of_a_chat_is_shown_and_counted(serve):

@@ -296,6 +296,23 @@ async def test_a_keep_alive_does_not_unload_what_another_request_needs(serve):
     assert len(served.engines) == 1
 
 
+async def test_the_last_keep_alive_counts_also_if_an_earlier_one_is_still_to_come_true(serve):
+    gate = threading.Event()
+    served = await serve(gate=gate, parallel=2)
+    first = asyncio.create_task(served.ask())
+    await until(lambda: served.begun)
+    await call(served, "/api/generate", keep_alive=0)  # waits for the first request to end
+    last = asyncio.create_task(stream(served, keep_alive=-1))
+    await until(lambda: served.supervisor.pending == 2)
+    gate.set()
+    await first
+    assert await last
+    assert (await call(served, "/api/ps", "GET"))[1]["models"][0]["expires_at"] > "2300"
+    await call(served, "/api/generate", keep_alive=0.001)
+    assert (await call(served, "/api/generate", keep_alive="5m"))[1]["done_reason"] == "load"
+    assert (served.supervisor.state, len(served.engines)) == ("ready", 1)
+
+
 async def test_no_client_keeps_the_model_longer_than_the_settings_say(serve):
     served = await serve(idle=0.1)
     await stream(served, keep_alive=-1)

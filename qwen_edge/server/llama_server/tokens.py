@@ -12,6 +12,7 @@ from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.chat_body import read_body
 from qwen_edge.server.openai.parse import to_request
 from qwen_edge.server.parameters import Group
+from qwen_edge.server.prompts import refuse_many_texts
 from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
@@ -36,7 +37,9 @@ async def tokenize(request: web.Request) -> web.Response:
     body = await read_request(request, TokenizeBody)
     service = request.app[STATE].service
     tokens = list[int]()
-    for number, part in enumerate([body.content] if isinstance(body.content, str) else body.content):
+    parts = [body.content] if isinstance(body.content, str) else body.content
+    refuse_many_texts(parts, "content")
+    for number, part in enumerate(parts):
         if isinstance(part, int):
             tokens.append(part)
         else:

@@ -33,14 +33,17 @@ def keep_seconds(value: float | str | None) -> float | None:
 
 @contextmanager
 def kept(request: web.Request, value: float | str | None) -> Iterator[None]:
-    """Behind the request, however it ends, let its keep_alive (`value`) say how long the model stays. Raises
+    """Behind the request, however it ends, let its keep_alive (`value`) say how long the model stays. A time also holds
+    from the start: an earlier request's 0 would otherwise unload the model as soon as this one ends. Raises
     RequestError if it is no duration."""
-    seconds = keep_seconds(value)
+    seconds, idle = keep_seconds(value), request.app[STATE].engine.idle
+    if seconds:
+        idle.keep(seconds)
     try:
         yield
     finally:
         if seconds is not None:
-            request.app[STATE].engine.idle.keep(seconds)
+            idle.keep(seconds)
 
 
 def _parsed(text: str) -> float:

@@ -19,7 +19,7 @@ from qwen_edge.server.openai.responses.items import (
     Reasoning,
     text_of,
 )
-from qwen_edge.server.openai.responses.reasoning_text import unpacked
+from qwen_edge.server.openai.responses.reasoning_text import MOST_UNPACKED, unpacked
 
 
 def messages_of(items: Sequence[Item], stored: int = 0) -> list[Plain]:
@@ -49,17 +49,18 @@ def messages_of(items: Sequence[Item], stored: int = 0) -> list[Plain]:
 
 
 class _Turn:
-    """The items of one turn of the assistant."""
+    """The items of one turn of the assistant, and then of the next."""
 
     def __init__(self) -> None:
         self._message: Plain = {}
+        self._room = MOST_UNPACKED  # bytes that all reasoning of the conversation may still have
 
     def add(self, item: Item, where: str) -> list[Plain]:
         """Returns the turn before, if the item begins another one."""
         ended = self.ended() if self._begins_another(item) else []
         turn = self._message
         if isinstance(item, Reasoning):
-            turn["reasoning_content"] = turn.get("reasoning_content", "") + _reasoning(item, where)
+            turn["reasoning_content"] = turn.get("reasoning_content", "") + self._reasoning(item, where)
         elif isinstance(item, Message):
             turn["content"] = turn.get("content", "") + text_of(item.content)
         elif isinstance(item, FunctionCall):
@@ -77,10 +78,11 @@ class _Turn:
         turn = self._message
         return "content" in turn and "tool_calls" not in turn and isinstance(item, Reasoning | Message)
 
-
-def _reasoning(item: Reasoning, where: str) -> str:
-    if item.content:
-        return "".join(part.text for part in item.content)
-    if item.encrypted_content:
-        return unpacked(item.encrypted_content, f"{where}.encrypted_content")
-    return "\n\n".join(part.text for part in item.summary)
+    def _reasoning(self, item: Reasoning, where: str) -> str:
+        if item.content:
+            return "".join(part.text for part in item.content)
+        if item.encrypted_content:
+            text = unpacked(item.encrypted_content, f"{where}.encrypted_content", self._room)
+            self._room -= len(text.encode())
+            return text
+        return "\n\n".join(part.text for part in item.summary)

@@ -42,11 +42,15 @@ CREATE TABLE IF NOT EXISTS responses (
 CREATE INDEX IF NOT EXISTS by_owner ON responses (owner, created, bytes);
 CREATE INDEX IF NOT EXISTS by_time ON responses (created);
 """
+_COPIED = "SELECT rowid, id, owner, created, bytes, stored FROM responses ORDER BY rowid DESC"
+_COPY = "INSERT INTO responses (rowid, id, owner, created, bytes, stored) VALUES (?, ?, ?, ?, ?, ?)"
 
+# The oldest has the lowest rowid: a clock that has gone back (a board without a battery boots in the past) would make
+# the newest responses the oldest.
 _DROP = """
 DELETE FROM responses WHERE id IN (
     SELECT id FROM responses WHERE owner = (SELECT owner FROM responses GROUP BY owner ORDER BY %s DESC LIMIT 1)
-    ORDER BY created LIMIT 1
+    ORDER BY rowid LIMIT 1
 )
 """
 _DROP_MOST_COUNT, _DROP_MOST_BYTES = _DROP % "count(*)", _DROP % "sum(bytes)"
@@ -223,10 +227,10 @@ class _Table:
             return
         total = 0
         with contextlib.suppress(sqlite3.Error), contextlib.closing(old), memory:
-            for row in old.execute("SELECT id, owner, created, bytes, stored FROM responses ORDER BY created DESC"):
-                if (total := total + row[3]) > self._most_bytes:
+            for row in old.execute(_COPIED):
+                if (total := total + row[4]) > self._most_bytes:
                     break
-                memory.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?)", row)
+                memory.execute(_COPY, row)
 
 
 def _connected(file: Path) -> sqlite3.Connection:

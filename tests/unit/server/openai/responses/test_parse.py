@@ -13,7 +13,7 @@ from qwen_edge.server.answering import Asked
 from qwen_edge.server.openai.responses.body import read_body
 from qwen_edge.server.openai.responses.items import named, new_id, response_of
 from qwen_edge.server.openai.responses.parse import to_request
-from qwen_edge.server.openai.responses.reasoning_text import packed
+from qwen_edge.server.openai.responses.reasoning_text import MOST_UNPACKED, packed
 from qwen_edge.server.openai.responses.response import begun
 from qwen_edge.server.openai.responses.truncate import truncated
 from qwen_edge.service.pipeline import ModelInfo
@@ -69,6 +69,20 @@ def test_instructions_come_first_and_developers_are_systems():
         {"role": "system", "content": "b"},
         USER,
     ]
+
+
+def test_opaque_texts_may_not_expand_to_more_than_a_request_may_hold():
+    half = {"type": "reasoning", "summary": [], "encrypted_content": packed("x" * (MOST_UNPACKED // 2))}
+    said = {"role": "assistant", "content": "a"}
+    assert len(messages([half, half, USER])[0]["reasoning_content"]) == MOST_UNPACKED
+    small = {**half, "encrypted_content": packed("x")}
+    for items in ([half, half, small], [half, said, USER, half, said, small], [half] * 200):
+        with pytest.raises(RequestError) as refused:
+            messages([*items, USER])
+        at = items.index(small) if small in items else 2
+        assert refused.value.parameter == f"input[{at}].encrypted_content"
+        assert f"more than {MOST_UNPACKED} bytes" in refused.value.message
+    assert messages([{**half, "encrypted_content": packed("")}, USER])[0]["reasoning_content"] == ""
 
 
 @pytest.mark.parametrize(

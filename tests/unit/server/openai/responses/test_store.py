@@ -84,6 +84,23 @@ async def test_the_oldest_of_the_owner_with_most_goes_first():
     await store.close()
 
 
+async def test_a_clock_that_goes_back_does_not_make_the_newest_responses_the_oldest(tmp_path):
+    clock = Clock()
+    store = opened(tmp_path / "r.sqlite", clock, most=10_000)
+    for number in range(12):
+        await store.put(f"before_{number}", "one", stored("x" * 1000))
+    clock.now -= HOUR * 10_000
+    for number in range(3):
+        await store.put(f"after_{number}", "one", stored("x" * 1000))
+    assert await store.get("after_0", "one")
+    await store._run(lambda: store._table._database.execute("PRAGMA max_page_count = 1"))  # from now on in memory
+    for number in range(3, 6):
+        await store.put(f"after_{number}", "one", stored("x" * 1000))
+    assert [bool(await store.get(f"after_{number}", "one")) for number in range(6)] == [True] * 6
+    assert await store.get("before_5", "one") is None
+    await store.close()
+
+
 async def test_there_are_not_more_than_a_number_of_responses(monkeypatch):
     monkeypatch.setattr(module, "_MOST", 3)
     clock = Clock()
