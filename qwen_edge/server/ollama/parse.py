@@ -76,7 +76,9 @@ def generate_request(body: OllamaGenerateBody, asked: Asked) -> ChatRequest:
                 code="unsupported_value",
                 parameter=name,
             )
-    return replace(_request(body, asked, (), "", Calls()), raw=(prompt,), thinking=None, shown_schema="")
+    request = _request(body, asked, (), "", Calls())
+    # as a prompt of /v1/completions: chat.stop_loops is for chats, and there is no place to show a schema
+    return replace(request, raw=(prompt,), thinking=None, stops_loops=False, shown_schema="")
 
 
 def _request(

@@ -240,6 +240,7 @@ def test_what_only_says_how_to_run_the_model_is_a_hint():
 def test_a_raw_prompt_is_rendered_by_no_template():
     request = generated(raw=True, prompt="<|im_start|>user\nhi", think=False, format=SCHEMA)
     assert (request.raw, request.messages, request.thinking) == (("<|im_start|>user\nhi",), (), None)
+    assert not request.stops_loops  # as in /v1/completions
     assert request.shape
     assert not request.shown_schema
 
