@@ -34,6 +34,7 @@ class DetokenizeBody(Group, kw_only=True):
 
 
 async def tokenize(request: web.Request) -> web.Response:
+    """The tokens of a text, or of texts and tokens in turn."""
     body = await read_request(request, TokenizeBody)
     service = request.app[STATE].service
     tokens = list[int]()
