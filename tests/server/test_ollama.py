@@ -253,6 +253,14 @@ async def test_it_says_that_it_is_there(serve):
     assert (await call(served, "/api/version", "GET"))[1]["version"]
 
 
+async def test_before_the_first_load_the_list_of_models_is_not_known(serve):
+    served = await serve()
+    served.supervisor.model = None
+    for path in ("/api/tags", "/api/ps", "/v1/models"):
+        status, answer = await call(served, path, "GET")
+        assert (status, answer) == (200, {"models": []}) if path == "/api/ps" else status == 503, answer
+
+
 async def test_a_request_without_a_question_loads_the_model_or_unloads_it(serve):
     served = await serve()
     supervisor = served.supervisor

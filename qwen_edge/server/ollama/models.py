@@ -42,8 +42,9 @@ async def version(_: web.Request) -> web.Response:
 
 
 async def tags(request: web.Request) -> web.Response:
-    """The list of models, which has one."""
+    """The list of models, which has one. While nothing is known of it yet, a client is told to ask again."""
     state = request.app[STATE]
+    _ = state.service.model  # raises RequestError
     entry = _entry(state)
     return json_response({"models": [{**entry, "modified_at": timestamp(_facts(state).modified)}]})
 

@@ -56,7 +56,7 @@ ROUTES = (
         also=("/api/embeddings/",),
         errors=GENERATES,
     ),
-    Route("GET", "/api/tags", models.tags, "The list of models.", also=("/api/tags/",)),
+    Route("GET", "/api/tags", models.tags, "The list of models.", also=("/api/tags/",), errors=(*ALWAYS, 503)),
     Route("GET", "/api/ps", models.running_models, "The models in memory.", also=("/api/ps/",)),
     Route("GET", "/api/version", models.version, "The release of Ollama whose API this is.", also=("/api/version/",)),
     Route(
@@ -79,7 +79,7 @@ ROUTES = (
         errors=_ABOUT_A_MODEL,
     ),
     *(
-        Route(method, path, models.refuse, "Refused: models are made with qwen-edge convert.")
+        Route(method, path, models.refuse, "Refused: models are made with qwen-edge convert.", answer_at=())
         for method, path in (
             ("POST", "/api/create"),
             ("POST", "/api/copy"),
@@ -88,5 +88,5 @@ ROUTES = (
             ("POST", "/api/blobs/{digest}"),
         )
     ),
-    Route("HEAD", "/api/blobs/{digest}", models.no_blob, "No blob is there.", errors=(*ALWAYS, 404)),
+    Route("HEAD", "/api/blobs/{digest}", models.no_blob, "No blob is there.", answer_at=(), errors=(*ALWAYS, 404)),
 )

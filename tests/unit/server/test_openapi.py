@@ -227,3 +227,17 @@ def test_a_limit_of_no_tokens_which_is_refused_is_not_in_the_description(body, n
     properties = description()["components"]["schemas"][body]["properties"]
     for name in names:
         assert '"not": {"const": 0}' in json.dumps(properties[name])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", "/api/create"),
+        ("delete", "/api/delete"),
+        ("head", "/api/blobs/{digest}"),
+        ("post", "/v1/responses/{id}/cancel"),
+    ],
+)
+def test_a_path_that_always_refuses_promises_no_answer(method, path):
+    statuses = DOCUMENT["paths"][path][method]["responses"]
+    assert statuses and not [status for status in statuses if status.startswith("2")]

@@ -46,6 +46,7 @@ ROUTES = (
         f"{_ONE}/cancel",
         kept.cancel,
         "Always an error: nothing runs in the background.",
+        answer_at=(),
         also=v1(f"{_ONE}/cancel"),
         errors=(400, *_ERRORS),
     ),
