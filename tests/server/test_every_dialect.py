@@ -112,3 +112,17 @@ async def test_a_client_that_goes_away_frees_its_place(serve, dialect, streamed)
     await until(lambda: not served.supervisor.pending)
     gate.set()
     assert (await asyncio.wait_for(served.ask(), 30))[0] == 200
+
+
+@each_dialect
+async def test_a_reader_that_reads_nothing_keeps_no_place_and_gets_the_whole_answer_when_it_reads(serve, dialect):
+    path, body, text, _ = DIALECTS[dialect]
+    said = "no loop: " + " ".join(map(str, range(600)))
+    served = await serve(lambda prompt: said)
+    async with raw(served) as (reader, writer):
+        writer.write(post(path, "Connection: close", body=json.dumps({**body, "stream": True}).encode()))
+        await until(lambda: served.begun)
+        await until(lambda: not served.supervisor.pending)  # nothing has been read
+        whole = (await reader.read()).decode()
+    lines = (line for line in whole.splitlines() if line.startswith(("data: {", "{")))
+    assert "".join(text(json.loads(line.removeprefix("data: "))) for line in lines) == said
