@@ -86,8 +86,8 @@ async def test_a_prompt_may_be_texts_or_tokens_or_several(serve, prompt, texts):
 @pytest.mark.parametrize(
     ("body", "parameter"),
     [
-        ({}, None),  # the message says that prompt is missing
-        ({"prompt": None}, None),
+        ({}, "prompt"),
+        ({"prompt": None}, "prompt"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
