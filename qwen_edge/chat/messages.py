@@ -42,7 +42,8 @@ class ChatRequest:
     model is shown of it. `call_shape`: what a tool call must look like. `requires_call`: the answer must be a call.
     `strict_calls`: the tools whose schemas must be kept, or the request is refused. `thinking_budget`: tokens after
     which the reasoning is ended. `stops_loops`: whether text that repeats itself without end is ended. `unenforced`:
-    what of the schemas answers are not held to."""
+    what of the schemas answers are not held to. `prepares`: nobody waits for the
+    answer: a request with the same beginning is expected soon."""
 
     messages: tuple[Mapping[str, Any], ...]
     sampling: Sampling
@@ -74,6 +75,7 @@ class ChatRequest:
     thinking_budget: int | None = None
     stops_loops: bool = False
     unenforced: tuple[str, ...] = ()
+    prepares: bool = False
 
     @property
     def must_keep_shape(self) -> bool:

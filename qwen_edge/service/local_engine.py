@@ -118,7 +118,7 @@ class LocalEngine:
                     yield replace(delta, logprobs=known) if known else delta
                 if isinstance(event, Done):
                     _tell_miss(event)
-                    if first and not request.raw:
+                    if first and not request.raw and not request.prepares:
                         self._start_ahead_render(model, request, said)
                     reason: FinishReason = "tool_calls" if called and event.reason == "stop" else event.reason
                     yield Finish(reason, self._usage(event), tuple(logprobs), event.stopped_by, event.stop_text)
@@ -194,7 +194,8 @@ class LocalEngine:
             caller=request.caller,
             wait_seconds=min(request.wait_seconds or _EVER, self._wait_seconds) if first else _EVER,
             conversation=request.conversation,
-            asked=0 if not first else 2 if request.goes_on else 1,  # several answers are to one question
+            # several answers are to one question
+            asked=0 if not first or request.prepares else 2 if request.goes_on else 1,
             pin_seconds=request.pin_seconds,
         )
 

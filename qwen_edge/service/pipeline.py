@@ -15,10 +15,11 @@ import msgspec
 
 from qwen_edge.chat.abilities import TemplateAbilities
 from qwen_edge.chat.messages import ChatRequest, Delta, Finish, Reasoning
-from qwen_edge.core.errors import RequestError, WaitedTooLongError
+from qwen_edge.core.errors import RequestError, WaitedTooLongError, context_too_long
 from qwen_edge.core.merge_streams import merged
 from qwen_edge.protocol.messages import Sampling, Segment
 from qwen_edge.service.embedding import Embedded, EmbeddingRequest
+from qwen_edge.service.preparations import Preparations
 from qwen_edge.service.thermal import ThermalControl
 
 
@@ -76,6 +77,7 @@ class ChatService:
     def __init__(self, answerer: Answerer, thermal: ThermalControl) -> None:
         self._answerer = answerer
         self._thermal = thermal
+        self._preparations = Preparations(self.answer)
 
     @property
     def model(self) -> ModelInfo:
@@ -91,6 +93,16 @@ class ChatService:
         """How many tokens the request's prompt has, which may be more than the context. Raises RequestError."""
         self._answerer.refuse_if_busy()
         return len(await self._answerer.tokens(await self._answerer.render(request), begin=True))
+
+    async def prepare(self, request: ChatRequest) -> int:
+        """Begin to compute the request's prompt, for the request that will follow; returns how many tokens it has. The
+        computation goes on until the conversation's next request, or preparation, comes. Raises RequestError."""
+        tokens = await self.count(request)
+        if tokens >= (context := self.model.context):
+            raise context_too_long(tokens, context)
+        self._thermal.admit(request.priority, request.client)
+        self._preparations.start(request)
+        return tokens
 
     async def tokenize(self, text: str, *, special: bool, begin: bool = False) -> tuple[int, ...]:
         """As Answerer.tokenize."""
@@ -128,6 +140,8 @@ class ChatService:
 
     async def answer(self, request: ChatRequest, *, first: bool = True) -> AsyncGenerator[Delta | Finish, None]:
         """Yield the deltas of one answer, then Finish. Closing the generator stops the work. Raises RequestError."""
+        if not request.prepares:
+            self._preparations.end(request)
         self._answerer.refuse_if_busy()
         priority = self._thermal.admit(request.priority, request.client)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
 from qwen_edge.server.openai.chat_body import ChatBody, read_body
@@ -17,6 +18,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Answer a chat, as server-sent events or as one body."""
     body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
     chat = to_request(body, asked_by(request, body.model, body.user))
+    if body.x_prepare:
+        return await _prepared(request, chat)
     encoder = Encoder(
         request.app[STATE].model_name,
         include_usage=_wants_usage(body),
@@ -24,6 +27,17 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
         functions=bool(body.functions),
     )
     return await respond(request, [chat], encoder, stream=bool(body.stream))
+
+
+async def prepare(request: web.Request) -> web.Response:
+    """Compute the prompt of a chat that will be asked for soon. Answers at once."""
+    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
+    return await _prepared(request, to_request(body, asked_by(request, body.model, body.user)))
+
+
+async def _prepared(request: web.Request, chat: ChatRequest) -> web.Response:
+    tokens = await request.app[STATE].service.prepare(chat)
+    return json_response({"object": "chat.completion.prepared", "prompt_tokens": tokens})
 
 
 async def count_input_tokens(request: web.Request) -> web.Response:

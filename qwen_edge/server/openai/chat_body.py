@@ -254,6 +254,13 @@ class ChatBody(ShapeParameters, kw_only=True):
             "`false`: it begins a new answer."
         ),
     ] = None
+    x_prepare: Annotated[
+        bool | None,
+        about(
+            "`true`: no answer; the prompt is computed for the request that will follow. See "
+            "[a prompt before its question](#a-prompt-before-its-question)."
+        ),
+    ] = None
     x_volatile: Annotated[
         bool | None,
         about(

@@ -25,6 +25,15 @@ ROUTES = (
     ),
     Route(
         "POST",
+        "/v1/chat/completions/prepare",
+        chat.prepare,
+        "Compute the prompt of a chat that will be asked for soon.",
+        body=ChatBody,
+        also=v1("/v1/chat/completions/prepare"),
+        errors=GENERATES,
+    ),
+    Route(
+        "POST",
         "/v1/chat/completions/input_tokens",
         chat.count_input_tokens,
         "How many tokens the prompt of a chat has.",
