@@ -45,7 +45,9 @@ def _closed(schema: Any) -> Any:
     names = schema.get("properties")
     if not isinstance(names, Mapping) or any(key in schema for key in _SAYS_MORE):
         return inner
-    are_enough = set(schema.get("required", ())) <= names.keys() and schema.get("minProperties", 0) <= len(names)
+    required = set(schema.get("required", ()))
+    # a property that is not required may be one for which no value fits
+    are_enough = required <= names.keys() and schema.get("minProperties", 0) <= len(required)
     return {**inner, "additionalProperties": False} if are_enough else inner
 
 

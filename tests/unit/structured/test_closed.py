@@ -135,6 +135,7 @@ def _list_of(schema: dict[str, Any], **defs: Any) -> dict[str, Any]:
         {"properties": {"a": {}}, "const": {"b": 1}},
         {"properties": {"a": {}}, "enum": [{"b": 1}]},
         {"properties": {"a": {}}, "minProperties": 2},
+        {"properties": {"a": False, "b": {"enum": []}}, "minProperties": 2},
         {"anyOf": [{"properties": {"a": {}}}], "oneOf": [{"type": "object", "required": ["z"]}]},
         {"properties": {"ab": _of_object("a")}, "patternProperties": {"^a": _of_object("b")}, "required": ["ab"]},
         _list_of({"type": "array", "items": _of_object("a"), "anyOf": [{"items": _of_object("b")}]}),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.validators import extend
 
 _FORMATS = FormatChecker(Draft202012Validator.FORMAT_CHECKER.checkers.keys())
 _YEAR = re.compile(r"^\d{4}(?=-)")
@@ -20,11 +23,20 @@ def _in_a_leap_year(form: str) -> None:
         return not isinstance(value, str) or strictly(_YEAR.sub("2024", value), form)
 
 
+def _multiple_of(_: Any, factor: float, instance: Any, __: Any) -> Iterator[ValidationError]:
+    """Exactly, as the numbers are written: to the jsonschema library, 535.3 is no multiple of 0.1."""
+    is_number = isinstance(instance, int | float) and not isinstance(instance, bool)
+    if is_number and Fraction(repr(instance)) % Fraction(repr(factor)):
+        yield ValidationError(f"{instance!r} is not a multiple of {factor}")
+
+
+_Validator = extend(Draft202012Validator, {"multipleOf": _multiple_of})
+
 for _form in ("date", "date-time"):
     if _form in _FORMATS.checkers:
         _in_a_leap_year(_form)
 
 
-def validator(schema: Any) -> Draft202012Validator:
+def validator(schema: Any) -> Any:
     """A validator that also checks formats."""
-    return Draft202012Validator(schema, format_checker=_FORMATS)
+    return _Validator(schema, format_checker=_FORMATS)
