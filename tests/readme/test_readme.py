@@ -140,7 +140,8 @@ def _check(said: dict[str, list[str]]) -> None:
     assert "set_light(" in tried
     assert "4. the daemon has stopped (exit code 0)" in tried
     assert "set_light(" in said["Jetson (JetPack 6)"][0]
-    converted, asked, chat, shaped = said["First question"]
+    converted, asked, chat, shaped, by_other_apis = said["First question"]
+    assert '"type":"message"' in by_other_apis and '"done":true' in by_other_apis
     assert json.loads(json.loads(shaped[shaped.index('{"id"') :])["choices"][0]["message"]["content"]).keys() == {
         "state",
         "room",
