@@ -7,10 +7,8 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from qwen_edge.server.answering import asked_by, ignores_unknown, read_request
-from qwen_edge.server.body import read_whole
-from qwen_edge.server.openai.chat_body import read_body
-from qwen_edge.server.openai.parse import to_request
+from qwen_edge.server.answering import read_request
+from qwen_edge.server.openai.chat import read_chat
 from qwen_edge.server.parameters import Group
 from qwen_edge.server.prompts import refuse_many_texts
 from qwen_edge.server.replies import json_response
@@ -62,8 +60,7 @@ async def detokenize(request: web.Request) -> web.Response:
 
 async def apply_template(request: web.Request) -> web.Response:
     """The prompt that a chat completion with this body would have."""
-    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
-    chat = to_request(body, asked_by(request, body.model, body.user))
+    _, chat = await read_chat(request)
     return json_response({"prompt": await request.app[STATE].service.prompt(chat)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from qwen_edge.chat.messages import ChatRequest
 from qwen_edge.protocol.messages import CacheReport, InspectCache
 from qwen_edge.server.answering import asked_by, ignores_unknown, respond
 from qwen_edge.server.body import read_whole
@@ -22,9 +23,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     body = read_question(OllamaChatBody, await read_whole(request), ignore_unknown=ignores_unknown(request))
     if not body.messages:
         return await _load_or_unload(request, body, encoder)
-    ask = chat_request(body, asked_by(request, body.model))
-    with kept(request, body.keep_alive):
-        return await respond(request, [ask], encoder, stream=body.stream is not False, on_event=encoder.notice)
+    return await _answer(request, body, chat_request(body, asked_by(request, body.model)), encoder)
 
 
 async def generate(request: web.Request) -> web.StreamResponse:
@@ -33,9 +32,14 @@ async def generate(request: web.Request) -> web.StreamResponse:
     body = read_question(OllamaGenerateBody, await read_whole(request), ignore_unknown=ignores_unknown(request))
     if not body.prompt:
         return await _load_or_unload(request, body, encoder)
-    ask = generate_request(body, asked_by(request, body.model))
+    return await _answer(request, body, generate_request(body, asked_by(request, body.model)), encoder)
+
+
+async def _answer(
+    request: web.Request, body: OllamaQuestion, wanted: ChatRequest, encoder: Encoder
+) -> web.StreamResponse:
     with kept(request, body.keep_alive):
-        return await respond(request, [ask], encoder, stream=body.stream is not False, on_event=encoder.notice)
+        return await respond(request, [wanted], encoder, stream=body.stream is not False, on_event=encoder.notice)
 
 
 def _encoder(request: web.Request, said: Said) -> Encoder:

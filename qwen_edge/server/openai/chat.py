@@ -14,10 +14,15 @@ from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
 
 
+async def read_chat(request: web.Request) -> tuple[ChatBody, ChatRequest]:
+    """The body, and the request that it asks for. Raises RequestError."""
+    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
+    return body, to_request(body, asked_by(request, body.model, body.user))
+
+
 async def chat_completions(request: web.Request) -> web.StreamResponse:
     """Answer a chat, as server-sent events or as one body."""
-    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
-    chat = to_request(body, asked_by(request, body.model, body.user))
+    body, chat = await read_chat(request)
     if body.x_prepare:
         return await _prepared(request, chat)
     encoder = Encoder(
@@ -31,8 +36,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
 
 async def prepare(request: web.Request) -> web.Response:
     """Compute the prompt of a chat that will be asked for soon. Answers at once."""
-    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
-    return await _prepared(request, to_request(body, asked_by(request, body.model, body.user)))
+    _, chat = await read_chat(request)
+    return await _prepared(request, chat)
 
 
 async def _prepared(request: web.Request, chat: ChatRequest) -> web.Response:
@@ -42,8 +47,7 @@ async def _prepared(request: web.Request, chat: ChatRequest) -> web.Response:
 
 async def count_input_tokens(request: web.Request) -> web.Response:
     """How many tokens the prompt of a chat with this body has."""
-    body = read_body(await read_whole(request), ignore_unknown=ignores_unknown(request))
-    chat = to_request(body, asked_by(request, body.model, body.user))
+    _, chat = await read_chat(request)
     count = await request.app[STATE].service.count(chat)
     return json_response({"object": "response.input_tokens", "input_tokens": count})
 

@@ -14,85 +14,11 @@ import msgspec
 from qwen_edge.core.errors import RequestError
 from qwen_edge.protocol.messages import Priority
 from qwen_edge.renderer.handle import refuse_too_many_messages
+from qwen_edge.server.openai.message import UNREADABLE, Message, Tool, ToolFunction
 from qwen_edge.server.openai.shapes import ShapeParameters
 from qwen_edge.server.parameters import HINT, Group, about, hint, mapped, only, read_as, read_group, read_json
 from qwen_edge.server.sampling import FromZero, Limit, Seconds, StopTexts
 from qwen_edge.server.thinking import Effort
-
-
-class Text(msgspec.Struct, tag_field="type", tag="text"):
-    text: str | None
-
-
-class InputText(msgspec.Struct, tag_field="type", tag="input_text"):
-    text: str | None
-
-
-class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
-    text: str | None
-
-
-class Refusal(msgspec.Struct, tag_field="type", tag="refusal"):
-    refusal: str | None
-
-
-class ThinkingPart(msgspec.Struct, tag_field="type", tag="thinking"):
-    """Reasoning of an earlier turn, as some clients keep it among the content."""
-
-    thinking: str | None = None
-
-
-Part = Text | InputText | OutputText | Refusal | ThinkingPart
-
-
-class Function(msgspec.Struct):
-    name: str
-    arguments: str | dict[str, Any] | None = None
-
-
-class Call(msgspec.Struct):
-    function: Function
-    id: str | None = None
-    type: Literal["function"] | None = None
-
-
-# fields with content for the model that no template here can render: they are refused
-_UNREADABLE = ("audio", "images", "partial", "videos")
-
-
-class Message(msgspec.Struct):
-    """The fields of a message that a template can render. Others are ignored, except `audio`, `images` and the like.
-    `reasoning` is OpenRouter's and Ollama's name for `reasoning_content`; `function_call` and the role `function` are
-    of clients from before there were tools."""
-
-    rules: ClassVar[Mapping[str, Any]] = {
-        "allOf": [{"properties": {name: {"enum": [None, False, 0, "", [], {}]} for name in _UNREADABLE}}]
-    }
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part | None] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[Call | None] | None = None
-    function_call: Function | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: str | None = None
-    prefix: bool | None = None
-    """DeepSeek's: the message is the beginning of the answer."""
-
-
-class ToolFunction(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class Tool(msgspec.Struct):
-    """A tool. `type` may be missing, because there is only one type."""
-
-    function: ToolFunction
-    type: Literal["function"] | None = None
 
 
 class _Tools(Group):
@@ -364,6 +290,6 @@ def read_body(data: bytes, *, ignore_unknown: bool) -> ChatBody:
 def _refuse_unreadable(messages: list[Any]) -> None:
     """Raises RequestError for a message with content that the model would not see."""
     for number, message in enumerate(messages):
-        if isinstance(message, Mapping) and (field := next((one for one in _UNREADABLE if message.get(one)), None)):
+        if isinstance(message, Mapping) and (field := next((one for one in UNREADABLE if message.get(one)), None)):
             param = f"messages[{number}].{field}"
             raise RequestError(f"{param} is not supported: remove it.", code="unsupported_value", parameter=param)

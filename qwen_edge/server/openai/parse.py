@@ -19,15 +19,8 @@ from qwen_edge.server.chat_request import (
     most_tokens,
     plain_call,
 )
-from qwen_edge.server.openai.chat_body import (
-    ChatBody,
-    Function,
-    Message,
-    Part,
-    Refusal,
-    Text,
-    ThinkingPart,
-)
+from qwen_edge.server.openai.chat_body import ChatBody
+from qwen_edge.server.openai.message import Function, Message, Part, Refusal, Text, ThinkingPart
 from qwen_edge.server.openai.shapes import wanted_shapes
 from qwen_edge.server.openai.thinking import asked_thinking, returns_reasoning
 from qwen_edge.server.sampling import sampling, stop_texts
