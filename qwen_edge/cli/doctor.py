@@ -33,7 +33,7 @@ from qwen_edge.device.host.llama_cpp_build import install_bindings, rebuild_bind
 from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.device.sources.reader import Reader, ReaderEvent
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
-from qwen_edge.models.tuning import recall
+from qwen_edge.models.tuning import described, recall
 from qwen_edge.protocol.messages import Tuning
 from qwen_edge.renderer.handle import check_template
 from qwen_edge.supervisor.engine_settings import load_message
@@ -187,9 +187,16 @@ def _chat_template(path: Path) -> Iterator[Finding]:
 def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running: bool) -> Iterator[Finding]:
     try:
         from qwen_edge.llama.plan import plan_memory
+        from qwen_edge.llama.site import site
     except (UserError, OSError, RuntimeError):
         return  # told above
 
+    if tuning := measured.get(site(config.engine.gpu_layers)):
+        yield Finding("ok", f"measured to be fastest here: {described(tuning)}")
+    else:
+        yield Finding(
+            "note", "the fastest settings have not been measured here", "start the daemon, or run qwen-edge tune"
+        )
     available = available_bytes()
     plan = plan_memory(load_message(config.engine, path, measured), available)
     if plan.tokens < config.engine.context:

@@ -15,7 +15,8 @@ from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean
-from qwen_edge.models.tuning import keep
+from qwen_edge.models.tuning import described, keep
+from qwen_edge.protocol.messages import Tuning
 from qwen_edge.supervisor.engine_settings import load_message
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 @click.option("-c", "--config", "file", type=click.Path(path_type=Path), help="Settings file that the daemon will use.")
 @click.option("--model", help="Model to measure with.  [default: the configured one]")
 @click.option(
-    "--brief", is_flag=True, help="Measure flash attention only, in seconds, as the daemon does at its first start."
+    "--brief",
+    is_flag=True,
+    help="Measure attention and weights only, in seconds, as the daemon does at its first start.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every measurement as JSON.")
 def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
-    """Measure threads, flash attention and batch size on this device, at several depths of context, and store the best.
+    """Measure the weights for prompts, threads, flash attention and batch size on this device, at several depths of
+    context, and store the best.
 
     The result is stored for the service if it is installed and -c names no other settings file, otherwise for a daemon
     that you run yourself. Values given in the settings file are not varied. The daemon uses the result from its next
@@ -65,8 +69,8 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
         click.echo(to_json([msgspec.to_builtins(one) for one in tries]))
     else:
         console.print(_table(tries))
-    attention = {"off": "plain", "small": "flash, then plain"}.get(best.flash_attention, "flash")
-    console.print(f"Best: {best.threads} threads, {attention} attention, batch {best.batch}.")
+    kept = Tuning(best.threads, best.flash_attention, best.batch, best.flash_cells, found.plain_from)
+    console.print(f"Best: {described(kept)}.", soft_wrap=True)
 
 
 def _table(tries: list[Try]) -> Table:

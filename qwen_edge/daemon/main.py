@@ -27,7 +27,7 @@ from qwen_edge.daemon.announcement import status_line, tell_surprises
 from qwen_edge.daemon.descriptors import Reserve, raise_limit
 from qwen_edge.daemon.heartbeat import Heartbeat
 from qwen_edge.daemon.sd_notify import Notifier
-from qwen_edge.models.tuning import keep, recall
+from qwen_edge.models.tuning import described, keep, recall
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
 from qwen_edge.supervisor.engine_process import SPAWN_DESCRIPTORS, EngineProcess
@@ -180,11 +180,9 @@ class Daemon:
         """Keep what the engine has measured, so that it does not measure again at the next start."""
         if model.tuning:
             keep(self._model, model.site, model.tuning)
-            attention = model.tuning.flash_attention
             log.info(
-                "measured for the first start with this model: flash attention %s is quickest. "
-                "`qwen-edge tune` measures longer.",
-                "for short conversations" if attention == "small" else attention,
+                "measured for the first start with this model: %s. `qwen-edge tune` measures longer.",
+                described(model.tuning),
             )
 
     def _announce(self, http: HttpServer, model: Ready, say: Callable[[str], None]) -> None:

@@ -29,7 +29,7 @@ from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
-from qwen_edge.llama.tune import Effort, tune
+from qwen_edge.llama.tune import Effort, fastest_weights, tune
 from qwen_edge.protocol.messages import Load, ModelFacts, Ready, Sampling, Tuning
 from qwen_edge.structured.compiler import Compiler
 
@@ -51,6 +51,7 @@ class LlamaBackend:
             load = with_measured(load)
             self._tuning = self._calibrate(load)
             self._load = resolve(self._model, replace(load, tuning=self._tuning or load.tuning))
+            self._model.use_plain_weights(self._load.plain_from)
             self.cells = _cells(self._model, self._load)
         except EngineError as error:
             raise type(error)(" ".join([str(error), *self._complaints])) from None
@@ -140,13 +141,18 @@ class LlamaBackend:
         self._model.close()
 
     def _calibrate(self, load: Load) -> Tuning | None:
-        """Measure the fastest settings, if `load.calibrate` asks for it and they are neither measured nor configured.
-        Raises EngineError."""
-        if load.tuning or not load.calibrate or load.flash_attention != "auto":
+        """Measure what is neither measured nor configured of the fastest settings, if `load.calibrate` asks for it;
+        None if there is nothing to measure. Raises EngineError."""
+        known = load.tuning or Tuning()
+        if not load.calibrate:
             return None
-        if resolve(self._model, load).kv_type != "f16":
-            return None  # a quantized cache needs flash attention: there is no choice to measure
-        return tune(self._model, load, Effort.brief())
+        is_open = load.flash_attention == "auto" and resolve(self._model, load).kv_type == "f16"
+        if is_open and known.flash_attention == "auto":  # a quantized cache has no choice: it needs flash attention
+            found = tune(self._model, load, Effort.brief())
+            return replace(found, threads=known.threads, batch=known.batch)
+        if known.plain_from is None:
+            return replace(known, plain_from=fastest_weights(self._model, resolve(self._model, load)))
+        return None
 
     def _on_log(self, level: int, text: str) -> None:
         if match := _OFFLOADED.search(text):

@@ -24,7 +24,7 @@ from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
 from qwen_edge.protocol.messages import Load
 
 KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
-SMALL_ROOM = 512  # cells: with `flash_attention: small`, contexts up to this size use flash attention
+SMALL_ROOM = 512  # cells of the smallest context of a cache that grows: a question and its answer
 _ATTENTION = {
     "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     "off": C.LLAMA_FLASH_ATTN_TYPE_DISABLED,
@@ -49,7 +49,8 @@ class ContextSettings:
 
     model: Model
     kv_type: str
-    attention: str  # "on", "off", "auto" (llama.cpp decides), "small": on up to SMALL_ROOM cells
+    attention: str  # "on", "off", "auto" (llama.cpp decides), "small": on up to `flash_cells` cells
+    flash_cells: int
     params: Any
     on_device: bool
     answers_late: bool  # an RPC device: its next reply comes only when all earlier work is done
@@ -63,6 +64,7 @@ class ContextSettings:
             model=model,
             kv_type=load.kv_type,
             attention=load.flash_attention,
+            flash_cells=load.flash_cells,
             params=_parameters(load),
             on_device=on_gpu(load),
             answers_late=any(device.name.startswith("RPC") for device in gpus(load.gpu_layers)),
@@ -92,7 +94,7 @@ class ContextSettings:
         """llama.cpp's kind of attention in a context of this size."""
         attention = self.attention
         if attention == "small":
-            attention = "on" if cells <= SMALL_ROOM else "off"
+            attention = "on" if cells <= self.flash_cells else "off"
         return int(_ATTENTION[attention])
 
     def skips(self, cells: int) -> bool:
@@ -133,6 +135,7 @@ class Context:
     def run(self, batch: Any) -> int:
         """Call llama_decode with the interpreter lock released. Returns its status, 0 for success, when the device has
         finished the batch."""
+        self.settings.model.arrange(int(batch.n_tokens))
         status = int(C.llama_decode(self.handle, batch))
         if status == 0:
             self.wait()

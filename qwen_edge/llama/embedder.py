@@ -47,6 +47,7 @@ class Embedder:
         total = np.zeros(self.size, np.float64)
         for start in range(0, len(tokens), _BATCH):
             piece = tokens[start : start + _BATCH]
+            self._model.arrange(len(piece))
             status = C.llama_decode(self._context, self._batch.fill([Slice(0, start, list(piece), logits=len(piece))]))
             if status:
                 raise EngineError(f"llama_decode returned {status} for an embedding")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from typing import Any
 
 from qwen_edge.core.errors import UnservableError
 from qwen_edge.kv.memory_kind import FULL, STATE, WINDOW, MemoryKind
-from qwen_edge.llama.bindings import C, function
+from qwen_edge.llama.bindings import C
+from qwen_edge.llama.gguf_header import text_of
 from qwen_edge.protocol.messages import LEAST_CONTEXT
 
 _CANNOT = "qwen-edge cannot serve this model"
@@ -91,7 +91,7 @@ def _not_a_generator(model: Any, meta: dict[str, str | None]) -> str | None:
 def why_not_loaded(path: Path) -> str | None:
     """Why llama.cpp did not load the file, if the file is something other than a model's weights (an adapter, a
     projector, ...). None if the header does not say so, or cannot be read."""
-    kind, arch = _header(path, b"general.type"), _header(path, b"general.architecture")
+    kind, arch = text_of(path, b"general.type"), text_of(path, b"general.architecture")
     if kind == "adapter":
         return "is a LoRA adapter: the model that it belongs to must be merged with it"
     if kind == "mmproj" or arch == "clip":
@@ -99,25 +99,3 @@ def why_not_loaded(path: Path) -> str | None:
     if kind in ("imatrix", "vocab") or arch in ("imatrix", "vocab"):
         return f"is no model but {kind or arch} data"
     return None
-
-
-class _Reading(ctypes.Structure):
-    """gguf_init_params, to read only the header."""
-
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
-
-
-def _header(path: Path, key: bytes) -> str | None:
-    """The value of `key` in a GGUF file's metadata, if it is text."""
-    handle = ctypes.c_void_p
-    opened = function("gguf_init_from_file", handle, ctypes.c_char_p, _Reading)(bytes(path), _Reading(True, None))
-    if not opened:
-        return None
-    at = function("gguf_find_key", ctypes.c_int64, handle, ctypes.c_char_p)(opened, key)
-    is_text = at >= 0 and function("gguf_get_kv_type", ctypes.c_int, handle, ctypes.c_int64)(opened, at) == _STRING
-    text = function("gguf_get_val_str", ctypes.c_char_p, handle, ctypes.c_int64)(opened, at) if is_text else None
-    function("gguf_free", None, handle)(opened)
-    return text.decode("utf-8", "replace") if text else None
-
-
-_STRING = 8  # of gguf_type

@@ -13,6 +13,8 @@ from qwen_edge.core.errors import EngineError, UnservableError
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.header import END_TOKENS, what_is_wrong
 from qwen_edge.llama.kinds import memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
+from qwen_edge.llama.mapped_file import identity_of
+from qwen_edge.llama.plain_weights import PlainWeights, plain_bytes
 from qwen_edge.llama.vocab import Vocab
 
 _EOM = "tokenizer.ggml.eom_token_id"  # the key of an end token that llama.cpp's API does not report
@@ -43,6 +45,7 @@ class Model:
             raise EngineError(f"There is no model at {path}. Make one: qwen-edge convert")
         if wrong := what_is_wrong(path):
             raise UnservableError(f"The engine could not load {path}: it {wrong}. Make it again: qwen-edge convert")
+        self._file = identity_of(path)
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         if gpu_layers == 0:  # an empty list of devices; without it, large batches would still be sent to a GPU
@@ -58,6 +61,8 @@ class Model:
         if not self._model:
             raise _why_not(path, simulated=simulate)
         self.path, self.simulated = path, simulate
+        self._plain: PlainWeights | None = None
+        self._plain_from = 0
         try:
             self.memory = memory_of(self._model)
             refuse_unservable(self._model, self.memory, path.name, self._generates)
@@ -119,6 +124,28 @@ class Model:
             raise UnservableError(
                 f"The chat template in {self.path} is not UTF-8 text. Convert the model again: qwen-edge convert"
             ) from None
+
+    def use_plain_weights(self, least: int) -> bool:
+        """From now on, compute batches of at least `least` tokens with the weights as the file has them, and smaller
+        ones with the repacked weights; with 0, compute all with the repacked weights. False if there are no such two
+        kinds of weights (`PlainWeights`): then nothing changes."""
+        self._plain_from = least
+        if least and not self._plain:
+            try:
+                self._plain = PlainWeights(self._model, self.path, self._file)
+            except EngineError:
+                return False
+        return True
+
+    def arrange(self, tokens: int) -> None:
+        """Before each batch: let it use the weights with which so many tokens are computed fastest."""
+        if self._plain:
+            self._plain.use(0 < self._plain_from <= tokens)
+
+    @property
+    def plain_bytes(self) -> int:
+        """The bytes of the file that are mapped for plain weights, if those are used."""
+        return plain_bytes(self._model, self.path)
 
     def token_text(self, role: str) -> str:
         """The text of the token with this role (`bos`, `eos`); empty if the file names none. llama.cpp's own function
@@ -184,6 +211,9 @@ class Model:
 
     def close(self) -> None:
         """Free the weights. Close all contexts of this model first."""
+        if self._plain:
+            self._plain.close()
+            self._plain = None
         if self._model:
             C.llama_model_free(self._model)
             self._model = None

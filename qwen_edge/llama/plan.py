@@ -22,7 +22,8 @@ _PROGRAM_BYTES = 136 << 20
 class MemoryPlan:
     """Bytes by purpose. `token`: one token in a KV cache of `kv_type` with room for `tokens`. `compute`: the buffers of
     one batch and its logits. `copies`: copies of conversations evicted from the cache. `program`: everything outside
-    llama.cpp."""
+    llama.cpp. `mapped`: the part of the model's file that prompts are computed with (`PlainWeights`). It is not in the
+    total: the system takes it back when memory is short, and then does without."""
 
     weights: int
     tokens: int
@@ -30,6 +31,7 @@ class MemoryPlan:
     kv_type: str
     compute: int
     copies: int
+    mapped: int = 0
     program: int = _PROGRAM_BYTES
 
     @property
@@ -48,7 +50,8 @@ class MemoryPlan:
     def __str__(self) -> str:
         sums = " + ".join(f"{name} {size / 1e6:.0f}" for name, size in self._parts.items())
         each = f"KV cache: {self.tokens} tokens x {self.token / 1024:.0f} KiB, {self.kv_type}"
-        return f"{sums} = {self.total / 1e6:.0f} MB ({each})"
+        mapped = f"; {self.mapped / 1e6:.0f} MB of the file mapped for prompts, which the system can take back"
+        return f"{sums} = {self.total / 1e6:.0f} MB ({each}{mapped if self.mapped else ''})"
 
     def tokens_within(self, available: int) -> int:
         """The longest context that fits into `available` bytes, in steps of 256 tokens; 0 if none does."""
@@ -71,5 +74,6 @@ def plan_memory(load: Load, available: int) -> MemoryPlan:
             token=kv_bytes(model, resolved.kv_type, 1),
             kv_type=resolved.kv_type,
             copies=kv_bytes(model, resolved.kv_type, host_tier_cells(model, resolved)),
+            mapped=model.plain_bytes if resolved.plain_from else 0,
             compute=sum(int(float(found) * (1 << 20)) for found in _BUFFER.findall("".join(log))),
         )

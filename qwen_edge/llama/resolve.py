@@ -18,11 +18,19 @@ _SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and oth
 
 
 def resolve(model: Model, load: Load, available: int | None = None) -> Load:
-    """Return `load` with threads, batch, kv_type and flash_attention as the engine will use them. `available`: bytes of
+    """Return `load` with all settings as the engine will use them. `available`: bytes of
     memory beside the weights; None: the memory that is available now, with the weights loaded."""
     kv_type = load.kv_type if load.kv_type != "auto" else _best_that_fits(model, load, available)
-    resolved = replace(load, kv_type=kv_type, flash_attention=_attention(load, kv_type))
-    return replace(resolved, threads=load.threads or _threads(load.tuning), batch=load.batch or _batch(load))
+    measured = load.tuning or Tuning()
+    return replace(
+        load,
+        kv_type=kv_type,
+        flash_attention=_attention(load, kv_type),
+        threads=load.threads or _threads(load.tuning),
+        batch=load.batch or _batch(load),
+        flash_cells=measured.flash_cells or load.flash_cells,
+        plain_from=0 if on_gpu(load) else measured.plain_from or load.plain_from,
+    )
 
 
 def on_gpu(load: Load) -> bool:

@@ -1,4 +1,4 @@
-"""Measures the fastest settings on this device: threads, flash attention, and batch size.
+"""Measures the fastest settings on this device: weights for prompts, threads, flash attention, and batch size.
 
 The settings are varied one after the other, each with the best values found so far. A try is real work in a real
 context: some tokens of a prompt and some of an answer, at several depths (tokens already in the cache). Filling the
@@ -8,6 +8,7 @@ does not depend on the content of the cells.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -23,10 +24,13 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import SMALL_ROOM, bytes_of
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import resolve
+from qwen_edge.llama.resolve import on_gpu, resolve
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
-DEPTHS = (0, 512, 2048)
+DEPTHS = (0, 128, 256, 512, 1024, 2048)
+_FLASH_CELLS = (SMALL_ROOM, 1024, 2048)  # cells: up to which of these sizes contexts may have flash attention
+_PLAIN_FROM = (32, 128)  # tokens: from which of these on batches may use plain weights
+_ROUNDS = 2  # measurements of either kind of weights, in turn; the fastest counts
 _PROMPT, _ANSWER = 256, 64  # tokens of the typical request by which tries are compared
 _BATCHES = (64, 128, 256, 512)
 _BETTER = 0.97  # a try is better if it takes at most this share of the time; a smaller gain may be chance
@@ -56,8 +60,17 @@ class Try:
     @property
     def seconds(self) -> float:
         """The mean over the depths beyond a small cache: the stored settings are for those."""
-        deep = [speed.seconds for speed in self.speeds if speed.depth >= SMALL_ROOM]
-        return statistics.mean(deep or [speed.seconds for speed in self.speeds])
+        return self.at(SMALL_ROOM, math.inf)[1] or self.at(0, math.inf)[1]
+
+    def at(self, start: float, end: float) -> tuple[float, float]:
+        """Seconds to the first token, and of the whole request: the means over the depths from `start` to before `end`;
+        0 if none was measured."""
+        speeds = [speed for speed in self.speeds if start <= speed.depth < end]
+        if not speeds:
+            return 0.0, 0.0
+        return _PROMPT / statistics.harmonic_mean(one.prompt for one in speeds), statistics.mean(
+            one.seconds for one in speeds
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Effort:
         """A measurement of some seconds, for the first start of the daemon. Threads are not varied: while the device
         starts other programs, fewer threads seem better. A large depth is included: a kind of attention that is faster
         in a small cache may take twice as long at 2,048 tokens."""
-        return Effort((SMALL_ROOM // 2, DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
+        return Effort((DEPTHS[1], DEPTHS[2], DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
@@ -90,34 +103,71 @@ def tune(
     Raises EngineError if the first setting cannot be run."""
     began = clock()
     load = resolve(model, asked)
+    plain_from = fastest_weights(model, load, clock)
+    model.use_plain_weights(plain_from)
     best = measure(model, load, effort, clock)
-    small = False
+    flash_cells = 0
     tried(best)
     for choices in (_threads, _attention, _batch):
         for tuning in choices(best.tuning, asked, load, effort):
             if clock() - began > effort.seconds:
-                return _learned(best, small, asked, effort)
+                return _learned(best, flash_cells, plain_from, asked, effort)
             try:
                 other = measure(model, _with(load, tuning), effort, clock)
             except EngineError:
                 continue  # attention not supported by this device, or no memory for the batch
             tried(other)
-            if _beats(other, best) or _is_for_small(other, best):
+            if _beats(other, best) or _flash_cells(other, best):
                 # measure both again: another program may have slowed one of them down
                 best, other = (measure(model, _with(load, one.tuning), effort, clock) for one in (best, other))
-                small = small or _is_for_small(other, best)
+                flash_cells = flash_cells or _flash_cells(other, best)
                 best = other if _beats(other, best) else best
-    return _learned(best, small, asked, effort)
+    return _learned(best, flash_cells, plain_from, asked, effort)
 
 
-def _learned(best: Try, small: bool, asked: Load, effort: Effort) -> Tuning:
+def fastest_weights(model: Model, load: Load, clock: Callable[[], float] = time.perf_counter) -> int:
+    """From how many tokens on a batch is computed faster with plain weights (`Model.use_plain_weights`); 0 if none is.
+    `load` is resolved. Raises EngineError if there is no memory for a small context."""
+    if on_gpu(load) or not model.use_plain_weights(_PLAIN_FROM[0]):
+        return 0
+    found, largest = 0, max(min(load.batch, max(_PLAIN_FROM)), min(_PLAIN_FROM))
+    cells = FixedCells(model, replace(load, context=SMALL_ROOM, batch=largest, parallel=1))
+    try:
+        for tokens in reversed([one for one in _PLAIN_FROM if one <= cells.batch]):
+            plain, repacked = _seconds_by_weights(model, cells, tokens, clock)
+            if plain > _BETTER * repacked:
+                break
+            found = tokens
+    finally:
+        cells.close()
+        model.use_plain_weights(0)
+    return found
+
+
+def _seconds_by_weights(
+    model: Model, cells: FixedCells, tokens: int, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """How long a batch of this many tokens takes with plain weights, and with repacked ones."""
+    seconds: dict[int, list[float]] = {1: [], 0: []}
+    for least in (1, 0) * _ROUNDS:
+        model.use_plain_weights(least)
+        began = clock()
+        cells.decode([Slice(0, 0, _tokens(tokens), 1)])
+        seconds[least].append(clock() - began)
+        cells.forget(0, 0, -1)
+    return min(seconds[1]), min(seconds[0])
+
+
+def _learned(best: Try, flash_cells: int, plain_from: int, asked: Load, effort: Effort) -> Tuning:
     """The result: values that were given or not varied are left open."""
     found = best.tuning
-    attention: Attention = "small" if small and found.flash_attention == "off" else found.flash_attention
+    attention: Attention = "small" if flash_cells and found.flash_attention == "off" else found.flash_attention
     return Tuning(
         threads=found.threads if effort.threads and not asked.threads else 0,
         flash_attention=attention if asked.flash_attention == "auto" else "auto",
         batch=found.batch if effort.batches and not asked.batch else 0,
+        flash_cells=flash_cells if attention == "small" and asked.flash_attention == "auto" else 0,
+        plain_from=plain_from,
     )
 
 
@@ -125,13 +175,20 @@ def _beats(one: Try, other: Try) -> bool:
     return one.seconds < _BETTER * other.seconds
 
 
-def _is_for_small(flash: Try, plain: Try) -> bool:
-    """Whether flash attention is better in a small cache: the first token comes sooner, and the whole request takes no
-    longer."""
-    kinds = (flash.tuning.flash_attention, plain.tuning.flash_attention)
-    first, other = flash.speeds[0], plain.speeds[0]
-    sooner = other.prompt < _BETTER * first.prompt and _BETTER * first.seconds < other.seconds
-    return kinds == ("on", "off") and first.depth < SMALL_ROOM and sooner
+def _flash_cells(flash: Try, plain: Try) -> int:
+    """Up to how many cells a context is better with flash attention: the whole request is faster, or the first token
+    comes sooner and the whole request takes no longer. 0 if the smallest context is not, or if these are not the two
+    kinds of attention."""
+    if (flash.tuning.flash_attention, plain.tuning.flash_attention) != ("on", "off"):
+        return 0
+    best, start = 0, 0
+    for cells in _FLASH_CELLS:
+        (first, whole), (other_first, other_whole) = flash.at(start, cells), plain.at(start, cells)
+        sooner = first < _BETTER * other_first and _BETTER * whole < other_whole
+        if not sooner and not whole < _BETTER * other_whole:
+            break
+        best, start = cells, cells
+    return best
 
 
 def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:

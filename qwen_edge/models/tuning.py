@@ -26,6 +26,18 @@ def keep(model: Path, site: str, tuning: Tuning, folder: Path | None = None) -> 
     JsonStore(_FILE, Tuning, folder).keep(f"{_prefix(model)}{site}", tuning)
 
 
+def described(tuning: Tuning) -> str:
+    """What was measured to be fastest, in words."""
+    attention = {"on": "on", "off": "off", "small": f"on up to {tuning.flash_cells} tokens, then off"}
+    parts = [f"{tuning.threads} thread{'s' * (tuning.threads > 1)}"] if tuning.threads else []
+    parts += [f"flash attention {attention[tuning.flash_attention]}"] if tuning.flash_attention != "auto" else []
+    parts += [f"batches of {tuning.batch} tokens"] if tuning.batch else []
+    if tuning.plain_from is not None:
+        kind = f"plain from {tuning.plain_from} tokens on" if tuning.plain_from else "repacked"
+        parts.append(f"weights for prompts {kind}")
+    return ", ".join(parts)
+
+
 def _prefix(model: Path) -> str:
     """The beginning of the model's keys in the file."""
     return f"{model.name}, {model.stat().st_size} bytes; "

@@ -17,12 +17,15 @@ Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: whi
 
 
 class Tuning(msgspec.Struct, frozen=True):
-    """The quickest settings that were measured: threads, flash attention, and tokens in one batch. 0 or auto stands for
-    a setting that was not measured."""
+    """The quickest settings that were measured: threads, flash attention, and tokens in one batch; with flash attention
+    `small`, the most cells of a context that has it; the tokens of the smallest batch for which weights as the file has
+    them are faster than repacked ones (0: none is). 0, auto or None stands for a setting that was not measured."""
 
     threads: int = 0
     flash_attention: Attention = "auto"
     batch: int = 0
+    flash_cells: int = 0
+    plain_from: int | None = None
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -46,7 +49,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
     Settings left open (batch or threads 0, an `auto`) are taken from `tuning`, or from what was `measured` at the site
     of the engine (llama/site.py); else, with `calibrate`, they are measured before the engine is ready, which takes
-    seconds. kv_type auto is the most exact type that fits into memory."""
+    seconds. kv_type auto is the most exact type that fits into memory. `flash_cells` and `plain_from` are as in
+    `Tuning`, and come from there."""
 
     model: str
     context: int
@@ -65,6 +69,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     ahead_per_hour: float = 0.0
     files: Files | None = None
     awaited: int = 0
+    flash_cells: int = 512
+    plain_from: int = 0
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):

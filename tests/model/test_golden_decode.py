@@ -19,7 +19,19 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.fixed_cells import FixedCells
-from qwen_edge.protocol.messages import Done, Files, Load, Sampling, Segment, Started, StepStats, Submit, Tokens, Warm
+from qwen_edge.protocol.messages import (
+    Done,
+    Files,
+    Load,
+    Sampling,
+    Segment,
+    Started,
+    StepStats,
+    Submit,
+    Tokens,
+    Tuning,
+    Warm,
+)
 
 pytestmark = pytest.mark.model
 
@@ -229,6 +241,20 @@ def test_one_after_the_other_with_flash_attention_and_without(watch, golden):
             engine.submit(submit(number, prompt))
             run(engine, said)
         check(backend, golden, PROMPTS, said)
+
+
+@pytest.mark.parametrize("attention", ["on", "off"])
+def test_prompts_in_the_weights_of_the_file_beside_answers_in_repacked_ones(watch, golden, attention):
+    backend = watch(flash_attention=attention, tuning=Tuning(plain_from=16))
+    engine, said = Engine(backend), {}
+    for number, prompt in enumerate(PROMPTS[:4]):
+        engine.submit(submit(number, prompt))
+    for _ in range(12):  # answers are being written when the other prompts come
+        engine.step()
+    for number, prompt in enumerate(PROMPTS[4:], 4):
+        engine.submit(submit(number, prompt))
+    run(engine, said)
+    check(backend, golden, PROMPTS[4:], {number - 4: said[number] for number in range(4, len(PROMPTS))})
 
 
 @pytest.mark.parametrize("attention", ["on", "off", "small"])

@@ -13,6 +13,7 @@ from qwen_edge.core.errors import EngineError, UserError
 from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.llama import resolve as settling
 from qwen_edge.llama import tune as tuning
+from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import kv_bytes, resolve
 from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
@@ -37,6 +38,7 @@ def model(tiny_model):
 def cores(monkeypatch):
     for module in (tuning, settling):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
+    monkeypatch.setattr(tuning, "fastest_weights", lambda *_: 32)
 
 
 def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> list[Tuning]:
@@ -58,12 +60,12 @@ def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> lis
 @pytest.mark.parametrize("best", [Tuning(3, "on", 256), Tuning(2, "off", 64), Tuning(4, "off", 128)])
 def test_the_quickest_of_all_settings_is_found(model, cores, monkeypatch, best):
     quickest(monkeypatch, best)
-    assert tune(model, asked(model), Effort()) == best
+    assert tune(model, asked(model), Effort()) == replace(best, plain_from=32)
 
 
 def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch):
     tried = quickest(monkeypatch, Tuning(3, "on", 256))
-    assert tune(model, asked(model, threads=2, flash_attention="off", batch=32), Effort()) == Tuning()
+    assert tune(model, asked(model, threads=2, flash_attention="off", batch=32), Effort()) == Tuning(plain_from=32)
     assert tried == [Tuning(2, "off", 32)]
     tried.clear()
     tune(model, asked(model, kv_type="q8_0"), Effort())
@@ -72,7 +74,7 @@ def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch)
 
 def test_what_cannot_be_run_here_is_passed_over(model, cores, monkeypatch):
     quickest(monkeypatch, Tuning(4, "on", 128), refused=(Tuning(4, "on", 128),))
-    assert tune(model, asked(model), Effort()) == Tuning(4, "off", 128)
+    assert tune(model, asked(model), Effort()) == Tuning(4, "off", 128, plain_from=32)
 
 
 def test_a_first_start_on_a_slow_device_does_not_take_for_ever(model, cores, monkeypatch):
@@ -90,7 +92,7 @@ def test_a_setting_that_was_quicker_by_chance_is_not_taken(model, cores, monkeyp
         return Try(it, (Speed(0, 100.0, speeds[it].pop(0)),))
 
     monkeypatch.setattr(tuning, "measure", hindered)
-    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="off")
+    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="off", plain_from=32)
 
 
 def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_first(model, cores, monkeypatch):
@@ -104,7 +106,8 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
 
     monkeypatch.setattr(tuning, "measure", pretend)
     for effort in (Effort.brief(), Effort()):
-        assert tune(model, asked(model), effort).flash_attention == "small"
+        found = tune(model, asked(model), effort)
+        assert (found.flash_attention, found.flash_cells) == ("small", 512)
     prompts["on", 0] = 101.0
     assert tune(model, asked(model), Effort.brief()).flash_attention == "off", "the first word comes no sooner"
     prompts["on", 0], answers["on", 0] = 110.0, 9.0
@@ -113,9 +116,29 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
     assert tune(model, asked(model), Effort.brief()).flash_attention == "on"
 
 
+@pytest.mark.parametrize(("until", "cells"), [(0, 0), (200, 0), (512, 512), (600, 1024), (1500, 2048)])
+def test_each_size_of_context_has_the_attention_that_is_faster_at_its_depths(model, cores, monkeypatch, until, cells):
+    def pretend(_model, load, effort, _clock):
+        it = Tuning(load.threads, load.flash_attention, load.batch)
+        answers = {"off": lambda at: 10.0, "on": lambda at: 12.0 if at < until else 6.0}[load.flash_attention]
+        return Try(it, tuple(Speed(at, 100.0, answers(at)) for at in effort.depths))
+
+    monkeypatch.setattr(tuning, "measure", pretend)
+    found = tune(model, asked(model), Effort())
+    assert (found.flash_attention, found.flash_cells) == ("small" if cells else "off", cells)
+
+
+def test_contexts_have_flash_attention_up_to_the_size_that_was_measured(model):
+    load = resolve(model, asked(model, tuning=Tuning(flash_attention="small", flash_cells=1024), batch=64))
+    for room, skips in ((512, True), (1024, True), (1280, False)):
+        cells = GrowingCells(model, load, room=room)
+        assert cells.skips == skips, room
+        cells.close()
+
+
 def test_a_brief_measurement_says_nothing_about_what_it_does_not_measure(model, cores, monkeypatch):
     quickest(monkeypatch, Tuning(2, "on", 512))
-    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="on")
+    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="on", plain_from=32)
     resolved = resolve(model, asked(model, tuning=Tuning(flash_attention="on")))
     assert (resolved.threads, resolved.flash_attention, resolved.batch) == (4, "on", 128)
 
@@ -135,7 +158,7 @@ def test_every_depth_is_measured_with_so_many_tokens_in_the_cache(model, attenti
 def test_depths_that_the_context_does_not_hold_are_left_out(model):
     load = resolve(model, asked(model, context=700, threads=2))
     result = measure(model, load, Effort(prompt=32, answer=2))
-    assert [speed.depth for speed in result.speeds] == [0, 512]
+    assert [speed.depth for speed in result.speeds] == [0, 128, 256, 512]
 
 
 def test_the_cache_is_as_exact_as_memory_allows(model):
@@ -198,7 +221,7 @@ def test_where_a_service_is_installed_it_is_measured_for_and_kept_for_it(tiny_mo
     result = CliRunner().invoke(command, ["--brief"], catch_exceptions=False)
     said = f"Measuring for the service: settings {place.settings}, state folder {state}, model {tiny_model}"
     assert result.output.splitlines()[0] == said
-    assert "Best: 1 threads" in result.output
+    assert "Best: 1 thread, " in result.output
     assert len(json.loads((state / "tuning.json").read_text())) == 1
     assert not (tmp_path / "mine").exists()
 

@@ -1,7 +1,9 @@
 """What was measured is remembered for this model and for where it was measured, and for nothing else."""
 
+import pytest
+
 from qwen_edge.models.json_store import JsonStore
-from qwen_edge.models.tuning import keep, recall
+from qwen_edge.models.tuning import described, keep, recall
 from qwen_edge.protocol.messages import Tuning
 
 QUICK, SLOW = Tuning(threads=3, flash_attention="on", batch=256), Tuning(1, "off", 64)
@@ -61,3 +63,19 @@ def test_where_nothing_can_be_written_the_log_says_so(tmp_path, caplog):
     (tmp_path / "state" / "tuning.json").mkdir(parents=True)
     keep(model(tmp_path), HERE, QUICK, tmp_path / "state")
     assert [file.name for file in (tmp_path / "state").iterdir()] == ["tuning.json"]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        (Tuning(), ""),
+        (Tuning(1, "on", 64), "1 thread, flash attention on, batches of 64 tokens"),
+        (
+            Tuning(2, "small", 0, 1024, 32),
+            "2 threads, flash attention on up to 1024 tokens, then off, weights for prompts plain from 32 tokens on",
+        ),
+        (Tuning(flash_attention="off", plain_from=0), "flash attention off, weights for prompts repacked"),
+    ],
+)
+def test_what_was_measured_is_described_in_words(tuning, words):
+    assert described(tuning) == words

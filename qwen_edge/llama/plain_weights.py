@@ -1,0 +1,164 @@
+"""The weights as the model's file has them, for prompts, beside those that llama.cpp has repacked, for answers.
+
+llama.cpp repacks weights for the vector units of the CPU when it loads them. The repacked weights make a token of an
+answer faster, but on x86-64 with VNNI they make a prompt slower than the weights of the file, for which llama.cpp has a
+tiled matrix product: a prompt of 213 tokens takes 0.72 of the time with them (EPYC of Zen 4, Q4_K_M).
+
+ggml chooses the kernel of a matrix product by three fields of the weights' tensor: `buffer`, `data` and `extra`
+(ggml_cpu_extra_compute_forward, in ggml/src/ggml-cpu/traits.cpp). So one context, with one KV cache, can use both: the
+file is mapped, and before a batch the three fields of each repacked tensor are set to one or the other, in 50 us. The
+file's pages are the system's page cache: memory that the system takes back when it is short.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_edge.core.errors import EngineError
+from qwen_edge.llama.bindings import function
+from qwen_edge.llama.gguf_header import Place, places_of_tensors
+from qwen_edge.llama.mapped_file import Identity, MappedFile
+
+_REPACKED = b"CPU_REPACK"  # the name of the buffers with repacked weights
+_GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"  # llama_model::get_tensor(name), exported by libllama
+_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE, of which ggml_tensor_overhead() is the sum with the size of a tensor
+_WEIGHTS = 1  # GGML_BACKEND_BUFFER_USAGE_WEIGHTS
+_RECENT = 5.0  # seconds in which pages that were used stay in memory; to look at all of them takes 5 ms
+
+_Fields = tuple[int | None, int | None, int | None]  # buffer, data, extra
+
+
+class _Tensor(ctypes.Structure):
+    """struct ggml_tensor, of ggml.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+        ("extra", ctypes.c_void_p),
+        ("padding", ctypes.c_char * 8),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One repacked tensor: llama.cpp's own struct, and the values of its fields in either layout."""
+
+    tensor: _Tensor
+    repacked: _Fields
+    plain: _Fields
+
+
+class PlainWeights:
+    """Switches the repacked weights of one loaded model to plain ones and back. Used by the engine's thread, between
+    two batches."""
+
+    def __init__(self, model: Any, path: Path, loaded: Identity, clock: Callable[[], float] = time.monotonic) -> None:
+        """`model`: the handle of a model that llama.cpp has loaded from the file `path`, without a GPU; `loaded`: the
+        identity of that file. Raises EngineError if nothing was repacked, or if this build of llama.cpp does not allow
+        the switch."""
+        places = {name: place for name, place in places_of_tensors(path).items() if _is_repacked(model, name)}
+        if not places:
+            raise EngineError(f"llama.cpp has repacked no weights of {path}, or does not tell which")
+        tensors = {name: _known_tensor(model, name, place) for name, place in places.items()}
+        try:
+            self._file = MappedFile(path, loaded, places.values())
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{path} cannot be mapped: {error}") from error
+        self._buffer = _buffer_of(self._file)
+        self._pairs = [
+            _Pair(one, (one.buffer, one.data, one.extra), (self._buffer, self._file.address + places[name].start, None))
+            for name, one in tensors.items()
+        ]
+        self._clock, self._used = clock, -math.inf  # `_used`: when a batch was last computed with plain weights
+        self._in_use = False
+
+    def use(self, plain: bool) -> None:
+        """Compute the next batch with plain weights, or with repacked ones. The repacked ones stay in use if the file
+        has changed since it was loaded, which would give other weights unnoticed, or if it is not in memory: to read it
+        from an SD card takes longer than it saves. Then it is read in the background, for a later batch."""
+        wanted = plain and self._file.is_as_loaded and self._is_in_memory()
+        if wanted != self._in_use:
+            self._in_use = wanted
+            for pair in self._pairs:
+                pair.tensor.buffer, pair.tensor.data, pair.tensor.extra = pair.plain if wanted else pair.repacked
+        if wanted:
+            self._used = self._clock()
+
+    def close(self) -> None:
+        """Switch back to repacked weights, and unmap the file. Call nothing afterwards."""
+        self.use(plain=False)
+        function("ggml_backend_buffer_free", None, ctypes.c_void_p)(self._buffer)
+        self._file.close()
+
+    def _is_in_memory(self) -> bool:
+        if self._clock() - self._used < _RECENT or self._file.is_in_memory:
+            return True
+        self._file.read_ahead()
+        return False
+
+
+def plain_bytes(model: Any, path: Path) -> int:
+    """The bytes of the weights of this model that llama.cpp has repacked, or would repack if the model is a simulated
+    one; 0 if there are none."""
+    return sum(place.size for name, place in places_of_tensors(path).items() if _is_repacked(model, name))
+
+
+def _is_repacked(model: Any, name: str) -> bool:
+    address = _get_tensor(model, name)
+    buffer = _Tensor.from_address(address).buffer if address and _knows_tensors() else None
+    get_name = function("ggml_backend_buffer_name", ctypes.c_char_p, ctypes.c_void_p)
+    return bool(buffer) and get_name(buffer) == _REPACKED
+
+
+def _get_tensor(model: Any, name: str) -> int | None:
+    """The address of a tensor of the model; None if it has none of this name, or llama.cpp does not tell."""
+    try:
+        found: int | None = function(_GET_TENSOR, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+            ctypes.cast(model, ctypes.c_void_p), name.encode()
+        )
+    except AttributeError:
+        return None
+    return found
+
+
+def _knows_tensors() -> bool:
+    """Whether a tensor of this build of llama.cpp has the size of the struct above."""
+    overhead: int = function("ggml_tensor_overhead", ctypes.c_size_t)()
+    return overhead == _OBJECT_BYTES + ctypes.sizeof(_Tensor)
+
+
+def _known_tensor(model: Any, name: str, place: Place) -> _Tensor:
+    """The tensor's own struct. Raises EngineError if the fields that are read and written here are not where llama.cpp
+    has them."""
+    address = _get_tensor(model, name)
+    assert address is not None
+    tensor = _Tensor.from_address(address)
+    data = function("ggml_get_data", ctypes.c_void_p, ctypes.c_void_p)(address)
+    size = function("ggml_nbytes", ctypes.c_size_t, ctypes.c_void_p)(address)
+    if tensor.name != name.encode() or tensor.data != data or size != place.size or not tensor.extra:
+        raise EngineError(f"the tensor {name} of this build of llama.cpp has another layout")
+    return tensor
+
+
+def _buffer_of(file: MappedFile) -> int:
+    """A buffer of ggml's over the file, as llama.cpp makes them for weights."""
+    make = function("ggml_backend_cpu_buffer_from_ptr", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    buffer: int = make(file.address, file.size)
+    function("ggml_backend_buffer_set_usage", None, ctypes.c_void_p, ctypes.c_int)(buffer, _WEIGHTS)
+    return buffer
