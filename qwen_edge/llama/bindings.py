@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -17,9 +18,22 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.llama_cpp_build import install_bindings
 
 ERROR = 4  # a value of ggml_log_level
+# How often GCC's OpenMP looks whether the other threads are ready before it lets a thread sleep: a twentieth of a
+# millisecond. Without another program this is as quick as OpenMP's own choice, some milliseconds. But a thread that
+# waits in this way for another one, which cannot run because a program has its core, keeps that core from both: a token
+# then took a hundred times as long. (libgomp manual, "GOMP_SPINCOUNT"; benchmarks/README.md)
+_SPINS = "3000"
+
+
+def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let llama.cpp's threads sleep soon while they wait for each other, unless the user has decided how they wait.
+    OpenMP reads the environment when llama.cpp is loaded."""
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        environment["GOMP_SPINCOUNT"] = _SPINS
 
 
 def _import_bindings() -> Any:
+    limit_spinning()
     if "llama_cpp" in sys.modules:
         return importlib.import_module("llama_cpp.llama_cpp")
     spec = importlib.util.find_spec("llama_cpp")
