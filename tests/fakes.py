@@ -267,7 +267,7 @@ class FakeBackend:
         self.open_samplers = 0
         self.failing = False
         self.tuning: Tuning | None = None  # what it says that it has measured
-        self.threads = 1.0
+        self.threads, self.used_threads = 4, 4
         self.logits: dict[int, tuple[int, int]] = {}  # place in the last batch -> sequence, and its length there
 
     def decode(self, slices: Sequence[Slice]) -> None:
@@ -287,8 +287,8 @@ class FakeBackend:
             raise EngineError("the GPU has fallen off the bus")
         self.decodes.append([(one.position, len(one.tokens)) for one in slices])
 
-    def use_threads(self, share: float) -> None:
-        self.threads = share
+    def use_threads(self, count: int) -> None:
+        self.used_threads = count
 
     def sampler(self, settings: Sampling) -> FakeSampler:
         self.open_samplers += 1

@@ -153,8 +153,12 @@ class Backend(Protocol):
         """Compute one batch, a slice of tokens for each of some sequences: the tokens get new cells, and the logits
         are ready for `Sampler.sample`. Raises EngineError, after which the contents of the cells are not known."""
 
-    def use_threads(self, share: float) -> None:
-        """Compute with this share of the threads, 0 to 1, and at least with one thread."""
+    @property
+    def threads(self) -> int:
+        """How many threads `decode` uses, unless `use_threads` lets it use fewer."""
+
+    def use_threads(self, count: int) -> None:
+        """Compute with this many threads, at least one, from the next batch on."""
 
     def sampler(self, settings: Sampling) -> Sampler:
         """A new sampler for one sequence. Raises ValueError for settings that this model cannot follow."""

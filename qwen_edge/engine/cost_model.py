@@ -25,15 +25,20 @@ class CostModel:
         self._spread = [[float(i == j) for j in range(3)] for i in range(3)]
 
     def seconds(self, tokens: int, rows: int = 1) -> float:
-        return self._drift * self._fitted(tokens, rows)
+        return self._drift * self.usual(tokens, rows)
+
+    def usual(self, tokens: int, rows: int = 1) -> float:
+        """What a batch of this size takes usually, whatever the last few batches took."""
+        start, each, row = self._weights
+        return start + each * tokens / _TOKENS + row * rows / _ROWS
 
     def tokens_within(self, seconds: float, rows: int = 1) -> int:
         """The tokens of the largest batch that takes no longer than `seconds`; 0 or less if none does."""
-        return int((seconds / self._drift - self._fitted(0, rows)) / self._weights[1] * _TOKENS)
+        return int((seconds / self._drift - self.usual(0, rows)) / self._weights[1] * _TOKENS)
 
     def learn(self, tokens: int, rows: int, seconds: float) -> None:
         """A batch of this size has taken `seconds`."""
-        expected = self._fitted(tokens, rows)
+        expected = self.usual(tokens, rows)
         ratio = min(max(seconds, _TICK) / expected, _OUTLIER * self._drift)
         error = ratio / self._drift - 1
         self._drift += _DRIFT * (ratio - self._drift)
@@ -47,7 +52,3 @@ class CostModel:
                 self._spread[i][j] -= seen[i] * seen[j] / known
         if max(self._spread[i][i] for i in range(3)) < _FORGET * _UNCERTAIN:
             self._spread = [[value / _FORGET for value in line] for line in self._spread]
-
-    def _fitted(self, tokens: int, rows: int) -> float:
-        start, each, row = self._weights
-        return start + each * tokens / _TOKENS + row * rows / _ROWS

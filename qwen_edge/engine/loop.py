@@ -28,6 +28,7 @@ from qwen_edge.engine.scheduler import Bounds, ScheduledChunk, in_order, plan, v
 from qwen_edge.engine.sequence import Running, Sequence
 from qwen_edge.engine.speculate import Answers, Draft
 from qwen_edge.engine.step_result import StepResult
+from qwen_edge.engine.thread_choice import ThreadChoice
 from qwen_edge.engine.tokenizing import Tokenizing
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.manager import KvCacheManager
@@ -76,6 +77,7 @@ class Engine:
         self._cell_budget = CellBudget(backend.cells, self._kv_cache, backend.parallel, self.clock)
         self._tokenizing = Tokenizing(backend.vocabulary, backend.shapes, backend.cells.size - 1, self.clock)
         self._cost = CostModel()
+        self._threads = ThreadChoice(backend.threads)
         self._answers, self._misses = Answers(), Misses()
         self._restorer = Restorer(self._kv_cache, self._cost, self._misses, backend.batch, self.clock)
         self._idle_prefill = IdlePrefill(
@@ -138,7 +140,8 @@ class Engine:
     def allow(self, limits: Limits) -> None:
         """From now on, do no more than this."""
         self.duty.allow(limits)
-        self._backend.use_threads(limits.threads)
+        self._threads.allow(max(1, round(limits.threads * self._backend.threads)))
+        self._backend.use_threads(self._threads.count)
 
     def inspect(self, message: InspectCache) -> CacheReport:
         """Forget or pin a conversation, if the message says so, then list the conversations in the cache."""
@@ -245,10 +248,14 @@ class Engine:
 
     def _run(self, chunks: list[ScheduledChunk]) -> None:
         """Compute the chunks. Raises EngineError."""
-        began = self.clock()
-        self._backend.decode([chunk.slice() for chunk in chunks])
         tokens, rows = sum(chunk.size for chunk in chunks), sum(chunk.rows for chunk in chunks)
-        self._cost.learn(tokens, rows, self.clock() - began)
+        began, before = self.clock(), self._backend.preempted
+        self._backend.decode([chunk.slice() for chunk in chunks])
+        ended = self.clock()
+        self._cost.learn(tokens, rows, ended - began)
+        taken, usual = self._backend.preempted - before, self._cost.usual(tokens, rows)
+        self._threads.ran(ended - began, usual, taken, ended)
+        self._backend.use_threads(self._threads.count)
 
     def _postprocess(self, admitted: list[Outbound], chunks: list[ScheduledChunk], began: float) -> StepResult:
         """Note what is computed, choose the next tokens, and tell the daemon."""

@@ -96,8 +96,11 @@ class LlamaBackend:
     def decode(self, slices: Sequence[Slice]) -> None:
         self.cells.decode(slices)
 
-    def use_threads(self, share: float) -> None:
-        count = max(1, round(share * self._load.threads))
+    @property
+    def threads(self) -> int:
+        return self._load.threads
+
+    def use_threads(self, count: int) -> None:
         self.cells.use_threads(count)
         self.embedder.use_threads(count)
 

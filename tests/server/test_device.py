@@ -170,11 +170,11 @@ async def test_a_sensor_that_fails_is_told_in_its_own_words_until_it_answers(ser
 async def test_a_new_engine_keeps_to_the_limits_of_the_old_one(serve):
     served = await serve(settings=QUICK, source=Board(tj=89.5))
     await becomes(served, lambda found: found["governor"]["level"] == "hot")
-    await until(lambda: served.backend.threads == 0.5)
+    await until(lambda: served.backend.used_threads == 2)
     served.engines[0].kill()
     await until(lambda: len(served.engines) == 2 and served.supervisor.state == "ready")
     assert (await served.ask())[0] == 200
-    assert served.backend.threads == 0.5, "before its first answer"
+    assert served.backend.used_threads == 2, "before its first answer"
 
 
 async def test_a_governor_that_fails_leaves_the_device_with_little_and_says_whose_bug_it_is(serve, monkeypatch, caplog):

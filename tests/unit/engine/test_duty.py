@@ -182,9 +182,9 @@ def test_guesses_are_made_only_where_they_are_allowed():
     home.ask(1, "x")
     home.answer()
     assert {length for batch in home.backend.decodes for _, length in batch} == {1}
-    assert home.backend.threads == 1.0
+    assert home.backend.used_threads == 4
     home.engine.allow(Limits(threads=0.5))
-    assert home.backend.threads == 0.5
+    assert home.backend.used_threads == 2
 
 
 def test_every_step_tells_whose_tokens_it_computed():

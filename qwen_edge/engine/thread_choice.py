@@ -1,0 +1,108 @@
+"""How many threads compute: all that are allowed, or fewer while other programs compute, if that is quicker.
+
+llama.cpp's threads wait for each other some thousand times a step. If another program has the core of one of them, all
+wait. With one thread less, every thread has a core of its own. Whether this is quicker depends on the device, the other
+programs and the kernel, so it is tried and measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_CONTENDED = 50.0  # times a second that a core is taken away: a few without, hundreds where one other program computes
+_MEASURED, _STEPS = 0.2, 2  # seconds of computing, and steps, after which a number of threads is judged
+_BETTER = 0.9  # a number of threads is better if it takes at most this share of the time: less may be chance
+_AGAIN, _LONGEST = 2.0, 30.0  # seconds from one try to the next: twice as long after each that brought nothing
+_SHARE = 10.0  # times as long as a try that brought nothing took: the time to the next one, at least
+_FORGET = 10.0  # seconds without a step, after which other programs may well have ended
+
+
+@dataclass
+class _Measurement:
+    """Steps with one number of threads: how long they took, how long they usually take, and how often a core was taken
+    away."""
+
+    seconds: float = 0.0
+    usual: float = 0.0
+    taken: float = 0.0
+    steps: int = 0
+
+    @property
+    def is_enough(self) -> bool:
+        return self.seconds >= _MEASURED and self.steps >= _STEPS and self.usual > 0
+
+    @property
+    def slowness(self) -> float:
+        return self.seconds / self.usual
+
+    @property
+    def contended(self) -> bool:
+        return self.taken > _CONTENDED * self.seconds
+
+
+class ThreadChoice:
+    """`count` is the number of threads for the next step, from 1 to `most`. Pure; used by the engine's thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._begin_anew(0.0)
+
+    def allow(self, most: int) -> None:
+        """From now on, at most this many threads may compute."""
+        if most != self._most:
+            self._most = most
+            self._begin_anew(self._last)
+
+    def ran(self, seconds: float, usual: float, taken: float, now: float) -> None:
+        """A step with `count` threads took `seconds`, and ended at the time `now`. `usual`: what a step of its size
+        takes, in any unit. `taken`: how often other programs took a core away during the step, divided by the number of
+        cores."""
+        if now - seconds - self._last > _FORGET:
+            self._begin_anew(now)
+        self._last = now
+        measured = self._measured
+        measured.seconds, measured.usual = measured.seconds + seconds, measured.usual + usual
+        measured.taken, measured.steps = measured.taken + taken, measured.steps + 1
+        if measured.is_enough:
+            self._measured = _Measurement()
+            self._judge(measured, now)
+
+    def _judge(self, measured: _Measurement, now: float) -> None:
+        """`count` threads have been measured: end the try if this was one, or begin one if it is time for it."""
+        if self._before:
+            count, slowness = self._before
+            self._before = None
+            if measured.slowness <= _BETTER * slowness:
+                self._stride, self._wait, self._next = 1, _AGAIN, now + _AGAIN
+            else:
+                self._turn(count)
+                self._next = now + max(self._wait, _SHARE * measured.seconds)
+        elif now >= self._next and (step := self._step(measured.contended and self._was_contended)):
+            self._before = self.count, measured.slowness
+            self.count += step
+        self._was_contended = measured.contended  # twice: the first time, the other program may just have begun
+
+    def _turn(self, count: int) -> None:
+        """The try was no better than `count` threads. Next time, try far fewer, where one less was too many still for
+        the free cores; after that, more."""
+        tried, self.count = self.count, count
+        if 1 < tried < count:
+            self._stride *= 2
+        else:
+            self._stride, self._goes_down = 1, tried > count
+            self._wait = min(_LONGEST, 2 * self._wait)
+
+    def _step(self, contended: bool) -> int:
+        """By how many threads the next try differs. Fewer are tried only while other programs compute."""
+        down, up = contended and self.count > 1, self.count < self._most
+        if down and (self._goes_down or not up):
+            return -min(self._stride, self.count - 1)
+        return int(up)
+
+    def _begin_anew(self, now: float) -> None:
+        self.count = self._most
+        self._measured = _Measurement()
+        self._before: tuple[int, float] | None = None  # during a try: the number of threads before it, and its slowness
+        self._was_contended = False
+        self._goes_down, self._stride = True, 1  # the next try, while other programs compute
+        self._wait, self._next, self._last = _AGAIN, 0.0, now
