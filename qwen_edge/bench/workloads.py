@@ -36,6 +36,7 @@ _WORDS = _TEXT.split()
 _UNTHINKING = {"enable_thinking": False}
 
 _TURNS, _READING = 5, 3.0  # seconds
+_IN_A_ROW, _EARLY = 30, 8  # questions
 _8K, _8K_ANSWER, _8K_MARGIN = 8192, 16, 8  # tokens
 
 
@@ -43,6 +44,21 @@ async def one_question(server: Server, rng: Random) -> Figures:
     """A prompt of 200 words, 128 tokens of answer."""
     answer = await server.ask(_words(rng, 200), max_tokens=128, ignore_eos=True)
     return {"first token, s": answer.first, "tokens/s": answer.speed}
+
+
+async def questions_in_a_row(server: Server, rng: Random) -> Figures:
+    """Thirty different questions of some 200 tokens, each right after the answer to the one before, of 16 tokens: a
+    server that works ahead, or mends something, while it is idle has no time for it."""
+    first = list[float]()
+    for _ in range(_IN_A_ROW):
+        answer = await server.ask(_words(rng, 150), system=_words(rng, 30), max_tokens=16, ignore_eos=True)
+        first.append(answer.first)
+    median, p95 = statistics.median(first), statistics.quantiles(first, n=20, method="inclusive")[-1]
+    return {
+        "first token, s": median,
+        f"the same of the first {_EARLY}, s": statistics.median(first[:_EARLY]),
+        "95 % / median": p95 / median,
+    }
 
 
 async def eight_clients(server: Server, rng: Random) -> Figures:
@@ -155,6 +171,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "conversation": Workload(conversation_without_thinking),
     "conversation, thinking": Workload(conversation_thinking),
     "relativity": Workload(relativity),
+    "questions in a row": Workload(questions_in_a_row, slow=True),
     "8K context": Workload(context_of_8k, slow=True),
     "home, clock on top": Workload(home, slow=True),
     "home, volatile": Workload(home_volatile, slow=True),

@@ -62,6 +62,24 @@ async def test_a_server_that_refuses_8k_does_not_end_the_bench(serve, context):
     ET.fromstring(draw(results))
 
 
+async def test_nothing_of_a_question_in_a_row_is_in_the_cache(serve):
+    prompts: list[str] = []
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        return "some words"
+
+    served = await serve(answer, context=1 << 16)
+    served.backend.batch = 4096
+    results = await measure([served.address], ["questions in a row"], 3, 1, lambda said: None)
+    asked = [prompt for prompt in prompts if len(prompt) > 500]
+    assert len(asked) == len(set(asked)) == 30
+    computed = sum(length for batch in served.backend.decodes for _, length in batch)
+    assert computed > 0.95 * sum(len(prompt.encode()) for prompt in asked)
+    figures = {row.figure for row in results.rows if row.workload == "questions in a row"}
+    assert figures == {"first token, s", "the same of the first 8, s", "95 % / median"}
+
+
 @pytest.mark.parametrize(("work", "again"), [("home, clock on top", 3), ("home, volatile", 0)])
 async def test_a_home_whose_clock_is_marked_is_computed_once(serve, monkeypatch, work, again):
     monkeypatch.setattr(workloads, "_READING", 0.0)
