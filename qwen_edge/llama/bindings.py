@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 import sys
 from collections.abc import Callable, MutableMapping
 from importlib.metadata import version
@@ -18,11 +19,12 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.llama_cpp_build import install_bindings
 
 ERROR = 4  # a value of ggml_log_level
-# How often GCC's OpenMP looks whether the other threads are ready before it lets a thread sleep: a twentieth of a
+# How often GCC's OpenMP looks whether the other threads are ready before it lets a thread sleep: for a twentieth of a
 # millisecond. Without another program this is as quick as OpenMP's own choice, some milliseconds. But a thread that
 # waits in this way for another one, which cannot run because a program has its core, keeps that core from both: a token
-# then took a hundred times as long. (libgomp manual, "GOMP_SPINCOUNT"; benchmarks/README.md)
-_SPINS = "3000"
+# then took a hundred times as long. On x86 a look takes some ten times as long, as its loop has a pause instruction.
+# (libgomp manual, "GOMP_SPINCOUNT"; benchmarks/README.md)
+_SPINS = "3000" if platform.machine().lower() in ("x86_64", "amd64") else "30000"
 
 
 def limit_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
