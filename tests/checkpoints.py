@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ def byte_letters() -> list[str]:
     return [letters[byte] for byte in range(256)]
 
 
+def merges_of(characters: str) -> list[str]:
+    """Merges that make a token of each of these characters, of two bytes in UTF-8."""
+    letters = byte_letters()
+    return [" ".join(letters[byte] for byte in character.encode()) for character in characters]
+
+
 def write_checkpoint(
     folder: Path,
     *,
@@ -41,13 +47,14 @@ def write_checkpoint(
     tokenizer_json: bool = True,
     config: Mapping[str, Any] = {},
     seed: int = 0,
+    merges: Sequence[str] = MERGES,
 ) -> dict[str, np.ndarray]:
     """Write a tiny model of noise, always the same for a `seed`; returns its tensors.
 
     `head` adds lm_head.weight, a copy of the embedding if tied.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    vocab = _write_tokenizer(folder, tokenizer_json)
+    vocab = _write_tokenizer(folder, tokenizer_json, merges)
     hidden, ffn, heads, kv_heads, head_dim, rows = 256, 512, 4, 2, 64, len(vocab) + len(ADDED) + 5
     qwen3 = architecture == "Qwen3ForCausalLM"
     described = {
@@ -138,9 +145,9 @@ def _tensors(seed, qwen3, layers, dtype, hidden, ffn, heads, kv_heads, head_dim,
     return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
 
 
-def _write_tokenizer(folder: Path, whole: bool) -> dict[str, int]:
+def _write_tokenizer(folder: Path, whole: bool, merges: Sequence[str]) -> dict[str, int]:
     letters = byte_letters()
-    vocab = {token: i for i, token in enumerate([*letters, *(merge.replace(" ", "") for merge in MERGES)])}
+    vocab = {token: i for i, token in enumerate([*letters, *(merge.replace(" ", "") for merge in merges)])}
     added = [
         {"id": len(vocab) + i, "content": text, "special": not text.startswith(("<th", "</", "<tool"))}
         for i, text in enumerate(ADDED)
@@ -159,11 +166,11 @@ def _write_tokenizer(folder: Path, whole: bool) -> dict[str, int]:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "vocab.json").write_text(json.dumps(vocab))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     if whole:
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
         split = {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated", "invert": False}
-        model = {"type": "BPE", "vocab": vocab, "merges": [merge.split(" ") for merge in MERGES]}
+        model = {"type": "BPE", "vocab": vocab, "merges": [merge.split(" ") for merge in merges]}
         tokenizer = {
             "version": "1.0",
             "added_tokens": added,

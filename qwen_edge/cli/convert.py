@@ -12,6 +12,7 @@ from rich.console import Console
 from qwen_edge.cli.flags import setting
 from qwen_edge.config.paths import hand_over, models_folder, must_be_text
 from qwen_edge.convert.hub import DEFAULT_SOURCE
+from qwen_edge.convert.languages import check_languages
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
@@ -26,6 +27,15 @@ from qwen_edge.device.host.cpu import usable_cores
     "--type", "file_type", default=DEFAULT_TYPE, show_default=True, help=f"Quantization type: {', '.join(TYPES)}."
 )
 @click.option("--head", help=f"Type of the output head: {', '.join(HEADS)}.  [default: that of --type]")
+@click.option(
+    "--languages",
+    help="Cut the vocabulary to these languages, such as zh,en: a smaller and quicker model.  [default: all]",
+)
+@click.option(
+    "--vocabulary",
+    type=click.IntRange(min=1),
+    help="With --languages: keep at most so many tokens, the most common ones.  [default: all of these languages]",
+)
 @click.option(
     "--revision",
     help="Branch, tag or commit of a Hub repository.  [default: main; a fixed commit for the default model]",
@@ -52,6 +62,8 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         ),  # further threads would only take memory
         force=options["force"],
         head=check_head(head, check_type(file_type)),
+        languages=check_languages(options["languages"], options["vocabulary"]),
+        vocabulary=options["vocabulary"],
     )
     progress = Progress(Console(stderr=False))
     try:

@@ -24,6 +24,7 @@ from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
 from qwen_edge.convert.templates import DEFAULT, gguf_template_name
 from qwen_edge.convert.tokenizer import Tokenizer
+from qwen_edge.convert.trim import Trim
 from qwen_edge.core.errors import ConversionError
 from qwen_edge.llama.header import END_TOKENS
 
@@ -40,7 +41,8 @@ _GROUPS = {"base_model", "base_models", "base_model_sources", "dataset", "datase
 
 @dataclass(frozen=True)
 class Plan:
-    """The content of the file to write; `tensors` maps GGUF names to source tensors, in writing order."""
+    """The content of the file to write; `tensors` maps GGUF names to source tensors, in writing order. `trim`: how the
+    vocabulary was cut, if it was."""
 
     name: str
     checkpoint: Checkpoint
@@ -48,6 +50,7 @@ class Plan:
     tokenizer: Tokenizer
     tensors: dict[str, Tensor]
     sampling: Mapping[str, str | float]
+    trim: Trim | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -115,6 +118,8 @@ def _general(plan: Plan, parameters: int) -> gguf.Metadata:
         metadata.size_label = gguf.size_label(parameters, parameters, 0, 0)
     for name, value in plan.sampling.items():
         setattr(metadata, f"sampling_{name}", value)
+    if plan.trim:
+        metadata.languages = list(plan.trim.languages)
     return metadata
 
 

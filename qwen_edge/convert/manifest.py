@@ -19,9 +19,18 @@ class Input(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What is left of a vocabulary that was cut to `languages`: `tokens` of `of`."""
+
+    languages: tuple[str, ...]
+    tokens: int
+    of: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """`seconds`: wall time by stage. `fingerprint`: changes if another conversion would give another file. `types`:
-    number of tensors by type. `tensors`: each tensor as "Q4_K 1024x3072" (row length first, as in GGUF)."""
+    number of tensors by type. `tensors`: each tensor as "Q4_K 1024x3072" (row length first, as in GGUF). `vocabulary`:
+    None if all of it was kept."""
 
     format: int
     file: str
@@ -38,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True):
     checks: dict[str, Any]
     seconds: dict[str, float]
     tensors: dict[str, str]
+    vocabulary: Kept | None = None
 
 
 def manifest_path(model: Path) -> Path:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +24,14 @@ from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.generation import read_sampling
 from qwen_edge.convert.gguf_file import Plan, write_gguf
 from qwen_edge.convert.hub import Source, description_files, fetch
-from qwen_edge.convert.manifest import FORMAT, Input, Manifest, encode_manifest, manifest_path, read_manifest
+from qwen_edge.convert.manifest import FORMAT, Input, Kept, Manifest, encode_manifest, manifest_path, read_manifest
 from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import quantize, quantized_bytes
-from qwen_edge.convert.safetensors import same_bytes
+from qwen_edge.convert.safetensors import same_bytes, take_rows
 from qwen_edge.convert.template_check import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.convert.tokenizer import read_tokenizer
+from qwen_edge.convert.trim import Trim, choose_rows, trim_tokenizer
 from qwen_edge.convert.worker import run_worker
 from qwen_edge.convert.workspace import Journal, check_room, work_folder
 from qwen_edge.core import atomic_file
@@ -39,8 +41,9 @@ from qwen_edge.core.errors import ConversionError
 
 @dataclass(frozen=True)
 class Job:
-    """A requested conversion. `file_type` is one of TYPES; `head` is one of HEADS, or None for the type's own. Without
-    `output` the file goes into the folder `models`, named after model, type and head."""
+    """A requested conversion. `file_type` is one of TYPES; `head` is one of HEADS, or None for the type's own. The
+    vocabulary is cut to `languages` (LANGUAGES), if there are any, and to at most `vocabulary` tokens. Without `output`
+    the file goes into the folder `models`, named after the model and `kind`."""
 
     source: str
     file_type: str
@@ -50,11 +53,15 @@ class Job:
     threads: int = 2
     force: bool = False
     head: str | None = None
+    languages: Sequence[str] = ()
+    vocabulary: int | None = None
 
     @property
     def kind(self) -> str:
-        """Type and head as in the name of the file."""
-        return f"{self.file_type}-head-{self.head}" if self.head else self.file_type
+        """Languages, vocabulary, type and head as in the name of the file."""
+        rows = [str(self.vocabulary)] if self.vocabulary else []
+        head = ["head", self.head] if self.head else []
+        return "-".join([*self.languages, *rows, self.file_type, *head])
 
 
 def convert(job: Job, progress: Progress) -> Path:
@@ -64,7 +71,7 @@ def convert(job: Job, progress: Progress) -> Path:
     """
     source = fetch(job.source, job.revision, progress)
     try:
-        plan = make_plan(source)
+        plan = make_plan(source, job.languages, job.vocabulary)
         abilities = check_chat_template(source.folder, plan.tokenizer)
         fingerprint = _fingerprint(source, plan, job.kind)
         output = _output(job, f"{plan.name.lower()}-{job.kind.lower()}.gguf")
@@ -74,6 +81,8 @@ def convert(job: Job, progress: Progress) -> Path:
         ) from error
     for note in plan.notes:
         progress.say(f"note: {note}")
+    if cut := plan.trim:
+        progress.say(f"vocabulary: {cut.tokens:,} of {cut.of:,} tokens kept, for {', '.join(cut.languages)}")
     known = read_manifest(output)
     if known and known.fingerprint == fingerprint and _intact(output, known) and not job.force:
         progress.say(f"{output} is up to date")
@@ -93,8 +102,8 @@ def _output(job: Job, name: str) -> Path:
     return job.output / name if job.output.is_dir() else job.output
 
 
-def make_plan(source: Source) -> Plan:
-    """Read and check everything but the weights. Raises ConversionError."""
+def make_plan(source: Source, languages: Sequence[str] = (), vocabulary: int | None = None) -> Plan:
+    """Read and check everything but the weights; cut the vocabulary, if there are languages. Raises ConversionError."""
     checkpoint = open_checkpoint(source.folder)
     arch = read_architecture(checkpoint.config, str(source.folder / "config.json"))
     tensors = name_tensors(checkpoint, arch)
@@ -104,7 +113,19 @@ def make_plan(source: Source) -> Plan:
         # copy changes no answer and saves a fifth of the memory.
         del tensors["output.weight"]
     tokenizer = read_tokenizer(checkpoint, arch.vocabulary)
-    return Plan(source.name, checkpoint, arch, tokenizer, tensors, read_sampling(checkpoint))
+    plan = Plan(source.name, checkpoint, arch, tokenizer, tensors, read_sampling(checkpoint))
+    return _trimmed(plan, choose_rows(tokenizer, languages, vocabulary)) if languages else plan
+
+
+def _trimmed(plan: Plan, trim: Trim) -> Plan:
+    tables = {name: plan.tensors[name] for name in ("token_embd.weight", "output.weight") if name in plan.tensors}
+    return replace(
+        plan,
+        architecture=replace(plan.architecture, vocabulary=len(trim.rows)),
+        tokenizer=trim_tokenizer(plan.tokenizer, trim),
+        tensors={**plan.tensors, **{name: take_rows(table, trim.rows) for name, table in tables.items()}},
+        trim=trim,
+    )
 
 
 def _inputs(source: Source, plan: Plan) -> list[Path]:
@@ -159,6 +180,7 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         checks=checked["seen"],
         seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
         tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
+        vocabulary=Kept(tuple(plan.trim.languages), plan.trim.tokens, plan.trim.of) if plan.trim else None,
     )
 
 

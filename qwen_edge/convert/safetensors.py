@@ -6,8 +6,9 @@ Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header le
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,8 @@ _PIECE = 4 << 20
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor in a file: `shape` as in PyTorch (rows first), `offset` in bytes from the file's start."""
+    """One tensor in a file: `shape` as in PyTorch (rows first), `offset` in bytes from the file's start. `spans`:
+    offset and bytes of each part, if it is not in one piece (`take_rows`)."""
 
     name: str
     dtype: str
@@ -33,6 +35,7 @@ class Tensor:
     file: Path
     offset: int
     nbytes: int
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def elements(self) -> int:
@@ -75,16 +78,36 @@ def read_header(file: Path) -> dict[str, Tensor]:
 
 def read_pieces(tensor: Tensor) -> Iterator[memoryview]:
     """The tensor's bytes, in pieces of 4 MiB in one buffer: a piece is valid until the next one is requested."""
-    buffer = bytearray(min(_PIECE, tensor.nbytes))
+    buffer = memoryview(bytearray(min(_PIECE, tensor.nbytes)))
+    filled = 0
     with tensor.file.open("rb") as stream:
-        stream.seek(tensor.offset)
-        left = tensor.nbytes
-        while left:
-            piece = memoryview(buffer)[: min(left, _PIECE)]
-            if stream.readinto(piece) != len(piece):
-                raise ConversionError(f"{tensor.file} was truncated while it was read. Start again.")
-            yield piece
-            left -= len(piece)
+        for offset, nbytes in tensor.spans or [(tensor.offset, tensor.nbytes)]:
+            stream.seek(offset)
+            end = offset + nbytes
+            while stream.tell() < end:
+                part = buffer[filled : filled + end - stream.tell()]
+                if stream.readinto(part) != len(part):
+                    raise ConversionError(f"{tensor.file} was truncated while it was read. Start again.")
+                filled += len(part)
+                if filled == len(buffer):
+                    yield buffer
+                    filled = 0
+    if filled:
+        yield buffer[:filled]
+
+
+def take_rows(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """The tensor with these rows only, in ascending order."""
+    width = tensor.nbytes // tensor.shape[0]
+    runs: list[tuple[int, int]] = []  # first row, and the row after the last
+    for row in rows:
+        if runs and runs[-1][1] == row:
+            runs[-1] = (runs[-1][0], row + 1)
+        else:
+            runs.append((row, row + 1))
+    spans = tuple((tensor.offset + first * width, (end - first) * width) for first, end in runs)
+    shape = (len(rows), *tensor.shape[1:])
+    return dataclasses.replace(tensor, shape=shape, nbytes=len(rows) * width, spans=spans)
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
