@@ -33,7 +33,7 @@ from qwen_edge.device.host.cpu import usable_cores
 )
 @click.option(
     "--vocabulary",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1 << 20),
     help="With --languages: keep at most so many tokens, the most common ones.  [default: all of these languages]",
 )
 @click.option(

@@ -54,9 +54,13 @@ def walk(checkpoint) -> dict:
 
 @pytest.fixture(scope="session")
 def conversion(checkpoint, tmp_path_factory) -> dict:
-    """The whole conversion by the command line, with what it took: the file, seconds, and peak memory in bytes."""
-    output = tmp_path_factory.mktemp("model") / "qwen3-0.6b-q4_k_m.gguf"
-    command = [sys.executable, "-m", "qwen_edge", "convert", str(checkpoint), "-o", str(output)]
+    """The whole conversion by the command line, as `convert` describes it."""
+    return convert(checkpoint, tmp_path_factory.mktemp("model") / "qwen3-0.6b-q4_k_m.gguf")
+
+
+def convert(checkpoint: Path, output: Path, *options: str) -> dict:
+    """A conversion by the command line, with what it took: the file, seconds, and peak memory in bytes."""
+    command = [sys.executable, "-m", "qwen_edge", "convert", str(checkpoint), "-o", str(output), *options]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         peaks = _watch(process)
