@@ -12,11 +12,12 @@ from rich.console import Console
 from qwen_edge.cli.flags import setting
 from qwen_edge.config.paths import hand_over, models_folder, must_be_text
 from qwen_edge.convert.hub import DEFAULT_SOURCE
+from qwen_edge.convert.importance import Text, read_text
 from qwen_edge.convert.languages import check_languages
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
-from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_type
+from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_imatrix, check_type
 from qwen_edge.device.host.cpu import usable_cores
 
 
@@ -35,6 +36,13 @@ from qwen_edge.device.host.cpu import usable_cores
     "--vocabulary",
     type=click.IntRange(1, 1 << 20),
     help="With --languages: keep at most so many tokens, the most common ones.  [default: all of these languages]",
+)
+@click.option(
+    "--imatrix",
+    is_flag=False,
+    flag_value="",
+    metavar="[TEXT]",
+    help="Round weights by their importance for this text file, or for our own text.  [default: all weights alike]",
 )
 @click.option(
     "--revision",
@@ -64,6 +72,7 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         head=check_head(head, check_type(file_type)),
         languages=check_languages(options["languages"], options["vocabulary"]),
         vocabulary=options["vocabulary"],
+        text=_text(options["imatrix"], check_type(file_type), head),
     )
     progress = Progress(Console(stderr=False))
     try:
@@ -73,3 +82,11 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
     except KeyboardInterrupt:
         progress.say("Interrupted. The same command continues from here.")
         raise
+
+
+def _text(imatrix: str | None, file_type: str, head: str | None) -> Text | None:
+    """The text of --imatrix, which is empty where no file is named."""
+    if imatrix is None:
+        return None
+    check_imatrix(file_type, head)
+    return read_text(must_be_text(Path(imatrix), "The text") if imatrix else None)

@@ -27,6 +27,14 @@ class Kept(msgspec.Struct, frozen=True):
     of: int
 
 
+class Imatrix(msgspec.Struct, frozen=True):
+    """The text that an importance matrix was measured with: its file, its digest, and how many tokens it has."""
+
+    text: str
+    sha256: str
+    tokens: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """`seconds`: wall time by stage. `fingerprint`: changes if another conversion would give another file. `types`:
     number of tensors by type. `tensors`: each tensor as "Q4_K 1024x3072" (row length first, as in GGUF). `vocabulary`:
@@ -48,6 +56,7 @@ class Manifest(msgspec.Struct, frozen=True):
     seconds: dict[str, float]
     tensors: dict[str, str]
     vocabulary: Kept | None = None
+    imatrix: Imatrix | None = None
 
 
 def manifest_path(model: Path) -> Path:

@@ -24,9 +24,19 @@ from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.generation import read_sampling
 from qwen_edge.convert.gguf_file import Plan, write_gguf
 from qwen_edge.convert.hub import Source, description_files, fetch
-from qwen_edge.convert.manifest import FORMAT, Input, Kept, Manifest, encode_manifest, manifest_path, read_manifest
+from qwen_edge.convert.importance import Text, measure_importance, tokens_read
+from qwen_edge.convert.manifest import (
+    FORMAT,
+    Imatrix,
+    Input,
+    Kept,
+    Manifest,
+    encode_manifest,
+    manifest_path,
+    read_manifest,
+)
 from qwen_edge.convert.progress import Progress
-from qwen_edge.convert.quantize import quantize, quantized_bytes
+from qwen_edge.convert.quantize import Recipe, quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes, take_rows
 from qwen_edge.convert.template_check import check_chat_template
 from qwen_edge.convert.tensor_table import read_tensor_table
@@ -41,9 +51,10 @@ from qwen_edge.core.errors import ConversionError
 
 @dataclass(frozen=True)
 class Job:
-    """A requested conversion. `file_type` is one of TYPES; `head` is one of HEADS, or None for the type's own. The
-    vocabulary is cut to `languages` (LANGUAGES), if there are any, and to at most `vocabulary` tokens. Without `output`
-    the file goes into the folder `models`, named after the model and `kind`."""
+    """A requested conversion. `file_type` is one of TYPES; `head` is one of HEADS, or None for the type's own. `text`:
+    what to measure an importance matrix with, if wanted. The vocabulary is cut to `languages` (LANGUAGES), if there are
+    any, and to at most `vocabulary` tokens. Without `output` the file goes into the folder `models`, named after the
+    model and `kind`."""
 
     source: str
     file_type: str
@@ -53,15 +64,17 @@ class Job:
     threads: int = 2
     force: bool = False
     head: str | None = None
+    text: Text | None = None
     languages: Sequence[str] = ()
     vocabulary: int | None = None
 
     @property
     def kind(self) -> str:
-        """Languages, vocabulary, type and head as in the name of the file."""
+        """Languages, vocabulary, type, head and imatrix as in the name of the file."""
         rows = [str(self.vocabulary)] if self.vocabulary else []
         head = ["head", self.head] if self.head else []
-        return "-".join([*self.languages, *rows, self.file_type, *head])
+        imatrix = ["imatrix"] if self.text else []
+        return "-".join([*self.languages, *rows, self.file_type, *head, *imatrix])
 
 
 def convert(job: Job, progress: Progress) -> Path:
@@ -73,7 +86,7 @@ def convert(job: Job, progress: Progress) -> Path:
     try:
         plan = make_plan(source, job.languages, job.vocabulary)
         abilities = check_chat_template(source.folder, plan.tokenizer)
-        fingerprint = _fingerprint(source, plan, job.kind)
+        fingerprint = _fingerprint(source, plan, job.kind, *([job.text.sha256] if job.text else []))
         output = _output(job, f"{plan.name.lower()}-{job.kind.lower()}.gguf")
     except OSError as error:
         raise ConversionError(
@@ -133,10 +146,10 @@ def _inputs(source: Source, plan: Plan) -> list[Path]:
     return sorted([*plan.checkpoint.weight_files, *description_files(source.folder)])
 
 
-def _fingerprint(source: Source, plan: Plan, kind: str) -> str:
-    """A digest that changes when an input file or a tool changes."""
+def _fingerprint(source: Source, plan: Plan, *options: str) -> str:
+    """A digest that changes when an option, an input file or a tool changes."""
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _inputs(source, plan)]
-    return hashlib.sha256(repr((source.name, kind, sorted(_tools().items()), stats)).encode()).hexdigest()
+    return hashlib.sha256(repr((source.name, *options, sorted(_tools().items()), stats)).encode()).hexdigest()
 
 
 def _tools() -> dict[str, str]:
@@ -146,16 +159,17 @@ def _tools() -> dict[str, str]:
 def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Path, progress: Progress) -> Manifest:
     """All stages up to a checked file in the work folder. Stages that the journal lists as done are skipped."""
     journal = Journal(work / "journal.json", fingerprint)
-    unquantized, quantized = work / "unquantized.gguf", work / "quantized.gguf"
-    if not journal.has("quantize", quantized):
+    unquantized, quantized, imatrix = (work / name for name in ("unquantized.gguf", "quantized.gguf", "imatrix.npz"))
+    measured = journal.has("imatrix", imatrix) if job.text else True
+    if not (measured and journal.has("quantize", quantized)):
         if not journal.has("write", unquantized):
             with journal.timed("write", unquantized):
                 write_gguf(plan, unquantized, progress)
+        if job.text and not measured:
+            with journal.timed("imatrix", imatrix):
+                measure_importance(job.text, unquantized, imatrix, threads=job.threads, progress=progress)
         with journal.timed("quantize", quantized):
-            if job.file_type == plan.dtype:
-                unquantized.replace(quantized)
-            else:
-                quantize(plan, unquantized, quantized, job.file_type, job.head, threads=job.threads, progress=progress)
+            _quantize(job, plan, unquantized, quantized, imatrix if job.text else None, progress)
         unquantized.unlink(missing_ok=True)
     progress.say("checking: every tensor is finite, the tokenizer round-trips, one decode")
     with journal.timed("check", quantized):
@@ -181,7 +195,18 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
         seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
         tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
         vocabulary=Kept(tuple(plan.trim.languages), plan.trim.tokens, plan.trim.of) if plan.trim else None,
+        imatrix=Imatrix(job.text.name, job.text.sha256, tokens_read(imatrix)) if job.text else None,
     )
+
+
+def _quantize(
+    job: Job, plan: Plan, unquantized: Path, quantized: Path, imatrix: Path | None, progress: Progress
+) -> None:
+    if job.file_type == plan.dtype:
+        unquantized.replace(quantized)
+        return
+    recipe = Recipe(job.file_type, job.head)
+    quantize(plan, unquantized, quantized, recipe, importance=imatrix, threads=job.threads, progress=progress)
 
 
 def _check_task(plan: Plan, file: Path) -> dict[str, Any]:

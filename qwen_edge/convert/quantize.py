@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.convert.gguf_file import Plan
@@ -20,6 +21,21 @@ TYPES = {"Q4_0": 9, "Q4_K_S": 9, "Q4_K_M": 9, "Q5_K_M": 9, "Q6_K": 9, "Q8_0": 9,
 HEADS = {"q8_0": "Q8_0", "q6_k": "Q6_K", "q4_k": "Q4_K"}
 _VOCABULARY_BYTES = 16 << 20
 _FULL = 1 << 20  # bytes: llama.cpp does not say why a write failed; less free space than this means a full disk
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which types the tensors get: those of `file_type`, one of TYPES, but for the output head, if `head` is one of
+    HEADS."""
+
+    file_type: str
+    head: str | None = None
+
+    def types(self, *, tied: bool) -> dict[str, str]:
+        """The tensor types that are not those of the file type, by regular expression. `tied`: the output head is the
+        embedding."""
+        name = "token_embd" if tied else "output"
+        return {rf"^{name}\.weight$": HEADS[self.head]} if self.head else {}
 
 
 def check_type(name: str) -> str:
@@ -48,31 +64,46 @@ def check_head(name: str | None, file_type: str) -> str | None:
     return name.lower()
 
 
+def check_imatrix(file_type: str, head: str | None) -> None:
+    """Raises ConversionError if an importance matrix would change nothing in a file of this type and head."""
+    if file_type in ("F16", "BF16") or (file_type == "Q8_0" and head in (None, "q8_0")):
+        raise ConversionError(
+            f"--imatrix would change nothing: {file_type} does not round by importance. Leave it out, or change --type."
+        )
+
+
 def quantize(
-    plan: Plan, source: Path, target: Path, file_type: str, head: str | None, *, threads: int, progress: Progress
+    plan: Plan,
+    source: Path,
+    target: Path,
+    recipe: Recipe,
+    *,
+    importance: Path | None = None,
+    threads: int,
+    progress: Progress,
 ) -> None:
-    """Write `target`. `head` is one of HEADS, or None for the type's own. Raises OSError if the disk is full,
-    ConversionError if llama.cpp fails or its process dies, or if the result is too large."""
+    """Write `target`. `importance`: what the stage before has measured, if anything. Raises OSError if the disk is
+    full, ConversionError if llama.cpp fails or its process dies, or if the result is too large."""
     sizes = {name: plan.stored_bytes(tensor) for name, tensor in plan.tensors.items()}
     task = {
         "do": "quantize",
         "source": str(source),
         "target": str(target),
-        "type": file_type,
-        "head": HEADS[head] if head else None,
-        "tied": "output.weight" not in plan.tensors,
+        "type": recipe.file_type,
+        "types": recipe.types(tied="output.weight" not in plan.tensors),
+        "importance": str(importance) if importance else None,
         "threads": threads,
         "sizes": sizes,
     }
-    with progress.stage(f"quantizing to {file_type}", plan.total_bytes) as advance:
+    with progress.stage(f"quantizing to {recipe.file_type}", plan.total_bytes) as advance:
         try:
             run_worker(task, advance)
         except ConversionError:
             if shutil.disk_usage(target.parent).free < _FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
             raise
-    if target.stat().st_size > quantized_bytes(plan, file_type):
+    if target.stat().st_size > quantized_bytes(plan, recipe.file_type):
         raise ConversionError(
-            f"The {file_type} file has {target.stat().st_size / 1e6:.1f} MB, more than possible for that type. "
+            f"The {recipe.file_type} file has {target.stat().st_size / 1e6:.1f} MB, more than possible for that type. "
             "Please report this, with the name of the checkpoint."
         )

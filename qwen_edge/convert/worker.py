@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)  # output of llama.cpp must not mix with the protocol
     task = json.loads(arguments[0])
     try:
-        _say(result={"quantize": _quantize, "check": _check, "load": _load}[task["do"]](task))
+        _say(result=_TASKS[task["do"]](task))
     except EngineError as error:
         _say(error=str(error), lasting=isinstance(error, UnservableError))
 
@@ -92,8 +92,34 @@ def _say(**message: Any) -> None:
     print(json.dumps(message), flush=True)  # noqa: T201 - this is the worker's protocol
 
 
+def _importance(task: dict[str, Any]) -> dict[str, Any]:
+    """Keys of `task`: model, text, name, target, threads."""
+    from qwen_edge.convert.importance import LEAST_TOKENS, save_importance, too_short
+    from qwen_edge.llama.bindings import send_log_to
+    from qwen_edge.llama.importance import measure
+    from qwen_edge.llama.model import Model
+
+    send_log_to(lambda _level, _text: None)
+    text = Path(task["text"]).read_bytes().decode()
+    with Model(Path(task["model"]), gpu_layers=0, repack=False) as model:
+        tokens = model.vocab.encode_marked(text)
+        if len(tokens) < LEAST_TOKENS:
+            raise EngineError(too_short(task["name"], f"{len(tokens)} tokens"))
+        read = 0
+
+        def advance(more: int) -> None:
+            nonlocal read
+            before, read = read, read + more
+            _say(advance=len(text) * read // len(tokens) - len(text) * before // len(tokens))
+
+        save_importance(Path(task["target"]), measure(model, tokens, task["threads"], advance), len(tokens))
+    return {}
+
+
 def _quantize(task: dict[str, Any]) -> dict[str, Any]:
-    """Keys of `task`: source, target, type, head, tied, threads, sizes: {tensor: stored bytes}."""
+    """Keys of `task`: source, target, type, types: {pattern: tensor type}, importance: a file, or None, threads, sizes:
+    {tensor: stored bytes}."""
+    from qwen_edge.convert.importance import read_importance
     from qwen_edge.llama.bindings import ERROR, send_log_to
     from qwen_edge.llama.quantize import quantize
 
@@ -109,10 +135,10 @@ def _quantize(task: dict[str, Any]) -> dict[str, Any]:
             running = match[1]
 
     send_log_to(on_log)
+    importance = read_importance(Path(task["importance"])) if task["importance"] else None
+    source, target = Path(task["source"]), Path(task["target"])
     try:
-        quantize(
-            Path(task["source"]), Path(task["target"]), task["type"], task["threads"], task["head"], tied=task["tied"]
-        )
+        quantize(source, target, task["type"], task["threads"], types=task["types"], importance=importance)
     except EngineError as error:
         raise EngineError(f"{error} Its log: {'; '.join(complaints) or 'empty'}") from None
     _say(advance=task["sizes"].get(running, 0))
@@ -145,3 +171,6 @@ def _check(task: dict[str, Any]) -> dict[str, Any]:
         return {"seen": check_model(Path(task["file"]), task["added"], task["end_tokens"]), "tools": versions()}
     except EngineError as error:
         raise type(error)(" ".join([str(error), *complaints])) from None
+
+
+_TASKS = {"importance": _importance, "quantize": _quantize, "check": _check, "load": _load}

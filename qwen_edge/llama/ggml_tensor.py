@@ -1,0 +1,50 @@
+"""llama.cpp's own tensors, as they lie in this process's memory: what llama_cpp does not declare."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from qwen_edge.core.errors import EngineError
+from qwen_edge.llama.bindings import C, function
+
+_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE, of which ggml_tensor_overhead() is the sum with the size of a tensor
+
+
+class Tensor(ctypes.Structure):
+    """struct ggml_tensor of ggml.h. Only valid if `is_known()`."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),  # elements of each dimension, the row length first
+        ("nb", ctypes.c_size_t * 4),  # stride of each dimension in bytes
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),  # the operands of `op`
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+        ("extra", ctypes.c_void_p),
+        ("padding", ctypes.c_char * 8),
+    )
+
+
+def is_known() -> bool:
+    """Whether a tensor of this build of llama.cpp has the size of the struct above."""
+    overhead: int = function("ggml_tensor_overhead", ctypes.c_size_t)()
+    return overhead == _OBJECT_BYTES + ctypes.sizeof(Tensor)
+
+
+def rows_of(tensor: Tensor) -> Any:
+    """A view of a matrix of f32 numbers in the CPU's memory, of shape (rows, columns). Raises EngineError if the tensor
+    is anything else."""
+    columns, rows, *more = tensor.ne
+    if tensor.type != C.GGML_TYPE_F32 or more != [1, 1] or tensor.nb[0] != ctypes.sizeof(ctypes.c_float):
+        raise EngineError(f"the tensor {tensor.name.decode()} of llama.cpp is no matrix of f32 numbers")
+    held = (ctypes.c_char * (tensor.nb[1] * (rows - 1) + columns * tensor.nb[0])).from_address(tensor.data or 0)
+    return np.ndarray((rows, columns), np.float32, held, strides=(tensor.nb[1], tensor.nb[0]))
