@@ -110,6 +110,7 @@ def test_the_version_is_told(capsys):
         ("tune", "--model", ODD),
         ("convert", ODD),
         ("convert", "-o", ODD),
+        ("convert", "--imatrix", ODD),
     ],
 )
 def test_what_is_not_utf_8_on_the_command_line_is_one_sentence(options, capsys, tmp_path, monkeypatch):
