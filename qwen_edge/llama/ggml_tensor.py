@@ -10,6 +10,7 @@ import numpy as np
 from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import C, function
 
+_GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"  # llama_model::get_tensor(name), exported by libllama
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE, of which ggml_tensor_overhead() is the sum with the size of a tensor
 
 
@@ -38,6 +39,17 @@ def is_known() -> bool:
     """Whether a tensor of this build of llama.cpp has the size of the struct above."""
     overhead: int = function("ggml_tensor_overhead", ctypes.c_size_t)()
     return overhead == _OBJECT_BYTES + ctypes.sizeof(Tensor)
+
+
+def address_of(model: Any, name: str) -> int | None:
+    """Where the tensor of this name of a loaded model lies; None if the model has none, or llama.cpp does not tell."""
+    try:
+        found: int | None = function(_GET_TENSOR, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+            ctypes.cast(model, ctypes.c_void_p), name.encode()
+        )
+    except AttributeError:
+        return None
+    return found
 
 
 def rows_of(tensor: Tensor) -> Any:

@@ -22,44 +22,22 @@ from typing import Any
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import function
+from qwen_edge.llama.ggml_tensor import Tensor, address_of, is_known
 from qwen_edge.llama.gguf_header import Place, places_of_tensors
 from qwen_edge.llama.mapped_file import Identity, MappedFile
 
 _REPACKED = b"CPU_REPACK"  # the name of the buffers with repacked weights
-_GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"  # llama_model::get_tensor(name), exported by libllama
-_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE, of which ggml_tensor_overhead() is the sum with the size of a tensor
 _WEIGHTS = 1  # GGML_BACKEND_BUFFER_USAGE_WEIGHTS
 _RECENT = 5.0  # seconds in which pages that were used stay in memory; to look at all of them takes 5 ms
 
 _Fields = tuple[int | None, int | None, int | None]  # buffer, data, extra
 
 
-class _Tensor(ctypes.Structure):
-    """struct ggml_tensor, of ggml.h."""
-
-    _fields_ = (
-        ("type", ctypes.c_int),
-        ("buffer", ctypes.c_void_p),
-        ("ne", ctypes.c_int64 * 4),
-        ("nb", ctypes.c_size_t * 4),
-        ("op", ctypes.c_int),
-        ("op_params", ctypes.c_int32 * 16),
-        ("flags", ctypes.c_int32),
-        ("src", ctypes.c_void_p * 10),
-        ("view_src", ctypes.c_void_p),
-        ("view_offs", ctypes.c_size_t),
-        ("data", ctypes.c_void_p),
-        ("name", ctypes.c_char * 64),
-        ("extra", ctypes.c_void_p),
-        ("padding", ctypes.c_char * 8),
-    )
-
-
 @dataclass(frozen=True)
 class _Pair:
     """One repacked tensor: llama.cpp's own struct, and the values of its fields in either layout."""
 
-    tensor: _Tensor
+    tensor: Tensor
     repacked: _Fields
     plain: _Fields
 
@@ -120,35 +98,18 @@ def plain_bytes(model: Any, path: Path) -> int:
 
 
 def _is_repacked(model: Any, name: str) -> bool:
-    address = _get_tensor(model, name)
-    buffer = _Tensor.from_address(address).buffer if address and _knows_tensors() else None
+    address = address_of(model, name)
+    buffer = Tensor.from_address(address).buffer if address and is_known() else None
     get_name = function("ggml_backend_buffer_name", ctypes.c_char_p, ctypes.c_void_p)
     return bool(buffer) and get_name(buffer) == _REPACKED
 
 
-def _get_tensor(model: Any, name: str) -> int | None:
-    """The address of a tensor of the model; None if it has none of this name, or llama.cpp does not tell."""
-    try:
-        found: int | None = function(_GET_TENSOR, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
-            ctypes.cast(model, ctypes.c_void_p), name.encode()
-        )
-    except AttributeError:
-        return None
-    return found
-
-
-def _knows_tensors() -> bool:
-    """Whether a tensor of this build of llama.cpp has the size of the struct above."""
-    overhead: int = function("ggml_tensor_overhead", ctypes.c_size_t)()
-    return overhead == _OBJECT_BYTES + ctypes.sizeof(_Tensor)
-
-
-def _known_tensor(model: Any, name: str, place: Place) -> _Tensor:
+def _known_tensor(model: Any, name: str, place: Place) -> Tensor:
     """The tensor's own struct. Raises EngineError if the fields that are read and written here are not where llama.cpp
     has them."""
-    address = _get_tensor(model, name)
+    address = address_of(model, name)
     assert address is not None
-    tensor = _Tensor.from_address(address)
+    tensor = Tensor.from_address(address)
     data = function("ggml_get_data", ctypes.c_void_p, ctypes.c_void_p)(address)
     size = function("ggml_nbytes", ctypes.c_size_t, ctypes.c_void_p)(address)
     if tensor.name != name.encode() or tensor.data != data or size != place.size or not tensor.extra:

@@ -9,7 +9,7 @@ import pytest
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama import plain_weights
+from qwen_edge.llama import ggml_tensor, plain_weights
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.fixed_cells import FixedCells
@@ -174,7 +174,7 @@ def test_nothing_is_read_ahead_where_memory_is_short(file, monkeypatch):
 def test_a_llama_cpp_with_other_tensors_serves_with_repacked_weights_only(demo_model, monkeypatch):
     for name, other in (("_OBJECT_BYTES", 40), ("_GET_TENSOR", "_ZNK11llama_model9no_tensorEPKc")):
         with monkeypatch.context() as patched, opened(demo_model) as (model, cells):
-            patched.setattr(plain_weights, name, other)
+            patched.setattr(ggml_tensor, name, other)
             expected = logits(cells, PROMPT)
             assert model.use_plain_weights(32) is False
             assert (logits(cells, PROMPT) == expected).all()
