@@ -4,7 +4,7 @@
 usage: weights.py MODEL [--threads 2] [--batch 128] [--repeat 3]
 
 The kinds take turns, and the medians are printed, as a table in Markdown. `both` is what the engine does: plain weights
-for batches of at least 32 tokens, repacked ones for smaller batches.
+for batches of at least 24 tokens, repacked ones for smaller batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qwen_edge.protocol.messages import Load
 
 _PROMPTS = (213, 1800)  # tokens
 _DEPTHS = (0, 256, 512, 1024, 2048)  # tokens
-_WEIGHTS = {"plain": 1, "repacked": 0, "both": 32}  # from how many tokens on a batch uses plain weights
+_WEIGHTS = {"plain": 1, "repacked": 0, "both": 24}  # from how many tokens on a batch uses plain weights
 _ATTENTION = {"no FA": "off", "FA": "on"}
 
 

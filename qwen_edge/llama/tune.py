@@ -29,7 +29,7 @@ from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 128, 256, 512, 1024, 2048)
 _FLASH_CELLS = (SMALL_ROOM, 1024, 2048)  # cells: up to which of these sizes contexts may have flash attention
-_PLAIN_FROM = (32, 128)  # tokens: from which of these on batches may use plain weights
+_PLAIN_FROM = (24, 48, 128)  # tokens: from which of these on batches may use plain weights
 _ROUNDS = 2  # measurements of either kind of weights, in turn; the fastest counts
 _PROMPT, _ANSWER = 256, 64  # tokens of the typical request by which tries are compared
 _BATCHES = (64, 128, 256, 512)
