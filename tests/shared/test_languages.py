@@ -60,7 +60,7 @@ def test_texts_of_the_languages_need_hardly_more_tokens_and_all_others_still_hav
             if text is RUSSIAN:
                 assert len(tokens) > len(before)
             elif most:
-                assert len(tokens) < 1.15 * len(before)
+                assert len(tokens) < 1.25 * len(before)
             else:
                 assert model.vocab.pieces(tokens) == whole.vocab.pieces(before)
         assert model.vocab.size == (most or 124_800)
