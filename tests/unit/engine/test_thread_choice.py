@@ -38,7 +38,7 @@ def spinning(threads: int, free: int):
     return lambda count, contended: (20.0, 200.0) if contended and count > free else (threads / count, 5.0)
 
 
-@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 49.0)), max_size=200))
+@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 99.0)), max_size=200))
 def test_alone_all_threads_compute_however_long_steps_take(most, steps):
     choice, now = ThreadChoice(most), 0.0
     for seconds, rate in steps:
