@@ -44,21 +44,25 @@ class ThreadChoice:
     """`count` is the number of threads for the next step, from 1 to `most`. Pure; used by the engine's thread."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._begin_anew(0.0)
+        self._most = self.count = most
+        self._measured = _Measurement()
+        self._before: tuple[int, float] | None = None  # during a try: the number of threads before it, and its slowness
+        self._was_contended = False
+        self._goes_down, self._stride = True, 1  # the next try, while other programs compute
+        self._wait, self._next, self._last = _AGAIN, 0.0, 0.0
 
     def allow(self, most: int) -> None:
         """From now on, at most this many threads may compute."""
         if most != self._most:
             self._most = most
-            self._begin_anew(self._last)
+            self._begin_anew()
 
     def ran(self, seconds: float, usual: float, taken: float, now: float) -> None:
         """A step with `count` threads took `seconds`, and ended at the time `now`. `usual`: what a step of its size
         takes, in any unit. `taken`: how often other programs took a core away during the step, divided by the number of
         cores."""
         if now - seconds - self._last > _FORGET:
-            self._begin_anew(now)
+            self._begin_anew()
         self._last = now
         measured = self._measured
         measured.seconds, measured.usual = measured.seconds + seconds, measured.usual + usual
@@ -99,10 +103,7 @@ class ThreadChoice:
             return -min(self._stride, self.count - 1)
         return int(up)
 
-    def _begin_anew(self, now: float) -> None:
-        self.count = self._most
-        self._measured = _Measurement()
-        self._before: tuple[int, float] | None = None  # during a try: the number of threads before it, and its slowness
-        self._was_contended = False
-        self._goes_down, self._stride = True, 1  # the next try, while other programs compute
-        self._wait, self._next, self._last = _AGAIN, 0.0, now
+    def _begin_anew(self) -> None:
+        self.count, self._measured, self._before = self._most, _Measurement(), None
+        self._was_contended, self._goes_down, self._stride = False, True, 1
+        self._wait, self._next = _AGAIN, 0.0
