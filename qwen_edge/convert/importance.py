@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +85,9 @@ def measure_importance(text: Text, model: Path, target: Path, *, threads: int, p
 
 def save_importance(file: Path, importance: Mapping[str, npt.NDArray[np.float32]], tokens: int) -> None:
     """Write the importance of the columns of each matrix, and how many tokens were read. Raises OSError."""
+    arrays: dict[str, Any] = {_TOKENS: np.array(tokens), **importance}
     with file.open("wb") as out:
-        np.savez(out, **{_TOKENS: np.array(tokens)}, **importance)
+        np.savez(out, **arrays)
 
 
 def read_importance(file: Path) -> dict[str, npt.NDArray[np.float32]]:

@@ -46,6 +46,7 @@ def measure(model: Model, tokens: Sequence[int], threads: int, advance: Callable
             piece = tokens[start : start + _PIECE]
             for position in range(0, len(piece), _BATCH):
                 some = list(piece[position : position + _BATCH])
+                sums.begin()
                 cells.decode([Slice(0, position, some, logits=len(some))])  # what has no logits skips the last layer
                 if sums.error:
                     raise sums.error
@@ -70,6 +71,10 @@ class _Sums:
         params.cb_eval = self._callback
         return C.llama_init_from_model(model, params)
 
+    def begin(self) -> None:
+        """Expect the next batch."""
+        self._last = (0, "")
+
     def importance(self) -> Importance:
         """Of each column, relative to the mean of its matrix."""
         found = {name: _relative(squares) for name, squares in self._squares.items()}
@@ -88,13 +93,13 @@ class _Sums:
             self.error = error
             return False
 
-    def _is_new(self, name: str, data: int) -> bool:
-        """Whether the input is another than that of the product before. Those of queries, keys and values are the same,
-        and each look takes time: llama.cpp's threads stop for it."""
-        if self._last[0] == data and name != self._last[1]:
+    def _is_new(self, name: str, address: int) -> bool:
+        """Whether the input at `address` is another than that of the product before. Those of queries, keys and values
+        are the same, and each look takes time: llama.cpp's threads stop for it."""
+        if self._last[0] == address and name != self._last[1]:
             self._same[name] = self._last[1]
             return False
-        self._last = (data, name)
+        self._last = (address, name)
         return True
 
     def _matrix(self, node: Tensor) -> str | None:
@@ -112,4 +117,5 @@ def _relative(squares: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     if not most:
         return np.ones(squares.size, np.float32)
     lifted = np.maximum(squares, most * _LEAST)
-    return (lifted / lifted.mean()).astype(np.float32)
+    relative: npt.NDArray[np.float32] = (lifted / lifted.mean()).astype(np.float32)
+    return relative
