@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen_edge.convert.progress import Progress, characters
-from qwen_edge.convert.worker import run_worker
+from qwen_edge.convert.worker import run_writer
 from qwen_edge.core.errors import ConversionError
 
 OWN = Path(__file__).with_name("importance.txt")
@@ -67,7 +67,7 @@ def read_text(named: Path | None) -> Text:
 
 def measure_importance(text: Text, model: Path, target: Path, *, threads: int, progress: Progress) -> None:
     """Write what the unquantized model finds on the text to `target`. Raises ConversionError if the text has too few
-    tokens, or llama.cpp fails."""
+    tokens, or llama.cpp fails; OSError if the disk is full."""
     copy = target.with_suffix(".txt")  # the text that was read and hashed, whatever becomes of the user's file
     copy.write_bytes(text.text.encode())
     task = {
@@ -79,7 +79,7 @@ def measure_importance(text: Text, model: Path, target: Path, *, threads: int, p
         "threads": threads,
     }
     with progress.stage("measuring importance", len(text.text), characters) as advance:
-        run_worker(task, advance)
+        run_writer(task, advance)
     copy.unlink()
 
 

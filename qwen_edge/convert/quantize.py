@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.convert.gguf_file import Plan
 from qwen_edge.convert.progress import Progress
-from qwen_edge.convert.worker import run_worker
+from qwen_edge.convert.worker import run_writer
 from qwen_edge.core.errors import ConversionError
 
 DEFAULT_TYPE = "Q4_K_M"
@@ -20,7 +17,6 @@ TYPES = {"Q4_0": 9, "Q4_K_S": 9, "Q4_K_M": 9, "Q5_K_M": 9, "Q6_K": 9, "Q8_0": 9,
 # The output head is a third of the bytes read for each token; llama.cpp's mix gives it 6 bits a weight.
 HEADS = {"q8_0": "Q8_0", "q6_k": "Q6_K", "q4_k": "Q4_K"}
 _VOCABULARY_BYTES = 16 << 20
-_FULL = 1 << 20  # bytes: llama.cpp does not say why a write failed; less free space than this means a full disk
 
 
 @dataclass(frozen=True)
@@ -96,12 +92,7 @@ def quantize(
         "sizes": sizes,
     }
     with progress.stage(f"quantizing to {recipe.file_type}", plan.total_bytes) as advance:
-        try:
-            run_worker(task, advance)
-        except ConversionError:
-            if shutil.disk_usage(target.parent).free < _FULL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
-            raise
+        run_writer(task, advance)
     if target.stat().st_size > quantized_bytes(plan, recipe.file_type):
         raise ConversionError(
             f"The {recipe.file_type} file has {target.stat().st_size / 1e6:.1f} MB, more than possible for that type. "

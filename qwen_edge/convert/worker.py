@@ -8,10 +8,12 @@ as output: {"advance": bytes}, then {"result": ...} or {"error": "..."}.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ _TENSOR_LINE = re.compile(r"\[\s*\d+/\s*\d+\]\s+(\S+)\s")
 _PR_SET_PDEATHSIG = 1
 _MEMORY = "If this machine ran out of memory, close other programs and run the same command again."
 _REMEDIES = {"load": "llama.cpp cannot load this model file: make it again (qwen-edge convert)."}
+_FULL = 1 << 20  # bytes: llama.cpp does not say why a write failed; less free space than this means a full disk
 _LOAD_SECONDS = 120  # of processor time: a damaged header may make llama.cpp loop forever
 
 
@@ -44,9 +47,12 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
     On an interrupt (Ctrl-C) the worker is killed; nothing continues in the background.
     """
     command = python_command("qwen_edge.convert.worker", json.dumps(task))
+    # llama.cpp's threads sleep while they wait for each other, many times a batch: where another program computes,
+    # threads that spin instead took 20 times as long to measure importance
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
     with (
         TemporaryFile("w+", errors="replace") as complaints,  # an unread pipe would block a worker that writes much
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as worker,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment) as worker,
     ):
         assert worker.stdout
         try:
@@ -69,6 +75,16 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
         f"{_REMEDIES.get(task['do'], _MEMORY)}",
         lasting=-worker.returncode in FAULTS,
     )
+
+
+def run_writer(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
+    """As `run_worker`, for a task that writes the file `target`. Raises OSError if the disk is full."""
+    try:
+        return run_worker(task, advance)
+    except ConversionError:
+        if shutil.disk_usage(Path(task["target"]).parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), task["target"]) from None
+        raise
 
 
 def _exit_reason(code: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from qwen_edge.convert import pipeline
+from qwen_edge.convert.importance import Text
 from qwen_edge.convert.manifest import manifest_path, read_manifest
 from qwen_edge.convert.pipeline import Job, convert
 from qwen_edge.convert.progress import Progress
@@ -268,4 +269,18 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(source, small_disk
     (small_disk / "ballast").write_bytes(b"\0" * (6 * 1024 * 1024 - free))
     with pytest.raises(ConversionError, match="is full"):
         run(source, small_disk / "tiny.gguf")
+    assert left_in(small_disk) == ["ballast"]
+
+
+@pytest.mark.parametrize("left", [0, 12_000, 24_000])
+def test_a_disk_that_fills_up_while_importance_is_measured_leaves_nothing_behind(
+    source, small_disk, tmp_path, monkeypatch, left
+):
+    """Once while the text is copied, later while the worker writes what it has measured."""
+    run(source, tmp_path / "unquantized.gguf", "BF16")
+    monkeypatch.setattr(pipeline, "check_room", lambda work, needed: None)
+    free = (tmp_path / "unquantized.gguf").stat().st_size + 8192 + left
+    (small_disk / "ballast").write_bytes(b"\0" * (6 * 1024 * 1024 - free))
+    with pytest.raises(ConversionError, match="is full"):
+        run(source, small_disk / "tiny.gguf", text=Text("prose", "The lamp is on. " * 600), threads=1)
     assert left_in(small_disk) == ["ballast"]
