@@ -12,10 +12,12 @@ and with plain weights. Models take turns, so that a machine that slows down slo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,23 +110,25 @@ def quality(reference: Path, paths: list[Path], text: str, most: int, threads: i
     return shown
 
 
+def _measurements(packed: Loaded, plain: Loaded) -> dict[str, tuple[Callable[[], float], int]]:
+    """What to run for a model, by name, and how often in a round."""
+    steps = {f"{n} at once": (partial(packed.step, n), 8) for n in SEQUENCES}
+    return {**steps, "prompt": (packed.prompt, 1), "prompt, plain": (plain.prompt, 1)}
+
+
 def speed(paths: list[Path], rounds: int, threads: int) -> dict[Path, str]:
     """Milliseconds: medians of `rounds` rounds, in each of which every model has its turn."""
     seconds: dict[tuple[Path, str], list[float]] = defaultdict(list)
     models = [(Loaded(path, threads), Loaded(path, threads, repack=False)) for path in paths]
     for packed, _ in models:
         packed.fill()
-    for turn in range(rounds + 1):
-        for packed, plain in models:
-            measured: dict[str, tuple[Callable[[], float], int]] = {
-                **{f"{n} at once": (lambda n=n, m=packed: m.step(n), 12) for n in SEQUENCES},
-                "prompt": (packed.prompt, 2),
-                "prompt, plain": (plain.prompt, 2),
-            }
-            for name, (run, times) in measured.items():
-                value = statistics.median(run() for _ in range(times))
-                if turn:  # the first round only warms up
-                    seconds[packed.path, name].append(value)
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is shown
+        for turn in range(rounds + 1):
+            for packed, plain in models:
+                for name, (run, times) in _measurements(packed, plain).items():
+                    value = statistics.median(run() for _ in range(times))
+                    if turn:  # the first round only warms up
+                        seconds[packed.path, name].append(value)
     names = list(dict.fromkeys(name for _, name in seconds))
     print("ms:", *(f"{name:>15}" for name in names))
     medians = {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
