@@ -132,12 +132,13 @@ def speed(paths: list[Path], rounds: int, threads: int) -> dict[Path, str]:
     names = list(dict.fromkeys(name for _, name in seconds))
     print("ms:", *(f"{name:>15}" for name in names))
     medians = {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
-    return {
-        path: "".join(
-            f"{medians[path, name]:9.1f} {medians[path, name] / medians[paths[0], name]:5.3f}" for name in names
-        )
-        for path in paths
-    }
+
+    def shown(path: Path, name: str) -> str:
+        if (path, name) not in medians:  # interrupted before its turn
+            return f"{'-':>15}"
+        return f"{medians[path, name]:9.1f} {medians[path, name] / medians[paths[0], name]:5.3f}"
+
+    return {path: "".join(shown(path, name) for name in names) for path in paths}
 
 
 def main() -> None:
