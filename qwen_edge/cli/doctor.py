@@ -163,8 +163,13 @@ def _model(path: Path, *, verify: bool) -> Iterator[Finding]:
     elif manifest.bytes != path.stat().st_size or (verify and manifest.sha256 != sha256(path)):
         yield Finding("bad", "the model is not the file its manifest describes", again)
     else:
-        checked = "checksum verified" if verify else "size as described"
-        yield Finding("ok", f"manifest: {manifest.type} of {manifest.source}, {manifest.created}, {checked}")
+        parts = [f"{manifest.type} of {manifest.source}"]
+        if kept := manifest.vocabulary:
+            parts.append(f"{kept.tokens:,} of {kept.of:,} tokens for {' and '.join(kept.languages)}")
+        if manifest.imatrix:
+            parts.append(f"rounded by importance for {manifest.imatrix.text}")
+        parts += [manifest.created, "checksum verified" if verify else "size as described"]
+        yield Finding("ok", f"manifest: {', '.join(parts)}")
 
 
 def _loading(path: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _CONTENDED = 100.0  # times a second that a core is taken away: up to 50 alone, hundreds beside another program
 _MEASURED, _STEPS = 0.2, 2  # seconds of computing, and steps, after which a number of threads is judged
 _BETTER = 0.9  # a number of threads is better if it takes at most this share of the time: less may be chance
-_AGAIN, _LONGEST = 2.0, 30.0  # seconds from one try to the next: twice as long after each that brought nothing
+_AGAIN, _LONGEST = 2.0, 10.0  # seconds from one try to the next: twice as long after each that brought nothing
 _SHARE = 10.0  # times as long as a try that brought nothing took: the time to the next one, at least
 _FORGET = 10.0  # seconds without a step, after which other programs may well have ended
 

@@ -6,6 +6,7 @@ import socket
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -14,9 +15,12 @@ import qwen_edge.llama
 from qwen_edge.cli.doctor import command
 from qwen_edge.config.paths import Place
 from qwen_edge.config.schema import EngineConfig
-from qwen_edge.convert.manifest import manifest_path
+from qwen_edge.convert.manifest import Imatrix, Kept, encode_manifest, manifest_path, read_manifest
 from qwen_edge.device.host import gpu
 from qwen_edge.llama.plan import plan_memory
+from qwen_edge.llama.site import site
+from qwen_edge.models.tuning import keep
+from qwen_edge.protocol.messages import Tuning
 from qwen_edge.supervisor.engine_settings import load_message
 from tests.model.conftest import with_values
 from tests.served import ServedModel
@@ -62,6 +66,29 @@ def test_a_missing_model_is_bad_and_told_how_to_make_one(settings, monkeypatch, 
     assert code == 1
     assert line(report, "no model to serve").startswith("BAD")
     assert "qwen-edge convert" in report[report.index(line(report, "no model to serve")) + 1]
+
+
+def test_what_a_conversion_did_to_the_model_is_told(tiny_model, settings, tmp_path):
+    model = tmp_path / "m.gguf"
+    model.write_bytes(tiny_model.read_bytes())
+    made = msgspec.structs.replace(
+        read_manifest(tiny_model), vocabulary=Kept(("zh", "en"), 49152, 151669), imatrix=Imatrix("t.txt", "0", 900)
+    )
+    manifest_path(model).write_bytes(encode_manifest(made))
+    code, report = doctor("--model", str(model), "-c", settings("server: {port: 0}"))
+    told = line(report, "manifest:")
+    assert (code, "49,152 of 151,669 tokens for zh and en, rounded by importance for t.txt, " in told) == (0, True)
+
+
+def test_what_was_measured_to_be_fastest_is_told_and_so_is_that_nothing_was(
+    tiny_model, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    options = ("--model", str(tiny_model), "-c", settings("server: {port: 0}"))
+    assert line(doctor(*options)[1], "the fastest settings have not been measured here")[:4] == "note"
+    keep(tiny_model, site(-1), Tuning(flash_attention="off", plain_from=24))
+    told = line(doctor(*options)[1], "measured to be fastest here")
+    assert told.endswith("here: flash attention off, weights for prompts plain from 24 tokens on")
 
 
 def test_a_damaged_model_is_found(tiny_model, settings, tmp_path):
