@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--only", choices=("speed", "quality"))
     options = parser.parse_args()
+    if options.only != "speed" and not options.text:
+        parser.error("name a text (--text) to compare the models on, or measure only their speed (--only speed)")
     send_log_to(lambda _level, _text: None)
     columns = []
     if options.only != "speed":

@@ -72,7 +72,7 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         head=check_head(head, check_type(file_type)),
         languages=check_languages(options["languages"], options["vocabulary"]),
         vocabulary=options["vocabulary"],
-        text=_text(options["imatrix"], check_type(file_type), head),
+        text=_text(options["imatrix"], check_type(file_type), check_head(head, check_type(file_type))),
     )
     progress = Progress(Console(stderr=False))
     try:

@@ -199,9 +199,8 @@ def _memory(config: Config, path: Path, measured: dict[str, Tuning], *, running:
     if tuning := measured.get(site(config.engine.gpu_layers)):
         yield Finding("ok", f"measured to be fastest here: {described(tuning)}")
     else:
-        yield Finding(
-            "note", "the fastest settings have not been measured here", "start the daemon, or run qwen-edge tune"
-        )
+        remedy = "start the daemon, or run qwen-edge tune" if config.engine.calibrate else "run qwen-edge tune"
+        yield Finding("note", "the fastest settings have not been measured here", remedy)
     available = available_bytes()
     plan = plan_memory(load_message(config.engine, path, measured), available)
     if plan.tokens < config.engine.context:

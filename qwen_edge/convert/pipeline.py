@@ -1,4 +1,4 @@
-"""The stages of a conversion: fetch, write the unquantized GGUF file, quantize, check, publish.
+"""The stages of a conversion: fetch, write the unquantized GGUF file, measure importance, quantize, check, publish.
 
 Each stage leaves its file in `<output>.work/` and an entry in a journal there, so that an interrupted conversion
 continues at the stage it was in. The output file appears by one rename after all checks. A conversion that fails leaves

@@ -2,7 +2,7 @@
 
 llama.cpp cannot be interrupted within a tensor, may abort on a damaged file, and does not free all its memory. A
 process can be killed, and the cause of its death can be reported. Protocol: one JSON object as the argument; JSON lines
-as output: {"advance": bytes}, then {"result": ...} or {"error": "..."}.
+as output: {"advance": bytes or characters}, then {"result": ...} or {"error": "..."}.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class StepError(ConversionError):
 
 
 def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str, Any]:
-    """Do one task in a worker process; `advance` receives the bytes done. Raises StepError with its message.
+    """Do one task in a worker process; `advance` receives the bytes, or characters of a text, done. Raises StepError
+    with the worker's message.
 
     On an interrupt (Ctrl-C) the worker is killed; nothing continues in the background.
     """

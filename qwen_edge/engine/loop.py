@@ -250,12 +250,13 @@ class Engine:
         """Compute the chunks. Raises EngineError."""
         tokens, rows = sum(chunk.size for chunk in chunks), sum(chunk.rows for chunk in chunks)
         began, before = self.clock(), self._backend.preempted
+        self._threads.begin(began)
+        self._backend.use_threads(self._threads.count)
         self._backend.decode([chunk.slice() for chunk in chunks])
         ended = self.clock()
         self._cost.learn(tokens, rows, ended - began)
         taken, usual = self._backend.preempted - before, self._cost.usual(tokens, rows)
         self._threads.ran(ended - began, usual, taken, ended)
-        self._backend.use_threads(self._threads.count)
 
     def _postprocess(self, admitted: list[Outbound], chunks: list[ScheduledChunk], began: float) -> StepResult:
         """Note what is computed, choose the next tokens, and tell the daemon."""

@@ -22,6 +22,12 @@ Identity = tuple[int, int]
 """Size, and time of the last change in nanoseconds, of a file."""
 
 
+def mincore(address: int, size: int, seen: int) -> int:
+    """The system call; `seen` is the address of a byte for each page. Returns 0, or -1 for an error."""
+    call = ctypes.CDLL(None).mincore
+    return int(call(ctypes.c_void_p(address), ctypes.c_size_t(size), ctypes.c_void_p(seen)))
+
+
 def identity_of(path: Path) -> Identity:
     """Raises OSError."""
     return _identity(path.stat())
@@ -92,6 +98,4 @@ def _resident(address: int, size: int) -> Any:
     """Which pages of a mapped file are in memory, a bool for each. All of them if the system does not say, or if this
     user may not write to the file (mincore(2))."""
     seen = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
-    mincore = ctypes.CDLL(None).mincore
-    failed = mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), ctypes.c_void_p(seen.ctypes.data))
-    return np.ones(seen.size, bool) if failed else (seen & 1).astype(bool)
+    return np.ones(seen.size, bool) if mincore(address, size, seen.ctypes.data) else (seen & 1).astype(bool)

@@ -128,23 +128,25 @@ class Model:
     def use_plain_weights(self, least: int) -> bool:
         """From now on, compute batches of at least `least` tokens with the weights as the file has them, and smaller
         ones with the repacked weights; with 0, compute all with the repacked weights. False if there are no such two
-        kinds of weights (`PlainWeights`): then nothing changes."""
-        self._plain_from = least
+        kinds of weights (`PlainWeights`): then all batches use the one kind that there is."""
         if least and not self._plain:
             try:
                 self._plain = PlainWeights(self._model, self.path, self._file)
             except EngineError:
                 return False
+        self._plain_from = least
+        self.arrange(0)
         return True
 
-    def arrange(self, tokens: int) -> None:
-        """Before each batch: let it use the weights with which so many tokens are computed fastest."""
-        if self._plain:
-            self._plain.use(0 < self._plain_from <= tokens)
+    def arrange(self, tokens: int) -> bool:
+        """Before each batch: let it use the weights with which so many tokens are computed fastest. Returns whether
+        these are the plain ones."""
+        return self._plain is not None and self._plain.use(0 < self._plain_from <= tokens)
 
     @property
     def plain_bytes(self) -> int:
-        """The bytes of the file that are mapped for plain weights, if those are used."""
+        """How many bytes of the file are mapped when plain weights are used: those of the weights that llama.cpp has
+        repacked. Call it before the first batch."""
         return plain_bytes(self._model, self.path)
 
     def token_text(self, role: str) -> str:

@@ -22,13 +22,14 @@ from typing import Any
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import function
+from qwen_edge.llama.devices import list_devices
 from qwen_edge.llama.ggml_tensor import Tensor, address_of, is_known
 from qwen_edge.llama.gguf_header import Place, places_of_tensors
 from qwen_edge.llama.mapped_file import Identity, MappedFile
 
 _REPACKED = b"CPU_REPACK"  # the name of the buffers with repacked weights
 _WEIGHTS = 1  # GGML_BACKEND_BUFFER_USAGE_WEIGHTS
-_RECENT = 5.0  # seconds in which pages that were used stay in memory; to look at all of them takes 5 ms
+_RECENT = 5.0  # seconds from one look at the pages of the file to the next: a look takes 5 ms
 
 _Fields = tuple[int | None, int | None, int | None]  # buffer, data, extra
 
@@ -50,6 +51,9 @@ class PlainWeights:
         """`model`: the handle of a model that llama.cpp has loaded from the file `path`, without a GPU; `loaded`: the
         identity of that file. Raises EngineError if nothing was repacked, or if this build of llama.cpp does not allow
         the switch."""
+        if any(device.kind == "accelerator" for device in list_devices()):
+            # a graph that was made for plain weights may give products to BLAS, which cannot read repacked ones
+            raise EngineError("llama.cpp was built with an accelerator, which computes with plain weights")
         places = {name: place for name, place in places_of_tensors(path).items() if _is_repacked(model, name)}
         if not places:
             raise EngineError(f"llama.cpp has repacked no weights of {path}, or does not tell which")
@@ -63,20 +67,21 @@ class PlainWeights:
             _Pair(one, (one.buffer, one.data, one.extra), (self._buffer, self._file.address + places[name].start, None))
             for name, one in tensors.items()
         ]
-        self._clock, self._used = clock, -math.inf  # `_used`: when a batch was last computed with plain weights
-        self._in_use = False
+        self._clock, self._looked = clock, -math.inf  # `_looked`: when the pages of the file were last looked at
+        self._is_resident = self._in_use = False
 
-    def use(self, plain: bool) -> None:
-        """Compute the next batch with plain weights, or with repacked ones. The repacked ones stay in use if the file
-        has changed since it was loaded, which would give other weights unnoticed, or if it is not in memory: to read it
-        from an SD card takes longer than it saves. Then it is read in the background, for a later batch."""
+    def use(self, plain: bool) -> bool:
+        """Compute the next batch with plain weights, or with repacked ones; returns whether with plain ones. The
+        repacked ones stay in use if the file has changed since it was loaded, which would give other weights unnoticed,
+        or if it is not in memory: to read it from an SD card takes longer than it saves. Then it is read in the
+        background, for a later batch. (A context that another thread creates meanwhile only looks at the kind of the
+        tensors' buffers, and accepts both.)"""
         wanted = plain and self._file.is_as_loaded and self._is_in_memory()
         if wanted != self._in_use:
             self._in_use = wanted
             for pair in self._pairs:
                 pair.tensor.buffer, pair.tensor.data, pair.tensor.extra = pair.plain if wanted else pair.repacked
-        if wanted:
-            self._used = self._clock()
+        return wanted
 
     def close(self) -> None:
         """Switch back to repacked weights, and unmap the file. Call nothing afterwards."""
@@ -85,10 +90,11 @@ class PlainWeights:
         self._file.close()
 
     def _is_in_memory(self) -> bool:
-        if self._clock() - self._used < _RECENT or self._file.is_in_memory:
-            return True
-        self._file.read_ahead()
-        return False
+        if self._clock() - self._looked >= _RECENT:
+            self._is_resident, self._looked = self._file.is_in_memory, self._clock()
+            if not self._is_resident:
+                self._file.read_ahead()
+        return self._is_resident
 
 
 def plain_bytes(model: Any, path: Path) -> int:

@@ -18,8 +18,8 @@ _SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and oth
 
 
 def resolve(model: Model, load: Load, available: int | None = None) -> Load:
-    """Return `load` with all settings as the engine will use them. `available`: bytes of
-    memory beside the weights; None: the memory that is available now, with the weights loaded."""
+    """Return `load` with all settings as the engine will use them. `available`: bytes of memory beside the weights;
+    None: the memory that is available now, with the weights loaded."""
     kv_type = load.kv_type if load.kv_type != "auto" else _best_that_fits(model, load, available)
     measured = load.tuning or Tuning()
     return replace(

@@ -89,7 +89,7 @@ class Effort:
         """A measurement of some seconds, for the first start of the daemon. Threads are not varied: while the device
         starts other programs, fewer threads seem better. A large depth is included: a kind of attention that is faster
         in a small cache may take twice as long at 2,048 tokens."""
-        return Effort((DEPTHS[1], DEPTHS[2], DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
+        return Effort((DEPTHS[1], DEPTHS[-1]), prompt=32, answer=4, threads=False, batches=(), seconds=10.0)
 
 
 def tune(
@@ -101,10 +101,10 @@ def tune(
 ) -> Tuning:
     """The best values of the settings that `asked` leaves open. `tried` is called with the first try of each setting.
     Raises EngineError if the first setting cannot be run."""
-    began = clock()
     load = resolve(model, asked)
-    plain_from = fastest_weights(model, load, clock)
-    model.use_plain_weights(plain_from)
+    plain_from = fastest_weights(model, load, effort.seconds, clock)
+    model.use_plain_weights(plain_from or 0)
+    began = clock()
     best = measure(model, load, effort, clock)
     flash_cells = 0
     tried(best)
@@ -125,32 +125,39 @@ def tune(
     return _learned(best, flash_cells, plain_from, asked, effort)
 
 
-def fastest_weights(model: Model, load: Load, clock: Callable[[], float] = time.perf_counter) -> int:
-    """From how many tokens on a batch is computed faster with plain weights (`Model.use_plain_weights`); 0 if none is.
-    `load` is resolved. Raises EngineError if there is no memory for a small context."""
-    if on_gpu(load) or not model.use_plain_weights(_PLAIN_FROM[0]):
+def fastest_weights(
+    model: Model, load: Load, seconds: float = math.inf, clock: Callable[[], float] = time.perf_counter
+) -> int | None:
+    """From how many tokens on a batch is computed faster with plain weights (`Model.use_plain_weights`): the smallest
+    of some sizes for which it is, since larger batches gain more. 0 if no size is, or none was found within `seconds`;
+    None if the weights of the file are not in memory, so that this cannot be measured. `load` is resolved. Raises
+    EngineError if there is no memory for a small context."""
+    if on_gpu(load) or not model.use_plain_weights(1):
         return 0
-    found, largest = 0, max(min(load.batch, max(_PLAIN_FROM)), min(_PLAIN_FROM))
-    cells = FixedCells(model, replace(load, context=SMALL_ROOM, batch=largest, parallel=1))
+    began, cells = clock(), FixedCells(model, replace(load, context=SMALL_ROOM, batch=max(_PLAIN_FROM), parallel=1))
     try:
-        for tokens in reversed([one for one in _PLAIN_FROM if one <= cells.batch]):
-            plain, repacked = _seconds_by_weights(model, cells, tokens, clock)
-            if plain > _BETTER * repacked:
-                break
-            found = tokens
+        for tokens in _PLAIN_FROM:
+            if clock() - began > seconds:
+                return 0
+            measured = _seconds_by_weights(model, cells, tokens, clock)
+            if measured is None or measured[0] < _BETTER * measured[1]:
+                return None if measured is None else tokens
     finally:
         cells.close()
         model.use_plain_weights(0)
-    return found
+    return 0
 
 
 def _seconds_by_weights(
     model: Model, cells: FixedCells, tokens: int, clock: Callable[[], float]
-) -> tuple[float, float]:
-    """How long a batch of this many tokens takes with plain weights, and with repacked ones."""
+) -> tuple[float, float] | None:
+    """How long a batch of this many tokens takes with plain weights, and with repacked ones; None if the plain ones
+    cannot be used now."""
     seconds: dict[int, list[float]] = {1: [], 0: []}
     for least in (1, 0) * _ROUNDS:
         model.use_plain_weights(least)
+        if least and not model.arrange(tokens):
+            return None
         began = clock()
         cells.decode([Slice(0, 0, _tokens(tokens), 1)])
         seconds[least].append(clock() - began)
@@ -158,7 +165,7 @@ def _seconds_by_weights(
     return min(seconds[1]), min(seconds[0])
 
 
-def _learned(best: Try, flash_cells: int, plain_from: int, asked: Load, effort: Effort) -> Tuning:
+def _learned(best: Try, flash_cells: int, plain_from: int | None, asked: Load, effort: Effort) -> Tuning:
     """The result: values that were given or not varied are left open."""
     found = best.tuning
     attention: Attention = "small" if flash_cells and found.flash_attention == "off" else found.flash_attention

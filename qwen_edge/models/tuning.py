@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qwen_edge.models.json_store import JsonStore
+from qwen_edge.protocol.loading import SMALL_CELLS
 from qwen_edge.protocol.messages import Tuning
 
 _FILE = "tuning.json"
@@ -28,7 +29,7 @@ def keep(model: Path, site: str, tuning: Tuning, folder: Path | None = None) -> 
 
 def described(tuning: Tuning) -> str:
     """What was measured to be fastest, in words."""
-    attention = {"on": "on", "off": "off", "small": f"on up to {tuning.flash_cells} tokens, then off"}
+    attention = {"on": "on", "off": "off", "small": f"on up to {tuning.flash_cells or SMALL_CELLS} tokens, then off"}
     parts = [f"{tuning.threads} thread{'s' * (tuning.threads > 1)}"] if tuning.threads else []
     parts += [f"flash attention {attention[tuning.flash_attention]}"] if tuning.flash_attention != "auto" else []
     parts += [f"batches of {tuning.batch} tokens"] if tuning.batch else []

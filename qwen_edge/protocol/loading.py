@@ -12,6 +12,7 @@ import msgspec
 from qwen_edge.protocol.sampling import Sampling
 
 LEAST_CONTEXT = 64  # tokens: fewer hold no question and its answer
+SMALL_CELLS = 512  # of the largest context with flash attention `small`, unless another size was measured
 KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
 
@@ -50,7 +51,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     Settings left open (batch or threads 0, an `auto`) are taken from `tuning`, or from what was `measured` at the site
     of the engine (llama/site.py); else, with `calibrate`, they are measured before the engine is ready, which takes
     seconds. kv_type auto is the most exact type that fits into memory. `flash_cells` and `plain_from` are as in
-    `Tuning`, and come from there."""
+    `Tuning`, and are set from there, by the engine."""
 
     model: str
     context: int
@@ -69,7 +70,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     ahead_per_hour: float = 0.0
     files: Files | None = None
     awaited: int = 0
-    flash_cells: int = 512
+    flash_cells: int = SMALL_CELLS
     plain_from: int = 0
 
 

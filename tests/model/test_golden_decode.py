@@ -244,16 +244,20 @@ def test_one_after_the_other_with_flash_attention_and_without(watch, golden):
 
 
 @pytest.mark.parametrize("attention", ["on", "off"])
-def test_prompts_in_the_weights_of_the_file_beside_answers_in_repacked_ones(watch, golden, attention):
+def test_prompts_in_the_weights_of_the_file_beside_answers_in_repacked_ones(watch, golden, attention, monkeypatch):
     backend = watch(flash_attention=attention, tuning=Tuning(plain_from=16))
     engine, said = Engine(backend), {}
     for number, prompt in enumerate(PROMPTS[:4]):
         engine.submit(submit(number, prompt))
     for _ in range(12):  # answers are being written when the other prompts come
         engine.step()
+    model, used = backend.backend._model, set()
+    arrange = model.arrange
+    monkeypatch.setattr(model, "arrange", lambda tokens: used.add((tokens >= 16, arrange(tokens))))
     for number, prompt in enumerate(PROMPTS[4:], 4):
         engine.submit(submit(number, prompt))
     run(engine, said)
+    assert used == {(True, True), (False, False)}
     check(backend, golden, PROMPTS[4:], {number - 4: said[number] for number in range(4, len(PROMPTS))})
 
 

@@ -1,5 +1,6 @@
 """Prompts are computed with the weights of the file and answers with repacked ones: the words are the same."""
 
+import asyncio
 import os
 import shutil
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama import ggml_tensor, plain_weights
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.backend import LlamaBackend
+from qwen_edge.llama.devices import Device
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.gguf_header import places_of_tensors
 from qwen_edge.llama.mapped_file import MappedFile, identity_of
@@ -20,6 +22,7 @@ from qwen_edge.llama.plain_weights import PlainWeights, plain_bytes
 from qwen_edge.llama.plan import plan_memory
 from qwen_edge.llama.tune import fastest_weights
 from qwen_edge.protocol.messages import Load, Tuning
+from tests.waiting import until
 
 pytestmark = pytest.mark.model
 PROMPT = [7 + number % 90 for number in range(48)]
@@ -137,15 +140,15 @@ def test_weights_that_are_not_in_memory_are_read_beside_the_work_and_used_later(
         weights = PlainWeights(model.handle, demo_model, identity_of(demo_model), clock=lambda: now[0])
         weights.use(plain=True)
         assert (in_use(model), read) == (False, [0.0])
-        missing[0] = False
-        weights.use(plain=True)
+        missing[0], now[0] = False, 6.0
+        assert weights.use(plain=True)
         assert in_use(model)
-        missing[0], now[0] = True, 2.0
-        weights.use(plain=True)
-        assert in_use(model), "what was used a moment ago is in memory"
-        now[0] = 60.0
-        weights.use(plain=True)
-        assert (in_use(model), read) == (False, [0.0, 60.0])
+        for now[0] in (6.0, 8.0, 10.9):  # they are looked at again although they are used all the time
+            assert weights.use(plain=True), "they were in memory a moment ago"
+            missing[0] = True
+        now[0] = 11.0
+        assert not weights.use(plain=True)
+        assert (in_use(model), read) == (False, [0.0, 11.0])
         weights.close()
 
 
@@ -155,10 +158,18 @@ def test_what_is_read_ahead_is_in_memory_afterwards(file):
     with file.open("rb") as source:
         os.fsync(source.fileno())
         os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert not mapped.is_in_memory
     mapped.read_ahead()
-    mapped._reading.join()
-    with file.open("rb") as source:  # reading ahead only begins it: this ends when it is there
-        source.read()
+    asyncio.run(until(lambda: mapped.is_in_memory))
+    mapped.close()
+
+
+def test_a_system_that_does_not_say_what_is_in_memory_is_taken_to_have_all_of_it(file, monkeypatch):
+    monkeypatch.setattr("qwen_edge.llama.mapped_file.mincore", lambda *_: -1)
+    mapped = MappedFile(file, identity_of(file), places_of_tensors(file).values())
+    with file.open("rb") as source:
+        os.fsync(source.fileno())
+        os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     assert mapped.is_in_memory
     mapped.close()
 
@@ -200,7 +211,7 @@ def test_a_model_without_repacked_weights_has_one_kind_only(demo_model):
 
 @pytest.mark.parametrize(
     ("plain", "found"),
-    [({32: 0.9, 64: 0.7}, 32), ({32: 1.0, 64: 0.7}, 64), ({32: 0.7, 64: 0.98}, 0), ({32: 1.2, 64: 1.2}, 0)],
+    [({32: 0.9, 64: 0.7}, 32), ({32: 1.0, 64: 0.7}, 64), ({32: 0.98, 64: 0.98}, 0), ({32: 1.2, 64: 1.2}, 0)],
 )
 def test_the_weights_for_prompts_are_those_that_were_measured_to_be_faster(demo_model, monkeypatch, plain, found):
     now = [0.0]
@@ -215,6 +226,31 @@ def test_the_weights_for_prompts_are_those_that_were_measured_to_be_faster(demo_
     with Model(demo_model, gpu_layers=0) as model:
         assert fastest_weights(model, load(demo_model), clock=lambda: now[0]) == found
         assert not in_use(model)
+
+
+def test_a_slow_device_does_not_measure_weights_for_ever(demo_model, monkeypatch):
+    now, batches = [0.0], []
+
+    def decode(cells, slices):
+        batches.append(len(slices[0].tokens))
+        now[0] += 3.0
+
+    monkeypatch.setattr(FixedCells, "decode", decode)
+    with Model(demo_model, gpu_layers=0) as model:
+        assert fastest_weights(model, load(demo_model), 10.0, clock=lambda: now[0]) == 0
+    assert batches == [tuning._PLAIN_FROM[0]] * 4
+
+
+def test_weights_that_are_not_in_memory_are_not_taken_for_slow_ones(demo_model, monkeypatch):
+    monkeypatch.setattr(MappedFile, "is_in_memory", False)
+    with Model(demo_model, gpu_layers=0) as model:
+        assert fastest_weights(model, load(demo_model)) is None
+
+
+def test_a_llama_cpp_that_gives_products_to_an_accelerator_has_one_kind_only(demo_model, monkeypatch):
+    monkeypatch.setattr(plain_weights, "list_devices", lambda: [Device("BLAS", "OpenBLAS", "accelerator")])
+    with Model(demo_model, gpu_layers=0) as model:
+        assert model.use_plain_weights(32) is False
 
 
 def test_an_engine_uses_what_was_measured_and_measures_what_was_not(demo_model, monkeypatch):

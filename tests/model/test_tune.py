@@ -205,7 +205,7 @@ def test_the_command_shows_every_try_and_keeps_the_best(tiny_model, tmp_path, mo
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     result = CliRunner().invoke(command, ["--model", str(tiny_model), "--brief"], catch_exceptions=False)
     assert "Best: " in result.output
-    assert "at 256" in result.output
+    assert "at 128" in result.output
     tries = json.loads(CliRunner().invoke(command, ["--model", str(tiny_model), "--brief", "--json"]).stdout)
     assert {"tuning", "speeds"} == set(tries[0])
     (known,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()

@@ -29,6 +29,14 @@ def test_the_units_for_jtop_are_valid_and_well_locked(tmp_path):
     score(service, 1.0)
 
 
+def test_the_engine_may_ask_which_parts_of_the_models_file_are_in_memory():
+    filters = [line for line in (SYSTEMD / "qwen-edge.service").read_text().splitlines() if "SystemCallFilter=" in line]
+    assert "mincore" in filters[0].split(), "it is in no group of system calls but @known"
+    denied = " ".join(one.partition("~")[2] for one in filters).split()
+    groups = subprocess.run(["systemd-analyze", "syscall-filter", *denied], capture_output=True, text=True, check=True)
+    assert "mincore" not in groups.stdout.split()
+
+
 def install(folder: Path, name: str, unit: str, program: str) -> Path:
     """A unit's file, with a program that is there."""
     (folder / program).write_text("#!/bin/sh\n")

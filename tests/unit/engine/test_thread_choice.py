@@ -24,6 +24,7 @@ class Device:
         """Steps for so long; returns the numbers of threads."""
         until, before = self.now + seconds, len(self.counts)
         while self.now < until:
+            self.choice.begin(self.now)
             count = self.choice.count
             self.counts.append(count)
             slowness, taken = self.pace(count, contended)
@@ -38,12 +39,12 @@ def spinning(threads: int, free: int):
     return lambda count, contended: (20.0, 200.0) if contended and count > free else (threads / count, 5.0)
 
 
-@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 99.0)), max_size=200))
+@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 199.0)), max_size=200))
 def test_alone_all_threads_compute_however_long_steps_take(most, steps):
     choice, now = ThreadChoice(most), 0.0
     for seconds, rate in steps:
         now += seconds
-        choice.ran(seconds, 1.0, rate * seconds, now)
+        choice.ran(seconds, 1.0, rate / most * seconds, now)
         assert choice.count == most
 
 
@@ -95,8 +96,20 @@ def test_after_a_rest_all_threads_are_tried_again():
     device.run(5, contended=True)
     assert device.choice.count == 3
     device.now += 60
-    assert len(device.run(0.001, contended=False)) == 1
-    assert device.choice.count == 4
+    assert device.run(0.001, contended=False) == [4], "the first step already"
+
+
+def test_where_the_last_threads_bring_little_all_compute_again_when_the_others_have_ended():
+    slowness = {8: 1.0, 7: 1.01, 6: 1.02, 5: 1.05, 4: 1.1, 3: 1.3, 2: 1.8, 1: 3.2}
+
+    def pace(count, contended):
+        return (20.0, 200.0) if contended and count > 4 else (slowness[count], 5.0)
+
+    device = Device(8, pace)
+    device.run(5, contended=False)
+    assert device.run(120, contended=True)[-1] == 4
+    device.run(15, contended=False)
+    assert set(device.run(60, contended=False)) == {8}
 
 
 def test_a_limit_that_says_the_same_again_changes_nothing():

@@ -74,6 +74,7 @@ def test_where_nothing_can_be_written_the_log_says_so(tmp_path, caplog):
             Tuning(2, "small", 0, 1024, 32),
             "2 threads, flash attention on up to 1024 tokens, then off, weights for prompts plain from 32 tokens on",
         ),
+        (Tuning(flash_attention="small"), "flash attention on up to 512 tokens, then off"),  # of an earlier version
         (Tuning(flash_attention="off", plain_from=0), "flash attention off, weights for prompts repacked"),
     ],
 )

@@ -107,7 +107,14 @@ def group(root, path, **files):
 def test_a_limit_of_any_group_around_us_counts_and_cached_files_do_not(tmp_path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("0::/box/service\n")
-    group(tmp_path, "box", max=1_000_000, high="max", current=700_000, stat="anon 500000\ninactive_file 100000")
+    group(
+        tmp_path,
+        "box",
+        max=1_000_000,
+        high="max",
+        current=700_000,
+        stat="anon 500000\nactive_file 30000\ninactive_file 70000",
+    )
     group(tmp_path, "box/service", max="max", high=900_000, current=600_000, stat="inactive_file 50000")
     assert available_bytes(tmp_path) == 350_000
     group(tmp_path, "box/service", max="max", high="max")
