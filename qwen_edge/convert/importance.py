@@ -8,6 +8,7 @@ English about homes and devices, with tool calls, JSON and code.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from qwen_edge.convert.progress import Progress, characters
 from qwen_edge.convert.worker import run_writer
-from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.errors import ConversionError, EngineError
 
 OWN = Path(__file__).with_name("importance.txt")
 _MOST_BYTES = 1 << 20  # an hour for Qwen3-0.6B on two cores; a tenth of that is plenty
@@ -91,9 +92,12 @@ def save_importance(file: Path, importance: Mapping[str, npt.NDArray[np.float32]
 
 
 def read_importance(file: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """The importance of the columns, by name of the matrix."""
-    with np.load(file) as held:
-        return {name: held[name] for name in held.files if name != _TOKENS}
+    """The importance of the columns, by name of the matrix. Raises EngineError if the file is damaged."""
+    try:
+        with np.load(file) as held:
+            return {name: held[name] for name in held.files if name != _TOKENS}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise EngineError(f"{file} is damaged ({error}). Run the same command again: it is measured anew.") from None
 
 
 def tokens_read(file: Path) -> int:

@@ -134,11 +134,12 @@ class Context:
 
     def run(self, batch: Any) -> int:
         """Call llama_decode with the interpreter lock released. Returns its status, 0 for success, when the device has
-        finished the batch."""
+        finished the batch. Raises EngineError if the weights may have been changed meanwhile."""
         self.settings.model.arrange(int(batch.n_tokens))
         status = int(C.llama_decode(self.handle, batch))
         if status == 0:
             self.wait()
+            self.settings.model.check()
         return status
 
     def logits(self, row: int) -> Any:

@@ -51,6 +51,7 @@ class Embedder:
             status = C.llama_decode(self._context, self._batch.fill([Slice(0, start, list(piece), logits=len(piece))]))
             if status:
                 raise EngineError(f"llama_decode returned {status} for an embedding")
+            self._model.check()
             for row in range(len(piece)):
                 total += self._hidden_state(row)
             yield len(piece), _normalised(total) if start + _BATCH >= len(tokens) else None

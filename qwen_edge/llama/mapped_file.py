@@ -8,6 +8,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,20 @@ from qwen_edge.llama.gguf_header import Place
 
 _SPARE_BYTES = 64 << 20  # of the available memory that reading ahead leaves free
 
-Identity = tuple[int, int]
-"""Size, and time of the last change in nanoseconds, of a file."""
+_PIECE = 1 << 20  # bytes to read at once: posix_fadvise would read no more than the device's read-ahead of each part
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A file's size, and when its content and its description were last changed, in nanoseconds."""
+
+    size: int
+    written: int
+    described: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def mincore(address: int, size: int, seen: int) -> int:
@@ -30,7 +43,7 @@ def mincore(address: int, size: int, seen: int) -> int:
 
 def identity_of(path: Path) -> Identity:
     """Raises OSError."""
-    return _identity(path.stat())
+    return Identity.of(path.stat())
 
 
 class MappedFile:
@@ -57,9 +70,13 @@ class MappedFile:
 
     @property
     def is_as_loaded(self) -> bool:
-        """Whether nobody has written to the file since it was loaded. A file that was replaced by a rename counts as it
-        was: the mapping keeps the old one."""
-        return _identity(os.fstat(self._file)) == self._loaded
+        """Whether nobody can have written to the file since it was loaded. Programs that write in place may restore the
+        time of the content, so the description must not have changed either; except that the file was deleted, or
+        replaced by a rename: the mapping keeps the old one."""
+        status = os.fstat(self._file)
+        now = Identity.of(status)
+        same = (now.size, now.written) == (self._loaded.size, self._loaded.written)
+        return same and (status.st_nlink == 0 or now.described == self._loaded.described)
 
     @property
     def is_in_memory(self) -> bool:
@@ -86,12 +103,8 @@ class MappedFile:
         edges = np.flatnonzero(np.diff(np.concatenate(([False], self._pages, [False])).astype(np.int8)))
         with contextlib.suppress(OSError):
             for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-                offset, length = start * mmap.PAGESIZE, (end - start) * mmap.PAGESIZE
-                os.posix_fadvise(self._file, offset, length, os.POSIX_FADV_WILLNEED)
-
-
-def _identity(status: os.stat_result) -> Identity:
-    return status.st_size, status.st_mtime_ns
+                for offset in range(start * mmap.PAGESIZE, end * mmap.PAGESIZE, _PIECE):
+                    os.pread(self._file, min(_PIECE, end * mmap.PAGESIZE - offset), offset)
 
 
 def _resident(address: int, size: int) -> Any:

@@ -143,6 +143,11 @@ class Model:
         these are the plain ones."""
         return self._plain is not None and self._plain.use(0 < self._plain_from <= tokens)
 
+    def check(self) -> None:
+        """After each batch. Raises EngineError if the weights that it was computed with may have been changed."""
+        if self._plain:
+            self._plain.check()
+
     @property
     def plain_bytes(self) -> int:
         """How many bytes of the file are mapped when plain weights are used: those of the weights that llama.cpp has

@@ -83,6 +83,15 @@ class PlainWeights:
                 pair.tensor.buffer, pair.tensor.data, pair.tensor.extra = pair.plain if wanted else pair.repacked
         return wanted
 
+    def check(self) -> None:
+        """After each batch. Raises EngineError if the file has been written to while the batch was computed with it:
+        what the cells contain is then not known."""
+        if self._in_use and not self._file.is_as_loaded:
+            raise EngineError(
+                "the model's file was written to while a prompt was computed with it. Replace a model by renaming a "
+                "new file over it."
+            )
+
     def close(self) -> None:
         """Switch back to repacked weights, and unmap the file. Call nothing afterwards."""
         self.use(plain=False)

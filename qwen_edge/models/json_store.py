@@ -28,14 +28,22 @@ class JsonStore(Generic[_Value]):
         self._kind = kind
 
     def read(self) -> dict[str, _Value]:
-        """All values by name. A damaged file is logged and counts as empty."""
+        """All values by name. What cannot be read is logged, and counts as missing."""
         try:
-            return msgspec.json.decode(self.file.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
+            found = msgspec.json.decode(self.file.read_bytes(), type=dict[str, msgspec.Raw])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
             log.warning("%s cannot be read, and its measurements are ignored: %s", self.file, error)
             return {}
+        return {name: value for name, raw in found.items() if (value := self._value(name, raw)) is not None}
+
+    def _value(self, name: str, raw: msgspec.Raw) -> _Value | None:
+        try:
+            return msgspec.json.decode(raw, type=self._kind)
+        except msgspec.MsgspecError as error:
+            log.warning("the measurement %r in %s cannot be read, and is ignored: %s", name, self.file, error)
+            return None
 
     def keep(self, name: str, value: _Value) -> None:
         """Write the value under this name, and keep all others. An error of the disk is logged, not raised."""

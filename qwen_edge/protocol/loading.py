@@ -5,7 +5,7 @@ To the engine: Load. From the engine: Loading, Ready.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,16 +17,19 @@ KvType = Literal["auto", "f16", "q8_0", "q4_0"]
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+
+
 class Tuning(msgspec.Struct, frozen=True):
     """The quickest settings that were measured: threads, flash attention, and tokens in one batch; with flash attention
     `small`, the most cells of a context that has it; the tokens of the smallest batch for which weights as the file has
     them are faster than repacked ones (0: none is). 0, auto or None stands for a setting that was not measured."""
 
-    threads: int = 0
+    threads: _Count = 0
     flash_attention: Attention = "auto"
-    batch: int = 0
-    flash_cells: int = 0
-    plain_from: int | None = None
+    batch: _Count = 0
+    flash_cells: _Count = 0
+    plain_from: _Count | None = None
 
 
 class Files(msgspec.Struct, frozen=True):

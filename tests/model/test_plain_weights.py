@@ -15,7 +15,7 @@ from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.devices import Device
 from qwen_edge.llama.fixed_cells import FixedCells
-from qwen_edge.llama.gguf_header import places_of_tensors
+from qwen_edge.llama.gguf_header import Place, places_of_tensors
 from qwen_edge.llama.mapped_file import MappedFile, identity_of
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plain_weights import PlainWeights, plain_bytes
@@ -132,6 +132,43 @@ def test_a_file_that_is_replaced_by_another_stays_the_one_that_was_loaded(file, 
         assert (logits(cells, PROMPT) == expected).all()
 
 
+def test_a_file_that_is_written_to_with_its_time_restored_is_not_used_any_more(file):
+    with opened(file) as (model, cells):
+        expected = logits(cells, PROMPT)
+        model.use_plain_weights(32)
+        before, place = file.stat(), max(places_of_tensors(file).values(), key=lambda one: one.size)
+        with file.open("r+b") as target:
+            target.seek(place.start)
+            target.write(b"\xff" * place.size)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (logits(cells, PROMPT) == expected).all()
+        assert not in_use(model)
+
+
+@pytest.mark.parametrize("batch", [PROMPT, PROMPT[:8]])
+def test_only_a_batch_that_may_have_read_what_was_written_meanwhile_ends_in_an_error(file, monkeypatch, batch):
+    with opened(file) as (model, cells):
+        model.use_plain_weights(32)
+        arrange = model.arrange
+        monkeypatch.setattr(model, "arrange", lambda tokens: (arrange(tokens), os.utime(file)))
+        if batch == PROMPT:
+            with pytest.raises(EngineError, match="was written to while a prompt was computed"):
+                logits(cells, batch)
+        else:
+            logits(cells, batch)
+
+
+@pytest.mark.parametrize("do", [lambda file, new: new.replace(file), lambda file, _new: file.unlink()])
+def test_a_batch_during_which_the_file_is_replaced_or_deleted_is_right(file, tmp_path, monkeypatch, do):
+    (tmp_path / "new.gguf").write_bytes(b"GGUF")
+    with opened(file) as (model, cells):
+        model.use_plain_weights(32)
+        expected, arrange = logits(cells, PROMPT), model.arrange
+        monkeypatch.setattr(model, "arrange", lambda tokens: (arrange(tokens), do(file, tmp_path / "new.gguf")))
+        assert (logits(cells, PROMPT) == expected).all()
+        assert in_use(model)
+
+
 def test_weights_that_are_not_in_memory_are_read_beside_the_work_and_used_later(demo_model, monkeypatch):
     now, missing, read = [0.0], [True], []
     monkeypatch.setattr(MappedFile, "is_in_memory", property(lambda self: not missing[0]))
@@ -153,11 +190,11 @@ def test_weights_that_are_not_in_memory_are_read_beside_the_work_and_used_later(
 
 
 def test_what_is_read_ahead_is_in_memory_afterwards(file):
-    places = places_of_tensors(file)
-    mapped = MappedFile(file, identity_of(file), places.values())
-    with file.open("rb") as source:
-        os.fsync(source.fileno())
-        os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with file.open("r+b") as target:  # more than any device reads ahead
+        target.truncate(64 << 20)
+        os.fsync(target.fileno())
+        os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = MappedFile(file, identity_of(file), [Place(100_000, 60 << 20)])
     assert not mapped.is_in_memory
     mapped.read_ahead()
     asyncio.run(until(lambda: mapped.is_in_memory))

@@ -20,7 +20,7 @@ from qwen_edge.convert.importance import (
 from qwen_edge.convert.pipeline import Job
 from qwen_edge.convert.progress import Progress, characters
 from qwen_edge.convert.quantize import TYPES, Recipe, check_imatrix
-from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.errors import ConversionError, EngineError
 
 LONG = "The lamp is on. 灯开着。\n" * 200
 
@@ -136,3 +136,10 @@ def test_the_progress_of_a_text_is_shown_in_characters():
         "measuring importance: 25 % of 8,000 characters, 100 characters/s, 60 s left",
         "measuring importance: done in 40.0 s, 200 characters/s",
     ]
+
+
+@pytest.mark.parametrize("content", [b"", b"noise" * 100, b"PK\x03\x04" + bytes(100)])
+def test_what_was_measured_and_is_damaged_is_told_with_what_to_do(tmp_path, content):
+    (tmp_path / "imatrix.npz").write_bytes(content)
+    with pytest.raises(EngineError, match="Run the same command again"):
+        read_importance(tmp_path / "imatrix.npz")

@@ -80,3 +80,15 @@ def test_where_nothing_can_be_written_the_log_says_so(tmp_path, caplog):
 )
 def test_what_was_measured_is_described_in_words(tuning, words):
     assert described(tuning) == words
+
+
+@pytest.mark.parametrize(
+    "wrong", ['{"plain_from": -5}', '{"plain_from": 1e30}', '{"flash_cells": "x"}', '{"threads": -3}', "7"]
+)
+def test_one_measurement_that_makes_no_sense_costs_no_other_one(tmp_path, caplog, wrong):
+    file = model(tmp_path)
+    keep(file, HERE, QUICK, tmp_path)
+    known = (tmp_path / "tuning.json").read_text().rstrip().removesuffix("}")
+    (tmp_path / "tuning.json").write_text(f'{known}, "another, 1 bytes; there": {wrong}}}')
+    assert recall(file, tmp_path) == {HERE: QUICK}
+    assert "another, 1 bytes; there" in caplog.text
