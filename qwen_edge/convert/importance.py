@@ -94,9 +94,9 @@ def save_importance(file: Path, importance: Mapping[str, npt.NDArray[np.float32]
 def read_importance(file: Path) -> dict[str, npt.NDArray[np.float32]]:
     """The importance of the columns, by name of the matrix. Raises EngineError if the file is damaged."""
     try:
-        with np.load(file) as held:
+        with file.open("rb") as stored, np.load(stored) as held:
             return {name: held[name] for name in held.files if name != _TOKENS}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise EngineError(f"{file} is damaged ({error}). Run the same command again: it is measured anew.") from None
 
 
