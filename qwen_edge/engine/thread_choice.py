@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_CONTENDED = 200.0  # times a second that any core is taken away: up to 100 alone, many hundreds beside another program
+_CONTENDED = 500.0  # times a second that any core is taken away: up to 100 alone, 900 and more beside another program
 _MEASURED, _STEPS = 0.2, 2  # seconds of computing, and steps, after which a number of threads is judged
-_BETTER = 0.9  # a number of threads is better if it takes at most this share of the time: less may be chance
+# Fewer threads are better if they take at most this share of the time. Where a thread has no core of its own, they take
+# a quarter to a half; smaller gains are chance: steps beside long prompts are slower than the cost model's, by depth.
+_BETTER, _BETTER_WITH_MORE = 0.6, 0.9
 _AGAIN, _LONGEST = 2.0, 10.0  # seconds from one try to the next: twice as long after each that brought nothing
 _SHARE = 10.0  # times as long as a try that brought nothing took: the time to the next one, at least
 _FORGET = 10.0  # seconds without a step, after which other programs may well have ended
@@ -78,7 +80,7 @@ class ThreadChoice:
         if self._before:
             count, slowness = self._before
             self._before = None
-            if self._is_kept(measured.slowness, slowness):
+            if self._is_kept(measured.slowness, count, slowness):
                 self._stride, self._goes_to_all = 1, True
                 self._wait, self._next = _AGAIN, now + _AGAIN
             else:
@@ -89,10 +91,12 @@ class ThreadChoice:
             self.count += step
         self._was_contended = contended  # twice: the first time, the other program may just have begun
 
-    def _is_kept(self, slowness: float, before: float) -> bool:
+    def _is_kept(self, slowness: float, before_count: int, before: float) -> bool:
         """Whether the number of threads that was tried stays: all threads unless fewer are better, others if they are
         better. Decoding may gain little from the last threads, and prompts, which come next, gain much."""
-        return _BETTER * slowness < before if self.count == self._most else slowness <= _BETTER * before
+        if self.count == self._most:
+            return _BETTER * slowness < before
+        return slowness <= (_BETTER_WITH_MORE if self.count > before_count else _BETTER) * before
 
     def _turn(self, count: int) -> None:
         """The try was no better than `count` threads. Next time, try far fewer, where one less was too many still for

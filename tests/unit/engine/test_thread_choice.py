@@ -36,10 +36,10 @@ class Device:
 
 def spinning(threads: int, free: int):
     """The pace where a thread without a core of its own makes all wait, while `free` cores are free."""
-    return lambda count, contended: (20.0, 200.0) if contended and count > free else (threads / count, 5.0)
+    return lambda count, contended: (20.0, 400.0) if contended and count > free else (threads / count, 5.0)
 
 
-@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 199.0)), max_size=200))
+@given(st.integers(1, 8), st.lists(st.tuples(st.floats(0.001, 5.0), st.floats(0.0, 499.0)), max_size=200))
 def test_alone_all_threads_compute_however_long_steps_take(most, steps):
     choice, now = ThreadChoice(most), 0.0
     for seconds, rate in steps:
@@ -85,7 +85,7 @@ def test_the_first_words_beside_another_program_are_few_until_a_thread_less_comp
 
 @given(st.integers(2, 8))
 def test_where_fewer_threads_are_no_quicker_hardly_any_time_goes_into_tries(threads):
-    device = Device(threads, lambda count, _: (threads / count, 200.0))
+    device = Device(threads, lambda count, _: (threads / count, 400.0))
     counts = device.run(600, contended=True)
     assert counts.count(threads) > 0.97 * len(counts)
     assert threads - 1 in counts
@@ -103,7 +103,7 @@ def test_where_the_last_threads_bring_little_all_compute_again_when_the_others_h
     slowness = {8: 1.0, 7: 1.01, 6: 1.02, 5: 1.05, 4: 1.1, 3: 1.3, 2: 1.8, 1: 3.2}
 
     def pace(count, contended):
-        return (20.0, 200.0) if contended and count > 4 else (slowness[count], 5.0)
+        return (20.0, 400.0) if contended and count > 4 else (slowness[count], 5.0)
 
     device = Device(8, pace)
     device.run(5, contended=False)
@@ -134,7 +134,7 @@ def test_the_engine_computes_with_fewer_threads_beside_another_program_and_never
         used.append(backend.used_threads)
         seconds = 0.02 if backend.used_threads < backend.threads else 0.1
         now += seconds
-        backend.preempted += 200 * seconds if backend.used_threads == backend.threads else 0
+        backend.preempted += 400 * seconds if backend.used_threads == backend.threads else 0
 
     backend.decode = beside_another
 
