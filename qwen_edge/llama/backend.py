@@ -153,9 +153,10 @@ class LlamaBackend:
         if is_open and known.flash_attention == "auto":  # a quantized cache has no choice: it needs flash attention
             found = tune(self._model, load, Effort.brief())
             return replace(found, threads=known.threads, batch=known.batch)
-        if known.plain_from is None:
-            return replace(known, plain_from=fastest_weights(self._model, resolve(self._model, load)))
-        return None
+        if known.plain_from is not None:
+            return None
+        found_from = fastest_weights(self._model, resolve(self._model, load), Effort.brief().seconds)
+        return None if found_from is None else replace(known, plain_from=found_from)
 
     def _on_log(self, level: int, text: str) -> None:
         if match := _OFFLOADED.search(text):

@@ -18,7 +18,6 @@ from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.llama.gguf_header import Place
 
 _SPARE_BYTES = 64 << 20  # of the available memory that reading ahead leaves free
-
 _PIECE = 1 << 20  # bytes to read at once: posix_fadvise would read no more than the device's read-ahead of each part
 
 

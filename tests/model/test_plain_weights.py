@@ -304,6 +304,14 @@ def test_an_engine_uses_what_was_measured_and_measures_what_was_not(demo_model, 
         backend.close()
 
 
+def test_what_could_not_be_measured_is_not_kept(demo_model, monkeypatch):
+    monkeypatch.setattr("qwen_edge.llama.backend.fastest_weights", lambda *_: None)
+    known = Tuning(2, "off", 64)
+    backend = LlamaBackend(load(demo_model, flash_attention="auto", tuning=known, calibrate=True), lambda _: None)
+    assert (backend._model._plain_from, backend.ready().tuning) == (0, None)
+    backend.close()
+
+
 def test_the_memory_plan_tells_what_is_mapped_beside_what_is_taken(demo_model):
     without = plan_memory(load(demo_model), 1 << 40)
     plan = plan_memory(load(demo_model, tuning=Tuning(plain_from=32)), 1 << 40)
