@@ -48,8 +48,8 @@ def run_worker(task: dict[str, Any], advance: Callable[[int], None]) -> dict[str
     On an interrupt (Ctrl-C) the worker is killed; nothing continues in the background.
     """
     command = python_command("qwen_edge.convert.worker", json.dumps(task))
-    # llama.cpp's threads sleep while they wait for each other, many times a batch: where another program computes,
-    # threads that spin instead took 20 times as long to measure importance
+    # llama.cpp's threads sleep at once while they wait for each other, as nobody waits for a token here: beside a busy
+    # program, threads that spin as long as the engine's (`llama/bindings.py`) take twice as long to measure importance
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
     with (
         TemporaryFile("w+", errors="replace") as complaints,  # an unread pipe would block a worker that writes much
