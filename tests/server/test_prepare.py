@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 
 from tests.waiting import until
@@ -42,6 +43,17 @@ async def test_the_parameter_does_the_same_as_the_path_and_no_model_speaks(serve
     await computed(served)
     async with served.http.get(f"{served.address}/metrics") as response:
         assert "qwen_edge_completion_tokens_total 0.0" in await response.text()
+
+
+@pytest.mark.parametrize("body", [house("hi"), house("hi", x_prepare=True)])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/prepare"])
+async def test_the_answer_is_as_described(serve, path, body):
+    served = await serve()
+    async with served.http.get(f"{served.address}/openapi.json") as response:
+        described = await response.json()
+    _, told = await prepare(served, body, path)
+    answer = described["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(told, {**answer, "components": described["components"]})
 
 
 @pytest.mark.parametrize(

@@ -114,17 +114,22 @@ class Timings(Answer):
     predicted_per_second: float
 
 
-class ChatCompletion(Answer):
+class ChatCompletion(Answer, tag_field="object", tag="chat.completion"):
     """The whole answer. `created`: seconds since 1970."""
 
     id: str
     created: int
     model: str
     system_fingerprint: str
-    object: Literal["chat.completion"]
     choices: list[Choice]
     usage: UsageCounts
     timings: Timings
+
+
+class PreparedChat(Answer, tag_field="object", tag="chat.completion.prepared"):
+    """The answer to x_prepare, sent at once: how many tokens the prompt has that is being computed."""
+
+    prompt_tokens: int
 
 
 class FunctionPiece(Answer):

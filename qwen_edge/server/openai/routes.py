@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qwen_edge.server.openai import chat, completions, embeddings, models
-from qwen_edge.server.openai.chat_answer import ChatChunk, ChatCompletion
+from qwen_edge.server.openai.chat_answer import ChatChunk, ChatCompletion, PreparedChat
 from qwen_edge.server.openai.chat_body import ChatBody
 from qwen_edge.server.openai.completions_body import CompletionBody
 from qwen_edge.server.openai.responses.routes import ROUTES as RESPONSES
@@ -17,7 +17,7 @@ ROUTES = (
         chat.chat_completions,
         "Answer a chat.",
         body=ChatBody,
-        answer=ChatCompletion,
+        answer=ChatCompletion | PreparedChat,
         stream=EVENTS,
         event=ChatChunk,
         also=v1("/v1/chat/completions"),
@@ -29,6 +29,7 @@ ROUTES = (
         chat.prepare,
         "Compute the prompt of a chat that will be asked for soon.",
         body=ChatBody,
+        answer=PreparedChat,
         also=v1("/v1/chat/completions/prepare"),
         errors=GENERATES,
     ),
