@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from jsonschema import Draft202012Validator
 
-from qwen_edge.bench import client as bench
+from qwen_edge.client import server as bench
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

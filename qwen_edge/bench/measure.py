@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
 
-from qwen_edge.bench.client import Server, servers_at
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.server_processes import memory_bytes, wait_until_idle
-from qwen_edge.bench.start_server import running
 from qwen_edge.bench.workloads import WORKLOADS
+from qwen_edge.client.server import Server, servers_at
+from qwen_edge.client.start_server import running
 
 Say = Callable[[str], None]
 

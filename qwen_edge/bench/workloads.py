@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from qwen_edge.bench.client import Answer, RefusedError, Server
 from qwen_edge.bench.smart_home_prompt import QUESTIONS, ROOMS, home_prompt
+from qwen_edge.client.server import Answer, RefusedError, Server
 from qwen_edge.core.errors import UserError
 
 Figures = Mapping[str, float]

@@ -14,12 +14,12 @@ import click
 import msgspec
 from rich.table import Table
 
-from qwen_edge.bench.client import UnreachableError, servers_at
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.daemon_client import ask_device, path_at, service_address, url_option
 from qwen_edge.cli.flags import MOST_TIMES
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import plain, terminal
+from qwen_edge.client.server import UnreachableError, servers_at
 from qwen_edge.config.paths import find_place, state_folder
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 from qwen_edge.core.printable import clean

@@ -10,13 +10,13 @@ import pytest
 
 from qwen_edge.bench import workloads
 from qwen_edge.bench.article_table import article_table
-from qwen_edge.bench.client import Answer, Server
 from qwen_edge.bench.measure import measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.server_processes import wait_until_idle
 from qwen_edge.bench.smart_home_prompt import QUESTIONS, ROOMS, home_prompt
 from qwen_edge.bench.workloads import WORKLOADS
+from qwen_edge.client.server import Answer, Server
 from qwen_edge.core.errors import UserError
 
 

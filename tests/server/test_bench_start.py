@@ -13,10 +13,10 @@ import aiohttp
 import psutil
 import pytest
 
-from qwen_edge.bench.client import Server
 from qwen_edge.bench.measure import WaitTimes, measure
-from qwen_edge.bench.start_server import running
 from qwen_edge.cli import main
+from qwen_edge.client.server import Server
+from qwen_edge.client.start_server import running
 from qwen_edge.core.errors import UserError
 from tests.waiting import until
 

@@ -1,4 +1,4 @@
-"""Measures the time of one streamed chat completion."""
+"""Asks an OpenAI-compatible server, and measures the time of each streamed answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts servers to measure how long they load, and stops them when the bench ends."""
+"""Starts servers, measures how long they load, and stops them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
-from qwen_edge.bench.client import RefusedError, Server, UnreachableError
+from qwen_edge.client.server import RefusedError, Server, UnreachableError
 from qwen_edge.core.errors import UserError
 
 _PAUSE = 0.05  # seconds between two requests to a loading server

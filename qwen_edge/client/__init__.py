@@ -1,0 +1,1 @@
+"""Asks OpenAI-compatible servers over HTTP, as a program outside the daemon does, and starts them."""
