@@ -30,6 +30,7 @@ from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, fastest_weights, tune
+from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Load, ModelFacts, Ready, Sampling, Tuning
 from qwen_edge.structured.compiler import Compiler
 
@@ -149,8 +150,8 @@ class LlamaBackend:
         known = load.tuning or Tuning()
         if not load.calibrate:
             return None
-        is_open = load.flash_attention == "auto" and resolve(self._model, load).kv_type == "f16"
-        if is_open and known.flash_attention == "auto":  # a quantized cache has no choice: it needs flash attention
+        is_open = load.flash_attention == "auto" and resolve(self._model, load).kv_type not in FLASH_ONLY
+        if is_open and known.flash_attention == "auto":
             found = tune(self._model, load, Effort.brief())
             return replace(found, threads=known.threads, batch=known.batch)
         if known.plain_from is not None:

@@ -18,12 +18,13 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.device.host.memory import is_granted, own_pages
 from qwen_edge.llama.bindings import C
 from qwen_edge.llama.devices import gpus, list_devices
+from qwen_edge.llama.kv_types import STORED
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import kv_bytes, on_gpu
 from qwen_edge.llama.saved import cells_of_all, cells_of_sequence, turn
+from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Load
 
-KV_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
 SMALL_ROOM = 512  # cells of the smallest context of a cache that grows: a question and its answer
 _ATTENTION = {
     "on": C.LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -84,7 +85,7 @@ class ContextSettings:
     @property
     def turns_values(self) -> bool:
         """Whether the layout of saved values depends on the kind of attention, and that kind is known."""
-        return self.attention != "auto" and self.kv_type == "f16"
+        return self.attention != "auto" and self.kv_type not in FLASH_ONLY
 
     def bytes(self, cells: int) -> int:
         """The size of `cells` cells."""
@@ -105,7 +106,10 @@ class ContextSettings:
     def open(self, cells: int, threads: int, *, again: bool = False) -> Context | None:
         """Create a context of `cells` cells; None if memory is short. llama.cpp aborts the process if it cannot
         allocate what it needs beside the cells. So it is called only if the system grants memory for both, or if
-        `again` says that a context of this size was freed a moment ago. May be called by any thread."""
+        `again` says that a context of this size was freed a moment ago. None also if the heads of the model do not
+        consist of whole blocks of the KV type. May be called by any thread."""
+        if not STORED[self.kv_type].fills_blocks(*self.model.head_lengths):
+            return None
         size = _BESIDE_BYTES + (0 if self.on_device else self.bytes(cells))
         if self.asks_first and not again and not is_granted(size):
             return None
@@ -237,7 +241,8 @@ def _parameters(load: Load) -> Any:
     params.n_seq_max = load.parallel * _SEQUENCES_EACH + 1
     params.kv_unified = True  # sequences share cells
     params.n_outputs_max = params.n_seq_max  # logits of one token a sequence, not of a whole batch: 0.6 MB each
-    params.type_k = params.type_v = KV_TYPES[load.kv_type]
+    stored = STORED[load.kv_type]
+    params.type_k, params.type_v = stored.keys.ggml, stored.values.ggml
     params.no_perf = True
     if load.gpu_layers == 0:
         params.offload_kqv = params.op_offload = False

@@ -20,7 +20,6 @@ from qwen_edge.llama.vocab import Vocab
 _EOM = "tokenizer.ggml.eom_token_id"  # the key of an end token that llama.cpp's API does not report
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 _UINT32 = 0xFFFF_FFFF
-_BLOCK = 32  # elements that share one scale in a quantized tensor
 _KEY_BYTES = 256  # the longest key that is read; no key of interest is longer
 
 
@@ -200,16 +199,11 @@ class Model:
     def kv_bytes_per_token(self, key_bytes: float = 2.0, value_bytes: float = 2.0) -> int:
         """Bytes that one token takes in the KV cache. The arguments are bytes per element (f16: 2)."""
         heads = int(C.llama_model_n_head_kv(self._model))
-        key_length, value_length = self._head_lengths
+        key_length, value_length = self.head_lengths
         return int(self.layers * heads * (key_length * key_bytes + value_length * value_bytes))
 
     @property
-    def kv_quantizes(self) -> bool:
-        """Whether the KV cache can be quantized: each head's key and value must fill whole blocks."""
-        return not any(length % _BLOCK for length in self._head_lengths)
-
-    @property
-    def _head_lengths(self) -> tuple[int, int]:
+    def head_lengths(self) -> tuple[int, int]:
         """How many elements the key and the value of one head have."""
         arch = self.meta("general.architecture")
         default = int(C.llama_model_n_embd(self._model)) // int(C.llama_model_n_head(self._model))

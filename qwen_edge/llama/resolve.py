@@ -7,13 +7,13 @@ from msgspec.structs import replace
 from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.device.host.memory import available_bytes
 from qwen_edge.llama.devices import gpus
+from qwen_edge.llama.kv_types import STORED
 from qwen_edge.llama.model import Model
+from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, KvType, Load, Tuning
 
-# bytes per element: blocks of 32 values, with a 2-byte scale where quantized
-KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-
 _BATCH, _GPU_BATCH = 128, 512  # tokens: on a GPU a large batch takes hardly longer than a small one
+_EXACT_FIRST: tuple[KvType, ...] = ("f16", "q8_0_keys", "q8_0", "q4_0")
 _SPARE_BYTES = 256 << 20  # for the buffers of a batch, the interpreter, and other programs
 
 
@@ -47,8 +47,8 @@ def free_bytes(load: Load, available: int | None = None) -> int:
 
 
 def kv_bytes(model: Model, kv_type: str, tokens: int) -> int:
-    element = KV_BYTES[kv_type]
-    return model.kv_bytes_per_token(element, element) * tokens
+    stored = STORED[kv_type]
+    return model.kv_bytes_per_token(stored.keys.bytes, stored.values.bytes) * tokens
 
 
 def host_tier_cells(model: Model, load: Load) -> int:
@@ -57,15 +57,23 @@ def host_tier_cells(model: Model, load: Load) -> int:
 
 
 def _best_that_fits(model: Model, load: Load, available: int | None) -> KvType:
-    """The most exact type with which the whole context fits. Quantized types need flash attention. q4_0 is the last
-    resort: four bits degrade the answers of a small model."""
-    if load.flash_attention in ("off", "small") or not model.kv_quantizes:
-        return "f16"
+    """The most exact type with which the whole context fits, else the smallest. q4_0 is the last resort: four bits
+    degrade the answers of a small model."""
     available = available_bytes() if available is None else available
     room = min(available, free_bytes(load, available))
     tokens = min(load.context, model.trained_context)
-    types: tuple[KvType, ...] = ("f16", "q8_0")
-    return next((one for one in types if kv_bytes(model, one, tokens) + _SPARE_BYTES <= room), "q4_0")
+    types = [one for one in _EXACT_FIRST if _is_possible(model, load, one)]
+    return next((one for one in types if kv_bytes(model, one, tokens) + _SPARE_BYTES <= room), types[-1])
+
+
+def _is_possible(model: Model, load: Load, kv_type: KvType) -> bool:
+    """Whether `auto` may choose this type. On a GPU it chooses keys and values of one type: the speed of two types
+    has not been measured there."""
+    if kv_type in FLASH_ONLY and load.flash_attention in ("off", "small"):
+        return False
+    if kv_type == "q8_0_keys" and on_gpu(load):
+        return False
+    return STORED[kv_type].fills_blocks(*model.head_lengths)
 
 
 def _attention(load: Load, kv_type: str) -> Attention:
@@ -73,9 +81,8 @@ def _attention(load: Load, kv_type: str) -> Attention:
     attention slows down with the length of the context (1.8 times slower at 2,048 tokens)."""
     if load.flash_attention != "auto":
         return load.flash_attention
-    if kv_type != "f16":
-        return "on"  # llama.cpp has no other attention for a quantized cache
-
+    if kv_type in FLASH_ONLY:
+        return "on"
     measured = load.tuning.flash_attention if load.tuning else "auto"
     return measured if measured != "auto" else "auto" if on_gpu(load) else "off"
 

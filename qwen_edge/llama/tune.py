@@ -25,6 +25,7 @@ from qwen_edge.llama.context import SMALL_ROOM, bytes_of
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import on_gpu, resolve
+from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 128, 256, 512, 1024, 2048)
@@ -102,6 +103,8 @@ def tune(
     """The best values of the settings that `asked` leaves open. `tried` is called with the first try of each setting.
     Raises EngineError if the first setting cannot be run."""
     load = resolve(model, asked)
+    if load.kv_type in FLASH_ONLY:  # not a choice, so not to be kept as one
+        asked = replace(asked, flash_attention="on")
     plain_from = fastest_weights(model, load, effort.seconds, clock)
     model.use_plain_weights(plain_from or 0)
     began = clock()
@@ -264,8 +267,8 @@ def _threads(best: Tuning, asked: Load, _load: Load, effort: Effort) -> Iterator
             yield replace(best, threads=count)
 
 
-def _attention(best: Tuning, asked: Load, load: Load, _effort: Effort) -> Iterator[Tuning]:
-    if asked.flash_attention == "auto" and load.kv_type == "f16":  # other types need flash attention
+def _attention(best: Tuning, asked: Load, _load: Load, _effort: Effort) -> Iterator[Tuning]:
+    if asked.flash_attention == "auto":
         yield replace(best, flash_attention="off" if best.flash_attention == "on" else "on")
 
 

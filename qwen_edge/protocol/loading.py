@@ -13,7 +13,8 @@ from qwen_edge.protocol.sampling import Sampling
 
 LEAST_CONTEXT = 64  # tokens: fewer hold no question and its answer
 SMALL_CELLS = 512  # of the largest context with flash attention `small`, unless another size was measured
-KvType = Literal["auto", "f16", "q8_0", "q4_0"]
+KvType = Literal["auto", "f16", "q8_0_keys", "q8_0", "q4_0"]  # q8_0_keys: keys as q8_0, values as f16
+FLASH_ONLY: frozenset[KvType] = frozenset({"q8_0", "q4_0"})  # llama.cpp quantizes values with flash attention only
 Attention = Literal["auto", "on", "off", "small"]  # flash attention; small: while there are few tokens in the cache
 
 

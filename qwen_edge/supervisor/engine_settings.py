@@ -9,7 +9,7 @@ from pathlib import Path
 from qwen_edge.config.paths import expand_path, memory_folder, must_be_text, state_folder
 from qwen_edge.config.schema import EngineConfig, RememberConfig
 from qwen_edge.core.errors import ConfigError
-from qwen_edge.protocol.loading import SILENT_BEATS
+from qwen_edge.protocol.loading import FLASH_ONLY, SILENT_BEATS
 from qwen_edge.protocol.messages import Files, Load, Tuning
 from qwen_edge.supervisor.limits import SupervisorLimits
 
@@ -39,9 +39,10 @@ def load_message(
     engine.hang_seconds and within `watchdog`.
 
     Raises ConfigError for settings that contradict each other."""
-    if config.kv_type in ("q8_0", "q4_0") and config.flash_attention in ("off", "small"):
+    if config.kv_type in FLASH_ONLY and config.flash_attention in ("off", "small"):
         raise ConfigError(
-            f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto."
+            f"engine.kv_type {config.kv_type} needs flash attention: leave engine.flash_attention at auto, or choose "
+            "q8_0_keys, which does not."
         )
     if config.batch and config.parallel > config.batch:
         raise ConfigError(

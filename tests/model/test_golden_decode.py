@@ -35,7 +35,13 @@ from qwen_edge.protocol.messages import (
 
 pytestmark = pytest.mark.model
 
-KV = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0, "q4_0": C.GGML_TYPE_Q4_0}
+KV = {  # types of keys and of values
+    "f16": (C.GGML_TYPE_F16, C.GGML_TYPE_F16),
+    "q8_0_keys": (C.GGML_TYPE_Q8_0, C.GGML_TYPE_F16),
+    "q8_0": (C.GGML_TYPE_Q8_0, C.GGML_TYPE_Q8_0),
+    "q4_0": (C.GGML_TYPE_Q4_0, C.GGML_TYPE_Q4_0),
+}
+FLASH_ONLY = ("q8_0", "q4_0")
 # sums in another order differ in the last bits: llama.cpp alone, given the same text in batches of other sizes, moves
 # the two likeliest tokens by up to 0.26 against each other; where they are as close, either may come
 DOUBT = 0.3
@@ -69,8 +75,8 @@ class Alone:
     def __init__(self, path, kv_type: str = "f16") -> None:
         params = C.llama_context_default_params()
         params.n_ctx = params.n_batch = 4096
-        params.type_k = params.type_v = KV[kv_type]
-        params.flash_attn_type = int(kv_type != "f16")
+        params.type_k, params.type_v = KV[kv_type]
+        params.flash_attn_type = int(kv_type in FLASH_ONLY)
         self._model = C.llama_model_load_from_file(bytes(path), C.llama_model_default_params())
         self._context = C.llama_init_from_model(self._model, params)
         self._vocab = C.llama_model_get_vocab(self._model)
@@ -222,7 +228,7 @@ PROMPTS = [chat(text) for text in ASKED]
 @pytest.mark.parametrize("kv_type", list(KV))
 @pytest.mark.parametrize("batch", [16, 128, 512])
 def test_eight_at_once_with_a_common_beginning_in_slices_of_any_size(watch, golden, kv_type, batch):
-    attention = "off" if kv_type == "f16" else "on"
+    attention = "on" if kv_type in FLASH_ONLY else "off"
     backend = watch(batch=batch, kv_type=kv_type, flash_attention=attention)
     engine = Engine(backend)
     for number, prompt in enumerate(PROMPTS):
@@ -341,8 +347,7 @@ def test_what_left_the_cache_comes_back_as_it_was(watch, golden):
 @pytest.mark.parametrize("kv_type", list(KV))
 def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_path, kv_type):
     files = Files(str(tmp_path), 1 << 30, 1 << 30)
-    quantized = kv_type != "f16"
-    for life, attention in enumerate(("on", "on") if quantized else ("off", "on", "small", "off")):
+    for life, attention in enumerate(("on", "on") if kv_type in FLASH_ONLY else ("off", "on", "small", "off")):
         backend = watch(kv_type=kv_type, flash_attention=attention, files=files)
         engine, said, cached = Engine(backend, disk=open_disk(files, backend)), {}, {}
         for number, prompt in enumerate(PROMPTS):
@@ -352,6 +357,18 @@ def test_what_another_life_has_written_down_says_the_same(watch, golden, tmp_pat
         if life:
             # all but the few tokens that asked for the answer, and those that are no more than them
             assert sum(cached.values()) > 0.9 * sum(len(backend.vocabulary.tokenize(prompt)) for prompt in PROMPTS)
+        engine.leave(60)
+
+
+def test_what_was_written_down_with_another_kv_type_is_computed_again(watch, golden, tmp_path):
+    files = Files(str(tmp_path), 1 << 30, 1 << 30)
+    for kv_type, reused in (("f16", False), ("q8_0_keys", False), ("f16", True), ("q8_0_keys", True)):
+        backend = watch(kv_type=kv_type, files=files)
+        engine, said, cached = Engine(backend, disk=open_disk(files, backend)), {}, {}
+        engine.submit(submit(0, PROMPTS[0]))
+        run(engine, said, cached)
+        check(backend, golden, PROMPTS[:1], said, kv_type)
+        assert bool(cached[0]) == reused, kv_type
         engine.leave(60)
 
 

@@ -258,6 +258,10 @@ def test_a_kv_cache_that_llama_cpp_cannot_make_of_a_model_is_not_told_as_a_lack_
     for use in (lambda: LlamaBackend(quantized, lambda _: None), lambda: plan_memory(quantized, 1 << 30)):
         with pytest.raises(UnservableError, match=r"could not make .* for m\.gguf, however much memory there is"):
             use()
+    keys = replace(quantized, kv_type="q8_0_keys", flash_attention="off")  # here llama.cpp would abort the process
+    for use in (lambda: LlamaBackend(keys, lambda _: None), lambda: plan_memory(keys, 1 << 30)):
+        with pytest.raises(UnservableError, match=r"could not make .* for m\.gguf, however much memory there is"):
+            use()
     scarce = plan_memory(replace(quantized, kv_type="auto", flash_attention="auto"), 1)
     assert scarce.kv_type == "f16"
 

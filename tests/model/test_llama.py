@@ -30,6 +30,15 @@ from tests.model.conftest import converted
 pytestmark = pytest.mark.model
 
 PROMPT = list(range(40, 90))
+KINDS = [  # of KV cache, and of attention
+    ("f16", "off"),
+    ("f16", "on"),
+    ("q8_0_keys", "off"),
+    ("q8_0_keys", "on"),
+    ("q8_0", "on"),
+    ("q4_0", "on"),
+]
+EITHER_WAY = ["f16", "q8_0_keys"]  # types of KV cache that do with flash attention and without
 
 
 def load(path, **changes) -> Load:
@@ -147,7 +156,7 @@ def test_more_tokens_than_the_context_holds_is_an_error(context):
         context.decode([Slice(0, 250, PROMPT, logits=False)])
 
 
-@pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
+@pytest.mark.parametrize(("kv_type", "flash"), KINDS)
 def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, flash):
     asked = load(model.path, context=1000, batch=64, kv_type=kv_type, flash_attention=flash)
     small, full = GrowingCells(model, asked, room=256), GrowingCells(model, asked, room=1000)
@@ -168,10 +177,11 @@ def test_a_cache_that_grows_holds_what_one_of_full_size_holds(model, kv_type, fl
         full.close()
 
 
-def test_a_cache_with_flash_attention_while_it_is_small_holds_the_same_when_it_grows_and_shrinks(model):
-    kinds = ("small", "off", "on")
+@pytest.mark.parametrize("kv_type", EITHER_WAY)
+def test_a_cache_with_flash_attention_while_it_is_small_holds_the_same_when_it_grows_and_shrinks(model, kv_type):
+    asked = load(model.path, context=2048, parallel=2, kv_type=kv_type)
     growing, plain, flash = (
-        GrowingCells(model, load(model.path, context=2048, parallel=2, flash_attention=kind)) for kind in kinds
+        GrowingCells(model, replace(asked, flash_attention=kind)) for kind in ("small", "off", "on")
     )
     tokens = [40 + i % 60 for i in range(700)]
     try:
@@ -595,7 +605,7 @@ def test_a_batch_that_is_larger_than_the_first_cache_is_run(model):
     small.close()
 
 
-@pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto")])
+@pytest.mark.parametrize(("kv_type", "flash"), KINDS[:-1])
 def test_sequences_in_one_batch_do_not_see_each_other(model, kv_type, flash):
     prompts = [PROMPT[:12], PROMPT[5:30], PROMPT[20:27]]
     context = GrowingCells(model, load(model.path, batch=64, parallel=3, kv_type=kv_type, flash_attention=flash))
@@ -668,7 +678,7 @@ def test_a_sampler_goes_on_when_the_cache_has_grown(model, settings):
         backend.close()
 
 
-@pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "auto"), ("q4_0", "auto")])
+@pytest.mark.parametrize(("kv_type", "flash"), KINDS)
 def test_every_kind_of_kv_cache_works(model, kv_type, flash):
     context = GrowingCells(model, load(model.path, batch=64, kv_type=kv_type, flash_attention=flash))
     try:
@@ -872,7 +882,10 @@ def test_the_memory_plan_adds_up_what_llama_cpp_says(tiny_model, backend):
     assert plan.kv_cache == 2 * 2 * 64 * 2 * 2 * 256  # layers, heads, length, K and V, bytes, tokens
     assert plan.compute > 0
     assert f"= {plan.total / 1e6:.0f} MB" in str(plan)
-    assert plan_memory(load(tiny_model, kv_type="q8_0", flash_attention="auto"), 1 << 40).kv_cache < plan.kv_cache
+    keys, values = 2 * 2 * 64 * 34 // 32, 2 * 2 * 64 * 2  # bytes of a token: 8 bits and a scale for 32; 16 bits
+    plan = plan_memory(load(tiny_model, kv_type="q8_0_keys"), 1 << 40)
+    assert (plan.token, plan.kv_type) == (keys + values, "q8_0_keys")
+    assert plan_memory(load(tiny_model, kv_type="q8_0", flash_attention="auto"), 1 << 40).token == 2 * keys
 
 
 def test_copies_take_no_more_than_they_may_and_no_more_than_a_conversation(tiny_model):
@@ -896,7 +909,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         LlamaBackend(load(tmp_path / "none.gguf"), lambda fraction: None)
 
 
-@pytest.mark.parametrize(("kv_type", "flash"), [("f16", "off"), ("f16", "on"), ("q8_0", "on"), ("q4_0", "on")])
+@pytest.mark.parametrize(("kv_type", "flash"), KINDS)
 def test_cells_that_were_saved_and_loaded_are_the_same(model, kv_type, flash):
     asked = load(model.path, context=600, batch=64, parallel=2, kv_type=kv_type, flash_attention=flash)
     context, whole = GrowingCells(model, asked, room=256), GrowingCells(model, asked)
@@ -936,8 +949,9 @@ def test_a_sampling_default_that_no_sampler_can_use_is_passed_over(written):
 
 @pytest.mark.parametrize(("one", "other"), [("off", "on"), ("on", "off")])
 @pytest.mark.parametrize("whole", [True, False], ids=["all cells", "one sequence"])
-def test_cells_move_between_contexts_of_different_sizes_and_attention(model, one, other, whole):
-    asked = load(model.path, context=2000, batch=64, flash_attention=one)
+@pytest.mark.parametrize("kv_type", EITHER_WAY)
+def test_cells_move_between_contexts_of_different_sizes_and_attention(model, one, other, whole, kv_type):
+    asked = load(model.path, context=2000, batch=64, kv_type=kv_type, flash_attention=one)
     small = FixedCells(model, asked, room=256)
     large = FixedCells(model, replace(asked, flash_attention=other))
     try:

@@ -68,8 +68,12 @@ def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch)
     assert tune(model, asked(model, threads=2, flash_attention="off", batch=32), Effort()) == Tuning(plain_from=32)
     assert tried == [Tuning(2, "off", 32)]
     tried.clear()
-    tune(model, asked(model, kv_type="q8_0"), Effort())
-    assert all(one.flash_attention == "on" for one in tried), "a quantized cache needs it"
+    found = tune(model, asked(model, kv_type="q8_0"), Effort())
+    assert all(one.flash_attention == "on" for one in tried), "a cache with quantized values needs it"
+    assert found.flash_attention == "auto", "another type of cache may be quicker without it"
+    tried.clear()
+    tune(model, asked(model, kv_type="q8_0_keys"), Effort())
+    assert {one.flash_attention for one in tried} == {"on", "off"}
 
 
 def test_what_cannot_be_run_here_is_passed_over(model, cores, monkeypatch):
@@ -163,13 +167,34 @@ def test_depths_that_the_context_does_not_hold_are_left_out(model):
 
 def test_the_cache_is_as_exact_as_memory_allows(model):
     spare = 256 << 20
-    for kv_type in ("f16", "q8_0"):
+    for kv_type in ("f16", "q8_0_keys", "q8_0"):
         enough = kv_bytes(model, kv_type, 4096) + spare
         assert resolve(model, asked(model), enough).kv_type == kv_type
     assert resolve(model, asked(model), enough - 1).kv_type == "q4_0"
     assert resolve(model, asked(model, kv_type="f16"), 0).kv_type == "f16"
-    assert resolve(model, asked(model, flash_attention="off"), 0).kv_type == "f16"
     assert resolve(model, asked(model), enough).flash_attention == "on"
+
+
+@pytest.mark.parametrize("attention", ["off", "small"])
+def test_without_flash_attention_only_the_keys_are_quantized_where_memory_is_short(model, attention):
+    load = asked(model, flash_attention=attention)
+    enough = kv_bytes(model, "f16", 4096) + (256 << 20)
+    found = [resolve(model, load, room) for room in (enough, enough - 1, 0)]
+    assert [one.kv_type for one in found] == ["f16", "q8_0_keys", "q8_0_keys"]
+    assert {one.flash_attention for one in found} == {attention}
+
+
+def test_keys_of_another_type_than_values_are_not_chosen_on_a_gpu(model, monkeypatch):
+    enough = kv_bytes(model, "f16", 4096) + (256 << 20)
+    monkeypatch.setattr(settling, "on_gpu", lambda _load: True)
+    assert resolve(model, asked(model), enough - 1).kv_type == "q8_0"
+    assert resolve(model, asked(model, kv_type="q8_0_keys"), enough).kv_type == "q8_0_keys"
+
+
+def test_quantized_keys_have_the_kind_of_attention_that_was_measured(model):
+    keys = asked(model, kv_type="q8_0_keys")
+    assert resolve(model, keys).flash_attention == "off"
+    assert resolve(model, replace(keys, tuning=Tuning(flash_attention="small"))).flash_attention == "small"
 
 
 def test_what_was_measured_decides_what_is_open(model, cores):

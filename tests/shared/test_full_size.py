@@ -105,7 +105,16 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(served):
 
 @pytest.mark.parametrize(
     "settings",
-    ["{kv_type: q8_0}", "{batch: 512}", "{flash_attention: on}", "{flash_attention: off}", "{flash_attention: small}"],
+    [
+        "{kv_type: q8_0_keys}",
+        "{kv_type: q8_0_keys, flash_attention: on}",
+        "{kv_type: q8_0_keys, flash_attention: small}",
+        "{kv_type: q8_0}",
+        "{batch: 512}",
+        "{flash_attention: on}",
+        "{flash_attention: off}",
+        "{flash_attention: small}",
+    ],
 )
 def test_kv_type_batch_and_attention_change_no_word(conversion, walk, settings):
     with ServedModel(conversion["file"], settings=f"engine: {settings}") as served:

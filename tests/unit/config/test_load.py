@@ -83,7 +83,7 @@ def test_a_switch_needs_no_quotes(word):
         ("engine:\n\n  context: many", "q.yaml, line 3: engine.context: expected a whole number, got text."),
         ("server:\n  port: 70000", "q.yaml, line 2: server.port: expected a whole number <= 65535."),
         ("server:\n  model_aliases: [a, 3]", "q.yaml, line 2: server.model_aliases[1]: expected text, got a whole"),
-        ("engine: {kv_type: q5}", "q.yaml, line 1: engine.kv_type: must be one of auto, f16, q8_0, q4_0."),
+        ("engine: {kv_type: q5}", "q.yaml, line 1: engine.kv_type: must be one of auto, f16, q8_0_keys, q8_0, q4_0."),
         ("chat: 3", "q.yaml, line 1: chat: expected a group of settings, got a whole number."),
         ("- a", "q.yaml, line 1: the file: expected a group of settings, got a list."),
         ("5: 1", "q.yaml, line 1: the file: expected text."),

@@ -23,6 +23,13 @@ def test_a_quantized_cache_without_flash_attention_is_refused_in_words(tmp_path)
     assert load_message(config("engine: {kv_type: q8_0}").engine, tmp_path / "m").flash_attention == "auto"
 
 
+@pytest.mark.parametrize("attention", ["on", "off", "small", "auto"])
+def test_quantized_keys_alone_need_no_flash_attention(tmp_path, attention):
+    asked = config(f"engine: {{kv_type: q8_0_keys, flash_attention: {attention}}}").engine
+    load = load_message(asked, tmp_path / "m")
+    assert (load.kv_type, load.flash_attention) == ("q8_0_keys", attention)
+
+
 def test_the_engine_is_heard_of_well_within_anybodys_patience(tmp_path):
     assert load_message(config("").engine, tmp_path / "m").beat_seconds == 5.0
     assert load_message(config("engine: {hang_seconds: 8}").engine, tmp_path / "m").beat_seconds == 2.0
