@@ -15,6 +15,7 @@ from qwen_edge.config.paths import expand_path
 from qwen_edge.config.schema import ANY_ORIGIN, LOOPBACK, Config
 from qwen_edge.core.errors import ConfigError
 from qwen_edge.core.printable import is_hidden
+from qwen_edge.core.regular_file import regular_only
 from qwen_edge.protocol.messages import Caller
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ def read_keys(config: Config) -> Keys:
 
 def _keys_in(file: Path) -> Keys:
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8", opener=regular_only) as opened:
+            text = opened.read()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error})"
         raise ConfigError(

@@ -18,6 +18,7 @@ from qwen_edge.config.paths import Place, expand_path
 from qwen_edge.config.schema import Config
 from qwen_edge.config.validation import explain
 from qwen_edge.core.errors import ConfigError
+from qwen_edge.core.regular_file import regular_only
 
 _MOST_TEXT = 100_000  # characters of a settings file: the example with every setting has 1,500
 _MOST_NODES = 10_000  # keys and values, counted again wherever an alias repeats them
@@ -36,7 +37,7 @@ def load_config(file: Path | None, base: Path | None = None) -> Config:
         if not file.is_file():
             return Config()
     try:
-        with file.open(encoding="utf-8") as opened:
+        with open(file, encoding="utf-8", opener=regular_only) as opened:
             text = opened.read(_MOST_TEXT + 1)
     except PermissionError as error:
         raise ConfigError(

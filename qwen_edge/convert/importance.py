@@ -20,6 +20,7 @@ import numpy.typing as npt
 from qwen_edge.convert.progress import Progress, characters
 from qwen_edge.convert.worker import run_writer
 from qwen_edge.core.errors import ConversionError, EngineError
+from qwen_edge.core.regular_file import regular_only
 
 OWN = Path(__file__).with_name("importance.txt")
 _MOST_BYTES = 1 << 20  # an hour for Qwen3-0.6B on two cores; a tenth of that is plenty
@@ -45,7 +46,7 @@ def read_text(named: Path | None) -> Text:
     if named is None:
         return Text("qwen-edge's own", OWN.read_text("utf-8"))
     try:
-        with named.open("rb") as file:
+        with open(named, "rb", opener=regular_only) as file:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         why = error.strerror if isinstance(error, OSError) else error

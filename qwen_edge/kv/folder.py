@@ -12,11 +12,12 @@ import errno
 import fcntl
 import logging
 import os
-import stat
 import time
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
+
+from qwen_edge.core.regular_file import regular_only
 
 log = logging.getLogger(__name__)
 
@@ -115,14 +116,7 @@ class Folder:
 
 def open_ours(path: Path) -> FileIO:
     """Open an ordinary file for reading, unbuffered. Raises OSError, also for a link or a pipe, which might block."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-        return FileIO(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
+    return FileIO(path, "rb", opener=lambda name, flags: regular_only(name, flags | os.O_NOFOLLOW))
 
 
 def _make_private(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from qwen_edge.core.regular_file import regular_only
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 
 
@@ -65,7 +66,7 @@ def _load(path: Path) -> list[Telemetry]:
     samples: list[Telemetry] = []
     decoder = msgspec.json.Decoder(Telemetry)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=regular_only) as file:
             for number, line in enumerate(file, 1):
                 samples.append(_decode(decoder, line, f"{path}, line {number}"))
                 if len(samples) > 1 and samples[-1].at < samples[-2].at:

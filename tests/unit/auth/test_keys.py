@@ -1,6 +1,7 @@
 """Who may ask, and under which name."""
 
 import logging
+import os
 
 import pytest
 
@@ -48,6 +49,12 @@ def test_a_key_file_that_is_named_must_hold_a_key(keys_in, tmp_path):
         keys_in("# none yet\n")
     with pytest.raises(ConfigError, match="cannot read"):
         read_keys(config(f"server: {{api_keys_file: {tmp_path / 'none'}}}"))
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "keys")
+    with pytest.raises(ConfigError, match=r"api_keys_file: cannot read .*keys: it is not a regular file\."):
+        read_keys(config(f"server: {{api_keys_file: {tmp_path / 'keys'}}}"))
 
 
 def test_keys_come_from_systemds_credential(tmp_path, monkeypatch):

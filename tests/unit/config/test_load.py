@@ -1,5 +1,6 @@
 """A settings file is taken whole or refused with the line and the key."""
 
+import os
 import re
 from pathlib import Path
 
@@ -147,8 +148,12 @@ def test_aliases_that_mean_little_are_taken():
     assert parse_config("model: &m a\nremember: {folder: *m}\n", "q").remember.folder == "a"
 
 
-def test_a_file_without_an_end_is_not_read_to_it():
-    with pytest.raises(ConfigError, match="/dev/zero: is longer than 100000 characters"):
+def test_a_file_without_an_end_is_not_read_to_it(tmp_path):
+    (tmp_path / "q.yaml").touch()
+    os.truncate(tmp_path / "q.yaml", 1 << 40)
+    with pytest.raises(ConfigError, match=r"q\.yaml: is longer than 100000 characters"):
+        load_config(tmp_path / "q.yaml")
+    with pytest.raises(ConfigError, match="/dev/zero: cannot be read: it is not a regular file"):
         load_config(Path("/dev/zero"))
 
 
@@ -192,11 +197,18 @@ def test_options_win_over_the_file():
     assert given == expected
 
 
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "q.yaml")
+    with pytest.raises(ConfigError, match=r"q\.yaml: cannot be read: it is not a regular file\.$"):
+        load_config(tmp_path / "q.yaml")
+    assert load_config(Path(os.devnull)) == Config()
+
+
 def test_a_file_that_is_closed_is_told_with_the_command_that_opens_it(tmp_path, monkeypatch):
     def closed(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", closed)
+    monkeypatch.setattr("builtins.open", closed)
     with pytest.raises(ConfigError, match=r"q\.yaml: cannot be read: Permission denied\. .*sudo chmod a\+r /q\.yaml$"):
         load_config(Path("/q.yaml"))
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ from rich.console import Console
 from qwen_edge.cli import main
 from qwen_edge.convert.importance import (
     LEAST_TOKENS,
-    OWN,
     Text,
     read_importance,
     read_text,
@@ -73,9 +74,18 @@ def test_what_cannot_be_read_is_told_with_how_to_use_our_text(tmp_path, name):
         read_text(tmp_path / name)
 
 
-def test_an_endless_file_is_not_read_to_its_end():
+def test_a_long_file_is_not_read_to_its_end(tmp_path):
+    (tmp_path / "long.txt").touch()
+    os.truncate(tmp_path / "long.txt", 1 << 40)
     with pytest.raises(ConversionError, match="has more than 1 MiB"):
-        read_text(type(OWN)("/dev/zero"))
+        read_text(tmp_path / "long.txt")
+
+
+def test_a_pipe_that_nobody_writes_to_and_an_endless_device_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ConversionError, match=r"cannot be read: it is not a regular file\. Name a text file"):
+            read_text(Path(name))
 
 
 @pytest.mark.parametrize("words", [["--imatrix", "{text}", "{source}"], ["{source}", "--imatrix={text}"]])

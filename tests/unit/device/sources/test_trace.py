@@ -1,6 +1,7 @@
 """What was recorded is played again, at the same pace or a quicker one."""
 
 import io
+import os
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,9 @@ def test_time_that_runs_backwards_is_named(tmp_path):
 def test_no_file_no_samples_and_no_speed_are_said(tmp_path):
     with pytest.raises(TelemetryError, match=r"trace .*none cannot be read: No such file"):
         Trace(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TelemetryError, match=r"trace .*pipe cannot be read: it is not a regular file\."):
+        Trace(tmp_path / "pipe")
     with pytest.raises(TelemetryError, match="is empty"):
         trace(tmp_path)
     for speed in (0, -1, float("nan")):
