@@ -74,13 +74,14 @@ _PIECES = re.compile(rb"[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf]+")  # ch
 
 
 def check_languages(given: str | None, most: int | None = None) -> tuple[str, ...]:
-    """The languages of a list such as "zh,en", each once, in the order given; none for None. Raises ConversionError for
-    one that is not in the table, for an empty list, and if there is a bound `most` of the vocabulary but no list."""
+    """The languages of a list such as "zh,en", each once and sorted, as the order means nothing: the same languages
+    give the same file, of the same name. No languages for None. Raises ConversionError for one that is
+    not in the table, for an empty list, and if there is a bound `most` of the vocabulary but no list."""
     if given is None and most is not None:
         raise ConversionError("--vocabulary needs --languages, which decide what is kept: add, for example, zh,en.")
     if given is None:
         return ()
-    found = tuple(dict.fromkeys(name.lower() for name in re.split(r"[,\s]+", given) if name))
+    found = tuple(sorted({name.lower() for name in re.split(r"[,\s]+", given) if name}))
     unknown = [name for name in found if name not in LANGUAGES]
     if unknown or not found:
         what = f"{unknown[0]!r} is not a language of this option" if unknown else "no language is given"
