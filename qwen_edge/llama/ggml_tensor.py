@@ -11,6 +11,7 @@ from qwen_edge.core.errors import EngineError
 from qwen_edge.llama.bindings import C, function
 
 _GET_TENSOR = "_ZNK11llama_model10get_tensorEPKc"  # llama_model::get_tensor(name), exported by libllama
+_COUNT_TENSORS = "_ZNK11llama_model9n_tensorsEv"  # llama_model::n_tensors(), exported by libllama
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE, of which ggml_tensor_overhead() is the sum with the size of a tensor
 
 
@@ -50,6 +51,16 @@ def address_of(model: Any, name: str) -> int | None:
     except AttributeError:
         return None
     return found
+
+
+def count_of_tensors(model: Any) -> int:
+    """How many tensors a loaded model has, or would have if it is a simulated one. Two may have the same name: a tied
+    head, if it is not stored as the embedding is. 0 if llama.cpp does not tell."""
+    try:
+        count: int = function(_COUNT_TENSORS, ctypes.c_size_t, ctypes.c_void_p)(ctypes.cast(model, ctypes.c_void_p))
+    except AttributeError:
+        return 0
+    return count
 
 
 def rows_of(tensor: Tensor) -> Any:

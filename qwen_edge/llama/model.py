@@ -15,6 +15,7 @@ from qwen_edge.llama.header import END_TOKENS, what_is_wrong
 from qwen_edge.llama.kinds import memory_of, refuse_unservable, refuse_unusable_numbers, why_not_loaded
 from qwen_edge.llama.mapped_file import identity_of
 from qwen_edge.llama.plain_weights import PlainWeights, plain_bytes
+from qwen_edge.llama.tied_head import second_head_bytes
 from qwen_edge.llama.vocab import Vocab
 
 _EOM = "tokenizer.ggml.eom_token_id"  # the key of an end token that llama.cpp's API does not report
@@ -78,7 +79,9 @@ class Model:
 
     @property
     def weights_bytes(self) -> int:
-        return int(C.llama_model_size(self._model))
+        """Bytes of the weights in memory. llama.cpp reports those of the file. If the file has one tensor for embedding
+        and head, and the head is repacked, or on a GPU, then llama.cpp holds this tensor twice."""
+        return int(C.llama_model_size(self._model)) + second_head_bytes(self._model, self.path)
 
     @property
     def parameters(self) -> int:

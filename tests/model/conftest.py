@@ -16,8 +16,8 @@ from tests.checkpoints import write_checkpoint
 DEMO = Path(__file__).parents[2] / "models" / "demo"
 
 
-def converted(source: Path, output: Path) -> Path:
-    job = Job(source=str(source), file_type="Q4_K_M", models=output.parent, output=output)
+def converted(source: Path, output: Path, head: str | None = None) -> Path:
+    job = Job(source=str(source), file_type="Q4_K_M", models=output.parent, output=output, head=head)
     return convert(job, Progress(Console(file=io.StringIO())))
 
 

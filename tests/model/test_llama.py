@@ -1,5 +1,6 @@
 """The objects over llama.cpp do what they say, on a tiny model."""
 
+import re
 import unicodedata
 from random import Random
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.backend import LlamaBackend, _sampling_defaults
+from qwen_edge.llama.bindings import send_log_to
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
@@ -25,7 +27,7 @@ from qwen_edge.llama.saved import turn
 from qwen_edge.llama.vocab import Vocab
 from qwen_edge.protocol.messages import Load, Sampling, Segment
 from tests.checkpoints import ADDED, write_checkpoint
-from tests.model.conftest import converted
+from tests.model.conftest import DEMO, converted
 
 pytestmark = pytest.mark.model
 
@@ -886,6 +888,17 @@ def test_the_memory_plan_adds_up_what_llama_cpp_says(tiny_model, backend):
     plan = plan_memory(load(tiny_model, kv_type="q8_0_keys"), 1 << 40)
     assert (plan.token, plan.kv_type) == (keys + values, "q8_0_keys")
     assert plan_memory(load(tiny_model, kv_type="q8_0", flash_attention="auto"), 1 << 40).token == 2 * keys
+
+
+@pytest.mark.parametrize("head", ["q6_k", "q4_k"])
+def test_the_memory_plan_counts_a_tied_head_as_often_as_llama_cpp_holds_it(tmp_path, head):
+    """A Q4_K head is repacked on x86-64, beside the embedding."""
+    file = converted(DEMO, tmp_path / "m.gguf", head)
+    log: list[str] = []
+    send_log_to(lambda _level, text: log.append(text))
+    Model(file, gpu_layers=0).close()
+    held = sum(map(float, re.findall(r"model buffer size = +([0-9.]+) MiB", "".join(log))))
+    assert plan_memory(load(file), 1 << 40).weights / (1 << 20) == pytest.approx(held, abs=0.05)
 
 
 def test_copies_take_no_more_than_they_may_and_no_more_than_a_conversation(tiny_model):
