@@ -17,8 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from qwen_edge.convert.architecture import name_tensors, read_architecture
 from qwen_edge.convert.checkpoint import open_checkpoint
 from qwen_edge.convert.generation import read_sampling
@@ -103,8 +101,9 @@ def convert(job: Job, progress: Progress) -> Path:
     progress.say(f"chat template: {abilities}")
     with work_folder(output) as work:
         check_room(work, plan.total_bytes + quantized_bytes(plan, job.file_type))
-        manifest = _run_stages(job, source, plan, fingerprint, work, progress)
-        _publish(work / "quantized.gguf", output, manifest)
+        made = _run_stages(job, source, plan, fingerprint, work, progress)
+        manifest = _manifest(job, source, plan, fingerprint, made, output.name)
+        _publish(made.file, output, manifest)
     _report(output, manifest, progress)
     return output
 
@@ -156,46 +155,74 @@ def _tools() -> dict[str, str]:
     return {name: version(name) for name in ("qwen-edge", "llama-cpp-python", "gguf")}
 
 
-def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Path, progress: Progress) -> Manifest:
+@dataclass(frozen=True)
+class _Made:
+    """A quantized file that was checked, and what the stages found out about it."""
+
+    file: Path
+    sha256: str
+    inputs: tuple[Input, ...]
+    tools: dict[str, str]
+    checks: dict[str, Any]
+    imatrix: Imatrix | None
+    seconds: dict[str, float]
+
+
+def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Path, progress: Progress) -> _Made:
     """All stages up to a checked file in the work folder. Stages that the journal lists as done are skipped."""
     journal = Journal(work / "journal.json", fingerprint)
-    unquantized, quantized, imatrix = (work / name for name in ("unquantized.gguf", "quantized.gguf", "imatrix.npz"))
-    measured = journal.has("imatrix", imatrix) if job.text else True
-    if not (measured and journal.has("quantize", quantized)):
-        if not journal.has("write", unquantized):
-            with journal.timed("write", unquantized):
-                write_gguf(plan, unquantized, progress)
-        if job.text and not measured:
-            with journal.timed("imatrix", imatrix):
-                measure_importance(job.text, unquantized, imatrix, threads=job.threads, progress=progress)
-        with journal.timed("quantize", quantized):
-            _quantize(job, plan, unquantized, quantized, imatrix if job.text else None, progress)
-        unquantized.unlink(missing_ok=True)
+    quantized, imatrix = work / "quantized.gguf", work / "imatrix.npz"
+    _write_and_quantize(job, plan, journal, quantized, imatrix, progress)
     progress.say("checking: every tensor is finite, the tokenizer round-trips, one decode")
     with journal.timed("check", quantized):
         checked = run_worker(_check_task(plan, quantized), lambda _: None)
     with journal.timed("hash", quantized):
         inputs = tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in _inputs(source, plan))
         digest = sha256(quantized)
-    table = read_tensor_table(quantized)
+    measured = Imatrix(job.text.name, job.text.sha256, tokens_read(imatrix)) if job.text else None
+    return _Made(quantized, digest, inputs, checked["tools"], checked["seen"], measured, journal.seconds)
+
+
+def _write_and_quantize(
+    job: Job, plan: Plan, journal: Journal, quantized: Path, imatrix: Path, progress: Progress
+) -> None:
+    """The stages that write files: those of the unquantized model, of the importance, and of the quantized model."""
+    unquantized = quantized.with_name("unquantized.gguf")
+    measured = journal.has("imatrix", imatrix) if job.text else True
+    if measured and journal.has("quantize", quantized):
+        return
+    if not journal.has("write", unquantized):
+        with journal.timed("write", unquantized):
+            write_gguf(plan, unquantized, progress)
+    if job.text and not measured:
+        with journal.timed("imatrix", imatrix):
+            measure_importance(job.text, unquantized, imatrix, threads=job.threads, progress=progress)
+    with journal.timed("quantize", quantized):
+        _quantize(job, plan, unquantized, quantized, imatrix if job.text else None, progress)
+    unquantized.unlink(missing_ok=True)
+
+
+def _manifest(job: Job, source: Source, plan: Plan, fingerprint: str, made: _Made, name: str) -> Manifest:
+    """What is kept about the file, which will have this name."""
+    table = read_tensor_table(made.file)
     return Manifest(
         format=FORMAT,
-        file="",
+        file=name,
         type=job.file_type,
-        bytes=quantized.stat().st_size,
-        sha256=digest,
+        bytes=made.file.stat().st_size,
+        sha256=made.sha256,
         source=source.origin,
         revision=source.revision,
         fingerprint=fingerprint,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        tools={**_tools(), **checked["tools"], "python": platform.python_version(), "machine": platform.machine()},
-        inputs=inputs,
+        tools={**_tools(), **made.tools, "python": platform.python_version(), "machine": platform.machine()},
+        inputs=made.inputs,
         types=dict(Counter(row.type for row in table).most_common()),
-        checks=checked["seen"],
-        seconds={stage: round(seconds, 2) for stage, seconds in journal.seconds.items()},
+        checks=made.checks,
+        seconds={stage: round(seconds, 2) for stage, seconds in made.seconds.items()},
         tensors={row.name: f"{row.type} {'x'.join(map(str, row.shape))}" for row in table},
         vocabulary=Kept(tuple(plan.trim.languages), plan.trim.tokens, plan.trim.of) if plan.trim else None,
-        imatrix=Imatrix(job.text.name, job.text.sha256, tokens_read(imatrix)) if job.text else None,
+        imatrix=made.imatrix,
     )
 
 
@@ -222,8 +249,7 @@ def _intact(output: Path, manifest: Manifest) -> bool:
 
 def _publish(model: Path, output: Path, manifest: Manifest) -> None:
     """Manifest first, model last: a model that exists is complete and has its manifest. Survives a power cut."""
-    described = encode_manifest(msgspec.structs.replace(manifest, file=output.name))
-    atomic_file.replace(manifest_path(output), described, durable=True)
+    atomic_file.replace(manifest_path(output), encode_manifest(manifest), durable=True)
     model.replace(output)
     atomic_file.sync(output.parent)
 
