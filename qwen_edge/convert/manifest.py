@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from qwen_edge.core.regular_file import regular_only
+
 FORMAT = 1
 
 
@@ -66,7 +68,8 @@ def manifest_path(model: Path) -> Path:
 def read_manifest(model: Path) -> Manifest | None:
     """The manifest of a model; None if there is none, or it cannot be read as one."""
     try:
-        return msgspec.json.decode(manifest_path(model).read_bytes(), type=Manifest)
+        with open(manifest_path(model), "rb", opener=regular_only) as file:
+            return msgspec.json.decode(file.read(), type=Manifest)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

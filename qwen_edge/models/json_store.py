@@ -13,6 +13,7 @@ import msgspec
 
 from qwen_edge.config.paths import hand_over, state_folder
 from qwen_edge.core import atomic_file
+from qwen_edge.core.regular_file import regular_only
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class JsonStore(Generic[_Value]):
     def read(self) -> dict[str, _Value]:
         """All values by name. What cannot be read is logged, and counts as missing."""
         try:
-            found = msgspec.json.decode(self.file.read_bytes(), type=dict[str, msgspec.Raw])
+            with open(self.file, "rb", opener=regular_only) as file:
+                found = msgspec.json.decode(file.read(), type=dict[str, msgspec.Raw])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:

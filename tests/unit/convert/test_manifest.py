@@ -1,6 +1,7 @@
 """A manifest that cannot be read is as good as none: it describes, and nothing depends on it."""
 
 import json
+import os
 
 import pytest
 
@@ -18,6 +19,11 @@ def test_a_place_that_is_no_folder(tmp_path):
 
 def test_a_folder_in_its_place(tmp_path):
     manifest_path(tmp_path / "m.gguf").mkdir()
+    assert read_manifest(tmp_path / "m.gguf") is None
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path):
+    os.mkfifo(manifest_path(tmp_path / "m.gguf"))
     assert read_manifest(tmp_path / "m.gguf") is None
 
 

@@ -1,5 +1,7 @@
 """What was measured is remembered for this model and for where it was measured, and for nothing else."""
 
+import os
+
 import pytest
 
 from qwen_edge.models.json_store import JsonStore
@@ -54,6 +56,12 @@ def test_a_damaged_file_is_a_file_that_is_not_there_and_is_told(tmp_path, caplog
     assert "tuning.json cannot be read" in caplog.text
     keep(model(tmp_path), HERE, QUICK, tmp_path)
     assert recall(model(tmp_path), tmp_path) == {HERE: QUICK}
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path, caplog):
+    os.mkfifo(tmp_path / "tuning.json")
+    assert recall(model(tmp_path), tmp_path) == {}
+    assert "it is not a regular file" in caplog.text
 
 
 def test_where_nothing_can_be_written_the_log_says_so(tmp_path, caplog):
