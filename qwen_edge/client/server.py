@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -21,12 +22,13 @@ class UnreachableError(UserError):
 
 
 class RefusedError(UserError):
-    """The server answered with an error. `status`: the HTTP status."""
+    """The server answered with an error. `status`: the HTTP status; of an error in the middle of a stream, 503 if the
+    same request may be answered later, else 500. `words`: the server's own message."""
 
     def __init__(self, url: str, status: int, words: str) -> None:
         remedy = " Is this a server of OpenAI's API?" if status == 404 else ""
         super().__init__(f"{url} answers {status}: {words[:300]}{remedy}")
-        self.status = status
+        self.status, self.words = status, _message(words)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Answer:
     tokens: int
     prompt_tokens: int
     text: str = ""  # without the reasoning, if the server separates it
+    finish: str = ""  # why the answer ended, such as stop or length
 
     @property
     def first(self) -> float:
@@ -54,12 +57,12 @@ class Answer:
 
 
 class Server:
-    """An OpenAI-compatible server at `url` (without /v1). Requests go to its first model."""
+    """An OpenAI-compatible server at `url` (without /v1). Requests go to `model`; by default, to the first it has."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, http: aiohttp.ClientSession, model: str | None = None) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._http = http
-        self._model: str | None = None
+        self._model = model
 
     async def ask(
         self,
@@ -68,11 +71,13 @@ class Server:
         system: str | None = None,
         history: Sequence[Mapping[str, str]] = (),
         max_tokens: int = 128,
+        required: Mapping[str, Any] = MappingProxyType({}),
         begun: asyncio.Event | None = None,
         **more: Any,
     ) -> Answer:
-        """Ask a question and time the answer. `history`: the earlier messages. `begun`: set at the first text. Raises
-        UserError with the server's error message."""
+        """Ask a question and time the answer. `history`: the earlier messages. `required`: more parameters of
+        the request. `more`: parameters that are left out if the server refuses them. `begun`: set at the first text.
+        Raises UserError with the server's error message."""
         messages = [{"role": "system", "content": system}] if system else []
         body = {
             "model": await self.model(),
@@ -81,16 +86,19 @@ class Server:
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **required,
             **more,
         }
-        at, usage, text = list[float](), dict[str, int](), list[str]()
+        at, usage, text, finish = list[float](), dict[str, int](), list[str](), ""
         began = time.perf_counter()
         try:
             async with self._request("POST", "/v1/chat/completions", json=body) as response:
                 async for line in response.content:
                     if line.startswith(b"data: {"):
-                        chunk = json.loads(line[6:])
+                        chunk = self._chunk(line[6:])
                         usage = chunk.get("usage") or usage
+                        for choice in chunk.get("choices", ()):
+                            finish = choice.get("finish_reason") or finish
                         if _has_text(chunk):
                             at.append(time.perf_counter() - began)
                             text += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
@@ -100,14 +108,16 @@ class Server:
             if refused.status not in (400, 422) or not more:
                 raise
             # a strict server refuses the additional parameters: ask again without them
-            return await self.ask(user, system=system, history=history, max_tokens=max_tokens, begun=begun)
+            return await self.ask(
+                user, system=system, history=history, max_tokens=max_tokens, required=required, begun=begun
+            )
         finally:
             if begun:  # after an error too: nobody must wait for a text that will not come
                 begun.set()
         if not at:
             raise UserError(f"{self.url} has sent an answer without any text. Does its model answer in another client?")
         tokens, prompt_tokens = usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0)
-        return Answer(tuple(at), tokens, prompt_tokens, "".join(text))
+        return Answer(tuple(at), tokens, prompt_tokens, "".join(text), finish)
 
     async def prompt_tokens(self, user: str) -> int:
         """The number of tokens of the prompt as the server counts them; 0 if it does not report them. Asks for an
@@ -123,8 +133,36 @@ class Server:
                 ) from None
         return int(usage.get("prompt_tokens", 0))
 
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a streamed chat completion, the last ones with its usage. Raises RefusedError for an error of
+        the server, also in the middle; UnreachableError if the stream breaks off."""
+        whole = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        whole.setdefault("model", await self.model())
+        path, ended = "/v1/chat/completions", False
+        async with self._request("POST", path, json=whole) as response:
+            async for line in _lines(response):
+                if line.startswith(b"data: {"):
+                    try:
+                        chunk = json.loads(line[6:])
+                    except (ValueError, RecursionError):
+                        raise UserError(f"{self.url} has sent an event that is not JSON.") from None
+                    if error := chunk.get("error"):
+                        raise RefusedError(self.url + path, _status(error), json.dumps({"error": error}))
+                    ended = ended or b'"finish_reason":"' in line.replace(b": ", b":")
+                    yield chunk
+        if not ended:
+            raise UnreachableError(f"{self.url} has ended its answer in the middle.")
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models that the server lists, each with at least an `id`. Raises UserError."""
+        async with self._request("GET", "/v1/models") as response:
+            try:
+                return [one for one in (await response.json(content_type=None))["data"] if isinstance(one["id"], str)]
+            except (KeyError, TypeError, ValueError):
+                raise UserError(f"{self.url}/v1/models lists no models. Is this a server of OpenAI's API?") from None
+
     async def model(self) -> str:
-        """The name of the server's first model."""
+        """The name of the model that is asked."""
         if self._model is None:
             async with self._request("GET", "/v1/models") as response:
                 try:
@@ -134,6 +172,17 @@ class Server:
                         f"{self.url}/v1/models names no model: {error!r}. Is this a server of OpenAI's API?"
                     ) from None
         return self._model
+
+    def _chunk(self, data: bytes) -> dict[str, Any]:
+        """One event of a stream. Raises UserError if the event is an error."""
+        try:
+            chunk: dict[str, Any] = json.loads(data)
+        except ValueError:
+            raise UserError(f"{self.url} has sent an event that is not JSON.") from None
+        if error := chunk.get("error"):
+            words = error.get("message") if isinstance(error, dict) else error
+            raise UserError(f"{self.url} has ended its answer with an error: {str(words)[:300]}")
+        return chunk
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -150,14 +199,15 @@ class Server:
 
 
 @asynccontextmanager
-async def servers_at(urls: Sequence[str]) -> AsyncIterator[list[Server]]:
-    """The servers at these URLs. Each question opens a new connection, because some servers close an idle connection
-    at the moment of its next use. The key in the environment (QWEN_EDGE_API_KEY), if any, is sent to all servers."""
+async def servers_at(urls: Sequence[str], model: str | None = None) -> AsyncIterator[list[Server]]:
+    """The servers at these URLs, to be asked for `model`, or each for its first one. Each question opens a new
+    connection, because some servers close an idle connection at the moment of its next use. The key in the environment
+    (QWEN_EDGE_API_KEY), if any, is sent to all servers."""
     key = os.environ.get("QWEN_EDGE_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     connector, timeout = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as http:
-        yield [Server(url, http) for url in urls]
+        yield [Server(url, http, model) for url in urls]
 
 
 def _has_text(chunk: dict[str, Any]) -> bool:
@@ -165,3 +215,30 @@ def _has_text(chunk: dict[str, Any]) -> bool:
         choice.get("delta", {}).get("content") or choice.get("delta", {}).get("reasoning_content")
         for choice in chunk.get("choices", ())
     )
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a body, however long. Raises aiohttp.ClientError."""
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+def _message(words: str) -> str:
+    """The message of an error body; the body itself if it has none."""
+    try:
+        error = json.loads(words)["error"]
+        return str(error if isinstance(error, str) else error["message"])
+    except (ValueError, KeyError, TypeError):
+        return words[:300]
+
+
+def _status(error: Any) -> int:
+    """The status that an error in a stream would have had, as far as it tells."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int):
+        return code
+    return 503 if code in ("unavailable", "engine_failed") else 500

@@ -9,7 +9,7 @@ import shlex
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import IO
 
@@ -25,15 +25,7 @@ async def running(server: Server, command: Sequence[str], *, grace: float = 10.0
     """Run `command` until the context is left; then send SIGTERM, and after `grace` seconds SIGKILL. Raises UserError
     if the command cannot be started, or if the server is unreachable because the command has ended."""
     await _must_be_free(server)
-    with tempfile.TemporaryFile() as log:
-        began = time.perf_counter()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        except OSError as error:
-            raise UserError(f"{shlex.join(command)} cannot be started: {error.strerror}.") from None
-        child = StartedServer(shlex.join(command), process, log, began)
+    async with started(command, grace=grace) as child:
         try:
             yield child
         except UnreachableError as error:
@@ -41,6 +33,29 @@ async def running(server: Server, command: Sequence[str], *, grace: float = 10.0
             if child.ended.done():
                 raise UserError(f"{error} {child.describe_end()}") from None
             raise
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str], *, grace: float = 10.0, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[StartedServer]:
+    """As `running`, for a command whose address is not known yet. `environment`: None for that of this process."""
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise UserError(f"{shlex.join(command)} cannot be started: {error.strerror}.") from None
+        child = StartedServer(shlex.join(command), process, log, began)
+        try:
+            yield child
         finally:
             await child.stop(grace)
 
@@ -76,6 +91,11 @@ class StartedServer:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)
 
+    def output(self, start: int = 0) -> bytes:
+        """What the command has printed, without the first `start` bytes."""
+        # not read(): the command shares this file's position
+        return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, start)
+
     def describe_end(self) -> str:
         """How the command has ended, and the end of its output."""
         status = self.ended.result()
@@ -104,9 +124,8 @@ class StartedServer:
             os.killpg(self._process.pid, number)
 
     def _last_lines(self) -> str:
-        # not read(): the command shares this file's position
         size = os.fstat(self._log.fileno()).st_size
-        text = os.pread(self._log.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES)).decode(errors="replace")
+        text = self.output(max(0, size - _LAST_BYTES)).decode(errors="replace")
         lines = text.splitlines()[-_LAST_LINES:]
         return "\n  ".join(["Its last lines:", *lines]) if lines else "It has printed nothing."
 

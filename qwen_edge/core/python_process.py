@@ -6,6 +6,7 @@ downloads folder. (From Python 3.11 on, `python -P` would suffice.)
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +20,17 @@ def python_command(module: str, *arguments: str) -> list[str]:
     """The command that runs `module.main([...])` with this interpreter."""
     code = (
         f"import sys; sys.path[:1] = sys.path[:1] if sys.path[0] else []; from {module} import main; main(sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code, *arguments]
+
+
+def own_command(*arguments: str) -> list[str]:
+    """The command `qwen-edge ARGUMENTS` with this interpreter, for a process that must not outlive this one: Linux
+    sends it SIGTERM when the thread that has started it ends, however that happens."""
+    code = (
+        "import ctypes, os, runpy, signal, sys; ctypes.CDLL(None).prctl(1, int(signal.SIGTERM)); "
+        f"os.getppid() == {os.getpid()} or sys.exit('the program that needs this one has ended'); "
+        "sys.path[:1] = sys.path[:1] if sys.path[0] else []; runpy.run_module('qwen_edge', run_name='__main__')"
     )
     return [sys.executable, "-c", code, *arguments]
 
