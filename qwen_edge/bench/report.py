@@ -37,10 +37,11 @@ class Row:
 
 
 class Results:
-    """Collects the figures of the runs."""
+    """Collects the figures of the runs. `failed`: why a server could not be measured, or not to the end."""
 
     def __init__(self, servers: Sequence[str]) -> None:
         self.servers = list(servers)
+        self.failed: dict[str, str] = {}
         self._runs: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, workload: str, server: str, figures: Mapping[str, float]) -> None:
@@ -49,12 +50,18 @@ class Results:
 
     @property
     def rows(self) -> list[Row]:
-        """The figures that every server has; others cannot be compared."""
+        """The figures that every server has that was measured; others cannot be compared."""
+        measured = set(self.measured)
         return [
-            Row(workload, figure, dict(runs))
+            Row(workload, figure, {server: runs[server] for server in self.measured})
             for (workload, figure), runs in self._runs.items()
-            if runs.keys() == set(self.servers)
+            if measured and measured <= runs.keys()
         ]
+
+    @property
+    def measured(self) -> list[str]:
+        """The servers that were measured to the end."""
+        return [server for server in self.servers if server not in self.failed]
 
     def median(self, workload: str, figure: str, server: str) -> float | None:
         """None if the figure was not measured, or could not be."""
@@ -64,17 +71,19 @@ class Results:
     def table(self) -> Table:
         """The medians, followed by all runs, and the first server's ratio to each of the others."""
         table = Table(box=None, pad_edge=False)
-        for title in ("work", "figure", *self.servers, *(f"first / {other}" for other in self.servers[1:])):
+        first, *others = self.measured or [""]
+        for title in ("work", "figure", first, *others, *(f"first / {other}" for other in others)):
             table.add_column(title, overflow="fold")
         for row in self.rows:
-            medians = [f"{row.median(one):.2f}  ({_listed(row.runs[one])})" for one in self.servers]
-            ratios = [f"{row.ratio(self.servers[0], other):.2f}" for other in self.servers[1:]]
+            medians = [f"{row.median(one):.2f}  ({_listed(row.runs[one])})" for one in (first, *others)]
+            ratios = [f"{row.ratio(first, other):.2f}" for other in others]
             table.add_row(row.workload, row.figure, *medians, *ratios)
         return table
 
     def as_json(self) -> dict[str, Any]:
         return {
             "servers": self.servers,
+            "failed": self.failed,
             "figures": [
                 {"workload": row.workload, "figure": row.figure, "more_is_better": row.more_is_better, "runs": row.runs}
                 for row in self.rows

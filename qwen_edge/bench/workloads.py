@@ -20,9 +20,11 @@ Figures = Mapping[str, float]
 @dataclass(frozen=True)
 class Workload:
     """One workload. `run` runs it once. `slow`: it takes minutes on a CPU, so it runs only if it is named, and once for
-    each server, whatever the number of repeats."""
+    each server, whatever the number of repeats. `seconds`: about how long it takes on two cores, in relation to others:
+    from this the time that is left is estimated."""
 
     run: Callable[[Server, Random], Awaitable[Figures]]
+    seconds: float
     slow: bool = False
 
 
@@ -165,16 +167,16 @@ async def context_of_8k(server: Server, rng: Random) -> Figures:
 
 
 WORKLOADS: Mapping[str, Workload] = {
-    "one question": Workload(one_question),
-    "eight clients": Workload(eight_clients),
-    "long prompt": Workload(long_prompt),
-    "conversation": Workload(conversation_without_thinking),
-    "conversation, thinking": Workload(conversation_thinking),
-    "relativity": Workload(relativity),
-    "questions in a row": Workload(questions_in_a_row, slow=True),
-    "8K context": Workload(context_of_8k, slow=True),
-    "home, clock on top": Workload(home, slow=True),
-    "home, volatile": Workload(home_volatile, slow=True),
+    "one question": Workload(one_question, 15),
+    "eight clients": Workload(eight_clients, 30),
+    "long prompt": Workload(long_prompt, 60),
+    "conversation": Workload(conversation_without_thinking, 100),
+    "conversation, thinking": Workload(conversation_thinking, 150),
+    "relativity": Workload(relativity, 25),
+    "questions in a row": Workload(questions_in_a_row, 120, slow=True),
+    "8K context": Workload(context_of_8k, 200, slow=True),
+    "home, clock on top": Workload(home, 100, slow=True),
+    "home, volatile": Workload(home_volatile, 50, slow=True),
 }
 MORE_IS_BETTER = {"tokens/s", "total tokens/s", "8K supported"}
 

@@ -23,6 +23,7 @@ from qwen_edge.client.server import UnreachableError, servers_at
 from qwen_edge.config.paths import find_place, state_folder
 from qwen_edge.core.errors import ConfigError, NotNowError, UserError
 from qwen_edge.core.printable import clean
+from qwen_edge.core.progress import counted, on_console
 from qwen_edge.device.host.cpu import cpu_name
 from qwen_edge.device.sources.board import PowerMode
 from qwen_edge.models.json_store import JsonStore
@@ -102,10 +103,12 @@ async def _measure(url: str, repeat: int) -> Measured:
         await asyncio.sleep(_SETTLED)
         before = await asyncio.to_thread(ask_device, url)
         began = time.monotonic()
-        for number in range(repeat):
-            click.echo(f"question {number + 1} of {repeat}", err=True)
-            figures.append(await WORKLOADS[_WORK].run(server, Random(time.time_ns())))  # noqa: S311 - words, not keys
-            looks.append((await asyncio.to_thread(ask_device, url))["governor"])
+        with on_console(terminal(stderr=True)).stage("measuring", repeat, counted("questions")) as stage:
+            for number in range(repeat):
+                stage.begin(f"question {number + 1} of {repeat}")
+                figures.append(await WORKLOADS[_WORK].run(server, Random(time.time_ns())))  # noqa: S311 - words, not keys
+                looks.append((await asyncio.to_thread(ask_device, url))["governor"])
+                stage(1)
         seconds = time.monotonic() - began
         await asyncio.sleep(_SETTLED)
     after = await asyncio.to_thread(ask_device, url)

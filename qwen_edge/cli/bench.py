@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-import signal
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from qwen_edge.bench.article_table import REPEAT as ARTICLE_REPEAT
 from qwen_edge.bench.article_table import WORK as ARTICLE_WORK
-from qwen_edge.bench.article_table import article_table
-from qwen_edge.bench.measure import WaitTimes, measure
+from qwen_edge.bench.article_table import article_plot, article_table
+from qwen_edge.bench.measure import Plan, Target, WaitTimes, measure, measure_one_by_one
 from qwen_edge.bench.plot import draw
+from qwen_edge.bench.report import Results
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
+from qwen_edge.cli.plot_file import plot_option, write_plot
 from qwen_edge.cli.terminal import as_json as to_json
-from qwen_edge.cli.terminal import terminal
+from qwen_edge.cli.terminal import plain, terminal
+from qwen_edge.cli.until_signalled import run_until_signalled
+from qwen_edge.client.private_daemon import model_named
+from qwen_edge.config.paths import find_place
 from qwen_edge.config.schema import MOST_SECONDS
-from qwen_edge.core.printable import clean
-
-_T = TypeVar("_T")
+from qwen_edge.core.errors import UserError
+from qwen_edge.core.progress import SHARE, Stage, on_console
 
 _REPEAT = 3
 _LOAD_SECONDS = 600.0
@@ -42,8 +43,8 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     return split
 
 
-@click.command("bench", short_help="Measure OpenAI-compatible servers side by side.")
-@click.argument("urls", nargs=-1, required=True, metavar="URL...")
+@click.command("bench", short_help="Measure servers or models side by side.")
+@click.argument("servers", nargs=-1, required=True, metavar="URL|MODEL...")
 @click.option(
     "--work",
     type=click.Choice(list(WORKLOADS)),
@@ -54,8 +55,8 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     "--article",
     "as_article",
     is_flag=True,
-    help="Print the article's table: load time (with --start), first token, tokens/s, memory, and whether a context of "
-    "8K tokens is supported. Takes minutes.",
+    help="Print the article's table: load time (of models, and with --start), first token, tokens/s, memory, and "
+    "whether a context of 8K tokens is supported. Takes minutes.",
 )
 @click.option(
     "--repeat",
@@ -90,36 +91,70 @@ def _arguments(_context: click.Context, _option: click.Parameter, commands: tupl
     help="Seconds without requests before the runs, and before memory is measured: idle servers free memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every run as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the medians to an SVG file.")
-def command(urls: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
-    """Measure one or several OpenAI-compatible servers, e.g. http://127.0.0.1:8080, side by side.
+@plot_option("Draw the medians to an SVG file.")
+def command(servers: tuple[str, ...], as_article: bool, as_json: bool, plot: Path | None, **options: Any) -> None:
+    """Measure OpenAI-compatible servers, e.g. http://127.0.0.1:8080, or model files (GGUF), side by side.
 
     The servers are asked in turn, after a warm-up question that does not count. The first server is compared with the
     others. If a server requires an API key, set the environment variable QWEN_EDGE_API_KEY.
+
+    For a model, a daemon with the settings of this device is started, and stopped when the model is measured. With a
+    model among the arguments, one after the other is measured, so that two models never compete for memory; what cannot
+    be measured is shown with the reason.
     """
-    _check(urls, as_article, options)
-    measuring = measure(
-        urls,
+    targets = _targets(servers, options["start"])
+    _check([target.name for target in targets if not target.model], as_article, options)
+    plan = Plan(
         options["work"] or (ARTICLE_WORK if as_article else _QUICK),
         options["repeat"] or (ARTICLE_REPEAT if as_article else _REPEAT),
         time.time_ns() if options["seed"] is None else options["seed"],
-        lambda doing: click.echo(clean(doing), err=True),
-        start=options["start"],
-        waits=WaitTimes(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
+        WaitTimes(options["load_seconds"] or _LOAD_SECONDS, options["rest"]),
     )
-    try:
-        results = asyncio.run(_until_signalled(measuring))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    with on_console(terminal(stderr=True)).stage("measuring", len(targets) * plan.seconds, SHARE) as stage:
+        results = run_until_signalled(_measure(targets, plan, stage, options["start"]))
     if as_json:
         click.echo(to_json(results.as_json()))
     else:
-        terminal().print(article_table(results) if as_article else results.table())
+        _show(results, as_article=as_article)
     if plot:
-        plot.write_text(draw(results), encoding="utf-8")
+        write_plot(plot, article_plot(results) if as_article else draw(results))
+    if not results.measured:
+        raise UserError("Nothing could be measured.")
 
 
-def _check(urls: tuple[str, ...], as_article: bool, options: dict[str, Any]) -> None:
+async def _measure(targets: list[Target], plan: Plan, stage: Stage, start: list[list[str]]) -> Results:
+    if any(target.model for target in targets):
+        return await measure_one_by_one(targets, plan, stage.begin, stage)
+    urls = [target.name for target in targets]
+    return await measure(urls, plan, stage.begin, start=start, advance=stage)
+
+
+def _show(results: Results, *, as_article: bool) -> None:
+    console = terminal()
+    console.print(article_table(results) if as_article else results.table())
+    for name, why in results.failed.items():
+        console.print(plain(f"{name} was not measured to the end: {why}"), soft_wrap=True)
+
+
+def _targets(arguments: tuple[str, ...], start: list[list[str]]) -> list[Target]:
+    """What the arguments name; the n-th command is for the n-th URL. Raises UsageError."""
+    commands, targets = iter(start), list[Target]()
+    for argument in arguments:
+        if argument in (target.name for target in targets):
+            raise click.UsageError(f"{argument} is given twice.")
+        if "://" in argument:
+            targets.append(Target(argument, command=next(commands, ())))
+            continue
+        try:
+            targets.append(Target(argument, model=model_named(argument, find_place(None).models)))
+        except UserError as error:
+            raise click.UsageError(
+                f"{argument} is neither the address of a server, such as http://127.0.0.1:8080, nor a model. {error}"
+            ) from None
+    return targets
+
+
+def _check(urls: list[str], as_article: bool, options: dict[str, Any]) -> None:
     start = options["start"]
     if start and len(start) != len(urls):
         raise click.UsageError(
@@ -130,13 +165,3 @@ def _check(urls: tuple[str, ...], as_article: bool, options: dict[str, Any]) -> 
         raise click.UsageError("--load-seconds only applies to servers started with --start.")
     if as_article and options["work"]:
         raise click.UsageError("--article has its own workloads: leave out --work or --article.")
-
-
-async def _until_signalled(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run `work`; a signal that would end this process cancels it instead, so that no started server is left behind."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
-            loop.add_signal_handler(number, task.cancel)
-    return await work

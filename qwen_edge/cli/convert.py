@@ -16,8 +16,8 @@ from qwen_edge.convert.importance import Text, read_text
 from qwen_edge.convert.languages import check_languages
 from qwen_edge.convert.manifest import manifest_path
 from qwen_edge.convert.pipeline import Job, convert
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import DEFAULT_TYPE, HEADS, TYPES, check_head, check_imatrix, check_type
+from qwen_edge.core.progress import on_console
 from qwen_edge.device.host.cpu import usable_cores
 
 
@@ -74,7 +74,7 @@ def command(source: str, output: Path | None, file_type: str, head: str | None, 
         vocabulary=options["vocabulary"],
         text=_text(options["imatrix"], check_type(file_type), check_head(head, check_type(file_type))),
     )
-    progress = Progress(Console(stderr=False))
+    progress = on_console(Console(stderr=False))
     try:
         output = convert(job, progress)
         for made in (output, manifest_path(output)):

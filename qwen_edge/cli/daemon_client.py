@@ -78,7 +78,7 @@ def ask(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
 def ask_device(url: str) -> dict[str, Any]:
     """The state of the daemon at `url` and of its device. Raises as `ask`, and UserError if it is no qwen-edge."""
     found = ask("GET", path_at(url, "/v1/device"))
-    if not isinstance(found, dict) or found.get("object") != "device":
+    if not isinstance(found, dict) or found.get("object") != "device" or "restarts" not in found:
         raise another_answer(url)
     return found
 

@@ -17,12 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen_edge.cli.daemon_client import ask_device, url_option
+from qwen_edge.cli.device_plot import plot
 from qwen_edge.cli.flags import Number
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import plain, terminal
+from qwen_edge.cli.watch import watch
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
+from qwen_edge.device.history import LONGEST
 from qwen_edge.device.sources.trace import record
 from qwen_edge.device.telemetry import Telemetry
 
@@ -30,11 +33,13 @@ Json = Mapping[str, Any]
 
 _COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
 _BAR = 20  # characters
+_MOST_HOURS, _PLOT = LONGEST / 3600, Path("device-history.svg")
 
 
 @click.command("status", short_help="Show temperatures, watts, speed, energy, cache.")
 @url_option("Address of the daemon.")
 @click.option("--once", is_flag=True, help="Print once and exit.  [default on a terminal: refresh until Ctrl-C]")
+@click.option("--watch", "watching", is_flag=True, help="Fill the terminal with a live view, until q or Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer once, as JSON (GET /v1/device).")
 @click.option(
     "--every", type=Number(0.2, MOST_SECONDS), default=1.0, show_default=True, help="Seconds between two readings."
@@ -45,14 +50,38 @@ _BAR = 20  # characters
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the readings to a new file, one a line, until Ctrl-C. The setting device.trace plays it.",
 )
-def command(url: str, once: bool, as_json: bool, every: float, file: Path | None) -> None:
+@click.option(
+    "--plot", "hours", type=Number(0.01, _MOST_HOURS), help="Draw the last hours, at most 72, as SVG, and exit."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help=f"The file for --plot; - for the standard output.  [default: {_PLOT}]",
+)
+def command(  # noqa: PLR0913 - one for each option
+    *,
+    url: str,
+    once: bool,
+    watching: bool,
+    as_json: bool,
+    every: float,
+    file: Path | None,
+    hours: float | None,
+    out: Path | None,
+) -> None:
     """Show temperatures, watts, the governor's decision, tokens per second, joules per token, and cache use.
 
     If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
-    if as_json:
+    if out and hours is None:
+        raise click.UsageError("--out is the file for --plot HOURS.")
+    if hours is not None:
+        plot(url, hours, out or _PLOT)
+    elif as_json:
         click.echo(to_json(ask_device(url)))
     elif file:
         _record(url, every, file)
+    elif watching:
+        watch(url, every)
     elif once or not sys.stdout.isatty():
         terminal().print(render(ask_device(url)))
     else:

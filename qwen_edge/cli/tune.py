@@ -9,12 +9,15 @@ import click
 import msgspec
 from rich.table import Table
 
+from qwen_edge.cli.plot_file import plot_option, write_plot
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import other_program, terminal
+from qwen_edge.cli.tune_plot import draw
 from qwen_edge.config.load import config_of
 from qwen_edge.config.paths import find_model, find_place
 from qwen_edge.convert.load_check import check_loads
 from qwen_edge.core.printable import clean
+from qwen_edge.core.progress import counted, on_console
 from qwen_edge.models.tuning import described, keep
 from qwen_edge.protocol.messages import Tuning
 from qwen_edge.supervisor.engine_settings import load_message
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     help="Measure attention and weights only, in seconds, as the daemon does at its first start.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every measurement as JSON.")
-def command(file: Path | None, model: str | None, brief: bool, as_json: bool) -> None:
+@plot_option("Draw the speeds over the depth of context to an SVG file.")
+def command(file: Path | None, model: str | None, brief: bool, as_json: bool, plot: Path | None) -> None:
     """Measure the weights for prompts, threads, flash attention and batch size on this device, at several depths of
     context, and store the best.
 
@@ -44,7 +48,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
     from qwen_edge.llama.model import Model
     from qwen_edge.llama.resolve import resolve
     from qwen_edge.llama.site import site
-    from qwen_edge.llama.tune import Effort, tune
+    from qwen_edge.llama.tune import Effort, setting, tune
 
     place = find_place(file)
     place.check("tune", writing=True)
@@ -61,23 +65,28 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool) ->
             clean(f"{other} If its llama.cpp is another build, this measurement does not apply to it."), err=True
         )
     send_log_to(lambda _level, _text: None)
-    with console.status("measuring"), Model(path, gpu_layers=load.gpu_layers) as weights:
-        found = tune(weights, load, effort, tries.append)
+    progress = on_console(terminal(stderr=True))
+    with Model(path, gpu_layers=load.gpu_layers) as weights:
+        with progress.stage("measuring", 0, counted("measurements")) as stage:
+            found = tune(weights, load, effort, tries.append, stage=stage)
         best = resolve(weights, msgspec.structs.replace(load, tuning=found))
     keep(path, site(load.gpu_layers), found, place.state)
+    shown = {one.tuning: one for one in tries}.values()  # of each setting the last try
     if as_json:
         click.echo(to_json([msgspec.to_builtins(one) for one in tries]))
     else:
-        console.print(_table(tries))
+        console.print(_table(list(shown)))
     kept = Tuning(best.threads, best.flash_attention, best.batch, best.flash_cells, found.plain_from)
     console.print(f"Best: {described(kept)}.", soft_wrap=True)
+    if plot:
+        write_plot(plot, draw(list(shown), kept, setting, path.name))
 
 
 def _table(tries: list[Try]) -> Table:
     """One row a measurement; measurements are compared by the seconds of a typical request."""
     caption = (
         "Tokens per second of prompt | answer, behind as many tokens in the cache. Settings that looked better were "
-        "measured again; the second measurement decides and is not shown."
+        "measured again, and the second measurement is shown: it decides."
     )
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     depths = [speed.depth for speed in tries[0].speeds]

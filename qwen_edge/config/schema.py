@@ -64,7 +64,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     running answers when the daemon stops. A stream that is silent for `comment_seconds` gets a comment.
     `responses_hours`, `responses_bytes`: how long, and how much of them, responses of /v1/responses are stored.
     `origins`: the origins of web pages that may read the answers. With `share_cache: key`, the cached prompts of one
-    key are not used for another."""
+    key are not used for another. `page`: whether a browser that asks for `/` gets the page."""
 
     host: str = "127.0.0.1"
     port: _Port = 8080
@@ -88,6 +88,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_seconds: _Seconds = 60
     responses_hours: Annotated[float, msgspec.Meta(gt=0, le=24 * 3660)] = 720
     responses_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64_000_000
+    page: bool = True
 
     def __post_init__(self) -> None:
         for number, origin in enumerate(self.origins):

@@ -5,7 +5,7 @@ Runs in a worker process, as a damaged file may make llama.cpp abort.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ _PROBES = (
 _PROMPT = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
-def check_model(file: Path, added: Mapping[str, int], end_tokens: Sequence[int]) -> dict[str, Any]:
+def check_model(
+    file: Path, added: Mapping[str, int], end_tokens: Sequence[int], on_progress: Callable[[float], None]
+) -> dict[str, Any]:
     """Load every tensor with validation, encode and decode sample texts, check that each of `end_tokens` ends a turn,
-    and decode one prompt.
+    and decode one prompt. `on_progress` gets the share of the file that is loaded.
 
     Returns the results for the manifest. Raises EngineError with the fault found. Needs about as much memory as the
     file is large, most of it mapped from the file.
     """
-    with Model(file, gpu_layers=0, repack=False, check_tensors=True) as model:
+    with Model(file, gpu_layers=0, repack=False, check_tensors=True, on_progress=on_progress) as model:
         _check_tokenizer(model.vocab, added)
         _check_end_tokens(model.vocab, end_tokens)
         token = _decode_once(model)

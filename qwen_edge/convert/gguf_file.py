@@ -20,12 +20,12 @@ import yaml
 
 from qwen_edge.convert.architecture import Architecture
 from qwen_edge.convert.checkpoint import Checkpoint
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import BYTES_PER_ELEMENT, Tensor, read_pieces
 from qwen_edge.convert.templates import DEFAULT, gguf_template_name
 from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.convert.trim import Trim
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import Progress
 from qwen_edge.llama.header import END_TOKENS
 
 _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT

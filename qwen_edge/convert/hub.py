@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_edge.convert.diagnose import explain_file
-from qwen_edge.convert.progress import LINE_EVERY, Progress
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import LINE_EVERY, MEGABYTES, Progress, Stage
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -154,6 +154,7 @@ def _bars(progress: Progress) -> type[Any] | None:
 
     class PlainLines(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.stage = Stage("downloading", unit=MEGABYTES, done=kwargs.get("initial") or 0.0)
             super().__init__(*args, **{**kwargs, "mininterval": LINE_EVERY, "disable": False})
 
         def close(self) -> None:
@@ -161,7 +162,8 @@ def _bars(progress: Progress) -> type[Any] | None:
 
         def display(self, *_args: Any, **_kwargs: Any) -> None:
             if self.unit == "B" and self.total and self.n:
-                rate = self.format_dict["rate"] or 0.0
-                progress.say(progress.line("downloading", int(self.n), int(self.total), rate))
+                self.stage.total = self.total
+                self.stage.reach(self.n)
+                progress.say(f"{self.stage.title}: {self.stage}")
 
     return PlainLines

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qwen_edge.convert.progress import Progress, characters
 from qwen_edge.convert.worker import run_writer
 from qwen_edge.core.errors import ConversionError, EngineError
+from qwen_edge.core.progress import CHARACTERS, Progress
 from qwen_edge.core.regular_file import regular_only
 
 OWN = Path(__file__).with_name("importance.txt")
@@ -80,7 +80,7 @@ def measure_importance(text: Text, model: Path, target: Path, *, threads: int, p
         "target": str(target),
         "threads": threads,
     }
-    with progress.stage("measuring importance", len(text.text), characters) as advance:
+    with progress.stage("measuring importance", len(text.text), CHARACTERS) as advance:
         run_writer(task, advance)
     copy.unlink()
 

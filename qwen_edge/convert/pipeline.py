@@ -33,7 +33,6 @@ from qwen_edge.convert.manifest import (
     manifest_path,
     read_manifest,
 )
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import Recipe, quantize, quantized_bytes
 from qwen_edge.convert.safetensors import same_bytes, take_rows
 from qwen_edge.convert.template_check import check_chat_template
@@ -45,6 +44,7 @@ from qwen_edge.convert.workspace import Journal, check_room, work_folder
 from qwen_edge.core import atomic_file
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,18 @@ def _run_stages(job: Job, source: Source, plan: Plan, fingerprint: str, work: Pa
     journal = Journal(work / "journal.json", fingerprint)
     quantized, imatrix = work / "quantized.gguf", work / "imatrix.npz"
     _write_and_quantize(job, plan, journal, quantized, imatrix, progress)
-    progress.say("checking: every tensor is finite, the tokenizer round-trips, one decode")
-    with journal.timed("check", quantized):
-        checked = run_worker(_check_task(plan, quantized), lambda _: None)
+    what = "checking: every tensor is finite, the tokenizer round-trips, one decode"
+    with journal.timed("check", quantized), progress.stage(what, quantized.stat().st_size) as advance:
+        checked = run_worker(_check_task(plan, quantized), advance)
     with journal.timed("hash", quantized):
-        inputs = tuple(Input(file.name, file.stat().st_size, sha256(file)) for file in _inputs(source, plan))
-        digest = sha256(quantized)
+        *inputs, output = _checksums([*_inputs(source, plan), quantized], progress)
     measured = Imatrix(job.text.name, job.text.sha256, tokens_read(imatrix)) if job.text else None
-    return _Made(quantized, digest, inputs, checked["tools"], checked["seen"], measured, journal.seconds)
+    return _Made(quantized, output.sha256, tuple(inputs), checked["tools"], checked["seen"], measured, journal.seconds)
+
+
+def _checksums(files: list[Path], progress: Progress) -> list[Input]:
+    with progress.stage("checksums for the manifest", sum(file.stat().st_size for file in files)) as advance:
+        return [Input(file.name, file.stat().st_size, sha256(file, advance)) for file in files]
 
 
 def _write_and_quantize(

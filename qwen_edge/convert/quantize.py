@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen_edge.convert.gguf_file import Plan
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.worker import run_writer
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import Progress
 
 DEFAULT_TYPE = "Q4_K_M"
 # The types offered for a small model, with the most bits a weight may take: rows whose length is not a multiple of 256

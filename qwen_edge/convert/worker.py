@@ -184,8 +184,17 @@ def _check(task: dict[str, Any]) -> dict[str, Any]:
 
     complaints: list[str] = []
     send_log_to(lambda level, text: complaints.append(text.strip()) if level == ERROR else None)
+    file, told = Path(task["file"]), 0
+    size = file.stat().st_size
+
+    def on_progress(fraction: float) -> None:
+        nonlocal told
+        if (done := round(fraction * size)) - told > size // 100:
+            _say(advance=done - told)
+            told = done
+
     try:
-        return {"seen": check_model(Path(task["file"]), task["added"], task["end_tokens"]), "tools": versions()}
+        return {"seen": check_model(file, task["added"], task["end_tokens"], on_progress), "tools": versions()}
     except EngineError as error:
         raise type(error)(" ".join([str(error), *complaints])) from None
 

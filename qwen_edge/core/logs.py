@@ -6,8 +6,10 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import TextIO
 
 from qwen_edge.core.printable import printable
+from qwen_edge.core.progress import ERASE, is_terminal
 
 _LONGEST = 2000  # characters of a line: names are cut where they are logged; this limits errors of other programs
 
@@ -23,6 +25,16 @@ class _OneLine(logging.Formatter):
     def formatException(self, ei: object) -> str:  # noqa: N802
         lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
         return "\n".join("    " + printable(line, _LONGEST) for line in lines)
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream. On a terminal it first erases the line that shows progress, which is drawn
+    again when it changes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_terminal(self.stream):
+            self.stream.write(ERASE)
+        super().emit(record)
 
 
 class ToldBefore:
@@ -46,6 +58,6 @@ def start_logging(level: str) -> None:
     """Log to the standard error stream, from this level on."""
     # systemd's journal adds the time itself
     form = "%(levelname)s %(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"
-    handler = logging.StreamHandler()
+    handler = _Lines()
     handler.setFormatter(_OneLine(form))
     logging.basicConfig(level=level.upper(), handlers=[handler])

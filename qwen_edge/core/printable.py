@@ -12,6 +12,7 @@ _MOST = 100  # characters
 _LINES = {"\n", "\t"}
 # controls (escape codes begin with one), formatting, surrogates, separators of lines and paragraphs
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_CONTROLS = {"Cc", "Cs"}
 _JOINERS = {"\u200c", "\u200d"}  # part of words and of emoji
 
 
@@ -25,6 +26,14 @@ def printable(text: object, most: int = _MOST) -> str:
 def clean(text: str) -> str:
     """`text` in full length; line ends and tabs are kept."""
     return "".join(_escaped(one) if is_hidden(one) else one for one in text)
+
+
+def without_controls(text: str) -> str:
+    """`text` for a file or another program, whose output may reach a terminal: escaped is only what controls a terminal
+    or is no character. Invisible characters that belong to a text, as in Arabic, stay."""
+    return "".join(
+        _escaped(one) if one not in _LINES and unicodedata.category(one) in _CONTROLS else one for one in text
+    )
 
 
 def is_hidden(one: str) -> bool:

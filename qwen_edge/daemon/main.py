@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -23,10 +25,13 @@ from qwen_edge.chat.abilities import TemplateSource
 from qwen_edge.config.paths import find_model
 from qwen_edge.config.schema import Config
 from qwen_edge.core.errors import CrashedError, EngineError, UnservableError
+from qwen_edge.core.progress import on_stream
 from qwen_edge.daemon.announcement import status_line, tell_surprises
 from qwen_edge.daemon.descriptors import Reserve, raise_limit
 from qwen_edge.daemon.heartbeat import Heartbeat
+from qwen_edge.daemon.load_display import LoadDisplay
 from qwen_edge.daemon.sd_notify import Notifier
+from qwen_edge.device.host.memory import total_bytes
 from qwen_edge.models.tuning import described, keep, recall
 from qwen_edge.protocol.messages import Ready
 from qwen_edge.renderer.handle import Renderer
@@ -37,6 +42,7 @@ from qwen_edge.supervisor.supervisor import Supervisor
 if TYPE_CHECKING:  # heavy: the engine process is started before any of these is imported
     from qwen_edge.daemon.http_server import HttpServer
     from qwen_edge.device.from_config import Found
+    from qwen_edge.device.history import History
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +112,15 @@ class Daemon:
         self._model = model
         self._keys = keys
         self._engine = engine
+        progress = on_stream(sys.stderr, lambda line: log.info("%s", line))
+        engine.on_loading = LoadDisplay(progress, model)
         self._find = find
         self._renderer = renderer or Renderer()
         self._heartbeat = Heartbeat(notifier, engine, config.engine.load_seconds)
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()  # the first signal, and the second
         self._tasks: list[asyncio.Task[None]] = []  # beside the engine's
         self._http: HttpServer | None = None
+        self._history: History | None = None
 
     async def run(self, say: Callable[[str], None]) -> None:
         """The whole life of the daemon. `say` gets the line that it is ready. Raises EngineError or NotNowError if it
@@ -129,12 +138,14 @@ class Daemon:
         """Listen, and wait until the model is loaded and the renderer has its template; until then /health answers 503.
         Returns early if a signal comes meanwhile."""
         from qwen_edge.daemon.http_server import HttpServer
+        from qwen_edge.device.history import kept_history
         from qwen_edge.server.state import State
         from qwen_edge.service.thermal import ThermalControl
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-        thermal = ThermalControl(self._engine, self._config.device, find=self._find)
+        self._history = history = kept_history(self._config.remember, self._memory)
+        thermal = ThermalControl(self._engine, self._config.device, find=self._find, history=history)
         heartbeat = self._heartbeat
         self._tasks += map(asyncio.create_task, (heartbeat.watchdog(), thermal.run(), heartbeat.tell(thermal)))
         http = HttpServer(State(self._config, self._engine, thermal, self._model.stem, self._keys, self._renderer))
@@ -172,9 +183,15 @@ class Daemon:
         if self._http:
             await self._http.stop()
         await self._renderer.stop()
+        if self._history:
+            await self._history.close()
         await self._engine.stop(grace=0.0 if self._stop_now.is_set() else 5.0)
         if self._http:
             await self._http.close()
+
+    def _memory(self) -> int | None:
+        """Bytes of the daemon and the engine."""
+        return total_bytes(os.getpid(), self._engine.pid)
 
     def _keep_tuning(self, model: Ready) -> None:
         """Keep what the engine has measured, so that it does not measure again at the next start."""

@@ -28,7 +28,7 @@ from qwen_edge.engine.loop import Engine
 from qwen_edge.kv.disk_tier import DiskTier
 from qwen_edge.kv.folder import Folder
 from qwen_edge.protocol.framing import encode, inbound_frames
-from qwen_edge.protocol.loading import SILENT_BEATS
+from qwen_edge.protocol.loading import SILENT_BEATS, Doing
 from qwen_edge.protocol.messages import (
     Abort,
     Beat,
@@ -53,10 +53,12 @@ from qwen_edge.protocol.messages import (
 log = logging.getLogger(__name__)
 
 _WRITING = 0.05  # seconds between two checks whether a file has been written
-_OPENING, _HEARING = 60.0, 0.05  # seconds that opening the folder of conversations may take; between two checks
+_OPENING, _USUAL = 60.0, 1.0  # seconds that opening the folder of conversations may take, and usually takes at most
+_HEARING = 0.05  # seconds between two checks whether it is open
 _ORPHANED = 4.0  # seconds to write conversations to disk after the daemon has died
 _LOCKED = 10.0  # seconds for which the engine before this one may still be writing
 _READING = 0.005  # seconds between two checks whether a long prompt has been tokenized
+_TOLD = 4  # times in a beat the daemon is told how far the start is
 _LONGEST_REST = 0.5  # seconds after which requests that have waited too long are ended, also during a rest
 _FIRST_WORD = 0.001  # seconds for which the daemon gets a core to send the word: else it may wait 4 ms for one
 _GRACE = 0.2  # seconds: a program that asks one thing after the other does not find the engine busy with idle work
@@ -216,9 +218,13 @@ def load_llama(load: Load, channel: Channel) -> tuple[Backend, Ready]:
     # imported here, not at the start: importing numpy and llama.cpp takes a quarter of a second
     from qwen_edge.llama.backend import LlamaBackend
 
-    def on_progress(fraction: float) -> None:
-        if channel.silence > load.beat_seconds / 4:
-            channel.send([Loading(fraction)])
+    said: Doing = "load"
+
+    def on_progress(progress: Loading) -> None:
+        nonlocal said
+        if channel.silence > load.beat_seconds / _TOLD or progress.doing != said:
+            said = progress.doing
+            channel.send([progress])
 
     backend = LlamaBackend(load, on_progress)
     if not load.awaited:
@@ -265,6 +271,8 @@ def _opened(
         messages += channel.receive(0.0)
         if channel.silence >= load.beat_seconds:
             channel.send([Beat()])
+        elif channel.silence >= load.beat_seconds / _TOLD and time.monotonic() > until - _OPENING + _USUAL:
+            channel.send([Loading(0.0, "remember")])
     if opening.done():
         return opening.result()
     log.warning(

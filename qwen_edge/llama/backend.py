@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError
+from qwen_edge.core.progress import Stage
 from qwen_edge.device.host.cpu import preempted
 from qwen_edge.kv.model_id import ModelId
 from qwen_edge.kv.slice import Slice
@@ -31,7 +32,7 @@ from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
 from qwen_edge.llama.tune import Effort, fastest_weights, tune
 from qwen_edge.protocol.loading import FLASH_ONLY
-from qwen_edge.protocol.messages import Load, ModelFacts, Ready, Sampling, Tuning
+from qwen_edge.protocol.messages import Load, Loading, ModelFacts, Ready, Sampling, Tuning
 from qwen_edge.structured.compiler import Compiler
 
 _SMALL, _LARGE = 1e-6, 1e6  # the least positive, and the largest, value of a sampling parameter
@@ -39,18 +40,22 @@ _OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 
 
 class LlamaBackend:
-    """Implements engine.backend.Backend. Loading blocks for seconds and calls `on_progress` with 0..1."""
+    """Implements engine.backend.Backend. Loading blocks for seconds and calls `on_progress`."""
 
-    def __init__(self, load: Load, on_progress: Callable[[float], None]) -> None:
+    def __init__(self, load: Load, on_progress: Callable[[Loading], None]) -> None:
         """Raises EngineError, with llama.cpp's error messages, if the model or its context cannot be created."""
         self._gpu_layers = 0
         self._sha256 = _hash_beside(load)
         self._complaints: deque[str] = deque(maxlen=2)
         send_log_to(self._on_log)
         try:
-            self._model = Model(Path(load.model), gpu_layers=load.gpu_layers, on_progress=on_progress)
+            self._model = Model(
+                Path(load.model),
+                gpu_layers=load.gpu_layers,
+                on_progress=lambda fraction: on_progress(Loading(fraction)),
+            )
             load = with_measured(load)
-            self._tuning = self._calibrate(load)
+            self._tuning = self._calibrate(load, on_progress)
             self._load = resolve(self._model, replace(load, tuning=self._tuning or load.tuning))
             self._model.use_plain_weights(self._load.plain_from)
             self.cells = _cells(self._model, self._load)
@@ -144,15 +149,17 @@ class LlamaBackend:
         self.cells.close()
         self._model.close()
 
-    def _calibrate(self, load: Load) -> Tuning | None:
+    def _calibrate(self, load: Load, on_progress: Callable[[Loading], None]) -> Tuning | None:
         """Measure what is neither measured nor configured of the fastest settings, if `load.calibrate` asks for it;
         None if there is nothing to measure. Raises EngineError."""
         known = load.tuning or Tuning()
         if not load.calibrate:
             return None
         is_open = load.flash_attention == "auto" and resolve(self._model, load).kv_type not in FLASH_ONLY
-        if is_open and known.flash_attention == "auto":
-            found = tune(self._model, load, Effort.brief())
+        if is_open and known.flash_attention == "auto":  # quantized values leave no choice
+            stage = Stage()
+            stage.changed = lambda stage: on_progress(Loading(stage.share, "measure"))
+            found = tune(self._model, load, Effort.brief(), stage=stage)
             return replace(found, threads=known.threads, batch=known.batch)
         if known.plain_from is not None:
             return None

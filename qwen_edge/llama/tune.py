@@ -18,6 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from qwen_edge.core.errors import EngineError
+from qwen_edge.core.progress import Stage
 from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import C
@@ -99,33 +100,68 @@ def tune(
     effort: Effort,
     tried: Callable[[Try], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
+    stage: Stage | None = None,
 ) -> Tuning:
-    """The best values of the settings that `asked` leaves open. `tried` is called with the first try of each setting.
-    Raises EngineError if the first setting cannot be run."""
+    """The best values of the settings that `asked` leaves open. `tried` is called with each try.
+    `stage` is told of each speed that is measured, and how many there are. Raises EngineError if the first setting
+    cannot be run."""
     load = resolve(model, asked)
     if load.kv_type in FLASH_ONLY:  # not a choice, so not to be kept as one
         asked = replace(asked, flash_attention="on")
+    watched = _Watched(model, load, effort, clock, stage or Stage())
     plain_from = fastest_weights(model, load, effort.seconds, clock)
     model.use_plain_weights(plain_from or 0)
     began = clock()
-    best = measure(model, load, effort, clock)
+    watched.expect(1 + sum(1 for choices in _CHOICES for _ in choices(_first(load), asked, load, effort)))
+    best = watched.measure(_first(load))
     flash_cells = 0
     tried(best)
-    for choices in (_threads, _attention, _batch):
+    for choices in _CHOICES:
         for tuning in choices(best.tuning, asked, load, effort):
             if clock() - began > effort.seconds:
                 return _learned(best, flash_cells, plain_from, asked, effort)
             try:
-                other = measure(model, _with(load, tuning), effort, clock)
+                other = watched.measure(tuning)
             except EngineError:
                 continue  # attention not supported by this device, or no memory for the batch
             tried(other)
             if _beats(other, best) or _flash_cells(other, best):
                 # measure both again: another program may have slowed one of them down
-                best, other = (measure(model, _with(load, one.tuning), effort, clock) for one in (best, other))
+                watched.expect(2)
+                best, other = (watched.measure(one.tuning) for one in (best, other))
+                tried(best)
+                tried(other)
                 flash_cells = flash_cells or _flash_cells(other, best)
                 best = other if _beats(other, best) else best
     return _learned(best, flash_cells, plain_from, asked, effort)
+
+
+class _Watched:
+    """Measures settings, and tells a stage of each speed that is measured."""
+
+    def __init__(self, model: Model, load: Load, effort: Effort, clock: Callable[[], float], stage: Stage) -> None:
+        self._model, self._load, self._effort, self._clock, self._stage = model, load, effort, clock, stage
+        self._speeds = len(_depths(model, load, effort))  # of each setting
+        stage.begin("measuring which weights are faster for prompts")
+
+    def expect(self, settings: int) -> None:
+        """So many settings will be measured, beside those that were expected before."""
+        self._stage.expect(settings * self._speeds)
+
+    def measure(self, tuning: Tuning) -> Try:
+        """Raises EngineError if these settings cannot be run; they count as measured all the same."""
+        begun = self._stage.done
+        self._stage.begin(f"measuring {setting(tuning)}")
+        try:
+            return measure(self._model, _with(self._load, tuning), self._effort, self._clock, self._stage)
+        finally:
+            self._stage.reach(begun + self._speeds)
+
+
+def setting(tuning: Tuning) -> str:
+    """The setting of a try, in words."""
+    attention = "flash" if tuning.flash_attention == "on" else "plain"
+    return f"{tuning.threads} thread{'s' * (tuning.threads != 1)}, {attention} attention, batches of {tuning.batch}"
 
 
 def fastest_weights(
@@ -201,11 +237,17 @@ def _flash_cells(flash: Try, plain: Try) -> int:
     return best
 
 
-def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Try:
-    """Measure the speeds of these settings. Raises EngineError if they cannot be run."""
-    depths = [depth for depth in effort.depths if depth + effort.prompt < min(load.context, model.trained_context)]
+def measure(
+    model: Model,
+    load: Load,
+    effort: Effort,
+    clock: Callable[[], float] = time.perf_counter,
+    measured: Callable[[int], None] = lambda _: None,
+) -> Try:
+    """Measure the speeds of these settings; `measured` is called with 1 after each. Raises EngineError if they cannot
+    be run."""
     speeds, skips = list[Speed](), False
-    for depth in depths or [0]:
+    for depth in _depths(model, load, effort):
         # the size that a growing cache has at this depth: a larger cache is slower
         size = max(depth + max(effort.prompt, _SEED) + effort.answer, load.batch)
         cells = FixedCells(model, replace(load, context=size, parallel=1))
@@ -214,9 +256,16 @@ def measure(model: Model, load: Load, effort: Effort, clock: Callable[[], float]
             cells.decode([Slice(0, 0, [0], 1)])
             cells.forget(0, 0, 1)
             speeds.append(_speed(cells, depth, effort, clock))
+            measured(1)
         finally:
             cells.close()
     return Try(Tuning(load.threads, "on" if skips else "off", load.batch), tuple(speeds))
+
+
+def _depths(model: Model, load: Load, effort: Effort) -> list[int]:
+    """The depths that the context holds."""
+    most = min(load.context, model.trained_context)
+    return [depth for depth in effort.depths if depth + effort.prompt < most] or [0]
 
 
 def _speed(cells: FixedCells, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
@@ -255,6 +304,10 @@ def _tokens(count: int) -> list[int]:
     return [number % 16 for number in range(count)]  # ids that exist in every vocabulary
 
 
+def _first(load: Load) -> Tuning:
+    return Tuning(load.threads, load.flash_attention, load.batch)
+
+
 def _with(load: Load, tuning: Tuning) -> Load:
     return replace(load, threads=tuning.threads, flash_attention=tuning.flash_attention, batch=tuning.batch)
 
@@ -276,3 +329,6 @@ def _batch(best: Tuning, asked: Load, load: Load, effort: Effort) -> Iterator[Tu
     for batch in effort.batches:
         if not asked.batch and batch != best.batch and load.parallel <= batch <= load.context:
             yield replace(best, batch=batch)
+
+
+_CHOICES = (_threads, _attention, _batch)

@@ -78,10 +78,15 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     plain_from: int = 0
 
 
+Doing = Literal["load", "measure", "remember"]
+"""What an engine does until it is ready: it loads the model, measures settings, opens the folder of conversations."""
+
+
 class Loading(msgspec.Struct, frozen=True, tag=True):
-    """From the engine, while it loads: the `fraction` of the model, 0 to 1, that is loaded."""
+    """From the engine, while it loads: what it is doing, and the `fraction` of that, 0 to 1, that is done."""
 
     fraction: float
+    doing: Doing = "load"
 
 
 class ModelFacts(msgspec.Struct, frozen=True):

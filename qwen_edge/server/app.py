@@ -18,6 +18,8 @@ from qwen_edge.server.openai import errors
 from qwen_edge.server.openai.responses.store import RESPONSES, store_of
 from qwen_edge.server.openai.routes import ROUTES as OPENAI
 from qwen_edge.server.openapi import DESCRIPTION, Description
+from qwen_edge.server.page import routes as page
+from qwen_edge.server.page.files import read_files
 from qwen_edge.server.routes import Handler, Route
 from qwen_edge.server.state import STATE, State
 
@@ -28,7 +30,7 @@ ALL_DIALECTS = Dialects(
     {anthropic.VERSION: anthropic_errors},
 )
 
-ROUTES = (*OPENAI, *LLAMA_SERVER, *anthropic.ROUTES, *OLLAMA, *OUR_OWN)
+ROUTES = (*OPENAI, *LLAMA_SERVER, *anthropic.ROUTES, *OLLAMA, *OUR_OWN, *page.ROUTES)
 
 
 def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application:
@@ -43,6 +45,7 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
     app[DESCRIPTION] = Description(
         ROUTES, dialects, keys=bool(state.api_keys), ignores_unknown=server.unknown_parameters == "ignore"
     )
+    app[page.PAGE] = read_files() if server.page else {}
     app[RESPONSES] = responses = store_of(state.config)
     app.on_cleanup.append(lambda _app: responses.close())
     app.on_response_prepare.append(middleware.let_pages_read)
@@ -55,7 +58,10 @@ def make_app(state: State, dialects: Dialects = ALL_DIALECTS) -> web.Application
 
 
 def _handler(route: Route) -> Handler:
-    """The route's handler; on a path that dialects share, the one of the dialect that the client speaks."""
+    """The route's handler; on a path that dialects share, the one of the dialect that the client speaks, and on that of
+    the page, the one for a browser or for another client."""
+    if route.path == "/":
+        return page.page_or(route.handler)
     if (other := anthropic.SHARED.get(route.path)) is None:
         return route.handler
 

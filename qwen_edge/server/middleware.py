@@ -17,7 +17,8 @@ from qwen_edge.core.printable import printable
 from qwen_edge.protocol.messages import Caller
 from qwen_edge.server import origin
 from qwen_edge.server.dialects import DIALECTS, ErrorForm
-from qwen_edge.server.routes import OPEN_PATHS
+from qwen_edge.server.page.routes import asks_for_page
+from qwen_edge.server.routes import OPEN_PATHS, is_open
 from qwen_edge.server.spelling import other_path
 from qwen_edge.server.state import CALLER, STATE
 
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_UNCOUNTED = {"/health", "/metrics", "/v1/device"}  # polled all the time: they would outnumber all other requests
+# polled all the time: they would outnumber all other requests
+_UNCOUNTED = {"/health", "/metrics", "/v1/device", "/v1/device/history"}
 
 
 @web.middleware
@@ -81,7 +83,7 @@ async def check_key(request: web.Request, handler: Handler) -> web.StreamRespons
             origin.refuse_foreign_host(request, server)
     if answer := origin.preflight(request, server):
         return answer
-    if state.api_keys and request.path not in OPEN_PATHS:
+    if state.api_keys and not is_open(request.path) and not asks_for_page(request):
         request[CALLER] = _who_asks(request, state.api_keys)
     if state.stopping and request.method == "POST":
         raise stopping()

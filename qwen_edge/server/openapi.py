@@ -21,17 +21,18 @@ from aiohttp import web
 
 from qwen_edge.server.dialects import Dialects
 from qwen_edge.server.parameters import Group, fields_of, read_as_of, structs_in
-from qwen_edge.server.routes import OPEN_PATHS, Route
+from qwen_edge.server.routes import Route, is_open
 from qwen_edge.server.sse import EVENTS
 
 Json = dict[str, Any]
 
 _REF = "#/components/schemas/{name}"
-_PARAMETER = re.compile(r"\{(?P<name>\w+)(?::[^{}]*)?\}")  # in aiohttp's paths, with or without a pattern
+_PARAMETER = re.compile(r"\{(?P<name>\w+)(?::(?P<pattern>[^{}]*))?\}")  # in aiohttp's paths
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
+_BARE = {304}  # statuses without a body
 _WAITS = {429, 503}  # statuses that may have Retry-After
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
@@ -84,14 +85,15 @@ class Description:
             operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": body}}}
         if route.also:
             operation["x-aliases"] = [_PARAMETER.sub(r"{\g<name>}", path) for path in route.also]
-        if route.path in OPEN_PATHS:
+        if is_open(route.path):
             operation["security"] = []
         return operation
 
     def _responses(self, route: Route, schemas: _Schemas) -> Json:
         """A response for each status. A status may have an answer of its own instead of the dialect's error."""
         error = {"application/json": {"schema": schemas.of(self._dialects.at(route.path).error_type)}}
-        answer: Json = {route.content_type: {"schema": {} if route.answer is None else schemas.of(route.answer)}}
+        schema: Json = {"schema": {} if route.answer is None else schemas.of(route.answer)}
+        answer = dict.fromkeys((route.content_type, *route.other_types), schema)
         if route.stream:
             answer[route.stream] = {"schema": self._stream(route, schemas)}
         contents = dict.fromkeys(route.answer_at, answer)
@@ -100,7 +102,7 @@ class Description:
             str(status): {
                 "description": _phrase(status),
                 **({"headers": _RETRY_AFTER} if status in _WAITS else {}),
-                "content": contents.get(status, error),
+                **({} if status in _BARE else {"content": contents.get(status, error)}),
             }
             for status in statuses
         }
@@ -123,7 +125,7 @@ def _operation_id(route: Route) -> str:
 def _parameters(route: Route) -> list[Json]:
     """The parameters in the path, which cannot be empty, and in the query."""
     in_path = [
-        {"name": match["name"], "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": match["name"], "in": "path", "required": True, "schema": _path_schema(match["pattern"])}
         for match in _PARAMETER.finditer(route.path)
     ]
     in_query = [
@@ -131,6 +133,13 @@ def _parameters(route: Route) -> list[Json]:
         for name, about in route.query.items()
     ]
     return [*in_path, *in_query]
+
+
+def _path_schema(pattern: str | None) -> Json:
+    """Of a parameter in the path, which may hold any text but nothing if it has no pattern, or the pattern `.+`."""
+    if pattern in (None, ".+"):
+        return {"type": "string", "minLength": 1}
+    return {"type": "string", "pattern": f"^{pattern}$"}
 
 
 class _Schemas:

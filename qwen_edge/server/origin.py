@@ -73,8 +73,9 @@ def let_page_read(request: web.Request, response: web.StreamResponse, origins: S
     """Add the CORS headers that let a page of a listed origin read the response. Also for errors and streams."""
     if not origins:
         return
-    if "Vary" not in response.headers:
-        response.headers["Vary"] = "Origin"
+    vary = response.headers.get("Vary", "")
+    if "Origin" not in vary:
+        response.headers["Vary"] = f"{vary}, Origin" if vary else "Origin"
     origin = request.headers.get("Origin")
     if origin is not None and is_listed(origin, origins):
         response.headers["Access-Control-Allow-Origin"] = origin

@@ -22,7 +22,9 @@ from qwen_edge.device.energy.accounts import Accounts
 from qwen_edge.device.energy.meter import Meter
 from qwen_edge.device.from_config import Found, find_source, governor_settings, warn_of_ineffective_settings
 from qwen_edge.device.governor.decision import Decision, State, govern
-from qwen_edge.device.report import Governed, Report
+from qwen_edge.device.history import History
+from qwen_edge.device.history_file import Reading
+from qwen_edge.device.report import Governed, Report, reason_of
 from qwen_edge.device.sources.reader import Power, Reader, ReaderEvent, SourceSearch
 from qwen_edge.device.telemetry import Telemetry, TelemetryError
 from qwen_edge.protocol.messages import Limits, Priority, StepStats
@@ -45,9 +47,10 @@ class ThermalControl:
         find: Callable[[], Found] | None = None,
         clock: Callable[[], float] = time.monotonic,
         today: Callable[[], datetime.date] = datetime.date.today,
+        history: History | None = None,
     ) -> None:
         """`find` returns the telemetry source and its description; by default the settings choose the source. It is
-        called in a thread."""
+        called in a thread. `history` keeps what is read and decided; by default in memory only."""
         self._engine = engine
         self._settings = settings
         self._find = find or (lambda: find_source(settings))
@@ -58,6 +61,7 @@ class ThermalControl:
         self._decided = clock()
         self._meter = Meter(clock())
         self._accounts = Accounts(settings.joules_per_hour, today)
+        self.history = history or History()
         self._source_description = "not looked for yet"
         self._governs = True  # False once the search has found no telemetry source
         self._trouble: str | None = None
@@ -145,6 +149,7 @@ class ThermalControl:
                 duty_asked=activity.asked,
                 duty_ran=activity.ran,
                 because=decision.because,
+                reason=reason_of(decision.because, governs=self._governs),
                 target=decision.thresholds.target,
                 pause=decision.thresholds.pause,
                 refused=decision.refused,
@@ -216,5 +221,22 @@ class ThermalControl:
             self._failed = True
         self._engine.limit(self._decision.limits)
         self._meter.set_duty(self._decision.limits.duty, now)
+        self.history.add(self._reading(now))
         if self._decision.level != level:
             log.warning("device: %s", self.status_text)
+
+    def _reading(self, now: float) -> Reading:
+        """What is recorded of the device: the latest telemetry, unless it is old, and the decision made of it."""
+        sample = self._sample
+        if sample is not None and now - sample.at > self._governor_settings.patience:
+            sample = None
+        clock = sample.clocks.get("cpu") if sample else None
+        return Reading(
+            celsius=sample.tj if sample else None,
+            target=self._decision.thresholds.target if self._governs else None,
+            watts=sample.watts if sample else None,
+            duty=self._decision.limits.duty,
+            hertz=clock.hertz if clock else None,
+            tokens_per_second=self._meter.activity(now).tokens_per_second,
+            pending=self._engine.pending,
+        )

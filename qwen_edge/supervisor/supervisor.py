@@ -106,6 +106,7 @@ class Supervisor:
         self._engine_limits = Limits()  # as last set by `limit`
         self.model: Ready | None = None
         self.state = EngineState.LOADING
+        self.on_loading: Callable[[Loading | Ready | None], None] = lambda _: None  # None: an engine has ended
         self.on_step: Callable[[StepStats], None] = lambda _: None  # gets the statistics of every step
 
     # properties for the rest of the daemon
@@ -289,6 +290,7 @@ class Supervisor:
             return await session.wait_for_exit(), session.last_words
         finally:
             self._session = None
+            self.on_loading(None)
 
     async def _wait_until_needed(self) -> None:
         """Wait until an engine is needed. A request that arrived while the old engine ended needs one at once."""
@@ -347,11 +349,12 @@ class Supervisor:
         elif isinstance(message, StepStats):
             self.on_step(message)
         elif isinstance(message, Loading):
-            log.info("loading the model: %d %%", round(100 * message.fraction))
+            self.on_loading(message)
 
     def _on_loaded(self, model: Ready) -> None:
         """An engine has loaded the model."""
         self.model = model
+        self.on_loading(model)
         self.idle.loaded()
         self._backoff.engine_loaded()
         self._memory.plan(self.pid or 0, model.bytes_to_come)

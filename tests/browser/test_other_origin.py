@@ -10,9 +10,8 @@ import pytest
 from aiohttp import web
 
 from qwen_edge.auth.keys import Keys
-from tests.server.conftest import serve  # noqa: F401 - a fixture
 
-_PAGE = """<!doctype html><title>Another site</title><script>
+_PAGE = """<!doctype html><link rel="icon" href="data:,"><title>Another site</title><script>
 const headers = {"Content-Type": "application/json", "Authorization": "Bearer secret"};
 const ask = (path, body) => fetch("ADDRESS" + path, {method: "POST", headers, body: JSON.stringify(body)});
 const messages = [{role: "user", content: "hi"}];
@@ -64,24 +63,27 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.mark.parametrize("keys", [True, False])
-async def test_a_page_of_a_listed_origin_asks_reads_streams_and_sees_errors(serve, site, visit, keys):  # noqa: F811
+async def test_a_page_of_a_listed_origin_asks_reads_streams_and_sees_errors(serve, site, visit, keys):
     served = await serve(
         lambda prompt: "Hello, 世界",
         settings=f'  origins: ["{site.origin}"]',
         keys=Keys({"secret": "page"} if keys else {}),
     )
     site.page = _PAGE.replace("ADDRESS", served.address)
-    await visit(site.origin)
+    visit.forgive("400 (Bad Request)")
+    await visit(site.origin, hosts=(served.address.removeprefix("http://"),))
     found = await site.found
     assert found.get("error") is None, found
     assert found["whole"] == "Hello, 世界" and found["refused"] == "temperature" and found["models"] == 1
     assert found["events"].endswith("data: [DONE]\n\n")
 
 
-async def test_a_page_of_an_origin_that_is_not_listed_reads_nothing(serve, site, visit):  # noqa: F811
+async def test_a_page_of_an_origin_that_is_not_listed_reads_nothing(serve, site, visit):
     settings = '  origins: ["https://home.example"]'
     served = await serve(lambda prompt: "Hello", settings=settings, keys=Keys({"secret": "page"}))
     site.page = _PAGE.replace("ADDRESS", served.address)
-    await visit(site.origin)
+    visit.forgive("blocked by CORS policy")
+    visit.forgive("Failed to load resource")
+    await visit(site.origin, hosts=(served.address.removeprefix("http://"),))
     found = await site.found
     assert "Failed to fetch" in found["error"] and "whole" not in found

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from qwen_edge.convert.pipeline import Job, convert
-from qwen_edge.convert.progress import Progress
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import write_checkpoint
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -18,7 +18,7 @@ DEMO = Path(__file__).parents[2] / "models" / "demo"
 
 def converted(source: Path, output: Path, head: str | None = None) -> Path:
     job = Job(source=str(source), file_type="Q4_K_M", models=output.parent, output=output, head=head)
-    return convert(job, Progress(Console(file=io.StringIO())))
+    return convert(job, on_console(Console(file=io.StringIO())))
 
 
 def without_key(model: Path, key: str, target: Path) -> Path:

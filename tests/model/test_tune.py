@@ -1,6 +1,7 @@
 """What the settings leave open is measured, remembered and used; what they say is kept."""
 
 import json
+import xml.etree.ElementTree as ET
 from itertools import count
 
 import pytest
@@ -8,15 +9,17 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from qwen_edge.cli.tune import command
+from qwen_edge.cli.tune_plot import draw
 from qwen_edge.config.paths import Place
 from qwen_edge.core.errors import EngineError, UserError
+from qwen_edge.core.progress import Stage
 from qwen_edge.device.host.cpu import usable_cores
 from qwen_edge.llama import resolve as settling
 from qwen_edge.llama import tune as tuning
 from qwen_edge.llama.growing_cells import GrowingCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import kv_bytes, resolve
-from qwen_edge.llama.tune import Effort, Speed, Try, measure, tune
+from qwen_edge.llama.tune import Effort, Speed, Try, measure, setting, tune
 from qwen_edge.protocol.messages import Load, Tuning
 from tests.served import ServedModel
 
@@ -45,7 +48,7 @@ def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> lis
     """Let a setting be the quicker the more it has in common with the best one; returns what is tried."""
     tried = []
 
-    def pretend(_model, load, _effort, _clock):
+    def pretend(_model, load, _effort, *_):
         it = Tuning(load.threads, load.flash_attention, load.batch)
         tried.append(it)
         if it in refused:
@@ -91,7 +94,7 @@ def test_a_first_start_on_a_slow_device_does_not_take_for_ever(model, cores, mon
 def test_a_setting_that_was_quicker_by_chance_is_not_taken(model, cores, monkeypatch):
     speeds = {Tuning(4, "off", 128): [5.0, 10.0], Tuning(4, "on", 128): [8.0, 8.0]}  # something else ran at first
 
-    def hindered(_model, load, _effort, _clock):
+    def hindered(_model, load, _effort, *_):
         it = Tuning(load.threads, load.flash_attention, load.batch)
         return Try(it, (Speed(0, 100.0, speeds[it].pop(0)),))
 
@@ -103,7 +106,7 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
     prompts = {("off", 0): 100.0, ("on", 0): 110.0, ("off", 512): 100.0, ("on", 512): 100.0}
     answers = {("off", 0): 10.0, ("on", 0): 9.8, ("off", 512): 10.0, ("on", 512): 8.0}
 
-    def pretend(_model, load, effort, _clock):
+    def pretend(_model, load, effort, *_):
         it = Tuning(load.threads, load.flash_attention, load.batch)
         keys = [(at, (load.flash_attention, 0 if at < 512 else 512)) for at in effort.depths]
         return Try(it, tuple(Speed(at, prompts[key], answers[key]) for at, key in keys))
@@ -122,7 +125,7 @@ def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_
 
 @pytest.mark.parametrize(("until", "cells"), [(0, 0), (200, 0), (512, 512), (600, 1024), (1500, 2048)])
 def test_each_size_of_context_has_the_attention_that_is_faster_at_its_depths(model, cores, monkeypatch, until, cells):
-    def pretend(_model, load, effort, _clock):
+    def pretend(_model, load, effort, *_):
         it = Tuning(load.threads, load.flash_attention, load.batch)
         answers = {"off": lambda at: 10.0, "on": lambda at: 12.0 if at < until else 6.0}[load.flash_attention]
         return Try(it, tuple(Speed(at, 100.0, answers(at)) for at in effort.depths))
@@ -257,3 +260,52 @@ def test_who_may_not_keep_the_result_is_told_before_a_minute_is_spent(tiny_model
     result = CliRunner().invoke(command, ["--model", str(tiny_model), "--brief"])
     assert isinstance(result.exception, UserError)
     assert "You may not write to /proc/nowhere/qwen-edge." in str(result.exception)
+
+
+def test_the_stage_knows_how_many_measurements_there_are_and_comes_to_its_end(model, cores):
+    stage, told = Stage(), []
+    stage.changed = lambda stage: told.append((stage.done, stage.doing))
+    effort = Effort(depths=(0, 128), prompt=32, answer=2, batches=(64, 128))
+    tune(model, asked(model), effort, stage=stage)
+    settings = len(told[-1:] and {doing for _, doing in told}) - 1  # beside the weights
+    assert settings == 5, "4 threads; 3, 2; the other attention; another batch"
+    assert stage.done == stage.total >= 2 * settings
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_setting_that_cannot_be_run_counts_as_measured(model, cores, monkeypatch):
+    quickest(monkeypatch, Tuning(4, "on", 128), refused=(Tuning(4, "on", 128),))
+    stage = Stage()
+    tune(model, asked(model), Effort(), stage=stage)
+    assert stage.done == stage.total > 0
+
+
+def test_the_plot_has_a_line_for_each_setting_and_marks_the_chosen_one(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    plot = tmp_path / "speed.svg"
+    result = CliRunner().invoke(
+        command, ["--model", str(tiny_model), "--brief", "--plot", str(plot)], catch_exceptions=False
+    )
+    texts = ["".join(text.itertext()) for text in ET.parse(plot).iter("{http://www.w3.org/2000/svg}text")]
+    assert f"Speed of {tiny_model.name} on this device" in texts
+    assert sum("attention" in text for text in texts) == 4, "two settings in each panel"
+    assert sum("(chosen" in text for text in texts) in (2, 4)
+    assert "measuring: done in " in result.output
+
+
+def test_the_plot_marks_both_settings_where_each_is_for_some_contexts():
+    tries = [Try(Tuning(2, one, 128), (Speed(0, 50.0, 5.0), Speed(512, 40.0, 4.0))) for one in ("off", "on")]
+    drawing = draw([*tries, Try(Tuning(1, "off", 128), tries[0].speeds)], Tuning(2, "small", 128, 1024), setting, "m")
+    assert "2 threads, plain attention, batches of 128 (chosen beyond 1,024 tokens)" in drawing
+    assert "2 threads, flash attention, batches of 128 (chosen up to 1,024 tokens)" in drawing
+    assert "1 thread, plain attention, batches of 128<" in drawing
+    drawing = draw(tries, Tuning(2, "off", 128), setting, "m")
+    assert drawing.count("(chosen)") == 2
+
+
+@pytest.mark.parametrize("file", ["no/such/folder/x.svg", "."])
+def test_a_plot_that_cannot_be_written_is_told_before_anything_is_measured(tiny_model, tmp_path, monkeypatch, file):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    result = CliRunner().invoke(command, ["--model", str(tiny_model), "--plot", str(tmp_path / file)])
+    assert result.exit_code == 2
+    assert not (tmp_path / "qwen-edge").exists()

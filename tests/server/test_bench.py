@@ -10,7 +10,7 @@ import pytest
 
 from qwen_edge.bench import workloads
 from qwen_edge.bench.article_table import article_table
-from qwen_edge.bench.measure import measure
+from qwen_edge.bench.measure import Plan, measure
 from qwen_edge.bench.plot import draw
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.server_processes import wait_until_idle
@@ -25,7 +25,7 @@ async def test_every_workload_gives_its_figures_for_every_server(serve, monkeypa
     served = await serve(lambda prompt: "some words " * 5, context=1 << 16, parallel=4)
     served.backend.batch = 4096
     done: list[str] = []
-    results = await measure([served.address, served.address + "/"], list(WORKLOADS), 1, 1, done.append)
+    results = await measure([served.address, served.address + "/"], Plan(list(WORKLOADS), 1, 1), done.append)
     assert len(done) == 2 * len(WORKLOADS)
     for row in results.rows:
         assert set(row.runs) == {served.address, served.address + "/"}
@@ -38,13 +38,13 @@ async def test_every_workload_gives_its_figures_for_every_server(serve, monkeypa
 async def test_what_a_server_refuses_is_told_in_its_own_words(serve):
     served = await serve(context=64)
     with pytest.raises(UserError, match=r"answers 400.*context holds 64 tokens"):
-        await measure([served.address], ["one question"], 1, 1, lambda said: None)
+        await measure([served.address], Plan(["one question"], 1, 1), lambda said: None)
 
 
 async def test_8k_is_a_prompt_that_nearly_fills_8192_tokens_with_its_answer(serve):
     served = await serve(lambda prompt: "some words " * 5, context=8192)
     served.backend.batch = 4096
-    results = await measure([served.address], ["8K context"], 3, 1, lambda said: None)
+    results = await measure([served.address], Plan(["8K context"], 3, 1), lambda said: None)
     longest = max(position + length for batch in served.backend.decodes for position, length in batch)
     assert 8192 - 150 < longest <= 8192
     assert results.median("8K context", "8K supported", served.address) == 1.0
@@ -55,7 +55,7 @@ async def test_8k_is_a_prompt_that_nearly_fills_8192_tokens_with_its_answer(serv
 async def test_a_server_that_refuses_8k_does_not_end_the_bench(serve, context):
     served = await serve(lambda prompt: "some words " * 5, context=context)
     served.backend.batch = 4096
-    results = await measure([served.address], ["8K context", "relativity"], 1, 1, lambda said: None)
+    results = await measure([served.address], Plan(["8K context", "relativity"], 1, 1), lambda said: None)
     assert results.median("8K context", "8K supported", served.address) == 0.0
     assert results.median("8K context", "first token, s", served.address) is None
     assert results.median("relativity", "tokens/s", served.address)
@@ -71,7 +71,7 @@ async def test_nothing_of_a_question_in_a_row_is_in_the_cache(serve):
 
     served = await serve(answer, context=1 << 16)
     served.backend.batch = 4096
-    results = await measure([served.address], ["questions in a row"], 3, 1, lambda said: None)
+    results = await measure([served.address], Plan(["questions in a row"], 3, 1), lambda said: None)
     asked = [prompt for prompt in prompts if len(prompt) > 500]
     assert len(asked) == len(set(asked)) == 30
     computed = sum(length for batch in served.backend.decodes for _, length in batch)
@@ -85,7 +85,7 @@ async def test_a_home_whose_clock_is_marked_is_computed_once(serve, monkeypatch,
     monkeypatch.setattr(workloads, "_READING", 0.0)
     served = await serve(lambda prompt: "some words", context=1 << 16)
     served.backend.batch = 4096
-    results = await measure([served.address], [work], 1, 1, lambda said: None)
+    results = await measure([served.address], Plan([work], 1, 1), lambda said: None)
     assert results.median(work, "later questions: first token, s", served.address) is not None
     computed = sum(length for batch in served.backend.decodes for _, length in batch)
     home = len(home_prompt(list(ROOMS), 0, marked=False).encode())
@@ -105,8 +105,9 @@ def test_a_home_differs_from_minute_to_minute_between_its_marks_only():
 async def test_memory_that_is_known_of_one_server_only_is_left_out(serve, monkeypatch):
     served = await serve(lambda prompt: "some words " * 5)
     urls = [served.address, served.address + "/"]
-    monkeypatch.setattr("qwen_edge.bench.measure.memory_bytes", lambda url: 1 << 20 if url == urls[0] else None)
-    results = await measure(urls, ["relativity"], 1, 1, lambda said: None)
+    sizes = iter([1 << 20, None])
+    monkeypatch.setattr("qwen_edge.bench.measure.memory_bytes", lambda url: next(sizes))
+    results = await measure(urls, Plan(["relativity"], 1, 1), lambda said: None)
     assert {row.workload for row in results.rows} == {"relativity"}
     assert results.table().row_count == 2
     ET.fromstring(draw(results))
@@ -161,7 +162,7 @@ async def test_one_token_without_text_is_an_answer_whose_prompt_is_counted(serve
 
 async def test_a_server_that_is_not_there_is_named():
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:1/v1/models"):
-        await measure(["http://127.0.0.1:1"], ["relativity"], 1, 1, lambda said: None)
+        await measure(["http://127.0.0.1:1"], Plan(["relativity"], 1, 1), lambda said: None)
 
 
 async def test_an_answer_is_counted_in_the_servers_own_tokens(serve):

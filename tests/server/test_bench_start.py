@@ -13,7 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
-from qwen_edge.bench.measure import WaitTimes, measure
+from qwen_edge.bench.measure import Plan, WaitTimes, measure
 from qwen_edge.cli import main
 from qwen_edge.client.server import Server
 from qwen_edge.client.start_server import running
@@ -48,9 +48,8 @@ def small(tmp_path):
 
 
 async def load(server, *, work=(), load_seconds=60.0):
-    return await measure(
-        [server.url], work, 1, 1, lambda said: None, start=[server.command], waits=WaitTimes(load_seconds)
-    )
+    plan = Plan(work, 1, 1, WaitTimes(load_seconds))
+    return await measure([server.url], plan, lambda said: None, start=[server.command])
 
 
 async def test_servers_load_one_after_the_other_and_are_gone_when_the_bench_ends(small):
@@ -64,7 +63,7 @@ async def test_servers_load_one_after_the_other_and_are_gone_when_the_bench_ends
             assert other.runs
 
     urls = [one.url, other.url]
-    results = await measure(urls, ["relativity"], 1, 1, say, start=[one.command, other.command])
+    results = await measure(urls, Plan(["relativity"], 1, 1), say, start=[one.command, other.command])
     row = results.rows[0]
     assert (row.workload, row.figure, set(row.runs)) == ("start", "load time, s", set(urls))
     assert not one.runs
@@ -128,7 +127,7 @@ async def test_a_program_that_is_not_there_is_named(small):
 async def test_nothing_is_started_where_something_answers_already(small, serve):
     served, server = await serve(), small()
     with pytest.raises(UserError, match="answers before its server is started"):
-        await measure([served.address], [], 1, 1, lambda said: None, start=[server.command])
+        await measure([served.address], Plan([], 1, 1), lambda said: None, start=[server.command])
     assert not server.pid.exists()
 
 

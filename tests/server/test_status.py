@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import pty
 import sys
+import termios
 
 import pytest
 
@@ -134,3 +137,31 @@ def test_the_most_frugal_and_the_quickest_may_be_different_modes_and_others_are_
 
 def test_without_a_power_sensor_advice_is_about_time_only():
     assert "power is not measured" in advice([measured("as it is", 0.2, None)], {})[0]
+
+
+async def test_the_live_view_fills_a_terminal_leaves_with_q_and_gives_the_terminal_back(serve):
+    served = await serve(settings=QUICK, source=Board())
+    await becomes(served, lambda found: found["telemetry"])
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    arguments = ["-m", "qwen_edge", "status", "--watch", "--every", "0.2", "--url", served.address]
+    view = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=theirs, stdout=theirs, env={**os.environ, "TERM": "xterm"}
+    )
+    shown = await asyncio.to_thread(_read_until, ours, "50.0 °C, target 85, pause 95")
+    assert "\x1b[?1049h" in shown, "the screen of before is kept beside it"
+    os.write(ours, b"xq")
+    left = await asyncio.to_thread(_read_until, ours, "\x1b[?1049l")
+    assert "\x1b[?25h" in left, "the cursor is there again"
+    assert await view.wait() == 0
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+
+
+def _read_until(terminal: int, words: str) -> str:
+    """What a program writes to its terminal, up to these words, which the test's own time limit waits for."""
+    read = b""
+    while words.encode() not in read:
+        read += os.read(terminal, 65536)
+    return read.decode(errors="replace")

@@ -59,7 +59,7 @@ def test_libraries_stay_in_their_places(file):
     here = place_of(file)
     assert not roots & {"torch", "transformers"}
     assert "llama_cpp" not in roots or here == "llama"
-    assert "aiohttp" not in roots or here in ("server", "daemon", "client", "bench")
+    assert "aiohttp" not in roots or here in ("server", "daemon", "client", "bench", "rate")
     assert "prometheus_client" not in roots or here == "server"
     assert not roots & {"asyncio", "socket", "subprocess", "threading"} or here != "chat"
     assert "jtop" not in roots or file.name == "jtop_helper.py"

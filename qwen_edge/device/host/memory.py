@@ -33,6 +33,11 @@ def own_bytes(pid: int, root: Path = Path("/")) -> int:
     return sum(1024 * int(size.split()[0]) for size in sizes.values())
 
 
+def total_bytes(*pids: int | None) -> int | None:
+    """The sum of `own_bytes` of these processes, without those that are None; None if nothing is known of them."""
+    return sum(own_bytes(pid) for pid in pids if pid) or None
+
+
 def own_pages(size: int) -> mmap.mmap:
     """A buffer of `size` bytes (at least 1) whose memory returns to the system as soon as it is freed. glibc would keep
     up to 64 MB of freed memory (mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD). In large pages, where the system has

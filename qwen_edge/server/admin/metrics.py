@@ -33,7 +33,7 @@ class Metrics:
             registry.register(collector)
         self._requests = Counter(
             "qwen_edge_requests",
-            "HTTP requests ended, by class of status; those to /health, /metrics and /v1/device are not counted",
+            "HTTP requests ended, by class of status; those to /health, /metrics and /v1/device... are not counted",
             ["status"],
             registry=registry,
         )

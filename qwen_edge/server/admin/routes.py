@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen_edge.server.admin import cache, description, status
+from qwen_edge.server.admin import cache, description, device_history, status
 from qwen_edge.server.routes import ALWAYS, READS_BODY, Route
 
 _FROM_ENGINE = (*ALWAYS, 503)
@@ -35,6 +35,14 @@ ROUTES = (
         errors=(*READS_BODY, 404, 503),
     ),
     Route("GET", "/v1/device", status.device, "Heat, watts and joules.", answer=status.DeviceReport),
+    Route(
+        "GET",
+        "/v1/device/history",
+        device_history.history,
+        "Heat, watts and speed of the last minutes or days.",
+        answer=device_history.DeviceHistory,
+        query=device_history.QUERY,
+    ),
     Route(
         "GET",
         "/health",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from qwen_edge.device.host.memory import total_bytes
 from qwen_edge.device.report import Report
 from qwen_edge.server.replies import json_response
 from qwen_edge.server.state import STATE
@@ -30,11 +33,18 @@ class CacheCounts(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DeviceReport(Report, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the daemon knows of the device now. Units: Celsius, watts, hertz, joules, seconds; loads are 0 to 1."""
+    """What the daemon knows of the device now. Units: Celsius, watts, hertz, joules, seconds; loads are 0 to 1.
+    `restarts`: engines that died; `last_death`: why the last one did, until the daemon ends. `context`: tokens of all
+    requests together, None before the model is loaded. `memory`: bytes of the daemon and its engine; the telemetry has
+    that of the whole device."""
 
     object: str
     model: str
     engine: str
+    restarts: int
+    last_death: str | None
+    context: int | None
+    memory: int | None
     cache: CacheCounts
 
 
@@ -70,6 +80,10 @@ async def device(request: web.Request) -> web.Response:
         object="device",
         model=state.model_name,
         engine=state.engine.status,
+        restarts=state.engine.restarts,
+        last_death=state.engine.last_death,
+        context=state.engine.model.context if state.engine.model else None,
+        memory=total_bytes(os.getpid(), state.engine.pid),
         cache=CacheCounts(**state.metrics.cache),
         **msgspec.structs.asdict(state.thermal.report),
     )

@@ -17,7 +17,15 @@ from qwen_edge.server.sse import LINES
 _ABOUT_A_MODEL = (*READS_BODY, 404, 503)
 
 ROUTES = (
-    Route("GET", "/", models.running, "Whether the server is there.", answer=str, content_type="text/plain"),
+    Route(
+        "GET",
+        "/",
+        models.running,
+        "Whether the server is there. A browser gets the page.",
+        answer=str,
+        content_type="text/plain",
+        other_types=("text/html",),
+    ),
     Route(
         "POST",
         "/api/chat",

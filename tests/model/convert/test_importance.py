@@ -14,9 +14,9 @@ from qwen_edge.convert import pipeline
 from qwen_edge.convert.importance import OWN, Text, measure_importance, read_importance, read_text, tokens_read
 from qwen_edge.convert.manifest import Imatrix, read_manifest
 from qwen_edge.convert.pipeline import Job, convert
-from qwen_edge.convert.progress import Progress
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.importance import measure
@@ -33,7 +33,7 @@ def run(source, out, file_type="Q4_K_M", **changes) -> str:
     """Convert; returns what was said."""
     said = io.StringIO()
     job = Job(source=str(source), file_type=file_type, models=out.parent, output=out, threads=1, **changes)
-    convert(job, Progress(Console(file=said, width=200)))
+    convert(job, on_console(Console(file=said, width=200)))
     return said.getvalue()
 
 
@@ -55,7 +55,7 @@ def exact(tmp_path_factory):
 def measured(exact, tmp_path_factory):
     """The importance matrix of the demo model on our own text."""
     target = tmp_path_factory.mktemp("measured") / "imatrix.npz"
-    measure_importance(read_text(None), exact, target, threads=1, progress=Progress(Console(file=io.StringIO())))
+    measure_importance(read_text(None), exact, target, threads=1, progress=on_console(Console(file=io.StringIO())))
     return target
 
 

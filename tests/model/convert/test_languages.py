@@ -14,8 +14,8 @@ from rich.console import Console
 from qwen_edge.convert.hub import Source
 from qwen_edge.convert.manifest import Kept, read_manifest
 from qwen_edge.convert.pipeline import Job, convert, make_plan
-from qwen_edge.convert.progress import Progress
 from qwen_edge.core.checksum import sha256
+from qwen_edge.core.progress import on_console
 from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
@@ -44,7 +44,7 @@ def converted(source: Path, models: Path, **changes) -> tuple[Path, str]:
     """The file, and what was said while it was made."""
     said = io.StringIO()
     job = Job(source=str(source), file_type="Q4_K_M", models=models, **changes)
-    return convert(job, Progress(Console(file=said, width=200))), said.getvalue()
+    return convert(job, on_console(Console(file=said, width=200))), said.getvalue()
 
 
 def logits_of(file: Path, batch: int) -> tuple[list[bytes], np.ndarray]:

@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from qwen_edge.convert import pipeline
 from qwen_edge.convert.importance import Text
 from qwen_edge.convert.manifest import manifest_path, read_manifest
 from qwen_edge.convert.pipeline import Job, convert
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.core.checksum import sha256
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import save_shards, write_checkpoint
 
 pytestmark = pytest.mark.model
@@ -40,7 +41,7 @@ def run(source, out, file_type="Q4_K_M", **changes) -> str:
     """Convert; returns what was said."""
     said = io.StringIO()
     job = Job(source=str(source), file_type=file_type, models=out.parent, output=out, **changes)
-    convert(job, Progress(Console(file=said, width=200)))
+    convert(job, on_console(Console(file=said, width=200)))
     return said.getvalue()
 
 
@@ -67,6 +68,18 @@ def test_the_output_head_can_have_a_type_of_its_own(tmp_path, out, tied, head):
     assert tensors["blk.0.attn_q.weight"].startswith("Q4_K")
     assert "up to date" in run(tmp_path / "tiny", out, head=head)
     assert "up to date" not in run(tmp_path / "tiny", out)
+
+
+def test_every_stage_says_how_much_it_has_to_do_and_how_fast_it_was(source, out):
+    said = run(source, out)
+    for title in (
+        "writing GGUF",
+        "quantizing to Q4_K_M",
+        "checking: every tensor is finite",
+        "checksums for the manifest",
+    ):
+        assert re.search(rf"^{title}.* \([\d.]+ MB\)$", said, re.MULTILINE), title
+        assert re.search(rf"^{title}.*: done in [\d.]+ s, [\d.]+ MB/s$", said, re.MULTILINE), title
 
 
 def test_a_checkpoint_becomes_a_model_and_its_manifest(source, out):

@@ -11,6 +11,9 @@ def device(text: str) -> dict[str, Any]:
         "model": text,
         "engine": text,
         "pending": 0,
+        "restarts": 0,
+        "last_death": None,
+        "memory": 93_000_000,
         "governor": {
             "level": text,
             "duty": 1.0,

@@ -18,9 +18,9 @@ from qwen_edge.bench.report import Results
 from qwen_edge.cli import advise, cache, doctor, main, status
 from qwen_edge.cli.terminal import as_json, other_program, plain, terminal
 from qwen_edge.config.paths import Place
-from qwen_edge.convert.progress import Progress
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
+from qwen_edge.core.progress import on_console
 from tests.unit.cli.devices import device
 
 NASTY = "[red]x[/red][/]\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202edlo\\[b]\r:smile:"
@@ -94,7 +94,7 @@ def test_an_address_in_brackets_is_no_markup(table, capsys, monkeypatch):
 
 def test_a_conversion_tells_names_as_they_are():
     console = Console(file=io.StringIO(), width=2000)
-    Progress(console).say(f"{NASTY}: done")
+    on_console(console).say(f"{NASTY}: done")
     out = console.file.getvalue()
     assert not obeyed(out)
     assert out.startswith("[red]x[/red][/]")

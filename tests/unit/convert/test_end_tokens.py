@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from qwen_edge.convert.gguf_file import write_gguf
-from qwen_edge.convert.progress import Progress
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import ADDED, write_checkpoint
 from tests.unit.convert.editing import edited, plan_of, refused
 
@@ -18,7 +18,7 @@ WORD = 257  # "ll", an ordinary token
 
 def ids(folder, target, *keys):
     plan = plan_of(folder)
-    write_gguf(plan, target, Progress(Console(file=io.StringIO())))
+    write_gguf(plan, target, on_console(Console(file=io.StringIO())))
     fields = gguf.GGUFReader(target).fields
     return plan, [fields[key].contents() if key in fields else None for key in keys]
 

@@ -13,14 +13,14 @@ from qwen_edge.convert.architecture import gguf_name
 from qwen_edge.convert.gguf_file import write_gguf
 from qwen_edge.convert.hub import Source
 from qwen_edge.convert.pipeline import make_plan
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import save_shards, write_checkpoint
 
 
 def convert(folder, target):
-    write_gguf(make_plan(Source(folder, "Tiny", str(folder))), target, Progress(Console(file=io.StringIO())))
+    write_gguf(make_plan(Source(folder, "Tiny", str(folder))), target, on_console(Console(file=io.StringIO())))
     return gguf.GGUFReader(target)
 
 

@@ -13,8 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from rich.console import Console
 
 from qwen_edge.convert.hub import fetch as fetch_here
-from qwen_edge.convert.progress import Progress
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.hub_server import COMMIT, HubServer
 
@@ -22,10 +22,10 @@ _FETCH = """
 import io, sys
 from rich.console import Console
 from qwen_edge.convert.hub import fetch
-from qwen_edge.convert.progress import Progress
+from qwen_edge.core.progress import on_console
 from qwen_edge.core.errors import ConversionError
 try:
-    source = fetch(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, Progress(Console(width=300)))
+    source = fetch(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None, on_console(Console(width=300)))
     print("FETCHED", source.name, source.origin, source.revision, *sorted(f.name for f in source.folder.iterdir()))
 except ConversionError as error:
     print("REFUSED", error)
@@ -135,7 +135,7 @@ def test_what_the_hub_answers_instead_is_told(hub, tmp_path, status, message):
 @pytest.mark.parametrize("name", ["acme/-tiny", "acme/tiny.git", "acme/ti--ny", "acme/" + "x" * 100])
 def test_a_name_the_hub_would_not_give_is_told(name):
     with pytest.raises(ConversionError, match=f"^{name} is not a valid Hub name"):
-        fetch_here(name, None, Progress(Console(file=io.StringIO())))
+        fetch_here(name, None, on_console(Console(file=io.StringIO())))
 
 
 def test_a_proxy_that_is_none_is_told(hub, tmp_path):
@@ -157,7 +157,7 @@ def refused_by(monkeypatch, error: Exception) -> str:
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
     with pytest.raises(ConversionError) as refusal:
-        fetch_here("acme/tiny", None, Progress(Console(file=io.StringIO())))
+        fetch_here("acme/tiny", None, on_console(Console(file=io.StringIO())))
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
 

@@ -1,13 +1,11 @@
 """The text of --imatrix: which files are taken, what is said of others, and what is kept of the measurement."""
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from qwen_edge.cli import main
 from qwen_edge.convert.importance import (
@@ -19,7 +17,6 @@ from qwen_edge.convert.importance import (
     tokens_read,
 )
 from qwen_edge.convert.pipeline import Job
-from qwen_edge.convert.progress import Progress, characters
 from qwen_edge.convert.quantize import TYPES, Recipe, check_imatrix
 from qwen_edge.core.errors import ConversionError, EngineError
 
@@ -134,18 +131,6 @@ def test_what_was_measured_is_kept_with_the_number_of_tokens(tmp_path):
 def test_the_type_of_the_head_is_that_of_the_embedding_where_both_are_one(tied, name):
     assert Recipe("Q4_K_M", "q4_k").types(tied=tied) == {rf"^{name}\.weight$": "Q4_K"}
     assert Recipe("Q4_K_M").types(tied=tied) == {}
-
-
-def test_the_progress_of_a_text_is_shown_in_characters():
-    said, now = io.StringIO(), iter(range(0, 1000, 20))
-    progress = Progress(Console(file=said, width=200), clock=lambda: float(next(now)))
-    with progress.stage("measuring importance", 8000, characters) as advance:
-        advance(2000)
-    assert said.getvalue().splitlines() == [
-        "measuring importance (8,000 characters)",
-        "measuring importance: 25 % of 8,000 characters, 100 characters/s, 60 s left",
-        "measuring importance: done in 40.0 s, 200 characters/s",
-    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"noise" * 100, b"PK\x03\x04" + bytes(100)])

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from qwen_edge.convert.hub import Source, fetch
 from qwen_edge.convert.pipeline import Job, convert, make_plan
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.quantize import TYPES, check_head, check_type
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import save_shards, write_checkpoint
 from tests.unit.chat.templates import CHATML, FAULTS, HANGS
 
@@ -73,13 +73,13 @@ def test_a_file_that_cannot_be_read(folder, file):
     (folder / file).mkdir()
     job = Job(source=str(folder), file_type="Q4_K_M", models=folder.parent)
     with pytest.raises(ConversionError, match=f"{folder / file} cannot be read: Is a directory"):
-        convert(job, Progress(Console(file=io.StringIO())))
+        convert(job, on_console(Console(file=io.StringIO())))
 
 
 def test_an_output_that_cannot_be_looked_at(folder):
     job = Job(source=str(folder), file_type="Q4_K_M", models=folder.parent, output=folder / ("m" * 300))
     with pytest.raises(ConversionError, match="File name too long"):
-        convert(job, Progress(Console(file=io.StringIO())))
+        convert(job, on_console(Console(file=io.StringIO())))
 
 
 def test_no_config(folder):
@@ -219,7 +219,7 @@ def refused_template(folder, template) -> str:
     output = folder.parent / "out" / "tiny.gguf"
     job = Job(source=str(folder), file_type="Q4_K_M", models=output.parent, output=output)
     with pytest.raises(ConversionError) as error:
-        convert(job, Progress(Console(file=io.StringIO())))
+        convert(job, on_console(Console(file=io.StringIO())))
     assert not output.parent.exists()
     assert "\n" not in str(error.value)
     return str(error.value)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from qwen_edge.convert.gguf_file import write_gguf
-from qwen_edge.convert.progress import Progress
+from qwen_edge.core.progress import on_console
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.editing import edited, plan_of, refused
 
@@ -61,7 +61,7 @@ def test_named_templates_go_along_under_gguf_s_keys(folder, tmp_path):
     configure(folder, [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}])
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "rag-2.jinja").write_text("c")
-    write_gguf(plan_of(folder), tmp_path / "out.gguf", Progress(Console(file=io.StringIO())))
+    write_gguf(plan_of(folder), tmp_path / "out.gguf", on_console(Console(file=io.StringIO())))
     fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
     found = {name: field.contents() for name, field in fields.items() if "chat_template" in name}
     assert found == {

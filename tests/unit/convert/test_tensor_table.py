@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from qwen_edge.convert.gguf_file import write_gguf
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.tensor_table import read_tensor_table
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from qwen_edge.llama.header import what_is_wrong
 from tests.checkpoints import write_checkpoint
 from tests.unit.convert.editing import plan_of
@@ -25,7 +25,7 @@ HUGE = struct.pack("<Q", 1 << 63)
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gguf")
     write_checkpoint(folder / "in")
-    write_gguf(plan_of(folder / "in"), folder / "out.gguf", Progress(Console(file=io.StringIO())))
+    write_gguf(plan_of(folder / "in"), folder / "out.gguf", on_console(Console(file=io.StringIO())))
     return folder / "out.gguf"
 
 

@@ -18,11 +18,11 @@ from qwen_edge.convert.end_tokens import NORMAL, UNUSED
 from qwen_edge.convert.gguf_file import Plan, write_gguf
 from qwen_edge.convert.hub import Source
 from qwen_edge.convert.pipeline import make_plan
-from qwen_edge.convert.progress import Progress
 from qwen_edge.convert.safetensors import read_header, read_pieces, take_rows
 from qwen_edge.convert.tokenizer import Tokenizer
 from qwen_edge.convert.trim import MULTIPLE, choose_rows, trim_tokenizer
 from qwen_edge.core.errors import ConversionError
+from qwen_edge.core.progress import on_console
 from qwen_edge.llama.header import END_TOKENS
 from tests.checkpoints import MERGES, merges_of, save_shards, write_checkpoint
 from tests.unit.convert.editing import edited
@@ -199,7 +199,7 @@ def test_a_bound_above_the_vocabulary_and_languages_that_need_all_of_it_cut_noth
 
 
 def written(plan: Plan, file: Path) -> gguf.GGUFReader:
-    write_gguf(plan, file, Progress(Console(file=io.StringIO())))
+    write_gguf(plan, file, on_console(Console(file=io.StringIO())))
     return gguf.GGUFReader(file)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_edge.core.printable import is_hidden, printable
+from qwen_edge.core.printable import is_hidden, printable, without_controls
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,15 @@ def test_no_text_is_longer_or_more_than_one_printable_line(text, most):
     assert len(shown) <= most
     assert not any(is_hidden(one) or one in "\n\t" for one in shown)
     shown.encode()
+
+
+@given(st.text(st.characters()))
+def test_another_program_gets_the_text_but_nothing_that_controls_a_terminal(text):
+    shown = without_controls(text)
+    assert not any((one < " " and one not in "\n\t") or "\x7f" <= one < "\xa0" for one in shown)
+    shown.encode()
+
+
+def test_what_belongs_to_a_text_stays_for_another_program():
+    assert without_controls("\u200fשלום\u200e\n\t👩\u200d🚀\xa0é") == "\u200fשלום\u200e\n\t👩\u200d🚀\xa0é"
+    assert without_controls("\x1b[2J\r\x9b\ud800") == "\\x1b[2J\\r\\x9b\\ud800"

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from qwen_edge.core.python_process import python_command
+from qwen_edge.core.python_process import own_command, python_command
 
 
 def test_a_file_in_the_current_folder_is_not_imported(tmp_path):
@@ -21,3 +21,17 @@ def test_a_file_in_the_current_folder_is_not_imported(tmp_path):
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("['7'] msgspec\n", "", 0)
+
+
+def test_our_own_command_imports_ours_too_and_gets_its_arguments(tmp_path):
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('somebody else wrote this')")
+    done = subprocess.run(own_command("--version"), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("qwen-edge, version ")
+
+
+def test_our_own_command_does_not_begin_without_the_program_that_needs_it():
+    stranger = own_command("--version")
+    done = subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *stranger], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has ended" in done.stderr

@@ -1,0 +1,32 @@
+"""The file of `--plot`: checked before anything is measured, written at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qwen_edge.core.errors import UserError
+
+
+def plot_option(text: str) -> Callable[[Any], Any]:
+    """The option --plot FILE, with this help. A folder that is not there is told at once, not after minutes."""
+    return click.option(
+        "--plot", type=click.Path(path_type=Path, dir_okay=False), callback=_checked, metavar="FILE", help=text
+    )
+
+
+def write_plot(file: Path, drawing: str) -> None:
+    """Raises UserError if the file cannot be written."""
+    try:
+        file.write_text(drawing, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}. Choose another file: --plot.") from None
+
+
+def _checked(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    if file and not file.parent.is_dir():
+        raise click.BadParameter(f"{file.parent} is not a folder.")
+    return file
