@@ -13,7 +13,7 @@ import click
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
 
-_VERBS = ("advise", "bench", "cache", "chat", "convert", "doctor", "serve", "status", "tune")
+_VERBS = ("advise", "bench", "cache", "chat", "convert", "doctor", "rate", "serve", "status", "tune")
 
 
 class _Verbs(click.Group):
