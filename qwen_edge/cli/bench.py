@@ -22,6 +22,7 @@ from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.cli.until_signalled import run_until_signalled
 from qwen_edge.client.private_daemon import model_named
+from qwen_edge.client.server import server_url
 from qwen_edge.config.paths import find_place
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
@@ -140,18 +141,24 @@ def _targets(arguments: tuple[str, ...], start: list[list[str]]) -> list[Target]
     """What the arguments name; the n-th command is for the n-th URL. Raises UsageError."""
     commands, targets = iter(start), list[Target]()
     for argument in arguments:
-        if argument in (target.name for target in targets):
+        url = server_url(argument)
+        target = Target(url, command=next(commands, ())) if url else _model(argument, arguments)
+        if target.name in (one.name for one in targets):
             raise click.UsageError(f"{argument} is given twice.")
-        if "://" in argument:
-            targets.append(Target(argument, command=next(commands, ())))
-            continue
-        try:
-            targets.append(Target(argument, model=model_named(argument, find_place(None).models)))
-        except UserError as error:
-            raise click.UsageError(
-                f"{argument} is neither the address of a server, such as http://127.0.0.1:8080, nor a model. {error}"
-            ) from None
+        targets.append(target)
     return targets
+
+
+def _model(argument: str, arguments: tuple[str, ...]) -> Target:
+    """The model, under the name of its file; under its path, if another argument has a file of this name."""
+    try:
+        file = model_named(argument, find_place(None).models)
+    except UserError as error:
+        raise click.UsageError(
+            f"{argument} is neither the address of a server, such as http://127.0.0.1:8080, nor a model. {error}"
+        ) from None
+    shared = any(one != argument and Path(one).name == file.name for one in arguments)
+    return Target(argument if shared else file.name, model=file)
 
 
 def _check(urls: list[str], as_article: bool, options: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def command() -> None:
     print a table of the ratings. See docs/rate.md."""
 
 
-@command.command("collect")
+@command.command("collect", short_help="Ask models the same questions.")
 @click.argument("out", type=_FILE)
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--questions", type=_FILE, help="A file of questions: YAML, JSON, CSV, or one a line.  [default: ours]")
@@ -71,7 +71,7 @@ def collect(out: Path, targets: tuple[str, ...], answer_seconds: float, **option
         raise NotNowError(f"Missing answers: {missing}. Run the same command again to ask for them.")
 
 
-@command.command("answer")
+@command.command("answer", short_help="Rate answers here in the terminal.")
 @_ANSWERS
 @click.option("--rater", required=True, metavar="NAME", help="Your name, as it stands in the results.")
 @click.option("--again", is_flag=True, help="Go through all answers once more, from the first.")
@@ -89,7 +89,7 @@ def answer(file: Path, rater: str, again: bool) -> None:
     rate(session, input, click.echo, again=again)
 
 
-@command.command("serve")
+@command.command("serve", short_help="Serve a page on which several people rate.")
 @_ANSWERS
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0 takes a free port.")
@@ -100,7 +100,7 @@ def serve(file: Path, host: str, port: int) -> None:
     run_until_signalled(_serve(load(file), host, port))
 
 
-@command.command("judge")
+@command.command("judge", short_help="Let a model rate the answers.")
 @_ANSWERS
 @click.argument("url")
 @click.option("--model", metavar="NAME", help="The model to ask.  [default: the first of the server]")
@@ -112,7 +112,7 @@ def judge(file: Path, url: str, model: str | None) -> None:
         raise NotNowError(f"Missing ratings: {missing}. Run the same command again to ask for them.")
 
 
-@command.command("result")
+@command.command("result", short_help="Print what the raters think.")
 @_ANSWERS
 @click.option("--with-judges", is_flag=True, help="Count the ratings of judge models like those of people.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -182,12 +182,12 @@ async def _serve(answers: Answers, host: str, port: int) -> None:
 
 
 async def _judge(answers: Answers, url: str, model: str | None) -> int:
-    from qwen_edge.client.server import servers_at
+    from qwen_edge.client.server import server_url, servers_at
     from qwen_edge.core.progress import counted, on_console
     from qwen_edge.rate.judge import judge
 
     progress = on_console(terminal(stderr=True))
-    async with servers_at([url], model) as (server,):
+    async with servers_at([server_url(url) or url], model) as (server,):
         return await judge(
             answers, server, lambda title, total: progress.stage(title, total, counted("answers")), progress.say
         )

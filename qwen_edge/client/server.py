@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 
 from qwen_edge.core.errors import UserError
+
+_HOST_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}(/\S*)?")
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
+
+_REMEDIES = {  # by HTTP status
+    401: " Set the environment variable QWEN_EDGE_API_KEY to the key.",
+    404: " Is this a server of OpenAI's API?",
+}
 
 
 class UnreachableError(UserError):
@@ -26,9 +36,8 @@ class RefusedError(UserError):
     same request may be answered later, else 500. `words`: the server's own message."""
 
     def __init__(self, url: str, status: int, words: str) -> None:
-        remedy = " Is this a server of OpenAI's API?" if status == 404 else ""
-        super().__init__(f"{url} answers {status}: {words[:300]}{remedy}")
         self.status, self.words = status, _message(words)
+        super().__init__(f"{url} answers {status}: {self.words[:300]}{_REMEDIES.get(status, '')}")
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,14 @@ class Server:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise UserError(f"{url} is not the address of a server. Write it as in http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
-            raise UnreachableError(f"{url} cannot be reached: {error}. Is the server running?") from None
+            raise UnreachableError(f"{url} cannot be reached: {_cause(error)}. Is the server running?") from None
+
+
+def server_url(text: str) -> str | None:
+    """The URL of a server that a person names, also by HOST:PORT; None if the text names none."""
+    if _SCHEME.match(text):
+        return text
+    return f"http://{text}" if _HOST_PORT.fullmatch(text) and not Path(text).exists() else None
 
 
 @asynccontextmanager
@@ -208,6 +224,14 @@ async def servers_at(urls: Sequence[str], model: str | None = None) -> AsyncIter
     connector, timeout = aiohttp.TCPConnector(force_close=True), aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as http:
         yield [Server(url, http, model) for url in urls]
+
+
+def _cause(error: aiohttp.ClientError) -> str:
+    """Why there is no connection; aiohttp's own words name its classes and settings, too."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number, words = error.os_error.errno, error.os_error.strerror
+        return os.strerror(number) if number and number > 0 else words or str(error)  # below 0: of a look-up
+    return str(error)
 
 
 def _has_text(chunk: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qwen_edge.client.private_daemon import private_daemon
-from qwen_edge.client.server import Server, UnreachableError, servers_at
+from qwen_edge.client.server import Server, UnreachableError, server_url, servers_at
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import printable
 from qwen_edge.rate.answers import Answer, Answers, Model
@@ -34,16 +34,17 @@ class Target:
     @classmethod
     def parse(cls, text: str) -> Target:
         """Read NAME=URL, NAME=FILE, URL or FILE. Raises UserError."""
-        name, _, where = ("", "", text) if _is_url(text) or Path(text).is_file() else text.rpartition("=")
+        name, _, where = ("", "", text) if server_url(text) or Path(text).is_file() else text.rpartition("=")
         if "://" in name:  # in NAME=http://host/?a=b, the last = is part of the URL
             name, _, where = text.partition("=")
-        if not _is_url(where) and not Path(where).expanduser().is_file():
+        target = server_url(where) or Path(where).expanduser()
+        known = target.is_file() if isinstance(target, Path) else target.startswith(("http://", "https://"))
+        if not known:
             raise UserError(
                 f"{printable(text)} is neither the address of a server (http://...) nor a file. Write NAME=URL, URL, "
                 "NAME=FILE.gguf or FILE.gguf."
             )
-        target = where if _is_url(where) else Path(where).expanduser()
-        name = name.strip() or (urlsplit(where).netloc if isinstance(target, str) else target.stem)
+        name = name.strip() or (urlsplit(target).netloc if isinstance(target, str) else target.stem)
         if len(name) > _LONGEST_NAME:
             raise UserError(f"The name {printable(name)} has more than {_LONGEST_NAME} characters. Write NAME=TARGET.")
         return cls(name, target)
@@ -150,7 +151,3 @@ async def _server_of(target: Target, say: Say) -> AsyncIterator[Server]:
             url = (await stack.enter_async_context(private_daemon(url, say=say))).url
         (server,) = await stack.enter_async_context(servers_at([url]))
         yield server
-
-
-def _is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://"))

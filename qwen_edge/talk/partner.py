@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from qwen_edge.client.private_daemon import PrivateDaemon, private_daemon
-from qwen_edge.client.server import RefusedError, Server, UnreachableError, servers_at
+from qwen_edge.client.server import RefusedError, Server, UnreachableError, server_url, servers_at
 from qwen_edge.core.errors import UserError
 
-_HOST_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}(/\S*)?")
 _PAUSE = 0.5  # seconds between two questions to a server that loads
 _DYING = 1.0  # seconds between the end of a connection and that of its process
 _NO_KEY = (401, 403)  # statuses
@@ -85,7 +83,7 @@ class Partner:
 
     async def _choose(self, name: str) -> bool:
         """Whether the server that answers now has a model of this name, which then is asked."""
-        if not self._server or _url(name):
+        if not self._server or server_url(name):
             return False
         with contextlib.suppress(UserError):
             if listed := _named(await self._server.models(), name):
@@ -124,7 +122,7 @@ class Partner:
     async def _open(
         self, stack: AsyncExitStack, wanted: str | None
     ) -> tuple[PrivateDaemon | None, Server, dict[str, Any]]:
-        url = _url(wanted)
+        url = server_url(wanted) if wanted is not None else None
         if url or not self._place.settings:
             (server,) = await stack.enter_async_context(servers_at([url or self._place.running]))
             try:
@@ -156,13 +154,6 @@ class Partner:
         if not listed:
             raise UserError(f"{server.url} has no model.")
         return listed
-
-
-def _url(wanted: str | None) -> str | None:
-    """The URL that is meant, also by HOST:PORT; None for a model."""
-    if wanted is None or "://" in wanted:
-        return wanted
-    return f"http://{wanted}" if _HOST_PORT.fullmatch(wanted) and not Path(wanted).exists() else None
 
 
 def _named(listed: list[dict[str, Any]], wanted: str) -> dict[str, Any] | None:

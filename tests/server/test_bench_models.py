@@ -111,25 +111,27 @@ def test_nothing_measured_is_an_error_after_the_table(tmp_path, daemons, capsys)
     assert printed.err.splitlines()[-1] == "qwen-edge: Nothing could be measured."
 
 
-def test_the_command_names_models_by_their_arguments_and_draws_them(tmp_path, daemons, capsys):
+def test_the_command_names_models_by_their_files_and_draws_them(tmp_path, daemons, capsys):
     model, damaged = models(tmp_path, "a.gguf", "damaged.gguf")
     plot = tmp_path / "plot.svg"
     main("bench", str(model.model), str(damaged.model), "--rest", "0", "--repeat", "1", "--plot", str(plot))
     printed = capsys.readouterr()
     assert "damaged.gguf was not measured to the end: damaged.gguf is no GGUF file\\x1b[2J." in printed.out
     assert "measuring: done in " in printed.err
+    assert str(model.model) not in printed.out and "a.gguf" in printed.out
     assert ET.parse(plot).getroot().tag.endswith("svg")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["127.0.0.1:8080"], "neither the address of a server, such as http://127.0.0.1:8080, nor a model."),
+        (["nothing"], "neither the address of a server, such as http://127.0.0.1:8080, nor a model."),
         (["http://a", "http://a"], "http://a is given twice."),
+        (["a:1", "http://a:1"], "http://a:1 is given twice."),
         (["x.gguf", "--start", "a"], "There are 1 --start commands and 0 URLs"),
         (["http://a", "--plot", "no/such/x.svg"], "is not a folder"),
     ],
-    ids=["neither", "twice", "start", "plot"],
+    ids=["neither", "twice", "twice, once without http", "start", "plot"],
 )
 def test_arguments_that_do_not_go_together_are_told_before_anything_is_measured(
     arguments, sentence, tmp_path, monkeypatch, capsys
