@@ -81,12 +81,21 @@ def command(model: str | None, also_model: str | None, **options: Any) -> None:
     server, that server answers. If it requires an API key, set the environment variable QWEN_EDGE_API_KEY.
 
     With -p, or with a question from a pipe, nothing but the answer is printed. Exit codes: 0; 1 if the server refuses
-    the question; 2 for a mistake in the options; 75 if nobody answers now; 130 if it was interrupted.
+    the question; 2 for a mistake in the options; 75 if nobody answers now, or the model is not there; 78 if the model
+    cannot be served; 130 if it was interrupted.
     """
     if model and also_model:
         raise click.UsageError("MODEL is given twice: leave out -m.")
+    _check_settings(model or also_model, options["settings"])
     asked = _asked(model or also_model, options)
     _run(_talk(asked) if asked.goes_on else _once(asked))
+
+
+def _check_settings(model: str | None, settings: Path | None) -> None:
+    from qwen_edge.client.server import server_url
+
+    if settings and model and (url := server_url(model)):
+        raise click.UsageError(f"-c is for a daemon that is started, and {url} is asked. Leave out one of them.")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
