@@ -96,12 +96,16 @@ def model_named(chosen: Path | str | None, folder: Path) -> Path:
     model. Raises UserError."""
     if chosen is None:
         return find_model(None, folder)
+    name, known = str(chosen), list[str]()
     with contextlib.suppress(OSError):
-        if not expand_path(str(chosen), "model").is_file():
-            for name in (str(chosen), f"{chosen}.gguf"):
-                if "/" not in name and "\0" not in name and (folder / name).is_file():
-                    return find_model(str(folder / name))
-    return find_model(str(chosen))
+        if "/" not in name and "\0" not in name and not expand_path(name, "model").is_file():
+            for one in (name, f"{name}.gguf"):
+                if (folder / one).is_file():
+                    return find_model(str(folder / one))
+            known = sorted(file.stem for file in folder.glob("*.gguf"))
+    if known:
+        raise NotNowError(f"There is no model {name} here, nor in {folder}, which has: {', '.join(known)}.")
+    return find_model(name)
 
 
 def _own_folder() -> tempfile.TemporaryDirectory[str]:

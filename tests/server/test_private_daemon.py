@@ -157,7 +157,7 @@ def test_a_model_is_named_by_its_path_or_its_name_in_the_models_folder(small, tm
     assert model_named(small.model, models) == small.model
     assert model_named("other.gguf", models) == model_named("other", models) == models / "other.gguf"
     assert model_named(None, models) == models / "other.gguf"
-    with pytest.raises(NotNowError, match="There is no model at nothing"):
+    with pytest.raises(NotNowError, match=f"There is no model nothing here, nor in {models}, which has: other"):
         model_named("nothing", models)
     with pytest.raises(UserError):
         model_named("no\0thing", models)
