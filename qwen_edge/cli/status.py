@@ -51,7 +51,11 @@ _MOST_HOURS, _PLOT = LONGEST / 3600, Path("device-history.svg")
     help="Write the readings to a new file, one a line, until Ctrl-C. The setting device.trace plays it.",
 )
 @click.option(
-    "--plot", "hours", type=Number(0.01, _MOST_HOURS), help="Draw the last hours, at most 72, as SVG, and exit."
+    "--plot",
+    "hours",
+    metavar="HOURS",
+    type=Number(0.01, _MOST_HOURS),
+    help="Draw the last hours, at most 72, as SVG, and exit.",
 )
 @click.option(
     "--out",
@@ -74,6 +78,9 @@ def command(  # noqa: PLR0913 - one for each option
     If the daemon requires an API key, set the environment variable QWEN_EDGE_API_KEY."""
     if out and hours is None:
         raise click.UsageError("--out is the file for --plot HOURS.")
+    given = {"--watch": watching, "--json": as_json, "--record": file, "--plot": hours is not None}
+    if len(ways := [name for name, value in given.items() if value]) > 1:
+        raise click.UsageError(f"{' and '.join(ways)} do not go together: give one of them.")
     if hours is not None:
         plot(url, hours, out or _PLOT)
     elif as_json:

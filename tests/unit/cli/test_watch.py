@@ -178,6 +178,13 @@ def test_without_a_terminal_another_command_is_named(capsys):
     assert "--watch needs a terminal" in capsys.readouterr().err
 
 
+def test_two_ways_to_show_the_same_are_refused_by_their_names(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main("status", "--watch", "--plot", "1", "--url", URL)
+    assert stopped.value.code == 2
+    assert "--watch and --plot do not go together" in capsys.readouterr().err
+
+
 def test_a_daemon_that_is_not_there_at_the_start_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(NotNowError, match="There is no qwen-edge at"):
