@@ -32,7 +32,7 @@ async def test_a_key_is_asked_for_once_and_kept_in_the_session_only(serve, visit
     await expect(field).to_have_attribute("type", "password")
     await field.fill("wrong")
     await field.press("Enter")
-    await expect(dialog.get_by_role("alert")).to_contain_text("A valid API key is needed")
+    await expect(dialog.get_by_role("alert")).to_have_text("The server does not accept this key.")
     await field.fill("secret-key")
     await dialog.get_by_role("button", name="Use key").click()
     await expect(dialog).to_be_hidden()

@@ -30,7 +30,7 @@ export async function request(path, options = {}) {
   let used = key();
   let response = await send(path, options, used);
   while (response.status === 401) {
-    const message = used ? (await failure(response)).message : '';
+    const message = used ? t('key.wrong') : '';
     const given = key() !== used ? key() : await askForKey(message);
     if (!given) throw new ApiError(message || t('key.needed'), 401, 'invalid_api_key');
     used = given;

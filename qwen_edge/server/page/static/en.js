@@ -13,6 +13,7 @@ export default {
   'key.label': 'Key',
   'key.use': 'Use key',
   'key.needed': 'This server answers only with a key.',
+  'key.wrong': 'The server does not accept this key.',
   'error': 'Error',
   'error.network': 'The server cannot be reached. Is it running?',
   'error.status': 'The server answered with status {status}.',

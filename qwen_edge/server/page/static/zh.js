@@ -13,6 +13,7 @@ export default {
   'key.label': '密钥',
   'key.use': '使用密钥',
   'key.needed': '此服务器只回答带密钥的请求。',
+  'key.wrong': '服务器不接受此密钥。',
   'error': '错误',
   'error.network': '无法连接服务器。它在运行吗？',
   'error.status': '服务器返回状态 {status}。',
