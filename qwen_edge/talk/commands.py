@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qwen_edge.core import atomic_file
 from qwen_edge.core.errors import UserError
-from qwen_edge.talk.answer import figures
+from qwen_edge.talk.answer import Answer, figures
 from qwen_edge.talk.conversation import Conversation
 from qwen_edge.talk.options import read_bytes, read_schema, read_tools
 from qwen_edge.talk.talk import Leave, Talk, line_of
@@ -126,6 +126,7 @@ async def _undo(talk: Talk, _: str) -> None:
 
 async def _clear(talk: Talk, _: str) -> None:
     talk.conversation.clear()
+    talk.last = Answer()
     talk.note("A new conversation" + (", with the same system prompt." if talk.conversation.system else "."))
 
 
