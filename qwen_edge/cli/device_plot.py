@@ -37,7 +37,7 @@ def plot(url: str, hours: float, file: Path) -> None:
     except msgspec.ValidationError:
         raise another_answer(url) from None
     if not history.samples:
-        raise UserError(f"The daemon at {url} has recorded nothing of the last {hours:g} hours. Try again in a minute.")
+        raise UserError(f"The daemon at {url} has recorded nothing of {_last(hours)}. Try again in a minute.")
     svg = drawn(history, hours, datetime.now().astimezone().tzinfo)
     if file == STDOUT:
         click.echo(svg, nl=False)
@@ -47,6 +47,12 @@ def plot(url: str, hours: float, file: Path) -> None:
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}.") from None
     click.echo(str(file))
+
+
+def _last(hours: float) -> str:
+    if hours == 1:
+        return "the last hour"
+    return f"the last {hours:g} hours" if hours > 1 else f"the last {hours * 60:.0f} min"
 
 
 def drawn(history: History, hours: float, zone: tzinfo | None) -> str:
@@ -66,8 +72,8 @@ def drawn(history: History, hours: float, zone: tzinfo | None) -> str:
     ]
     measured = [panel for panel in panels if any(y is not None for _, y in panel.lines[0].points)]
     titles = ", ".join(panel.title for panel in measured)
-    about = f"{titles}; the last {hours:g} hours, in steps of {history.every:g} s."
-    return draw_lines(f"The device in the last {hours:g} hours", measured, about=about, zone=zone)
+    about = f"{titles}; {_last(hours)}, in steps of {history.every:g} s."
+    return draw_lines(f"The device in {_last(hours)}", measured, about=about, zone=zone)
 
 
 def _percent(sample: Sample) -> float | None:

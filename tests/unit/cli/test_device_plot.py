@@ -4,6 +4,8 @@ import re
 from datetime import timezone
 from xml.etree import ElementTree
 
+import pytest
+
 from qwen_edge.cli.device_plot import History, drawn
 from qwen_edge.device.history_file import Sample
 
@@ -21,6 +23,13 @@ def test_heat_against_its_target_duty_watts_and_speed_are_drawn():
     ElementTree.fromstring(svg)
     for title in ("Hottest zone", "Duty", "Power", "Tokens per second", "target"):
         assert title in svg
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"), [(0.5, "the last 30 min"), (1, "the last hour"), (1.5, "the last 1.5 hours")]
+)
+def test_the_title_says_what_time_is_drawn(hours, words):
+    assert f"The device in {words}<" in drawn(minutes(*range(10), **MEASURED), hours, timezone.utc)
 
 
 def test_what_was_never_measured_has_no_plot():
