@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
+import msgspec
 
 from qwen_edge.core.errors import UserError
 
@@ -25,6 +26,8 @@ _REMEDIES = {  # by HTTP status
     401: " Set the environment variable QWEN_EDGE_API_KEY to the key.",
     404: " Is this a server of OpenAI's API?",
 }
+_LONGEST = 32_000_000  # bytes of a line, or of a body that is read whole: no model has so much to say at once
+_MOST_TOKENS = 2**53  # a larger number of tokens is none
 
 
 class UnreachableError(UserError):
@@ -98,19 +101,19 @@ class Server:
             **required,
             **more,
         }
-        at, usage, text, finish = list[float](), dict[str, int](), list[str](), ""
+        at, usage, text, finish = list[float](), _Usage(), list[str](), ""
         began = time.perf_counter()
         try:
             async with self._request("POST", "/v1/chat/completions", json=body) as response:
-                async for line in response.content:
+                async for line in _lines(response):
                     if line.startswith(b"data: {"):
                         chunk = self._chunk(line[6:])
-                        usage = chunk.get("usage") or usage
-                        for choice in chunk.get("choices", ()):
-                            finish = choice.get("finish_reason") or finish
-                        if _has_text(chunk):
+                        usage = chunk.usage or usage
+                        for choice in chunk.choices or ():
+                            finish = choice.finish_reason or finish
+                        if chunk.has_text:
                             at.append(time.perf_counter() - began)
-                            text += [choice["delta"].get("content") or "" for choice in chunk["choices"]]
+                            text += [choice.content for choice in chunk.choices or ()]
                             if begun:
                                 begun.set()
         except RefusedError as refused:
@@ -125,8 +128,8 @@ class Server:
                 begun.set()
         if not at:
             raise UserError(f"{self.url} has sent an answer without any text. Does its model answer in another client?")
-        tokens, prompt_tokens = usage.get("completion_tokens", len(at)), usage.get("prompt_tokens", 0)
-        return Answer(tuple(at), tokens, prompt_tokens, "".join(text), finish)
+        tokens = len(at) if usage.completion_tokens is None else usage.completion_tokens
+        return Answer(tuple(at), tokens, usage.prompt_tokens or 0, "".join(text), finish)
 
     async def prompt_tokens(self, user: str) -> int:
         """The number of tokens of the prompt as the server counts them; 0 if it does not report them. Asks for an
@@ -135,12 +138,12 @@ class Server:
         body = {"model": await self.model(), "messages": messages, "max_tokens": 1, "temperature": 0}
         async with self._request("POST", "/v1/chat/completions", json=body) as response:
             try:
-                usage = (await response.json(content_type=None)).get("usage") or {}
-            except (ValueError, AttributeError):
+                found = msgspec.convert(await _json(response), _Chunk, strict=False)
+            except (ValueError, RecursionError, msgspec.ValidationError):
                 raise UserError(
                     f"{self.url} answers, but not with a chat completion. Is this a server of OpenAI's API?"
                 ) from None
-        return int(usage.get("prompt_tokens", 0))
+        return (found.usage and found.usage.prompt_tokens) or 0
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed chat completion, the last ones with its usage. Raises RefusedError for an error of
@@ -166,8 +169,8 @@ class Server:
         """The models that the server lists, each with at least an `id`. Raises UserError."""
         async with self._request("GET", "/v1/models") as response:
             try:
-                return [one for one in (await response.json(content_type=None))["data"] if isinstance(one["id"], str)]
-            except (KeyError, TypeError, ValueError):
+                return [one for one in (await _json(response))["data"] if isinstance(one["id"], str)]
+            except (KeyError, TypeError, ValueError, RecursionError):
                 raise UserError(f"{self.url}/v1/models lists no models. Is this a server of OpenAI's API?") from None
 
     async def model(self) -> str:
@@ -175,20 +178,23 @@ class Server:
         if self._model is None:
             async with self._request("GET", "/v1/models") as response:
                 try:
-                    self._model = str((await response.json(content_type=None))["data"][0]["id"])
-                except (KeyError, IndexError, TypeError, ValueError) as error:
+                    self._model = str((await _json(response))["data"][0]["id"])
+                except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
                     raise UserError(
                         f"{self.url}/v1/models names no model: {error!r}. Is this a server of OpenAI's API?"
                     ) from None
         return self._model
 
-    def _chunk(self, data: bytes) -> dict[str, Any]:
-        """One event of a stream. Raises UserError if the event is an error."""
+    def _chunk(self, data: bytes) -> _Chunk:
+        """One event of a stream. Raises UserError if the event is an error, or no chunk of a chat completion."""
         try:
-            chunk: dict[str, Any] = json.loads(data)
-        except ValueError:
+            found = json.loads(data)
+            chunk = msgspec.convert(found, _Chunk, strict=False)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{self.url} has sent what is no chunk of a chat completion: {error}.") from None
+        except (ValueError, RecursionError):
             raise UserError(f"{self.url} has sent an event that is not JSON.") from None
-        if error := chunk.get("error"):
+        if error := chunk.error:
             words = error.get("message") if isinstance(error, dict) else error
             raise UserError(f"{self.url} has ended its answer with an error: {str(words)[:300]}")
         return chunk
@@ -199,9 +205,9 @@ class Server:
         try:
             async with self._http.request(method, url, **options) as response:
                 if response.status != 200:
-                    raise RefusedError(url, response.status, await response.text(errors="replace"))
+                    raise RefusedError(url, response.status, (await _body(response)).decode(errors="replace"))
                 yield response
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):  # UnicodeError: no name of a host
             raise UserError(f"{url} is not the address of a server. Write it as in http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
             raise UnreachableError(f"{url} cannot be reached: {_cause(error)}. Is the server running?") from None
@@ -234,21 +240,72 @@ def _cause(error: aiohttp.ClientError) -> str:
     return str(error)
 
 
-def _has_text(chunk: dict[str, Any]) -> bool:
-    return any(
-        choice.get("delta", {}).get("content") or choice.get("delta", {}).get("reasoning_content")
-        for choice in chunk.get("choices", ())
-    )
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+    @property
+    def content(self) -> str:
+        return (self.delta and self.delta.content) or ""
+
+
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: _Tokens | None = None
+    prompt_tokens: _Tokens | None = None
+
+
+class _Chunk(msgspec.Struct):
+    """A chunk of an answer, or a whole one without its text, as far as it is measured."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+    @property
+    def has_text(self) -> bool:
+        deltas = (choice.delta for choice in self.choices or ())
+        return any(delta and (delta.content or delta.reasoning_content) for delta in deltas)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The lines of a body, however long. Raises aiohttp.ClientError."""
-    rest = b""
+    """The lines of a body. Raises aiohttp.ClientError, and UserError for a line that does not end."""
+    line = bytearray()
     async for data in response.content.iter_any():
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            line += end
+            yield bytes(line)
+            line.clear()
+        line += rest
+        _must_be_short(response, line)
+    yield bytes(line)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises aiohttp.ClientError, and UserError for one that does not end."""
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        _must_be_short(response, body)
+    return bytes(body)
+
+
+async def _json(response: aiohttp.ClientResponse) -> Any:
+    """The body as JSON. Raises as `_body`, and ValueError and RecursionError."""
+    return json.loads(await _body(response))
+
+
+def _must_be_short(response: aiohttp.ClientResponse, data: bytearray) -> None:
+    if len(data) > _LONGEST:
+        raise UserError(f"{response.url} has sent more than {_LONGEST // 1_000_000} MB at once, and is given up.")
 
 
 def _message(words: str) -> str:
@@ -256,7 +313,7 @@ def _message(words: str) -> str:
     try:
         error = json.loads(words)["error"]
         return str(error if isinstance(error, str) else error["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return words[:300]
 
 
