@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -217,7 +218,10 @@ def server_url(text: str) -> str | None:
     """The URL of a server that a person names, also by HOST:PORT; None if the text names none."""
     if _SCHEME.match(text):
         return text
-    return f"http://{text}" if _HOST_PORT.fullmatch(text) and not Path(text).exists() else None
+    with contextlib.suppress(OSError):  # too long for the name of a file
+        if Path(text).exists():
+            return None
+    return f"http://{text}" if _HOST_PORT.fullmatch(text) else None
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ import msgspec
 from qwen_edge.core.errors import UserError
 from qwen_edge.talk.conversation import Call
 
+_LARGEST = 1e15  # a larger number of a server is none: no float can hold each of them
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -185,4 +187,5 @@ class _Numbers:
         value: Any = self._found
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if is_number and abs(value) < _LARGEST else None  # not so for NaN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,13 +70,13 @@ async def _model(talk: Talk, said: str) -> None:
 
 async def _save(talk: Talk, said: str) -> None:
     file = _file(said, "/save")
-    if file.exists() and not await talk.confirm(f"{file} exists. Write over it?"):
-        talk.note("Nothing is written.")
-        return
     try:
+        if _is_there(file) and not await talk.confirm(f"{file} exists. Write over it?"):
+            talk.note("Nothing is written.")
+            return
         atomic_file.replace(file, talk.conversation.dumps(), private=True)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or no name
+        raise UserError(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     talk.note(f"{_messages(talk)} are in {file}.")
 
 
@@ -169,6 +170,13 @@ def _file(said: str, command: str) -> Path:
         return Path(said).expanduser()
     except RuntimeError:
         raise UserError(f"{said} begins with the home folder of nobody. Write the whole path.") from None
+
+
+def _is_there(file: Path) -> bool:
+    """Whether the file exists. Raises UserError for what is no file: a device or a pipe would be replaced by one."""
+    if os.path.lexists(file) and not file.is_file():
+        raise UserError(f"{file} cannot be written: it is no ordinary file.")
+    return file.exists()
 
 
 def _messages(talk: Talk) -> str:

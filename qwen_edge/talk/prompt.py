@@ -73,6 +73,8 @@ def open_history(state: Path) -> History:
         state.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if not file.is_file():  # a pipe has no end
+            return InMemoryHistory()
         if (data := file.read_bytes())[_MOST_HISTORY:]:
             _, _, kept = data[-_KEPT_HISTORY:].partition(b"\n\n# ")  # the beginning of an entry
             atomic_file.replace(file, b"\n# " + kept if kept else b"", private=True)

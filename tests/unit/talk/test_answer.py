@@ -75,3 +75,8 @@ def test_the_figures_are_those_of_the_server_where_it_tells_them():
 def test_a_server_that_tells_nothing_or_nonsense_has_few_figures(usage):
     assert figures(Answer(usage=usage, first=0.5), None) == [("first token", "0.50 s")]
     assert figures(Answer(usage=usage), None) == []
+
+
+@pytest.mark.parametrize("tokens", [10**400, -(10**400), float("nan"), float("inf"), "many", True])
+def test_what_is_no_number_of_tokens_is_no_figure(tokens):
+    assert figures(Answer(usage={"prompt_tokens": 3, "completion_tokens": tokens}), None) == [("prompt", "3 tokens")]

@@ -165,3 +165,9 @@ async def test_another_program_at_the_address_is_passed_over(home, status):
     async with home.partner(await home.serve(statuses=[status])) as partner:
         await partner.use(None)
         assert partner.is_private
+
+
+async def test_an_address_may_be_longer_than_any_name_of_a_file(home):
+    partner = home.partner("")
+    with pytest.raises(UserError, match="is not the address of a server"):
+        await partner.use("x" * 300 + ":80")

@@ -1,5 +1,6 @@
 """What was typed is kept for the next time: privately, and not without end. Commands are completed."""
 
+import os
 import stat
 
 import pytest
@@ -63,3 +64,8 @@ def test_tab_completes_names_of_files(tmp_path):
     text = f"/load {tmp_path}/no"
     (found,) = CommandCompleter(tuple).get_completions(Document(text), CompleteEvent())
     assert found.text == "tes.json"
+
+
+def test_a_pipe_in_the_place_of_the_history_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "chat_history")
+    assert isinstance(open_history(tmp_path), InMemoryHistory)
