@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import msgspec
 _MOST_BYTES = 400_000  # of a file: 3 days and some hours
 _NEW, _OLD = "minutes.jsonl", "minutes.old.jsonl"
 _LATEST = 1e11  # a Unix time that is none
+_LARGEST = 2**53  # the largest number that every client can read
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,7 +126,8 @@ class HistoryFile:
 
 
 def _is_number(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
+    """Whether a value can be shown: JSON also has numbers that are too large for the clients, and NaN is no number."""
+    return value is None or abs(value) <= _LARGEST
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

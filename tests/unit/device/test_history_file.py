@@ -34,6 +34,8 @@ LINES = st.binary(max_size=60) | st.sampled_from(
         b"[1e999,2,3,4,5,6,7,8,9]\n",
         b"[1,2,3,4,5,6,7,8,-9]\n",
         b"[1,2,3,4,5,6,7,8,1e12]\n",
+        b"[1,2,3,4,5,6," + b"9" * 400 + b",8,9]\n",  # no float holds it
+        b"[1,2,3,4,5,6,7," + b"9" * 20 + b",9]\n",
         b'{"at":5}\n',
         b"[[[[[[",
         b"\0" * 50,
@@ -150,3 +152,12 @@ def test_the_folder_is_private_and_made_when_it_is_needed(tmp_path):
     file.append([sample(1)])
     assert folder.stat().st_mode & 0o077 == 0
     assert (folder / "minutes.jsonl").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "-" + "9" * 400, "9" * 20, "1e300"])
+@pytest.mark.parametrize("place", range(8))
+def test_a_number_that_is_too_large_for_a_client_is_passed_over(tmp_path, value, place):
+    values = ["1"] * 9
+    values[place] = value
+    (tmp_path / "minutes.jsonl").write_text(f"[{','.join(values)}]\n[1,2,3,4,5,6,7,8,9]\n")
+    assert [sample.memory for sample in HistoryFile(tmp_path).read()] == [8]
