@@ -48,6 +48,7 @@ async def test_other_clients_are_told_that_ollama_is_running(serve, accept):
     async with get(served, Accept=accept) as response:
         assert (response.status, response.content_type) == (200, "text/plain")
         assert await response.text() == "Ollama is running"
+        assert response.headers["Vary"] == "Accept"  # else a cache gives it to browsers
 
 
 async def test_a_client_that_sends_no_accept_header_is_told_that_ollama_is_running(serve):

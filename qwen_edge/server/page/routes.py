@@ -27,7 +27,9 @@ def page_or(other: Handler) -> Handler:
 
     async def by_accept(request: web.Request) -> web.StreamResponse:
         if not asks_for_page(request):
-            return await other(request)
+            plain = await other(request)
+            plain.headers["Vary"] = "Accept"  # a cache must not give it to browsers
+            return plain
         response = response_of(request.app[PAGE][INDEX], request)
         response.headers["Vary"] = "Accept, Accept-Encoding"
         return response
