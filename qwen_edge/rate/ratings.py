@@ -24,6 +24,7 @@ JUDGE = "judge: "  # with this begins the name of a model that rates, and of no 
 LONGEST_NAME, LONGEST_REMARK = 60, 2000  # characters
 
 Score = Annotated[int, msgspec.Meta(ge=1, le=5)]
+Time = Annotated[float, msgspec.Meta(ge=0, lt=1e11)]  # of a year that a date can have
 
 
 class Scores(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +59,7 @@ class Rating(msgspec.Struct, frozen=True, tag_field="line", tag="rating"):
     model: str
     scores: Scores | None
     remark: str = ""
-    at: float = 0.0
+    at: Time = 0.0
 
 
 class Rater:

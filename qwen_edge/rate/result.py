@@ -21,6 +21,7 @@ from qwen_edge.rate.answers import Answers
 from qwen_edge.rate.ratings import CRITERIA, Rating, raters_of
 from qwen_edge.rate.statistics import LEVEL, Estimate, alpha, difference, estimate, mean
 
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what begins a formula, the wide characters in Chinese spreadsheets
 FIGURES = (*CRITERIA, "mean")  # the columns of the article's table
 
 Ratings = Mapping[tuple[str, str], Rating]  # by question and model
@@ -133,7 +134,7 @@ def as_csv(answers: Answers) -> str:
 
 def _cell(text: str) -> str:
     """`text` as a spreadsheet shows it, and never as a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return "'" + text if text.startswith(_FORMULA) else text
 
 
 def _score(ratings: Ratings, question: str, model: str, figure: str) -> float | None:

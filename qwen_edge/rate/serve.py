@@ -191,7 +191,10 @@ def _is_ours(authority: str) -> bool:
 def _is_foreign(request: web.Request) -> bool:
     """Whether a page of another origin sends the request."""
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:  # no origin of a browser
+        return True
 
 
 def _json(value: Any) -> web.Response:

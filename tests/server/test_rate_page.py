@@ -178,3 +178,8 @@ async def test_a_server_for_all_addresses_tells_those_that_others_can_use(answer
         assert urls[-1].startswith("http://127.0.0.1:")
         async with aiohttp.ClientSession() as http, http.get(urls[0]) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", "", "http://evil.example"])
+async def test_an_origin_that_is_none_is_refused_and_no_fault_of_the_server(browser, origin):
+    await browser.get("api/standing?rater=Ann", 403, headers={"Origin": origin})

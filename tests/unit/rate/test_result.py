@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from rich.console import Console
 
+from qwen_edge.core.errors import UserError
 from qwen_edge.rate.plot import draw
 from qwen_edge.rate.ratings import CRITERIA, Rater, Rating, Scores
 from qwen_edge.rate.result import as_csv, as_json, result, tables
@@ -130,3 +131,20 @@ def test_names_from_files_are_shown_as_text(tmp_path):
     text = shown(result(answers))
     assert "\x1b" not in text and "\u202e" not in text
     assert "[red]a\\x1b[2J" in text and "[bold]Eve[/]" in text
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_what_a_spreadsheet_could_run_is_text_in_the_csv(answers, begin):
+    Rater(answers.path, "Ann").add(Rating("q0", MODELS[0], None, f"{begin}1+1"))
+    (row,) = [row for row in csv.DictReader(io.StringIO(as_csv(answers), newline="")) if row["remark"].endswith("1+1")]
+    assert row["remark"] == f"'{begin}1+1"
+
+
+@pytest.mark.parametrize("at", ["1e300", "NaN", "-1"])
+def test_a_time_that_no_date_can_be_is_told_with_its_line(answers, at):
+    rater = Rater(answers.path, "Zoe")
+    rater.add(Rating("q0", MODELS[0], None))
+    with rater.path.open("a") as file:
+        file.write(f'{{"line":"rating","question":"q0","model":"x","scores":null,"at":{at}}}\n')
+    with pytest.raises(UserError, match="line 3"):
+        as_csv(answers)
