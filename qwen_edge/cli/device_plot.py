@@ -43,9 +43,12 @@ def plot(url: str, hours: float, file: Path) -> None:
         click.echo(svg, nl=False)
         return
     try:
-        replace(file, svg.encode())
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+        if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced by a file
+            file.write_text(svg, encoding="utf-8")
+        else:
+            replace(file, svg.encode())
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
     click.echo(str(file))
 
 

@@ -15,13 +15,16 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
+from typing import Any
 
+import msgspec
 from rich.live import Live
 
-from qwen_edge.cli.daemon_client import ask, ask_device, path_at
+from qwen_edge.cli.daemon_client import another_answer, ask, ask_device, path_at
+from qwen_edge.cli.device_plot import History
 from qwen_edge.cli.terminal import terminal
 from qwen_edge.cli.watch_rows import Json
-from qwen_edge.cli.watch_view import SECONDS, Seen, Unseen, View
+from qwen_edge.cli.watch_view import SECONDS, Seen, Unseen, View, can_be_shown
 from qwen_edge.core.errors import UserError
 
 _DRAWN = 1.0  # seconds between two drawings at most: the view says how long an answer is missing
@@ -35,19 +38,26 @@ class Asker:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._marks = (-1, -1)  # other marks than those of the last round: other conversations may be remembered
+        self._marks: tuple[Any, Any] = (
+            -1,
+            -1,
+        )  # other marks than those of the last round: other conversations may be remembered
 
     def look(self) -> Seen:
         """One round of questions. Raises UserError."""
         device = ask_device(self._url)
-        marks = device["pending"], device["restarts"]
+        marks = device.get("pending"), device["restarts"]
         changed, self._marks = marks != self._marks, marks
-        return Seen(device, self._remembered() if changed and device["engine"] == "ready" else None)
+        seen = Seen(device, self._remembered() if changed and device.get("engine") == "ready" else None)
+        if not can_be_shown(seen):
+            raise another_answer(self._url)
+        return seen
 
     def history(self) -> list[Json]:
         """The last minutes; none from a daemon that keeps no history."""
-        with contextlib.suppress(UserError, KeyError, TypeError):
-            return list(ask("GET", path_at(self._url, f"/v1/device/history?seconds={SECONDS:.0f}"))["samples"])
+        with contextlib.suppress(UserError, msgspec.ValidationError):
+            answer = ask("GET", path_at(self._url, f"/v1/device/history?seconds={SECONDS:.0f}"))
+            return [msgspec.to_builtins(one) for one in msgspec.convert(answer, History).samples]
         return []
 
     def _remembered(self) -> tuple[Json, ...] | None:

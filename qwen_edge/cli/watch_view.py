@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -138,6 +139,17 @@ class View:
                 line.append(" " * (begin - line.cell_len))
                 line.append(sparkline(columns, low, high), "cyan")
         return line
+
+
+def can_be_shown(seen: Seen) -> bool:
+    """Whether the answers have the form that the view needs. Another release, or another server, may give others."""
+    view = View("")
+    try:
+        view.take(seen)
+        Console(file=io.StringIO(), width=120, height=100).print(view)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
+        return False
+    return True
 
 
 def _bar(row: Row) -> str:

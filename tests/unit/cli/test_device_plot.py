@@ -1,12 +1,16 @@
 """The drawing of the device's history."""
 
+import os
 import re
 from datetime import timezone
+from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
-from qwen_edge.cli.device_plot import History, drawn
+from qwen_edge.cli.device_plot import History, drawn, plot
+from qwen_edge.core.errors import UserError
 from qwen_edge.device.history_file import Sample
 
 
@@ -45,3 +49,25 @@ def test_no_line_joins_two_samples_between_which_no_daemon_ran():
     paths = len(re.findall("<path", whole))
     assert len(re.findall("<path", halves)) == paths + 2, "of both plots"
     assert len(re.findall("<path", drawn(minutes(*range(50), *range(51, 100), duty=1.0), 2, timezone.utc))) == paths
+
+
+def test_a_drawing_is_written_to_a_device_and_does_not_replace_it(monkeypatch, tmp_path):
+    answer = msgspec.to_builtins(minutes(*range(9), duty=1.0))
+    monkeypatch.setattr("qwen_edge.cli.device_plot.ask", lambda *_: answer)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        plot("http://127.0.0.1:9", 1, pipe)
+        assert os.read(reader, 4) == b"<svg"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(monkeypatch):
+    answer = msgspec.to_builtins(minutes(*range(9), duty=1.0))
+    monkeypatch.setattr("qwen_edge.cli.device_plot.ask", lambda *_: answer)
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(UserError, match="cannot be written"):
+            plot("http://127.0.0.1:9", 1, Path(name))

@@ -12,7 +12,7 @@ from qwen_edge.cli.sparkline import Trail, sparkline
 from qwen_edge.cli.watch import Asker, show, watch
 from qwen_edge.cli.watch_rows import why
 from qwen_edge.cli.watch_view import Seen, Unseen, View
-from qwen_edge.core.errors import NotNowError
+from qwen_edge.core.errors import NotNowError, UserError
 from tests.unit.cli.devices import device
 from tests.unit.cli.test_terminal import NASTY, obeyed
 
@@ -189,3 +189,28 @@ def test_a_daemon_that_is_not_there_at_the_start_is_an_error(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(NotNowError, match="There is no qwen-edge at"):
         watch("http://127.0.0.1:1", 1.0)
+
+
+WRONG = {
+    "no fields": {"object": "device", "restarts": 0},
+    "a text for a number": {**device("x"), "tokens_per_second": "fast"},
+    "a number for an object": {**device("x"), "governor": 5},
+    "a list for a level": {**device("x"), "governor": {**device("x")["governor"], "level": []}},
+    "a text for telemetry": {**device("x"), "telemetry": "hot"},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_answer_of_another_form_is_a_sentence(monkeypatch, wrong):
+    monkeypatch.setattr("qwen_edge.cli.watch.ask_device", lambda _url: WRONG[wrong])
+    monkeypatch.setattr("qwen_edge.cli.watch.ask", lambda *_: {"data": [{"tokens": "x"}]})
+    with pytest.raises(UserError, match="not a qwen-edge of this release"):
+        Asker(URL).look()
+
+
+@pytest.mark.parametrize("samples", [5, [5], [{"at": "x"}], [{"celsius": 5}], None])
+def test_a_history_of_another_form_is_none(monkeypatch, samples):
+    monkeypatch.setattr(
+        "qwen_edge.cli.watch.ask", lambda *_: {"object": "device.history", "every": 5, "samples": samples}
+    )
+    assert Asker(URL).history() == []
