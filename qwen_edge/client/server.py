@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from qwen_edge.core.errors import UserError
+from qwen_edge.core.printable import printable
 
 _HOST_PORT = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}(/\S*)?")
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
@@ -211,7 +212,8 @@ class Server:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError):  # UnicodeError: no name of a host
             raise UserError(f"{url} is not the address of a server. Write it as in http://127.0.0.1:8080.") from None
         except aiohttp.ClientError as error:
-            raise UnreachableError(f"{url} cannot be reached: {_cause(error)}. Is the server running?") from None
+            words = printable(_cause(error), 300)  # it may quote what the server has sent
+            raise UnreachableError(f"{url} cannot be reached: {words}. Is the server running?") from None
 
 
 def server_url(text: str) -> str | None:

@@ -21,6 +21,7 @@ from qwen_edge.core.errors import UserError
 _PAUSE = 0.5  # seconds between two questions to a server that loads
 _DYING = 1.0  # seconds between the end of a connection and that of its process
 _NO_KEY = (401, 403)  # statuses
+_LARGEST = 10**9  # tokens: a larger context is none
 
 
 @dataclass(frozen=True)
@@ -167,4 +168,4 @@ def _context(listed: Mapping[str, Any]) -> int | None:
     meta = listed.get("meta")
     told = [listed.get("context_length"), listed.get("max_model_len")]
     told += [meta.get("n_ctx")] if isinstance(meta, Mapping) else []
-    return next((one for one in told if isinstance(one, int)), None)
+    return next((one for one in told if type(one) is int and 0 < one < _LARGEST), None)

@@ -83,3 +83,17 @@ async def test_a_host_whose_name_is_none_is_a_sentence(host):
     async with servers_at([f"http://{host}:1"]) as (server,):
         with pytest.raises(UserError, match="is not the address of a server"):
             await server.models()
+
+
+async def test_what_is_no_http_is_told_in_a_short_sentence():
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x1b[2J" * 2000 + b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, servers_at([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"]) as (asked,):
+        with pytest.raises(UserError) as told:
+            await asked.models()
+    assert len(str(told.value)) < 500
+    assert "\x1b" not in str(told.value)

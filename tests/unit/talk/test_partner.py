@@ -11,7 +11,7 @@ from aiohttp import web
 
 from qwen_edge.client.server import RefusedError
 from qwen_edge.core.errors import NotNowError, UserError
-from qwen_edge.talk.partner import Partner, Place
+from qwen_edge.talk.partner import Partner, Place, _context
 
 
 @dataclass
@@ -171,3 +171,8 @@ async def test_an_address_may_be_longer_than_any_name_of_a_file(home):
     partner = home.partner("")
     with pytest.raises(UserError, match="is not the address of a server"):
         await partner.use("x" * 300 + ":80")
+
+
+@pytest.mark.parametrize("told", [True, -1, 0, 10**400, "many", 5.5])
+def test_what_is_no_number_of_tokens_is_no_context(told):
+    assert _context({"id": "m", "context_length": told, "meta": {"n_ctx": 4096}}) == 4096
