@@ -162,6 +162,7 @@ class Server:
                         raise UserError(f"{self.url} has sent an event that is not JSON.") from None
                     if error := chunk.get("error"):
                         raise RefusedError(self.url + path, _status(error), json.dumps({"error": error}))
+                    await asyncio.sleep(0)  # a signal must be heard while much is there at once
                     ended = ended or b'"finish_reason":"' in line.replace(b": ", b":")
                     yield chunk
         if not ended:
@@ -196,8 +197,8 @@ class Server:
             raise UserError(f"{self.url} has sent what is no chunk of a chat completion: {error}.") from None
         except (ValueError, RecursionError):
             raise UserError(f"{self.url} has sent an event that is not JSON.") from None
-        if error := chunk.error:
-            words = error.get("message") if isinstance(error, dict) else error
+        if told := chunk.error:
+            words = told.get("message") if isinstance(told, dict) else told
             raise UserError(f"{self.url} has ended its answer with an error: {str(words)[:300]}")
         return chunk
 

@@ -12,6 +12,7 @@ import msgspec
 from qwen_edge.core.errors import UserError
 from qwen_edge.talk.conversation import Call
 
+_PART = 4096  # characters
 _LARGEST = 1e15  # a larger number of a server is none: no float can hold each of them
 
 
@@ -21,6 +22,11 @@ class Piece:
 
     kind: Literal["reasoning", "content"]
     text: str
+
+    def parts(self) -> Iterator[Piece]:
+        """The piece in parts that a terminal shows in no time."""
+        for at in range(0, len(self.text), _PART):
+            yield Piece(self.kind, self.text[at : at + _PART])
 
 
 @dataclass(frozen=True)

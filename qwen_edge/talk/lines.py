@@ -27,6 +27,7 @@ class WordWrap:
         self._width = max(width, 2)
         self._column = 0
         self._word = ""
+        self._inside = False  # the beginning of this word is told already
 
     def put(self, text: str) -> str:
         """Take a piece of the text; returns what can be shown of it."""
@@ -50,13 +51,17 @@ class WordWrap:
             if self._word and _may_break(self._word[-1], one):
                 yield self._flush()
             self._word += one
+            if len(self._word) > self._width:  # longer than a line: held back in vain
+                yield self._flush()
+                self._inside = True
 
     def _flush(self) -> str:
         word, self._word = self._word, ""
         cells = cell_len(word)
-        new_line = "\n" if self._column and self._column + cells > self._width else ""
+        new_line = "\n" if self._column and not self._inside and self._column + cells > self._width else ""
         column = cells if new_line else self._column + cells
         self._column = column if column <= self._width else column % self._width
+        self._inside = False
         return new_line + word
 
 

@@ -22,6 +22,7 @@ from qwen_edge.talk.lines import Fences, Part, WordWrap
 
 _WINDOW = 6  # lines of the thinking that are seen while it comes
 _TAIL = 4000  # characters of which those lines are made
+_MOST_CODE = 20_000  # characters that get colours: what is longer is no code, and would hold up everything
 _BEFORE = 24  # lines of code that give the next one its colours; all of them would cost more with each line
 
 
@@ -108,8 +109,8 @@ class Shown:
 def _highlighted(block: Sequence[str], language: str) -> Text:
     """The last line of a block of code, with the colours that the lines before it give it."""
     line = Text(block[-1])
-    if language:
-        code = "\n".join(block)
+    code = "\n".join(block)
+    if language and len(code) <= _MOST_CODE:
         lines = Syntax(code, language, theme="ansi_dark").highlight(code).split("\n", allow_blank=True)
         if len(block) <= len(lines) and lines[len(block) - 1].plain == line.plain:
             return lines[len(block) - 1]

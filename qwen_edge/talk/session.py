@@ -62,7 +62,9 @@ async def _question(talk: Talk, line: str) -> None:
             async with aclosing(talk.partner.stream(body)) as chunks:
                 async for chunk in chunks:
                     for piece in reply.feed(chunk):
-                        shown.put(piece, reply.thought)
+                        for part in piece.parts():
+                            shown.put(part, reply.thought)
+                            await asyncio.sleep(0)  # Ctrl-C stops a long piece, too
     except BaseException as error:
         answer = talk.last = reply.answer()
         if isinstance(error, asyncio.CancelledError) and answer.content:

@@ -141,6 +141,17 @@ async def test_ctrl_c_stops_the_answer_and_twice_leaves(stub, chat):
         assert await terminal.ended() == 0
 
 
+async def test_ctrl_c_stops_an_answer_that_comes_in_one_large_piece(stub, chat):
+    stub.answers = [saying(says("begin " + "yes " * 1_000_000))]
+    with chat(stub.url) as terminal:
+        await terminal.prompt()
+        terminal.send("much\r")
+        await terminal.until("begin")
+        terminal.send("\x03")
+        await terminal.until("Stopped.")
+        assert terminal.shown.count("yes") < 1_000_000
+
+
 async def test_a_stopped_answer_counts_as_the_first_ctrl_c(stub, chat):
     stub.answers = [stub.hang]
     with chat(stub.url) as terminal:

@@ -58,6 +58,13 @@ def test_no_line_is_wider_than_the_terminal(words, width):
 
 def test_a_word_that_is_too_long_is_left_to_the_terminal():
     assert wrapped("x abcdefghij kl", 6) == "x \nabcdefghij \nkl"
+    assert wrapped("x " + "a" * 50 + " kl", 6) == "x \n" + "a" * 50 + " kl"
+
+
+def test_no_more_than_a_line_is_held_back():
+    wrap = WordWrap(20)
+    shown = wrap.put("x " + "a" * 10_000)
+    assert len(shown) > 10_000 - 20
 
 
 def test_chinese_characters_take_two_cells_and_no_comma_begins_a_line():
