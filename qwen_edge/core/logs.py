@@ -6,7 +6,6 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import TextIO
 
 from qwen_edge.core.printable import printable
 from qwen_edge.core.progress import ERASE, is_terminal
@@ -27,7 +26,7 @@ class _OneLine(logging.Formatter):
         return "\n".join("    " + printable(line, _LONGEST) for line in lines)
 
 
-class _Lines(logging.StreamHandler[TextIO]):
+class _Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[TextIO]
     """Writes lines to a stream. On a terminal it first erases the line that shows progress, which is drawn
     again when it changes."""
 

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +50,12 @@ def test_what_was_told_is_told_again_only_when_it_is_long_ago():
     assert [told.is_new(what) for what in ("a", "a", "b", "a", "c", "a", "b")] == [
         True, False, True, False, True, False, True,
     ]  # fmt: skip
+
+
+def test_the_log_starts_where_stream_handlers_take_no_type_as_on_python_3_10():
+    lines = (
+        "import logging",
+        "if '__class_getitem__' in vars(logging.StreamHandler): del logging.StreamHandler.__class_getitem__",
+        "import qwen_edge.core.logs",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
