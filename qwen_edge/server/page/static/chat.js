@@ -217,7 +217,6 @@ class Chat {
     };
     const summary = el('summary', { class: 'round' }, icon('download'));
     setLabel(summary, 'export');
-    addEventListener('pointerdown', ({ target }) => this.menu.contains(target) || (this.menu.open = false));
     this.menu = el('details', { class: 'menu' }, summary, el('div', { class: 'menu-list' },
       el('button', { type: 'button', class: 'quiet', t: 'export.markdown', on: { click: () => save('md', 'text/markdown', exportMarkdown(this.current, t)) } }),
       el('button', { type: 'button', class: 'quiet', t: 'export.json', on: { click: () => save('json', 'application/json', exportJson(this.current)) } })));
