@@ -17,7 +17,7 @@ from qwen_edge.bench.plot import draw
 from qwen_edge.bench.report import Results
 from qwen_edge.bench.workloads import WORKLOADS
 from qwen_edge.cli.flags import MOST_TIMES, Number
-from qwen_edge.cli.plot_file import plot_option, write_plot
+from qwen_edge.cli.plot_file import plot_option, write_file
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.cli.until_signalled import run_until_signalled
@@ -118,7 +118,7 @@ def command(servers: tuple[str, ...], as_article: bool, as_json: bool, plot: Pat
     else:
         _show(results, as_article=as_article)
     if plot:
-        write_plot(plot, article_plot(results) if as_article else draw(results))
+        write_file(plot, article_plot(results) if as_article else draw(results))
     if not results.measured:
         raise UserError("Nothing could be measured.")
 

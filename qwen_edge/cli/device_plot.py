@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from qwen_edge.cli.daemon_client import another_answer, ask, path_at
-from qwen_edge.core.atomic_file import replace
+from qwen_edge.cli.plot_file import write_file
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.svg import Line, Panel, draw_lines
 from qwen_edge.device.history_file import Sample
@@ -42,13 +42,7 @@ def plot(url: str, hours: float, file: Path) -> None:
     if file == STDOUT:
         click.echo(svg, nl=False)
         return
-    try:
-        if file.exists() and not file.is_file():  # a device or a pipe is written to, not replaced by a file
-            file.write_text(svg, encoding="utf-8")
-        else:
-            replace(file, svg.encode())
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UserError(f"{file} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+    write_file(file, svg)
     click.echo(str(file))
 
 

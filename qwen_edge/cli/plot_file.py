@@ -1,4 +1,4 @@
-"""The file of `--plot`: checked before anything is measured, written at the end."""
+"""The file of a drawing or a table that an option names: checked before anything is measured, written at the end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def plot_option(text: str) -> Callable[[Any], Any]:
     )
 
 
-def write_plot(file: Path, drawing: str) -> None:
-    """Raises UserError if the file cannot be written."""
+def write_file(file: Path, text: str) -> None:
+    """Write the text as it stands. The file is written in place, not replaced: it may be a device or a link. Raises
+    UserError if it cannot be written."""
     try:
-        file.write_text(drawing, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}. Choose another file: --plot.") from None
+        raise UserError(f"{file} cannot be written: {error.strerror}. Choose another file.") from None
 
 
 def _checked(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:

@@ -11,6 +11,7 @@ import click
 from msgspec.structs import asdict
 
 from qwen_edge.cli.flags import Number
+from qwen_edge.cli.plot_file import plot_option, write_file
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import terminal
 from qwen_edge.cli.until_signalled import run_until_signalled
@@ -117,7 +118,7 @@ def judge(file: Path, url: str, model: str | None) -> None:
 @click.option("--with-judges", is_flag=True, help="Count the ratings of judge models like those of people.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--csv", "table", type=_FILE, help="Write all ratings to a CSV file, one a row.")
-@click.option("--plot", type=_FILE, help="Draw the means and their intervals to an SVG file.")
+@plot_option("Draw the means and their intervals to an SVG file.")
 def result(file: Path, with_judges: bool, as_json: bool, table: Path | None, plot: Path | None) -> None:
     """Print the means of the ratings in FILE: of each model with 95% intervals, of each rater, and the agreement of the
     raters."""
@@ -129,9 +130,9 @@ def result(file: Path, with_judges: bool, as_json: bool, table: Path | None, plo
     if not found.raters or not any(row.rated for row in found.raters):
         raise UserError(f"Nobody has rated {file} yet: qwen-edge rate answer {file} --rater NAME")
     if table:
-        _write(table, results.as_csv(answers))
+        write_file(table, results.as_csv(answers))
     if plot:
-        _write(plot, draw(found))
+        write_file(plot, draw(found))
     if as_json:
         click.echo(to_json(results.as_json(found)))
         return
@@ -191,10 +192,3 @@ async def _judge(answers: Answers, url: str, model: str | None) -> int:
         return await judge(
             answers, server, lambda title, total: progress.stage(title, total, counted("answers")), progress.say
         )
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}.") from None

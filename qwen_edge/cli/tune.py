@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from qwen_edge.cli.plot_file import plot_option, write_plot
+from qwen_edge.cli.plot_file import plot_option, write_file
 from qwen_edge.cli.terminal import as_json as to_json
 from qwen_edge.cli.terminal import other_program, terminal
 from qwen_edge.cli.tune_plot import draw
@@ -79,7 +79,7 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool, pl
     kept = Tuning(best.threads, best.flash_attention, best.batch, best.flash_cells, found.plain_from)
     console.print(f"Best: {described(kept)}.", soft_wrap=True)
     if plot:
-        write_plot(plot, draw(list(shown), kept, setting, path.name))
+        write_file(plot, draw(list(shown), kept, setting, path.name))
 
 
 def _table(tries: list[Try]) -> Table:

@@ -140,6 +140,10 @@ async def test_the_history_is_drawn_to_a_file_or_to_the_output(serve, quick_cloc
     for svg in (shown, file.read_text()):
         assert ElementTree.fromstring(svg).tag.endswith("svg")
         assert "Hottest zone" in svg
+    link = tmp_path / "link.svg"
+    link.symlink_to(file)
+    await run(capsys, *asks, "--out", str(link))
+    assert link.is_symlink(), "nor is /dev/null replaced when root draws to it"
     monkeypatch.chdir(tmp_path)
     assert await run(capsys, *asks) == "device-history.svg\n"
     assert (tmp_path / "device-history.svg").exists()
