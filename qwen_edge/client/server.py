@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -94,30 +94,27 @@ class Server:
         Raises UserError with the server's error message."""
         messages = [{"role": "system", "content": system}] if system else []
         body = {
-            "model": await self.model(),
             "messages": [*messages, *history, {"role": "user", "content": user}],
             "max_tokens": max_tokens,
             "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
             **required,
             **more,
         }
         at, usage, text, finish = list[float](), _Usage(), list[str](), ""
-        began = time.perf_counter()
         try:
-            async with self._request("POST", "/v1/chat/completions", json=body) as response:
-                async for line in _lines(response):
-                    if line.startswith(b"data: {"):
-                        chunk = self._chunk(line[6:])
-                        usage = chunk.usage or usage
-                        for choice in chunk.choices or ():
-                            finish = choice.finish_reason or finish
-                        if chunk.has_text:
-                            at.append(time.perf_counter() - began)
-                            text += [choice.content for choice in chunk.choices or ()]
-                            if begun:
-                                begun.set()
+            body["model"] = await self.model()  # before the clock runs
+            began = time.perf_counter()
+            async with aclosing(self.stream(body)) as chunks:
+                async for one in chunks:
+                    chunk = self._measured(one)
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices or ():
+                        finish = choice.finish_reason or finish
+                    if chunk.has_text:
+                        at.append(time.perf_counter() - began)
+                        text += [choice.content for choice in chunk.choices or ()]
+                        if begun:
+                            begun.set()
         except RefusedError as refused:
             if refused.status not in (400, 422) or not more:
                 raise
@@ -151,7 +148,8 @@ class Server:
         """The chunks of a streamed chat completion, the last ones with its usage. Raises RefusedError for an error of
         the server, also in the middle; UnreachableError if the stream breaks off."""
         whole = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        whole.setdefault("model", await self.model())
+        if "model" not in whole:
+            whole["model"] = await self.model()
         path, ended = "/v1/chat/completions", False
         async with self._request("POST", path, json=whole) as response:
             async for line in _lines(response):
@@ -179,28 +177,18 @@ class Server:
     async def model(self) -> str:
         """The name of the model that is asked."""
         if self._model is None:
-            async with self._request("GET", "/v1/models") as response:
-                try:
-                    self._model = str((await _json(response))["data"][0]["id"])
-                except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
-                    raise UserError(
-                        f"{self.url}/v1/models names no model: {error!r}. Is this a server of OpenAI's API?"
-                    ) from None
+            listed = await self.models()
+            if not listed:
+                raise UserError(f"{self.url}/v1/models names no model. Is one loaded?")
+            self._model = str(listed[0]["id"])
         return self._model
 
-    def _chunk(self, data: bytes) -> _Chunk:
-        """One event of a stream. Raises UserError if the event is an error, or no chunk of a chat completion."""
+    def _measured(self, chunk: dict[str, Any]) -> _Chunk:
+        """Raises UserError if it is no chunk of a chat completion."""
         try:
-            found = json.loads(data)
-            chunk = msgspec.convert(found, _Chunk, strict=False)
+            return msgspec.convert(chunk, _Chunk, strict=False)
         except msgspec.ValidationError as error:
             raise UserError(f"{self.url} has sent what is no chunk of a chat completion: {error}.") from None
-        except (ValueError, RecursionError):
-            raise UserError(f"{self.url} has sent an event that is not JSON.") from None
-        if told := chunk.error:
-            words = told.get("message") if isinstance(told, dict) else told
-            raise UserError(f"{self.url} has ended its answer with an error: {str(words)[:300]}")
-        return chunk
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -274,7 +262,6 @@ class _Chunk(msgspec.Struct):
 
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    error: Any = None
 
     @property
     def has_text(self) -> bool:

@@ -38,7 +38,8 @@ class Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": min(prompt, options.cut), "completion_tokens": count}
         if body.get("stream"):
             chunks = [{"choices": [{"delta": {"content": "word "}}]}] * count
-            events = [f"data: {json.dumps(chunk)}\n\n" for chunk in [*chunks, {"choices": [], "usage": usage}]]
+            end = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+            events = [f"data: {json.dumps(chunk)}\n\n" for chunk in [*chunks, end, {"choices": [], "usage": usage}]]
             self.send("".join([*events, "data: [DONE]\n\n"]))
         else:
             self.say(200, {"choices": [], "usage": usage})

@@ -138,6 +138,13 @@ async def test_an_error_within_a_stream_is_no_answer(run):
     assert "the engine failed" in run.said[0]
 
 
+async def test_an_answer_that_breaks_off_is_no_answer(run):
+    async with scripted(lambda body: [{"choices": [{"delta": {"content": "half"}}]}]) as server:
+        assert await run.collect(f"M={server.url}") == 3
+    assert run.texts("M") == {}
+    assert "in the middle" in run.said[0]
+
+
 async def test_a_server_without_the_option_to_think_is_asked_with_the_same_temperature(tmp_path):
     run = Run(tmp_path, temperature=0.5)
     async with scripted(lambda body: "good") as server:
