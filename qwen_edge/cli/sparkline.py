@@ -1,4 +1,4 @@
-"""The last minutes of a value as one line of block characters. Pure."""
+"""A value in block characters: its last minutes as one line, a share as a bar. Pure."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ class Trail:
 def sparkline(values: Sequence[Value], low: float, high: float) -> str:
     """A character a value, between `low` and `high`; a space where the value is not known."""
     return "".join(" " if value is None else _block((value - low) / (high - low)) for value in values)
+
+
+def bar(share: float, width: int, mark: float | None = None) -> str:
+    """A share (0 to 1; beyond, the end of the bar) in `width` characters, with a mark at another share."""
+    full = round(width * min(1.0, max(0.0, share)))
+    drawn = "█" * full + "░" * (width - full)
+    at = None if mark is None else min(width - 1, round(width * mark))
+    return drawn if at is None else f"{drawn[:at]}│{drawn[at + 1 :]}"
 
 
 def _block(height: float) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -19,9 +17,11 @@ from rich.text import Text
 from qwen_edge.cli.daemon_client import ask_device, url_option
 from qwen_edge.cli.device_plot import plot
 from qwen_edge.cli.flags import Number
+from qwen_edge.cli.sparkline import bar
+from qwen_edge.cli.terminal import LEVEL_STYLES, plain, terminal
 from qwen_edge.cli.terminal import as_json as to_json
-from qwen_edge.cli.terminal import plain, terminal
 from qwen_edge.cli.watch import watch
+from qwen_edge.cli.watch_rows import Json
 from qwen_edge.config.schema import MOST_SECONDS
 from qwen_edge.core.errors import UserError
 from qwen_edge.core.printable import clean
@@ -29,9 +29,6 @@ from qwen_edge.device.history import LONGEST
 from qwen_edge.device.sources.trace import record
 from qwen_edge.device.telemetry import Telemetry
 
-Json = Mapping[str, Any]
-
-_COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
 _BAR = 20  # characters
 _MOST_HOURS, _PLOT = LONGEST / 3600, Path("device-history.svg")
 
@@ -121,7 +118,7 @@ def render(device: Json) -> RenderableType:
     """The answer of /v1/device, for a terminal."""
     governor = device["governor"]
     head = Text.assemble(
-        (f"{clean(governor['level'])}  ", _COLOURS.get(governor["level"], "")),
+        (f"{clean(governor['level'])}  ", LEVEL_STYLES.get(governor["level"], "")),
         clean(f"{device['model']}  engine {device['engine']}  {device['pending']} pending"),
     )
     table = Table.grid(padding=(0, 2))
@@ -139,7 +136,7 @@ def _rows(device: Json) -> list[tuple[str, RenderableType]]:
     if governor["duty_ran"] is not None:
         ran = f"; the last half minute {governor['duty_ran']:.0%} of {governor['duty_asked']:.0%}"
     rows: list[tuple[str, RenderableType]] = [
-        ("duty", f"{_bar(governor['duty'])} {governor['duty']:.0%}{because}{ran}")
+        ("duty", f"{bar(governor['duty'], _BAR)} {governor['duty']:.0%}{because}{ran}")
     ]
     if governor["refused"]:
         rows.append(("refused", f"{', '.join(governor['refused'])}; in {governor['retry_after']:.0f} s again"))
@@ -163,7 +160,7 @@ def _sensors(sample: Json, governor: Json) -> list[tuple[str, RenderableType]]:
     if sample["tj"] is not None:
         share = sample["tj"] / governor["pause"]
         limits = f"target {governor['target']:.0f}, pause {governor['pause']:.0f}"
-        rows.append(("tj", f"{_bar(share)} {sample['tj']:.1f} °C ({limits})"))
+        rows.append(("tj", f"{bar(share, _BAR)} {sample['tj']:.1f} °C ({limits})"))
     zones = {name: value for name, value in sample["temperatures"].items() if name != "tj"}
     if zones:
         rows.append(("zones", "  ".join(f"{name} {value:.1f}" for name, value in zones.items())))
@@ -193,8 +190,3 @@ def _energy(energy: Json) -> str:
     today = sum(energy["today"].values())
     idle = "" if energy["idle_watts"] is None else f"{energy['idle_watts']:.1f} W idle; "
     return f"{today / 3600:.2f} Wh today; {idle}J since the start: {phases}{';' if clients else ''}{clients}"
-
-
-def _bar(share: float) -> str:
-    full = round(_BAR * min(1.0, max(0.0, share)))
-    return "█" * full + "░" * (_BAR - full)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+LEVEL_STYLES = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
+"""How rich shows the governor's levels; "unknown" has no style."""
+
+
 def terminal(*, stderr: bool = False) -> Console:
     """The console for tables. Text in them is not markup, not even an address such as http://[fe80::1]."""
     from rich.console import Console  # the daemon does not import rich

@@ -29,10 +29,6 @@ class Row:
     series: str = ""
     limits: tuple[float, float] | None = None  # of the series
 
-    @property
-    def has_bar(self) -> bool:
-        return self.share is not None
-
 
 def values_of(device: Json) -> dict[str, float | None]:
     """The values whose last minutes are shown, under the names of /v1/device/history."""

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from qwen_edge.cli.sparkline import Trail, sparkline
-from qwen_edge.cli.terminal import plain
-from qwen_edge.cli.watch_rows import Row, rows_of, values_of, why
-
-Json = Mapping[str, Any]
+from qwen_edge.cli.sparkline import Trail, bar, sparkline
+from qwen_edge.cli.terminal import LEVEL_STYLES, plain
+from qwen_edge.cli.watch_rows import Json, Row, rows_of, values_of, why
+from qwen_edge.core.progress import duration
 
 SECONDS = 900.0  # of the last minutes that the lines of blocks show
 _TOLD = 60.0  # seconds for which the view says that the daemon or its engine was replaced
 _LATE = 5.0  # seconds without an answer after which the view says so
-_COLOURS = {"nominal": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
 _NAME, _BAR, _WORDS, _LEAST_LINE = 12, 20, 36, 8  # columns of a row's parts
 _BOTTOM = "the last 15 minutes at the right; q or Ctrl-C leaves"
 
@@ -70,7 +67,7 @@ class View:
     def _replaced(self, before: Seen, found: Seen, now: float) -> str:
         """A sentence if the daemon was away, or if its engine has died since the last answer; else ""."""
         if self._trouble:
-            return f"The daemon answers again. It was away for {_span(now - self._seen_at)}."
+            return f"The daemon answers again. It was away for {duration(now - self._seen_at)}."
         if found.device["restarts"] > before.device["restarts"]:
             return f"The engine has died, and another one replaces it: {found.device['last_death']}"
         return ""
@@ -89,7 +86,7 @@ class View:
             return
         device = self._seen.device
         level = device["governor"]["level"]
-        colour = _COLOURS.get(level, "")
+        colour = LEVEL_STYLES.get(level, "")
         title = _styled(level, colour)
         title.append_text(plain(f"  {device['model']}  engine {device['engine']}  "))
         title.append_text(_styled(self.url, "dim"))
@@ -118,7 +115,7 @@ class View:
     def _news(self, now: float) -> Text | None:
         """That the daemon does not answer, or that something was replaced a short time ago."""
         if self._stale(now):
-            return _styled(f"No answer for {_span(now - self._seen_at)}. {self._trouble}", "red")
+            return _styled(f"No answer for {duration(now - self._seen_at)}. {self._trouble}", "red")
         if self._event and now - self._event_at < _TOLD:
             return _styled(self._event, "yellow")
         return None
@@ -128,7 +125,7 @@ class View:
         room for the line of the last minutes, and a very narrow one none for the bar."""
         line = _styled(f"{row.name:<{_NAME}}", "dim")
         if width >= _NAME + _BAR + _WORDS:
-            line.append(f"{_bar(row):<{_BAR + 1}}" if row.has_bar else "")
+            line.append("" if row.share is None else bar(row.share, _BAR, row.mark) + " ")
         line.append_text(plain(row.words))
         begin = _NAME + _BAR + 1 + _WORDS
         if row.series and width - begin >= _LEAST_LINE and line.cell_len < begin:
@@ -152,20 +149,7 @@ def can_be_shown(seen: Seen) -> bool:
     return True
 
 
-def _bar(row: Row) -> str:
-    """The row's share as a bar, with a mark where its target is."""
-    full = round(_BAR * min(1.0, max(0.0, row.share or 0.0)))
-    bar = "█" * full + "░" * (_BAR - full)
-    mark = None if row.mark is None else min(_BAR - 1, round(_BAR * row.mark))
-    return bar if mark is None else f"{bar[:mark]}│{bar[mark + 1 :]}"
-
-
 def _styled(words: str, style: str) -> Text:
     text = plain(words)
     text.stylize(style)
     return text
-
-
-def _span(seconds: float) -> str:
-    """A time as a person says it."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
