@@ -19,9 +19,9 @@ import msgspec
 import yaml
 
 from qwen_edge.core.errors import UserError
+from qwen_edge.core.given_file import read_bytes
 from qwen_edge.core.printable import printable
 
-_MOST_BYTES = 10_000_000
 _MOST_QUESTIONS = 10_000
 _FIELDS = ("question", "id", "language", "kind", "reference")
 _LONGEST_NAME = 100  # characters of an id, a language or a kind
@@ -47,13 +47,7 @@ def our_questions() -> list[Question]:
 
 def read_questions(file: Path) -> list[Question]:
     """The questions of a file. Raises UserError with the file and the line."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{file} has more than {_MOST_BYTES // 1_000_000} MB. Give a file of questions.")
+    content = read_bytes(file)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from qwen_edge.core import atomic_file
 from qwen_edge.core.errors import UserError
+from qwen_edge.core.given_file import read_bytes
 from qwen_edge.talk.answer import Answer, figures
 from qwen_edge.talk.conversation import Conversation
-from qwen_edge.talk.options import read_bytes, read_schema, read_tools
+from qwen_edge.talk.options import read_schema, read_tools
 from qwen_edge.talk.talk import Leave, Talk, line_of
 
 _OFF = "off"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_edge.core.errors import UserError
+from qwen_edge.core.given_file import read_bytes
 
 Json = dict[str, Any]
-
-_MOST_BYTES = 10_000_000  # of a file that is read: far more than any context holds
 
 
 @dataclass(frozen=True)
@@ -68,25 +66,6 @@ def read_schema(file: Path) -> Json:
     if not isinstance(found, dict):
         raise UserError(f"{file} is no JSON schema: it must be an object.")
     return found
-
-
-def read_bytes(file: Path) -> bytes:
-    """The content of a file that a person names. Raises UserError."""
-    try:
-        with open(file.expanduser(), "rb", opener=_open_without_waiting) as opened:
-            data = opened.read(_MOST_BYTES + 1)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such home folder; ValueError: a NUL
-        raise UserError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    if len(data) > _MOST_BYTES:
-        raise UserError(f"{file} is larger than {_MOST_BYTES // 1_000_000} MB, so it is not what is meant.")
-    return data
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe waits for its writer, and no Ctrl-C would end that here. A pipe that has one is read."""
-    handle = os.open(path, flags | os.O_NONBLOCK)
-    os.set_blocking(handle, True)
-    return handle
 
 
 def _json(file: Path) -> Any:
