@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -188,6 +188,11 @@ def on_console(console: Console, clock: Callable[[], float] = time.monotonic) ->
 def on_stream(stream: IO[str], say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
     """The progress of the daemon. A `stream` that is a terminal shows the line that changes; `say` prints others."""
 
+    def show(text: str) -> None:
+        with suppress(OSError):  # the terminal may be gone: the work goes on
+            stream.write(ERASE + text)
+            stream.flush()
+
     @contextmanager
     def line(stage: Stage) -> Iterator[Callable[[Stage], None]]:
         drawn = -math.inf
@@ -198,15 +203,13 @@ def on_stream(stream: IO[str], say: Callable[[str], None], clock: Callable[[], f
                 drawn = clock()
                 full = round(_BAR * stage.share)
                 text = f"{clean(stage.doing or stage.title)} {'#' * full}{'.' * (_BAR - full)} {stage}".rstrip()
-                stream.write(ERASE + text[: shutil.get_terminal_size().columns - 1])  # a second row is not erased
-                stream.flush()
+                show(text[: shutil.get_terminal_size().columns - 1])  # a second row is not erased
 
         try:
             changed(stage)
             yield changed
         finally:
-            stream.write(ERASE)
-            stream.flush()
+            show("")
 
     return Progress(say, line if is_terminal(stream) else None, clock)
 

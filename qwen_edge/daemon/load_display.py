@@ -41,7 +41,11 @@ class LoadDisplay:
     def _words(self, doing: Doing) -> tuple[str, float, Unit]:
         """The title of the work, how much there is of it, and in what it is counted."""
         if doing == "load":
-            return f"loading {self._model.name}", float(self._model.stat().st_size), MEGABYTES
+            title = f"loading {self._model.name}"
+            try:
+                return title, float(self._model.stat().st_size), MEGABYTES
+            except OSError:  # it was moved since llama.cpp opened it
+                return title, 1.0, SHARE
         if doing == "measure":
             return "measuring what is fastest on this device, for the first start with this model", 1.0, SHARE
         return "opening the folder of remembered conversations", 0.0, SHARE

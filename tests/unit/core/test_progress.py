@@ -1,5 +1,6 @@
 """Progress is told in words that are true, once, and in the form that suits where it is shown."""
 
+import errno
 import io
 import logging
 
@@ -159,6 +160,19 @@ def test_the_line_goes_when_the_work_fails(terminal, clock):
     with pytest.raises(RuntimeError), on_stream(terminal, lambda _: None, clock).stage("loading", 1):
         raise RuntimeError
     assert terminal.getvalue().endswith(ERASE)
+
+
+def test_the_work_goes_on_when_the_terminal_is_gone(terminal, clock, monkeypatch):
+    said: list[str] = []
+    with on_stream(terminal, said.append, clock).stage("loading", 1) as stage:
+        monkeypatch.setattr(terminal, "write", _fail)
+        clock.now += 1
+        stage(1)
+    assert said == ["loading: done in 1.0 s, 0.0 MB/s"]
+
+
+def _fail(_: str) -> int:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_log_line_erases_the_line_that_shows_progress(terminal, monkeypatch):

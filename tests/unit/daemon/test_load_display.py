@@ -13,10 +13,10 @@ class Shown:
     def __init__(self, folder) -> None:
         self.said: list[str] = []
         self.now = 0.0
-        model = folder / "some.gguf"
-        with model.open("wb") as file:
+        self.model = folder / "some.gguf"
+        with self.model.open("wb") as file:
             file.truncate(400_000_000)
-        self.display = LoadDisplay(Progress(self.said.append, None, lambda: self.now), model)
+        self.display = LoadDisplay(Progress(self.said.append, None, lambda: self.now), self.model)
 
     def after(self, seconds: float, message: Loading | Ready | None) -> list[str]:
         """What is said of this message."""
@@ -60,3 +60,10 @@ def test_what_turns_out_to_be_more_work_goes_on_under_the_same_title(shown):
     shown.after(1, Loading(0.5, "measure"))
     assert shown.after(1, Loading(0.4, "measure")) == []
     assert len(shown.after(1, READY)) == 1
+
+
+def test_a_model_that_is_moved_while_it_is_loaded_is_shown_without_its_size(shown):
+    shown.model.unlink()
+    assert shown.after(1, Loading(0.5)) == ["loading some.gguf"]
+    assert shown.after(20, Loading(0.75)) == ["loading some.gguf: 75 %, 20 s left"]
+    assert shown.after(1, READY) == ["loading some.gguf: done in 21.0 s"]
