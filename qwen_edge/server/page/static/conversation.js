@@ -15,7 +15,11 @@
 export const DEFAULTS = {
   system: '', temperature: '', top_p: '', top_k: '', max_tokens: '', seed: '', thinking: '', thinking_budget: '', schema: '', tools: '',
 };
-export const NUMBERS = ['temperature', 'top_p', 'top_k', 'max_tokens', 'seed', 'thinking_budget'];
+
+/** The settings that are numbers: least, most, step. An empty one leaves the choice to the model. */
+export const NUMBERS = {
+  temperature: [0, 5, 'any'], top_p: [0, 1, 'any'], top_k: [0, 10000, 1], max_tokens: [1, 1000000, 1], seed: [-1, 4294967295, 1], thinking_budget: [0, 1000000, 1],
+};
 
 /**
  * @param {Settings} settings of the conversation before it
@@ -47,7 +51,7 @@ export function titleOf({ messages }) {
 export function requestBody({ id, settings, messages }, model) {
   const body = { stream: true, stream_options: { include_usage: true }, prompt_cache_key: id };
   if (model) body.model = model;
-  for (const name of NUMBERS) if (settings[name] !== '') body[name] = Number(settings[name]);
+  for (const name of Object.keys(NUMBERS)) if (settings[name] !== '') body[name] = Number(settings[name]);
   if (settings.thinking) body.chat_template_kwargs = { enable_thinking: settings.thinking === 'on' };
   if (settings.tools) body.tools = JSON.parse(settings.tools);
   if (settings.schema) {

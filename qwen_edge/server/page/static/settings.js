@@ -1,12 +1,8 @@
 /** The dialog with a conversation's settings. */
 import { el, iconButton } from './dom.js';
 import { t } from './i18n.js';
-import { DEFAULTS } from './conversation.js';
+import { DEFAULTS, NUMBERS } from './conversation.js';
 
-/** Fields of numbers: least, most, step. An empty field leaves the choice to the model. */
-const NUMBERS = {
-  temperature: [0, 5, 'any'], top_p: [0, 1, 'any'], top_k: [0, 10000, 1], max_tokens: [1, 1000000, 1], seed: [-1, 4294967295, 1], thinking_budget: [0, 1000000, 1],
-};
 const JSON_FIELDS = { schema: isSchema, tools: isTools };
 
 /**
