@@ -60,9 +60,11 @@ async def front(behind: str, prefix: str = "", tls: ssl.SSLContext | None = None
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     scheme = "https" if tls else "http"
     proxy.address = f"{scheme}://127.0.0.1:{runner.addresses[0][1]}{prefix}/"
-    yield proxy
-    await runner.cleanup()
-    await proxy.http.close()
+    try:
+        yield proxy
+    finally:
+        await runner.cleanup()
+        await proxy.http.close()
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:

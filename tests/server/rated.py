@@ -68,8 +68,10 @@ async def scripted(answer: Answer, model: str = "m", port: int = 0) -> AsyncIter
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
     server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield server
-    await runner.cleanup()
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
 
 
 def question_of(body: dict[str, Any]) -> str:
