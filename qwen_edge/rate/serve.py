@@ -27,6 +27,7 @@ import psutil
 from aiohttp import web
 
 from qwen_edge.core.errors import NotNowError, UserError
+from qwen_edge.core.page_headers import SAFE_PAGE
 from qwen_edge.rate.answers import Answers
 from qwen_edge.rate.blind import Session
 from qwen_edge.rate.ratings import CRITERIA, LONGEST_NAME, LONGEST_REMARK, Rater, Scores, checked_name
@@ -38,13 +39,7 @@ _FILES = {
     "page.js": "text/javascript",
     "words.js": "text/javascript",
 }
-_SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_HEADERS = {**SAFE_PAGE, "Cache-Control": "no-store"}
 _MOST_BODY = 64 * 1024  # bytes
 _MOST_SESSIONS = 100  # in memory; with many questions, one takes a moment to make
 
@@ -170,7 +165,7 @@ async def _answer_errors(request: web.Request, handler: Any) -> web.StreamRespon
         response = web.json_response({"error": error.text or error.reason}, status=error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
-    response.headers.update(_SECURITY)
+    response.headers.update(_HEADERS)
     return response
 
 

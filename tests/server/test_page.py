@@ -31,7 +31,7 @@ async def test_a_browser_gets_the_page_without_a_key(serve, keys):
         assert (response.status, response.content_type, response.charset) == (200, "text/html", "utf-8")
         assert "<!doctype html>" in await response.text()
         assert response.headers["Content-Security-Policy"] == (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -196,9 +196,11 @@ async def proxy_below(prefix: str, target: str, **sent: str) -> AsyncIterator[st
     await runner.setup()
     async with aiohttp.ClientSession() as http:
         server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", 0)
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{prefix}"
-        server.close()
-        await runner.cleanup()
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{prefix}"
+        finally:
+            server.close()
+            await runner.cleanup()
 
 
 async def test_behind_a_proxy_that_removes_a_path_the_page_loads_and_asks_with_a_key(serve):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from qwen_edge.core.page_headers import SAFE_PAGE
+
 INDEX = "index.html"
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 """A pattern that every name fits."""
@@ -29,21 +31,9 @@ TYPES: Mapping[str, str] = {
 }
 """The content types by the ends of names. A file with another end is not served."""
 
-_POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "img-src": "'self' data:",
-    "connect-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'none'",
-}
 _HEADERS = {
+    **SAFE_PAGE,
     "Cache-Control": "no-cache",  # a browser may keep a file, and asks each time whether it has changed
-    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in _POLICY.items()),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Vary": "Accept-Encoding",
 }
 _STATIC = Path(__file__).with_name("static")
