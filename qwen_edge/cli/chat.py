@@ -162,6 +162,7 @@ def _partner(asked: _Asked, stderr: bool) -> Partner:
 
 
 async def _once(asked: _Asked) -> None:
+    from qwen_edge.talk.answer import ending
     from qwen_edge.talk.conversation import Conversation
     from qwen_edge.talk.once import as_object, ask_once
     from qwen_edge.talk.screen import call_line
@@ -182,8 +183,8 @@ async def _once(asked: _Asked) -> None:
         return
     for call in answer.calls:
         click.echo(call_line(call).plain, err=True)
-    if answer.finish_reason == "length":
-        click.echo("The answer is cut: it has reached its most tokens (-n), or the end of the context.", err=True)
+    if words := ending(answer):
+        click.echo(clean(words), err=True)
 
 
 async def _talk(asked: _Asked) -> None:

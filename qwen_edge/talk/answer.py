@@ -160,6 +160,15 @@ class _CallInTheMaking:
         return Call(self._name, "".join(self._arguments), self._id or f"call_{number}")
 
 
+def ending(answer: Answer) -> str:
+    """What a reader should know of how the answer ended; nothing if it is whole."""
+    if answer.stopped_by:
+        return f"The server has stopped the answer ({answer.stopped_by})."
+    if answer.finish_reason == "length":
+        return "The answer is cut: it has reached its most tokens (-n), or the end of the context."
+    return "" if answer.content or answer.calls else "The answer is empty."
+
+
 def figures(answer: Answer, context: int | None) -> list[tuple[str, str]]:
     """What /stats shows: names and values. `context`: its size in tokens, if the server tells it."""
     usage, timings = _Numbers(answer.usage), _Numbers(answer.timings)

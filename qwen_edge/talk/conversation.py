@@ -118,6 +118,13 @@ class Conversation:
         return cls([one.message() for one in (found.messages if isinstance(found, _Request) else found)])
 
 
+def calls_as_json(calls: Sequence[Call]) -> list[Json]:
+    """Calls in OpenAI's form."""
+    return [
+        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}} for one in calls
+    ]
+
+
 def well_formed(text: str) -> str:
     """The text without halves of surrogate pairs, which no request and no file can hold."""
     return text.encode("utf-8", errors="replace").decode()
@@ -172,10 +179,7 @@ class _Written(msgspec.Struct, omit_defaults=True):
 
 
 def _as_json(message: Message, *, reasoning: bool = True) -> Json:
-    calls = [
-        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
-        for one in message.calls
-    ]
+    calls = calls_as_json(message.calls)
     written = _Written(
         message.role,
         message.content if message.content or not calls else None,

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from typing import Any
 
 from rich.console import Console
 from rich.status import Status
 
 from qwen_edge.talk.answer import Answer, Reply
-from qwen_edge.talk.conversation import Conversation
+from qwen_edge.talk.conversation import Conversation, Json, calls_as_json
 from qwen_edge.talk.options import Options
 from qwen_edge.talk.partner import Partner
-
-Json = dict[str, Any]
 
 
 async def ask_once(
@@ -42,10 +39,7 @@ def as_object(answer: Answer) -> Json:
     return {
         "content": answer.content,
         "reasoning": answer.reasoning,
-        "tool_calls": [
-            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
-            for one in answer.calls
-        ],
+        "tool_calls": calls_as_json(answer.calls),
         "finish_reason": answer.finish_reason,
         "model": answer.model,
         "usage": dict(answer.usage),

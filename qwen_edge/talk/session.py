@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from qwen_edge.client.server import RefusedError
 from qwen_edge.core.errors import UserError
-from qwen_edge.talk.answer import Answer, Reply
+from qwen_edge.talk.answer import Reply, ending
 from qwen_edge.talk.commands import run_command
 from qwen_edge.talk.prompt import Prompt
 from qwen_edge.talk.screen import Shown, call_line
@@ -76,17 +76,8 @@ async def _question(talk: Talk, line: str) -> None:
     talk.conversation.answer(answer.content, answer.reasoning, answer.calls)
     for call in answer.calls:
         talk.console.print(call_line(call), soft_wrap=True)
-    if words := _ending(answer):
+    if words := ending(answer):
         talk.note(words)
-
-
-def _ending(answer: Answer) -> str:
-    """What a reader should know of how the answer ended."""
-    if answer.stopped_by:
-        return f"The server has stopped the answer ({answer.stopped_by})."
-    if answer.finish_reason == "length":
-        return "The answer is cut: it has reached its most tokens (-n), or the end of the context."
-    return "" if answer.content or answer.calls else "The answer is empty."
 
 
 def explained(error: UserError) -> str:
