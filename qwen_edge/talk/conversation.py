@@ -57,11 +57,6 @@ class Conversation:
         if text:
             self._messages.insert(0, Message("system", well_formed(text)))
 
-    @property
-    def questions(self) -> int:
-        """How many questions were asked."""
-        return sum(one.role == "user" for one in self._messages)
-
     def ask(self, text: str) -> None:
         """Add a question."""
         self._messages.append(Message("user", well_formed(text)))

@@ -27,7 +27,6 @@ TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
-    ".png": "image/png",
 }
 """The content types by the ends of names. A file with another end is not served."""
 

@@ -34,15 +34,6 @@ export class BlockReader {
   }
 }
 
-/**
- * All blocks of a text.
- * @param {string} text
- * @returns {Token[]}
- */
-export function splitBlocks(text) {
-  return new BlockReader().read(text, true).finished;
-}
-
 /** What the parser cannot take, because it is nested too deep, is one block that is shown as it is written. */
 function lex(text) {
   try {
