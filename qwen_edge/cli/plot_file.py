@@ -23,8 +23,9 @@ def write_file(file: Path, text: str) -> None:
     UserError if it cannot be written."""
     try:
         file.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror}. Choose another file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        words = getattr(error, "strerror", None) or error
+        raise UserError(f"{file} cannot be written: {words}. Choose another file.") from None
 
 
 def _checked(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:

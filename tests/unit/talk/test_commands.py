@@ -29,17 +29,6 @@ async def test_a_pipe_is_neither_replaced_nor_waited_for(talk, tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-async def test_a_pipe_that_has_a_writer_is_read(talk, tmp_path):
-    end, other = os.pipe()
-    try:
-        os.write(other, b'{"name": "on"}')
-        os.close(other)
-        await run_command(talk, f"/tools /dev/fd/{end}")
-    finally:
-        os.close(end)
-    assert talk.options.tools[0]["function"]["name"] == "on"
-
-
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", ".", "..", "/", "\ud800", "/dev/null"])
 async def test_a_name_that_no_file_can_have_is_a_sentence(talk, name):
     with pytest.raises(UserError):
