@@ -31,7 +31,8 @@ async def test_an_event_that_is_no_chunk_is_a_sentence(events):
 
 
 async def test_parts_that_are_null_or_missing_are_passed_over():
-    events = [{"choices": None}, {"choices": [{"delta": None}, {}]}, SAYS, {"usage": {"completion_tokens": None}}]
+    ends = {"choices": [{"finish_reason": "stop"}], "usage": {"completion_tokens": None}}
+    events = [{"choices": None}, {"choices": [{"delta": None}, {}]}, SAYS, ends]
     async with scripted(lambda _: events) as server, servers_at([server.url]) as (asked,):
         answer = await asked.ask("?")
     assert (answer.text, answer.tokens) == ("yes", 1)
