@@ -90,7 +90,7 @@ def test_what_needs_no_cut_token_is_answered_word_for_word(demo_model, english, 
     answers = []
     for file in (demo_model, english):
         # two measurements may choose two kinds of attention or weights, whose numbers differ in the last bits
-        with ServedModel(file, "--context", "1024", settings="engine: {calibrate: false}") as served:
+        with ServedModel(file, "--context", "1024", settings="engine: {calibrate: false, speculate: false}") as served:
             found = [served.post(body) for body in bodies]
         assert [status for status, _ in found] == [200] * len(bodies)
         choices = [answer["choices"][0] for _, answer in found]
