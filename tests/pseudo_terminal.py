@@ -19,6 +19,12 @@ from types import TracebackType
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>78]|\r")
 
 
+def _as_in_a_terminal() -> None:
+    """Ctrl-C is to reach the program, and so is the end of the terminal: tests may run under nohup, which hides it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class PseudoTerminal:
     """`qwen-edge ARGUMENTS` in a terminal of 80 columns. `shown` is everything that it has shown."""
 
@@ -33,7 +39,7 @@ class PseudoTerminal:
             stderr=slave,
             env={**os.environ, **plain, **environment},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C is to reach the program  # noqa: PLW1509
+            preexec_fn=_as_in_a_terminal,  # noqa: PLW1509
         )
         os.close(slave)
         self.raw, self._ended = b"", False
