@@ -97,7 +97,8 @@ class History:
         return MINUTE, self._within(seconds, [*written, *self._in_unix_time(self._minutes)])
 
     async def close(self) -> None:
-        """Write the whole minutes that are not written. Ends within seconds, whatever the disk does."""
+        """Write the whole minutes that are not written. Ends within seconds, whatever the disk does; a write that hangs
+        then keeps Python from ending, until systemd kills it."""
         self._settle()
         if self._file and self._minutes and not self._writing:
             self._write(self._file)
