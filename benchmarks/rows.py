@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the time of a step for several streams goes: layers, output head, and attention over everybody's cells.
 
-usage: rows.py MODEL [--threads 2] [--cells 128] [--repeat 7]
+usage: rows.py MODEL [--threads 2] [--cells 128] [--repeat 7] [--flash]
 
 Each line is a step of so many tokens, in ms: `layers` with the logits of one token, `head` what the logits of all of
 them add, `attention` what is added where each token belongs to a stream of its own behind so many cells.
@@ -18,7 +18,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.bindings import send_log_to
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
-from qwen_edge.protocol.messages import Load
+from qwen_edge.protocol.messages import Attention, Load
 
 _ROWS = (1, 2, 4, 8, 12, 16)
 _TOKEN = 7  # exists in every vocabulary
@@ -42,10 +42,12 @@ def main() -> None:
     asked.add_argument("--threads", type=int, default=2)
     asked.add_argument("--cells", type=int, default=128)
     asked.add_argument("--repeat", type=int, default=7)
+    asked.add_argument("--flash", action="store_true", help="with flash attention")
     options = asked.parse_args()
     send_log_to(lambda _level, _text: None)
     room = max(_ROWS) * (options.cells + 1)
-    load = Load(str(options.model), room, 128, options.threads, 0, "f16", "off", 5.0, parallel=max(_ROWS))
+    attention: Attention = "on" if options.flash else "off"
+    load = Load(str(options.model), room, 128, options.threads, 0, "f16", attention, 5.0, parallel=max(_ROWS))
     print("| tokens | weights | layers | head | attention | tokens per second |\n|---|---|---|---|---|---|")
     with Model(options.model, gpu_layers=0) as model:
         for rows in _ROWS:

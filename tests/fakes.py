@@ -128,7 +128,7 @@ class FakeCells:
         assert self.used <= cells
         return cells <= self.room
 
-    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+    def expect(self, staying: int, leaving: int, soon: int, later: int, streams: int) -> None:
         assert self.used == staying + leaving
         assert soon <= later
         self.expected.append((staying + soon, staying + later))

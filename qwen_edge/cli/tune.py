@@ -76,7 +76,9 @@ def command(file: Path | None, model: str | None, brief: bool, as_json: bool, pl
         click.echo(to_json([msgspec.to_builtins(one) for one in tries]))
     else:
         console.print(_table(list(shown)))
-    kept = Tuning(best.threads, best.flash_attention, best.batch, best.flash_cells, found.plain_from)
+    kept = Tuning(
+        best.threads, best.flash_attention, best.batch, best.flash_cells, found.plain_from, best.flash_streams
+    )
     console.print(f"Best: {described(kept)}.", soft_wrap=True)
     if plot:
         write_file(plot, draw(list(shown), kept, setting, path.name))

@@ -41,7 +41,7 @@ class CellBudget:
         began = self._clock()
         self.kv_cache.tidy()
         leaving = self.kv_cache.leaving
-        self._store.expect(self.kv_cache.used - leaving, leaving, *cells_ahead(placed))
+        self._store.expect(self.kv_cache.used - leaving, leaving, *cells_ahead(placed), len(placed))
         return self._clock() - began
 
     def reserve(self, count: int) -> bool:

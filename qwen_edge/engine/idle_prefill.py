@@ -133,7 +133,7 @@ class IdlePrefill:
     def _compute(self, wanted: _Wanted, seq_id: int, held: int, count: int) -> float:
         """Compute the next `count` tokens; returns the seconds that the decode took. Raises EngineError."""
         tokens, rest = wanted.tokens, len(wanted.tokens) - held
-        self._backend.cells.expect(self._kv_cache.used, 0, rest, rest)
+        self._backend.cells.expect(self._kv_cache.used, 0, rest, rest, 1)
         began, before = self._clock(), self._backend.preempted
         self._backend.decode([Slice(seq_id, held, tokens[held : held + count], 0)])
         seconds = self._clock() - began

@@ -70,11 +70,12 @@ class CellStore(Protocol):
         """Allocate memory now, until `cells` cells can be in use, those that are in use included. False if there is no
         memory: nothing has changed then. Raises EngineError if the cells are lost."""
 
-    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+    def expect(self, staying: int, leaving: int, soon: int, later: int, streams: int) -> None:
         """Prepare for cells that will be needed; called between two batches, and takes no longer than one. `staying`
         and `leaving` are the cells in use: those of `leaving` are about to be freed. Beyond the staying cells, `soon`
-        cells will be needed within seconds and `later` cells (no fewer) after a while. Cells in use may be moved
-        together where free cells between them slow down each token. Raises EngineError if the cells are lost."""
+        cells will be needed within seconds and `later` cells (no fewer) after a while, for `streams` requests that
+        run at once. Cells in use may be moved together where free cells between them slow down each token. Raises
+        EngineError if the cells are lost."""
 
     def fit(self, cells: int) -> None:
         """Give back memory that is not needed; called while no request runs, with `cells` cells in use. Room for a

@@ -30,7 +30,7 @@ from qwen_edge.llama.sampler import Sampler
 from qwen_edge.llama.shape_tokenizer import shape_tokenizer
 from qwen_edge.llama.site import site, with_measured
 from qwen_edge.llama.trial import ordinary_ends
-from qwen_edge.llama.tune import Effort, fastest_weights, tune
+from qwen_edge.llama.tune import Effort, completed, tune
 from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Load, Loading, ModelFacts, Ready, Sampling, Tuning
 from qwen_edge.structured.compiler import Compiler
@@ -161,10 +161,8 @@ class LlamaBackend:
             stage.changed = lambda stage: on_progress(Loading(stage.share, "measure"))
             found = tune(self._model, load, Effort.brief(), stage=stage)
             return replace(found, threads=known.threads, batch=known.batch)
-        if known.plain_from is not None:
-            return None
-        found_from = fastest_weights(self._model, resolve(self._model, load), Effort.brief().seconds)
-        return None if found_from is None else replace(known, plain_from=found_from)
+        found = completed(self._model, resolve(self._model, load), known, Effort.brief().seconds)
+        return None if found == known else found
 
     def _on_log(self, level: int, text: str) -> None:
         if match := _OFFLOADED.search(text):

@@ -52,6 +52,7 @@ class ContextSettings:
     kv_type: str
     attention: str  # "on", "off", "auto" (llama.cpp decides), "small": on up to `flash_cells` cells
     flash_cells: int
+    flash_streams: int  # how many requests at once are a crowd, for which attention is "on"; 0: there is no crowd
     params: Any
     on_device: bool
     answers_late: bool  # an RPC device: its next reply comes only when all earlier work is done
@@ -66,6 +67,7 @@ class ContextSettings:
             kv_type=load.kv_type,
             attention=load.flash_attention,
             flash_cells=load.flash_cells,
+            flash_streams=load.flash_streams,
             params=_parameters(load),
             on_device=on_gpu(load),
             answers_late=any(device.name.startswith("RPC") for device in gpus(load.gpu_layers)),
@@ -91,43 +93,48 @@ class ContextSettings:
         """The size of `cells` cells."""
         return kv_bytes(self.model, self.kv_type, cells)
 
-    def attention_of(self, cells: int) -> int:
+    def is_crowd(self, streams: int) -> bool:
+        """Whether flash attention is faster, in a context of any size, when so many requests run at once: it skips the
+        cells of the others."""
+        return 0 < self.flash_streams <= streams
+
+    def attention_of(self, cells: int, *, crowd: bool = False) -> int:
         """llama.cpp's kind of attention in a context of this size."""
-        attention = self.attention
+        attention = "on" if crowd else self.attention
         if attention == "small":
             attention = "on" if cells <= self.flash_cells else "off"
         return int(_ATTENTION[attention])
 
-    def skips(self, cells: int) -> bool:
+    def skips(self, cells: int, *, crowd: bool = False) -> bool:
         """Whether attention in a context of this size skips the cells of other sequences at no cost. Flash attention
         does."""
-        return self.attention_of(cells) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+        return self.attention_of(cells, crowd=crowd) != int(C.LLAMA_FLASH_ATTN_TYPE_DISABLED)
 
-    def open(self, cells: int, threads: int, *, again: bool = False) -> Context | None:
-        """Create a context of `cells` cells; None if memory is short. llama.cpp aborts the process if it cannot
-        allocate what it needs beside the cells. So it is called only if the system grants memory for both, or if
-        `again` says that a context of this size was freed a moment ago. None also if the heads of the model do not
-        consist of whole blocks of the KV type. May be called by any thread."""
+    def open(self, cells: int, threads: int, *, again: bool = False, crowd: bool = False) -> Context | None:
+        """Create a context of `cells` cells, for a crowd or for few requests; None if memory is short. llama.cpp
+        aborts the process if it cannot allocate what it needs beside the cells. So it is called only if the system
+        grants memory for both, or if `again` says that a context of this size was freed a moment ago. None also if the
+        heads of the model do not consist of whole blocks of the KV type. May be called by any thread."""
         if not STORED[self.kv_type].fills_blocks(*self.model.head_lengths):
             return None
         size = _BESIDE_BYTES + (0 if self.on_device else self.bytes(cells))
         if self.asks_first and not again and not is_granted(size):
             return None
         params = type(self.params).from_buffer_copy(self.params)
-        params.n_ctx, params.flash_attn_type = cells, self.attention_of(cells)
+        params.n_ctx, params.flash_attn_type = cells, self.attention_of(cells, crowd=crowd)
         params.n_threads = params.n_threads_batch = threads
         handle = self.create(self.model.handle, params)
-        return Context(self, handle) if handle else None
+        return Context(self, handle, skips=self.skips(cells, crowd=crowd)) if handle else None
 
 
 class Context:
     """Owns one context of llama.cpp. Used by one thread at a time."""
 
-    def __init__(self, settings: ContextSettings, handle: Any) -> None:
-        """Takes ownership of `handle`, a llama.cpp context."""
+    def __init__(self, settings: ContextSettings, handle: Any, *, skips: bool) -> None:
+        """Takes ownership of `handle`, a llama.cpp context, whose attention `skips` the cells of other sequences."""
         self.settings, self.handle = settings, handle
         self.cells = int(C.llama_n_ctx_seq(handle))  # rounded up by llama.cpp
-        self.skips = settings.skips(self.cells)
+        self.skips = skips
         self._memory = C.llama_get_memory(handle)
         self._vocabulary = int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(settings.model.handle)))
 

@@ -114,7 +114,7 @@ class FixedCells:
     def make_room(self, cells: int) -> bool:
         return cells <= self.room
 
-    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
+    def expect(self, staying: int, leaving: int, soon: int, later: int, streams: int) -> None:
         """Does nothing: all cells are allocated."""
 
     def fit(self, cells: int) -> None:

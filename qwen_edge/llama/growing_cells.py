@@ -9,7 +9,9 @@ tenth less time than in a cache of twice the length (7 % at 300 tokens, 11 % at 
 Zen 4). So without flash attention the cache grows block by block. It doubles with flash attention, on a GPU, and where
 no larger cache could be built in time.
 
-If flash attention is faster only in a small cache, enable it in the small cache and disable it in larger ones.
+If flash attention is faster only in a small cache, enable it in the small cache and disable it in larger ones. If it is
+faster when many requests run at once (without it, each of them reads the cells of all), move to a cache that has it
+when they come, and to one without it when nothing runs.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ class GrowingCells(FixedCells):
     ) -> None:
         """As FixedCells. Without `room`, the first cache fits a short conversation, or the tokens that
         `load.awaited` announces."""
+        self._crowd = False  # so many requests have run at once, since the last `fit`, that flash attention is faster
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
         super().__init__(model, load, max(room or FIRST_ROOM, awaited), create=create)
         self._clock = clock
@@ -90,26 +93,27 @@ class GrowingCells(FixedCells):
         self._layout.share(scratch, sequence, start, end)
         self._layout.drop(scratch, 0, start + count)
 
-    def expect(self, staying: int, leaving: int, soon: int, later: int) -> None:
-        """If `staying + soon` exceeds the room, start to build a larger cache in the background, if memory allows.
-        Switch to the larger cache when it is ready and no cells are about to be freed; if `later` is no more than
-        `soon` (a single answer), only when the old cache is almost full, because decoding is faster in the smaller
-        cache.
+    def expect(self, staying: int, leaving: int, soon: int, later: int, streams: int) -> None:
+        """If `staying + soon` exceeds the room, or so many streams need another kind of attention, start to build
+        another cache in the background, if memory allows. Switch to it when it is ready and no cells are about to be
+        freed; if `later` is no more than `soon` (a single answer), only when the old cache is almost full, because
+        decoding is faster in the smaller cache.
 
         If empty cells lie between cells in use, move the cells in use together where that saves time: attention
         without skipping reads every cell up to the last one in use."""
+        self._crowd = self._crowd or self.settings.is_crowd(streams)
         needed = min(staying + soon, self.size)
         if self.growing and self.growing.ready:
-            if needed <= self.room:
+            if self._suits(needed):
                 self._call_off()
             elif (later > soon and not leaving) or staying + leaving + _SWITCH_MARGIN_CELLS > self.room:
                 self._switch_to_larger()
         if not leaving and self._is_worth_moving(staying, soon):
             self._close_up()
-        if self.growing or needed <= self.room or self._clock() < self._quiet_from:
+        if self.growing or self._suits(needed) or self._clock() < self._quiet_from:
             return
         room = min(self.size, whole_blocks(staying + later))
-        if self.settings.skips(room):
+        if self.settings.skips(room, crowd=self._crowd):
             room = self._enough(needed)
         copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (staying, self.room))
         if self._has_memory(self.settings.bytes(room) + most):
@@ -127,11 +131,13 @@ class GrowingCells(FixedCells):
         return True
 
     def fit(self, cells: int) -> None:
-        """Shrink a cache that is much too large; enlarge one that lacks room for a next turn. Do neither if there is no
-        memory for the new cache."""
+        """Shrink a cache that is much too large; enlarge one that lacks room for a next turn; replace one that was made
+        for a crowd. Do nothing of it if there is no memory for the new cache."""
         self._call_off()
+        self._crowd = False
         room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
         unfit = self.room >= _SHRINK_FACTOR * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
+        unfit = unfit or self.skips != self.settings.skips(room)
         if unfit and self._has_memory(self.settings.bytes(room)):
             self._move(room)
         if self._holes(cells):
@@ -142,6 +148,9 @@ class GrowingCells(FixedCells):
         self._call_off()
         if not self._lost:
             super().close()
+
+    def _open(self, room: int, *, again: bool = False) -> Context | None:
+        return self.settings.open(room, self._threads, again=again, crowd=self._crowd)
 
     def _run(self, batch: Any) -> int:
         while (status := super()._run(batch)) == NO_ROOM and self.room < self.size:
@@ -173,6 +182,10 @@ class GrowingCells(FixedCells):
             successor.context.close()
         self._quiet_from = self._clock() + _AGAIN  # until then, the cache grows only when a batch does not fit
         return False
+
+    def _suits(self, needed: int) -> bool:
+        """Whether this cache has room for so many cells, and the attention that is faster now."""
+        return needed <= self.room and (self.skips or not self._crowd)
 
     def _holes(self, held: int) -> int:
         """How many empty cells attention reads when `held` cells are in use. Attention reads whole blocks."""

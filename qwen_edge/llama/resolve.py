@@ -30,6 +30,7 @@ def resolve(model: Model, load: Load, available: int | None = None) -> Load:
         batch=load.batch or _batch(load),
         flash_cells=measured.flash_cells or load.flash_cells,
         plain_from=0 if on_gpu(load) else measured.plain_from or load.plain_from,
+        flash_streams=(measured.flash_streams or 0) if load.flash_attention == "auto" else load.flash_streams,
     )
 
 

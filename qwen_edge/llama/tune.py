@@ -1,4 +1,4 @@
-"""Measures the fastest settings on this device: weights for prompts, threads, flash attention, and batch size.
+"""Measures the fastest settings on this device: weights for prompts, threads, flash attention, batch size.
 
 The settings are varied one after the other, each with the best values found so far. A try is real work in a real
 context: some tokens of a prompt and some of an answer, at several depths (tokens already in the cache). Filling the
@@ -26,6 +26,7 @@ from qwen_edge.llama.context import SMALL_ROOM, bytes_of
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import on_gpu, resolve
+from qwen_edge.llama.tune_streams import fastest_streams
 from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
@@ -112,14 +113,44 @@ def tune(
     plain_from = fastest_weights(model, load, effort.seconds, clock)
     model.use_plain_weights(plain_from or 0)
     began = clock()
+    best, flash_cells = _vary(watched, asked, load, effort, tried, lambda: clock() - began)
+    found = _learned(best, flash_cells, plain_from, asked, effort)
+    left = effort.seconds - (clock() - began)
+    if left <= 0 or found.flash_attention not in ("off", "small"):
+        return found  # what is missing is measured at another start
+    watched.begin("measuring many requests at once")
+    return replace(found, flash_streams=fastest_streams(model, _with(load, best.tuning), left, clock))
+
+
+def completed(model: Model, load: Load, known: Tuning, seconds: float) -> Tuning:
+    """`known`, with what an earlier version has not measured, as far as it can be measured within about `seconds`.
+    `load` is resolved. Raises EngineError if there is no memory for a small context."""
+    if known.plain_from is None:
+        known = replace(known, plain_from=fastest_weights(model, load, seconds))
+    if known.flash_streams is None and known.flash_attention in ("off", "small"):
+        model.use_plain_weights(known.plain_from or 0)
+        known = replace(known, flash_streams=fastest_streams(model, load, seconds))
+    return known
+
+
+def _vary(
+    watched: _Watched,
+    asked: Load,
+    load: Load,
+    effort: Effort,
+    tried: Callable[[Try], None],
+    passed: Callable[[], float],
+) -> tuple[Try, int]:
+    """The best of all tries, and up to how many cells contexts are better with flash attention. No try begins after
+    `effort.seconds` have `passed`."""
     watched.expect(1 + sum(1 for choices in _CHOICES for _ in choices(_first(load), asked, load, effort)))
     best = watched.measure(_first(load))
     flash_cells = 0
     tried(best)
     for choices in _CHOICES:
         for tuning in choices(best.tuning, asked, load, effort):
-            if clock() - began > effort.seconds:
-                return _learned(best, flash_cells, plain_from, asked, effort)
+            if passed() > effort.seconds:
+                return best, flash_cells
             try:
                 other = watched.measure(tuning)
             except EngineError:
@@ -133,7 +164,7 @@ def tune(
                 tried(other)
                 flash_cells = flash_cells or _flash_cells(other, best)
                 best = other if _beats(other, best) else best
-    return _learned(best, flash_cells, plain_from, asked, effort)
+    return best, flash_cells
 
 
 class _Watched:
@@ -142,7 +173,10 @@ class _Watched:
     def __init__(self, model: Model, load: Load, effort: Effort, clock: Callable[[], float], stage: Stage) -> None:
         self._model, self._load, self._effort, self._clock, self._stage = model, load, effort, clock, stage
         self._speeds = len(_depths(model, load, effort))  # of each setting
-        stage.begin("measuring which weights are faster for prompts")
+        self.begin("measuring which weights are faster for prompts")
+
+    def begin(self, doing: str) -> None:
+        self._stage.begin(doing)
 
     def expect(self, settings: int) -> None:
         """So many settings will be measured, beside those that were expected before."""
@@ -151,7 +185,7 @@ class _Watched:
     def measure(self, tuning: Tuning) -> Try:
         """Raises EngineError if these settings cannot be run; they count as measured all the same."""
         begun = self._stage.done
-        self._stage.begin(f"measuring {setting(tuning)}")
+        self.begin(f"measuring {setting(tuning)}")
         try:
             return measure(self._model, _with(self._load, tuning), self._effort, self._clock, self._stage)
         finally:

@@ -31,7 +31,8 @@ def described(tuning: Tuning) -> str:
     """What was measured to be fastest, in words."""
     attention = {"on": "on", "off": "off", "small": f"on up to {tuning.flash_cells or SMALL_CELLS} tokens, then off"}
     parts = [f"{tuning.threads} thread{'s' * (tuning.threads > 1)}"] if tuning.threads else []
-    parts += [f"flash attention {attention[tuning.flash_attention]}"] if tuning.flash_attention != "auto" else []
+    crowd = f", and on while {tuning.flash_streams} requests or more run at once" if tuning.flash_streams else ""
+    parts += [f"flash attention {attention[tuning.flash_attention]}{crowd}"] if tuning.flash_attention != "auto" else []
     parts += [f"batches of {tuning.batch} tokens"] if tuning.batch else []
     if tuning.plain_from is not None:
         kind = f"plain from {tuning.plain_from} tokens on" if tuning.plain_from else "repacked"

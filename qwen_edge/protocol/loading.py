@@ -24,13 +24,16 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
 class Tuning(msgspec.Struct, frozen=True):
     """The quickest settings that were measured: threads, flash attention, and tokens in one batch; with flash attention
     `small`, the most cells of a context that has it; the tokens of the smallest batch for which weights as the file has
-    them are faster than repacked ones (0: none is). 0, auto or None stands for a setting that was not measured."""
+    them are faster than repacked ones (0: none is); with flash attention `off` or `small`, how many requests must run
+    at once for it to be faster nevertheless (0: it never is). 0, auto or None stands for a setting that was not
+    measured."""
 
     threads: _Count = 0
     flash_attention: Attention = "auto"
     batch: _Count = 0
     flash_cells: _Count = 0
     plain_from: _Count | None = None
+    flash_streams: _Count | None = None
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -54,8 +57,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
     Settings left open (batch or threads 0, an `auto`) are taken from `tuning`, or from what was `measured` at the site
     of the engine (llama/site.py); else, with `calibrate`, they are measured before the engine is ready, which takes
-    seconds. kv_type auto is the most exact type that fits into memory. `flash_cells` and `plain_from` are as in
-    `Tuning`, and are set from there, by the engine."""
+    seconds. kv_type auto is the most exact type that fits into memory. `flash_cells`, `plain_from` and
+    `flash_streams` are as in `Tuning`, and are set from there, by the engine."""
 
     model: str
     context: int
@@ -76,6 +79,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     awaited: int = 0
     flash_cells: int = SMALL_CELLS
     plain_from: int = 0
+    flash_streams: int = 0
 
 
 Doing = Literal["load", "measure", "remember"]

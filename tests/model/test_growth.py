@@ -157,16 +157,16 @@ def test_a_larger_cache_that_could_not_be_made_beside_the_work_is_made_when_it_i
     context = filled(model, memory)
     context._clock = lambda: now[0]
     memory.refused = 1
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     context.growing.wait()
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     assert context.growing is None
     assert context.room == 512
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     assert context.growing is None, "not at every step"
     assert np.allclose(next_logits(context, 500), expected, atol=1e-4)
     now[0] = 60.0
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     assert context.growing
     assert context.make_room(600)
     assert context.growing is None
@@ -181,7 +181,7 @@ def test_where_there_can_be_no_thread_for_a_larger_cache_the_work_goes_on(model,
 
     context = filled(model, Memory(2048))
     monkeypatch.setattr("qwen_edge.llama.growing_cells.BackgroundGrowth", refuse)
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     assert context.growing is None
     assert np.allclose(next_logits(context, 500), expected, atol=1e-4)
     context.close()
@@ -191,7 +191,7 @@ def test_memory_that_others_have_taken_meanwhile_is_not_touched(model, monkeypat
     context = filled(model, Memory(2048))
     looks = iter([True, False])
     monkeypatch.setattr(GrowingCells, "_has_memory", lambda self, size: next(looks))
-    context.expect(500, 0, 200, 300)
+    context.expect(500, 0, 200, 300, 1)
     context.growing.wait()
     assert context.growing.context is None
     context.close()
@@ -214,7 +214,7 @@ def test_a_cache_that_cannot_shrink_or_be_copied_stays_as_it_is(model, expected,
 
     monkeypatch.setattr("qwen_edge.llama.context.own_pages", refuse)
     context.fit(500)
-    context.expect(500, 0, 1400, 1400)
+    context.expect(500, 0, 1400, 1400, 1)
     assert context.room == grown
     with pytest.raises(EngineError, match="no memory for a copy"):
         context.context.save(0, 0, 500)

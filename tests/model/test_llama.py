@@ -248,7 +248,7 @@ def test_a_cache_that_was_made_beside_the_work_holds_what_one_of_full_size_holds
     try:
         tokens = [40 + i % 60 for i in range(600)]
         for position in range(0, 600, 50):
-            quiet.expect(position, 0, 200, 300)
+            quiet.expect(position, 0, 200, 300, 1)
             made += quiet.growing is not None
             if waits and quiet.growing:
                 quiet.growing.wait()
@@ -273,17 +273,17 @@ def test_a_cache_grows_to_the_end_of_a_block_and_not_before_the_old_one_is_full(
     token = context.bytes_to_come / (2000 - 256)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
-        make_beside(context, 50, 0, 210, 270)
+        make_beside(context, 50, 0, 210, 270, 1)
         for held, room in ((150, 256), (224, 256), (225, 512)):
-            context.expect(held, 0, 128, 128)
+            context.expect(held, 0, 128, 128, 1)
             assert context.bytes_to_come == token * (2000 - room)
         assert context.growing is None
-        make_beside(context, 400, 0, 128, 128)
-        context.expect(400, 0, 600, 700)  # a prompt has come for which the next one is not large enough, either
+        make_beside(context, 400, 0, 128, 128, 1)
+        context.expect(400, 0, 600, 700, 1)  # a prompt has come for which the next one is not large enough, either
         assert context.bytes_to_come == token * (2000 - 768)
         assert context.growing
         context.growing.wait()
-        context.expect(450, 0, 550, 650)
+        context.expect(450, 0, 550, 650, 1)
         assert context.bytes_to_come == token * (2000 - 1280)
     finally:
         context.close()
@@ -295,8 +295,8 @@ def test_a_cache_doubles_only_where_its_length_costs_nothing(model, flash):
     token = context.bytes_to_come / (4000 - 512)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
-        make_beside(context, 50, 0, 1050, 1100)
-        context.expect(50, 0, 1050, 1100)
+        make_beside(context, 50, 0, 1050, 1100, 1)
+        context.expect(50, 0, 1050, 1100, 1)
         assert context.bytes_to_come == token * (4000 - (2048 if flash == "on" else 1280))
         assert context.skips == (flash == "on")
     finally:
@@ -307,8 +307,8 @@ def test_a_cache_for_which_there_is_no_need_any_more_goes_while_others_run(model
     context = GrowingCells(model, load(model.path, context=2000, batch=64))
     before = context.bytes_to_come
     try:
-        make_beside(context, 400, 0, 128, 128)
-        context.expect(300, 0, 20, 20)  # another answer, where the one before ended early
+        make_beside(context, 400, 0, 128, 128, 1)
+        context.expect(300, 0, 20, 20, 1)  # another answer, where the one before ended early
         assert context.growing is None
         assert context.bytes_to_come == before
     finally:
@@ -320,7 +320,7 @@ def test_room_that_is_needed_at_once_is_made_in_one_go_beside_one_that_is_too_sm
     token = context.bytes_to_come / (2000 - 512)
     try:
         context.decode([Slice(0, 0, PROMPT, logits=True)])
-        context.expect(400, 0, 128, 128)
+        context.expect(400, 0, 128, 128, 1)
         assert context.growing
         context.make_room(1000)
         assert context.growing is None
@@ -359,7 +359,7 @@ def test_an_idle_cache_has_room_for_the_words_of_a_next_turn(model):
 def test_no_second_cache_is_made_where_memory_is_short(model, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 20))
     context = GrowingCells(model, load(model.path, context=1000, batch=64), room=256)
-    context.expect(0, 0, 900, 900)
+    context.expect(0, 0, 900, 900, 1)
     assert context.growing is None
     context.close()
 
@@ -367,7 +367,7 @@ def test_no_second_cache_is_made_where_memory_is_short(model, monkeypatch):
 def test_a_cache_that_is_not_needed_after_all_is_given_back(model):
     context = GrowingCells(model, load(model.path, context=1000, batch=64), room=256)
     before = context.bytes_to_come
-    context.expect(0, 0, 900, 900)
+    context.expect(0, 0, 900, 900, 1)
     assert context.growing
     context.fit(0)
     assert context.growing is None
@@ -474,13 +474,13 @@ def test_cells_lie_where_they_are_thought_to_lie(model, seed):
 
 def test_cells_that_are_moved_together_hold_what_they_held(model, moves):
     moved, left = with_hole(model), with_hole(model)
-    moved.expect(100, 0, 100, 100)
+    moved.expect(100, 0, 100, 100, 1)
     assert len(moves) == 1
     for sequence in (2, 1):
         for context in (moved, left):
             context.decode([Slice(sequence, 100, PROMPT, 1)])
         assert np.allclose(moved.logits(49), left.logits(49), atol=1e-4)
-    moved.expect(200, 0, 100, 100)
+    moved.expect(200, 0, 100, 100, 1)
     assert len(moves) == 1
     moved.close()
     left.close()
@@ -488,8 +488,8 @@ def test_cells_that_are_moved_together_hold_what_they_held(model, moves):
 
 def test_cells_stay_where_they_are_if_moving_takes_long_or_brings_nothing(model, moves):
     scattered, skipping = with_hole(model, mixed=120), with_hole(model, flash="on")
-    scattered.expect(220, 0, 100, 100)
-    skipping.expect(100, 0, 100, 100)
+    scattered.expect(220, 0, 100, 100, 1)
+    skipping.expect(100, 0, 100, 100, 1)
     assert not moves
     scattered.fit(220)  # nobody is waiting now
     assert len(moves) == 1
@@ -500,7 +500,7 @@ def test_cells_stay_where_they_are_if_moving_takes_long_or_brings_nothing(model,
 def test_what_streams_that_have_ended_left_scattered_is_in_nobodys_way(model, moves):
     context = with_hole(model, mixed=100)
     context.forget(1, 100, 200)
-    context.expect(100, 0, 100, 100)
+    context.expect(100, 0, 100, 100, 1)
     assert len(moves) == 1
     context.close()
 
@@ -510,10 +510,10 @@ def test_a_larger_cache_is_not_moved_to_with_cells_that_are_about_to_go_unless_i
     context.decode([Slice(0, 0, PROMPT, logits=True)])
     try:
         for leaving, moved in ((300, 0), (440, 1)):
-            make_beside(context, 50, 0, 500, 600)
-            context.expect(50, leaving, 500, 600)
+            make_beside(context, 50, 0, 500, 600, 1)
+            context.expect(50, leaving, 500, 600, 1)
             assert len(moves) == moved
-            context.expect(50, 0, 500, 600)
+            context.expect(50, 0, 500, 600, 1)
             assert len(moves) == 1
             context.fit(50)
             assert context.room == 512
@@ -528,11 +528,11 @@ def test_cells_that_went_after_a_move_leave_no_hole_before_the_others(model, mov
     for at in range(50, 1000, 50):
         context.decode([Slice(0, at, PROMPT[:50], 0)])
     try:
-        make_beside(context, 100, 1000, 2000, 2100)
-        context.expect(100, 1160, 2000, 2100)
+        make_beside(context, 100, 1000, 2000, 2100, 1)
+        context.expect(100, 1160, 2000, 2100, 1)
         assert len(moves) == 1
         context.forget(0, 0, 1000)
-        context.expect(100, 0, 2000, 2100)
+        context.expect(100, 0, 2000, 2100, 1)
         assert len(moves) == 2
     finally:
         context.close()
@@ -992,7 +992,7 @@ def test_fixed_cells_neither_grow_nor_shrink(model):
         assert (cells.room, cells.bytes_to_come) == (512, 0)
         assert cells.make_room(512)
         assert not cells.make_room(513)
-        cells.expect(500, 0, 500, 900)
+        cells.expect(500, 0, 500, 900, 1)
         cells.fit(0)
         assert cells.room == 512
     finally:

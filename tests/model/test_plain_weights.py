@@ -291,10 +291,10 @@ def test_a_llama_cpp_that_gives_products_to_an_accelerator_has_one_kind_only(dem
 
 
 def test_an_engine_uses_what_was_measured_and_measures_what_was_not(demo_model, monkeypatch):
-    monkeypatch.setattr("qwen_edge.llama.backend.fastest_weights", lambda *_: 128)
+    monkeypatch.setattr("qwen_edge.llama.tune.fastest_weights", lambda *_: 128)
     for known, calibrate, used, kept in (
-        (Tuning(flash_attention="off", plain_from=32), True, 32, None),
-        (Tuning(2, "off", 64), True, 128, Tuning(2, "off", 64, plain_from=128)),
+        (Tuning(flash_attention="off", plain_from=32, flash_streams=0), True, 32, None),
+        (Tuning(2, "off", 64, flash_streams=8), True, 128, Tuning(2, "off", 64, plain_from=128, flash_streams=8)),
         (Tuning(2, "off", 64), False, 0, None),
         (None, False, 0, None),
     ):
@@ -305,8 +305,8 @@ def test_an_engine_uses_what_was_measured_and_measures_what_was_not(demo_model, 
 
 
 def test_what_could_not_be_measured_is_not_kept(demo_model, monkeypatch):
-    monkeypatch.setattr("qwen_edge.llama.backend.fastest_weights", lambda *_: None)
-    known = Tuning(2, "off", 64)
+    monkeypatch.setattr("qwen_edge.llama.tune.fastest_weights", lambda *_: None)
+    known = Tuning(2, "off", 64, flash_streams=0)
     backend = LlamaBackend(load(demo_model, flash_attention="auto", tuning=known, calibrate=True), lambda _: None)
     assert (backend._model._plain_from, backend.ready().tuning) == (0, None)
     backend.close()

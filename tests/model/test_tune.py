@@ -42,6 +42,7 @@ def cores(monkeypatch):
     for module in (tuning, settling):
         monkeypatch.setattr(module, "usable_cores", lambda: 4)
     monkeypatch.setattr(tuning, "fastest_weights", lambda *_: 32)
+    monkeypatch.setattr(tuning, "fastest_streams", lambda *_: 0)
 
 
 def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> list[Tuning]:
@@ -63,7 +64,8 @@ def quickest(monkeypatch, best: Tuning, refused: tuple[Tuning, ...] = ()) -> lis
 @pytest.mark.parametrize("best", [Tuning(3, "on", 256), Tuning(2, "off", 64), Tuning(4, "off", 128)])
 def test_the_quickest_of_all_settings_is_found(model, cores, monkeypatch, best):
     quickest(monkeypatch, best)
-    assert tune(model, asked(model), Effort()) == replace(best, plain_from=32)
+    crowd = 0 if best.flash_attention == "off" else None  # flash attention serves crowds as it is
+    assert tune(model, asked(model), Effort()) == replace(best, plain_from=32, flash_streams=crowd)
 
 
 def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch):
@@ -81,7 +83,7 @@ def test_what_the_settings_say_is_not_tried_otherwise(model, cores, monkeypatch)
 
 def test_what_cannot_be_run_here_is_passed_over(model, cores, monkeypatch):
     quickest(monkeypatch, Tuning(4, "on", 128), refused=(Tuning(4, "on", 128),))
-    assert tune(model, asked(model), Effort()) == Tuning(4, "off", 128, plain_from=32)
+    assert tune(model, asked(model), Effort()) == Tuning(4, "off", 128, plain_from=32, flash_streams=0)
 
 
 def test_a_first_start_on_a_slow_device_does_not_take_for_ever(model, cores, monkeypatch):
@@ -99,7 +101,7 @@ def test_a_setting_that_was_quicker_by_chance_is_not_taken(model, cores, monkeyp
         return Try(it, (Speed(0, 100.0, speeds[it].pop(0)),))
 
     monkeypatch.setattr(tuning, "measure", hindered)
-    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="off", plain_from=32)
+    assert tune(model, asked(model), Effort.brief()) == Tuning(flash_attention="off", plain_from=32, flash_streams=0)
 
 
 def test_flash_attention_is_for_short_conversations_where_it_is_quicker_only_at_first(model, cores, monkeypatch):
