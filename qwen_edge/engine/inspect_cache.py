@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qwen_edge.engine.backend import Vocabulary
 from qwen_edge.kv.holdings import Holding, forget, holdings
 from qwen_edge.kv.manager import KvCacheManager
@@ -36,8 +38,18 @@ def report(kv_cache: KvCacheManager, vocabulary: Vocabulary, message: InspectCac
     )
 
 
+def said(tokens: Sequence[int], vocabulary: Vocabulary) -> Sequence[int]:
+    """The tokens, without the opening of a turn in which nothing has been said: one word, the role, behind the end of
+    another turn."""
+    behind = next((at for at, token in enumerate(reversed(tokens)) if vocabulary.is_end(token)), 0)
+    opening = tokens[len(tokens) - behind :]
+    words = sum(not vocabulary.is_mark(token) for token in opening)
+    return tokens[: len(tokens) - behind] if words <= 1 else tokens
+
+
 def _described(one: Holding, vocabulary: Vocabulary, caller: Caller) -> Conversation:
-    ends = b"".join(vocabulary.piece(token) for token in one.tokens[-_LAST_WORDS:]).decode(errors="ignore")
+    last = said(one.tokens[-_LAST_WORDS:], vocabulary)
+    ends = b"".join(map(vocabulary.piece, last)).decode(errors="ignore")
     return Conversation(
         key=one.key,
         tokens=len(one.tokens),

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.chat import Chat
@@ -105,6 +106,36 @@ async def test_a_reload_keeps_conversations_and_says_that_an_answer_was_cut(serv
     await expect(chat.answers).to_have_count(2)
     await chat.page.reload()
     await expect(chat.answers.nth(1)).to_contain_text("You said: second question")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "Object.defineProperty(window, 'indexedDB', { get: () => { throw new DOMException('no', 'SecurityError') } })",
+        "IDBFactory.prototype.open = () => { throw new Error('no') }",
+    ],
+)
+async def test_a_browser_that_keeps_nothing_is_said_and_the_conversation_goes_on(serve, visit, how):
+    served = await serve(lambda prompt: "Fine.")
+    chat = Chat(await visit(served.address, scripts=how))
+    await expect(chat.alert).to_have_text(re.compile("keeps no conversations of this page"))
+    await expect(await chat.answered("How are you?")).to_contain_text("Fine.")
+    await chat.button("中文").click()
+    await expect(chat.alert).to_have_text(re.compile("不保存"))
+
+
+async def test_a_conversation_that_could_not_be_kept_is_said_with_the_reason_until_it_could(serve, visit):
+    served = await serve(lambda prompt: "Fine.")
+    chat = Chat(await visit(served.address))
+    await chat.page.evaluate("() => { window.put = IDBObjectStore.prototype.put }")
+    await chat.page.evaluate("() => { IDBObjectStore.prototype.put = () => { throw new Error('The disk is full.') } }")
+    await expect(await chat.answered("How are you?")).to_contain_text("Fine.")
+    await expect(chat.alert).to_have_text("This browser could not keep the conversation. The disk is full.")
+    await chat.page.evaluate("() => { IDBObjectStore.prototype.put = window.put }")
+    await chat.answered("And now?")
+    await expect(chat.alert).to_be_hidden()
+    await chat.page.reload()
+    await expect(chat.questions).to_have_text(["How are you?", "And now?"])
 
 
 async def test_a_question_is_edited_and_asked_again_without_what_followed(serve, visit):

@@ -36,11 +36,12 @@ class Chat {
       suggest: (text) => (this.composer.setText(text), this.composer.field.focus()),
     });
     this.heading = el('h2', { class: 'title' });
+    this.unkept = el('p', { class: 'problem unkept', role: 'alert', hidden: true });
     section.append(this.sidebar.node, this.sidebar.shade, el('div', { class: 'talk' },
       el('div', { class: 'talk-head' }, this.sidebar.opener, this.heading, this.#exports(), iconButton('plus', 'new', () => this.create(), 'quiet opener')),
-      this.thread.node, this.thread.toEnd, this.composer.node));
+      this.unkept, this.thread.node, this.thread.toEnd, this.composer.node));
     document.addEventListener('keydown', (event) => event.key === 'Escape' && !section.hidden && !document.querySelector('dialog[open]') && this.#escape());
-    onLanguage(() => (this.thread.forget(), this.show()));
+    onLanguage(() => (this.thread.forget(), this.#tellUnkept(), this.show()));
     document.addEventListener('pointerdown', ({ target }) => this.menu.contains(target) || (this.menu.open = false));
     addEventListener('pagehide', () => this.#save(this.current));
     this.show();
@@ -48,6 +49,7 @@ class Chat {
 
   async load() {
     this.store = await Store.open();
+    this.#tellUnkept();
     this.conversations = await this.store.all();
     for (const { messages } of this.conversations) {
       for (const message of messages) if (message.status === 'running') message.status = 'cut'; // the page was closed meanwhile
@@ -198,10 +200,16 @@ class Chat {
     if (!this.store || !this.conversations.includes(conversation)) return;
     try {
       await this.store.put(conversation);
+      this.#tellUnkept();
     } catch (error) {
-      console.error(error);
-      announce(t('not.kept'));
+      this.#tellUnkept(error.message);
     }
+  }
+
+  /** Say it if this browser keeps no conversations, or why it has not kept one. */
+  #tellUnkept(why = '') {
+    this.unkept.hidden = !why && this.store?.lasting !== false;
+    this.unkept.textContent = `${t(why ? 'not.kept' : 'not.lasting')} ${why}`.trim();
   }
 
   #find(id) {

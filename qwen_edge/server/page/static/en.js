@@ -19,6 +19,7 @@ export default {
   'error.status': 'The server answered with status {status}.',
   'error.broken': 'The answer was cut off: the connection to the server broke.',
   'not.kept': 'This browser could not keep the conversation.',
+  'not.lasting': 'This browser keeps no conversations of this page: they are gone when it is closed or loaded again.',
   'model': 'Model',
   'conversations': 'Conversations',
   'messages': 'Messages',

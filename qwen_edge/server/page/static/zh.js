@@ -19,6 +19,7 @@ export default {
   'error.status': '服务器返回状态 {status}。',
   'error.broken': '回答中断：与服务器的连接断开了。',
   'not.kept': '浏览器未能保存此对话。',
+  'not.lasting': '此浏览器不保存本页的对话：关闭或重新加载页面后，对话就会消失。',
   'model': '模型',
   'conversations': '对话列表',
   'messages': '消息',
