@@ -140,7 +140,7 @@ def _check(said: dict[str, list[str]]) -> None:
     assert "set_light(" in tried
     assert "4. the daemon has stopped (exit code 0)" in tried
     assert "set_light(" in said["Jetson (JetPack 6)"][0]
-    converted, asked, chat, shaped, by_other_apis = said["First question"]
+    converted, asked, in_the_terminal, chat, shaped, by_other_apis = said["First question"]
     assert '"type":"message"' in by_other_apis and '"done":true' in by_other_apis
     assert json.loads(json.loads(shaped[shaped.index('{"id"') :])["choices"][0]["message"]["content"]).keys() == {
         "state",
@@ -149,6 +149,7 @@ def _check(said: dict[str, list[str]]) -> None:
     assert "qwen3-0.6b-q4_k_m.gguf" in converted
     assert "BAD" not in converted, "the doctor finds nothing wrong"
     assert "demo model" in _answer(asked)
+    assert "demo model" in in_the_terminal
     assert "相对论" in chat
     installed, *started = said["As a service"]
     assert f"making {OPT}" in installed
