@@ -85,6 +85,7 @@ class FakeCells:
         self.of: dict[int, dict[int, list[int]]] = {}  # sequence -> position -> the cell: a list of one token
         self.fitted: list[int] = []
         self.expected: list[tuple[int, int]] = []  # cells soon, and after a while
+        self.streams: list[int] = []  # for how many requests at once
 
     @property
     def used(self) -> int:
@@ -132,6 +133,7 @@ class FakeCells:
         assert self.used == staying + leaving
         assert soon <= later
         self.expected.append((staying + soon, staying + later))
+        self.streams.append(streams)
 
     def fit(self, cells: int) -> None:
         assert cells == self.used

@@ -161,7 +161,7 @@ class LlamaBackend:
             stage.changed = lambda stage: on_progress(Loading(stage.share, "measure"))
             found = tune(self._model, load, Effort.brief(), stage=stage)
             return replace(found, threads=known.threads, batch=known.batch)
-        found = completed(self._model, resolve(self._model, load), known, Effort.brief().seconds)
+        found = completed(self._model, resolve(self._model, load), known, Effort.brief().seconds, crowds=is_open)
         return None if found == known else found
 
     def _on_log(self, level: int, text: str) -> None:

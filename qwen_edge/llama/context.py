@@ -46,7 +46,8 @@ class NoMemoryError(EngineError):
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """What all contexts of one loaded model have in common: everything but their size."""
+    """What all contexts of one loaded model have in common: everything but their size, and for how many requests they
+    are."""
 
     model: Model
     kv_type: str
@@ -96,7 +97,7 @@ class ContextSettings:
     def is_crowd(self, streams: int) -> bool:
         """Whether flash attention is faster, in a context of any size, when so many requests run at once: it skips the
         cells of the others."""
-        return 0 < self.flash_streams <= streams
+        return 1 < self.flash_streams <= streams
 
     def attention_of(self, cells: int, *, crowd: bool = False) -> int:
         """llama.cpp's kind of attention in a context of this size."""

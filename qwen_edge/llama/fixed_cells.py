@@ -173,5 +173,5 @@ class FixedCells:
     def _name(self) -> str:
         return self.settings.model.path.name
 
-    def _open(self, room: int, *, again: bool = False) -> Context | None:
-        return self.settings.open(room, self._threads, again=again)
+    def _open(self, room: int) -> Context | None:
+        return self.settings.open(room, self._threads)

@@ -11,7 +11,7 @@ no larger cache could be built in time.
 
 If flash attention is faster only in a small cache, enable it in the small cache and disable it in larger ones. If it is
 faster when many requests run at once (without it, each of them reads the cells of all), move to a cache that has it
-when they come, and to one without it when nothing runs.
+when they come, and to one without it when they have gone.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _SPARE_BYTES = 256 << 20  # of the system's memory that a growth leaves free whe
 # plus _MOVE_STRETCH for each contiguous stretch of cells, plus _MOVE_CELL for each cell.
 _EMPTY, _MOVE, _MOVE_STRETCH, _MOVE_CELL = 3e-6, 0.02, 0.002, 5e-5
 _LONGEST_MOVE = 0.25  # seconds: half of the longest pause that a stream may have
+_CROWD_SECONDS = 30.0  # after which many requests are no longer expected
 _AGAIN = 30.0  # seconds to wait, after memory was too short for a background growth, before the next attempt
 
 
@@ -61,14 +62,14 @@ class GrowingCells(FixedCells):
     ) -> None:
         """As FixedCells. Without `room`, the first cache fits a short conversation, or the tokens that
         `load.awaited` announces."""
-        self._crowd = False  # so many requests have run at once, since the last `fit`, that flash attention is faster
+        self._crowd_until = -math.inf  # clock time: long enough after the last crowd, flash attention is not needed
         awaited = load.awaited + _SPARE_ROOM if load.awaited else 0
-        super().__init__(model, load, max(room or FIRST_ROOM, awaited), create=create)
         self._clock = clock
+        super().__init__(model, load, max(room or FIRST_ROOM, awaited), create=create)
         self._layout = Layout(self.sequences + 1, whole_blocks(self.size))
         # clock time from which a background growth may start; never on a GPU, where it would slow decoding down
         self._quiet_from = math.inf if on_gpu(load) else 0.0
-        self.growing: BackgroundGrowth | None = None  # the larger context that is being built
+        self.growing: BackgroundGrowth | None = None  # the next context, larger or with other attention, in the making
         self._lost = False  # the old context was freed, and memory was too short for another
         self._least_room = max(min(FIRST_ROOM, self.size), self.batch)
 
@@ -101,24 +102,30 @@ class GrowingCells(FixedCells):
 
         If empty cells lie between cells in use, move the cells in use together where that saves time: attention
         without skipping reads every cell up to the last one in use."""
-        self._crowd = self._crowd or self.settings.is_crowd(streams)
+        if self.settings.is_crowd(streams):
+            self._crowd_until = self._clock() + _CROWD_SECONDS
         needed = min(staying + soon, self.size)
         if self.growing and self.growing.ready:
-            if self._suits(needed):
+            turns = not self.growing.context or self.growing.context.skips != self.skips
+            if self._suits(needed) or (needed <= self.room and not turns):
                 self._call_off()
-            elif (later > soon and not leaving) or staying + leaving + _SWITCH_MARGIN_CELLS > self.room:
+            elif ((later > soon or turns) and not leaving) or staying + leaving + _SWITCH_MARGIN_CELLS > self.room:
                 self._switch_to_larger()
         if not leaving and self._is_worth_moving(staying, soon):
             self._close_up()
         if self.growing or self._suits(needed) or self._clock() < self._quiet_from:
             return
-        room = min(self.size, whole_blocks(staying + later))
-        if self.settings.skips(room, crowd=self._crowd):
+        if needed <= self.room and _MOVE_CELL * staying > _LONGEST_MOVE:
+            return  # to change the attention only is not worth such a pause
+        room, crowd = min(self.size, whole_blocks(staying + later)), self._is_crowded
+        if self.settings.skips(room, crowd=crowd):
             room = self._enough(needed)
         copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (staying, self.room))
         if self._has_memory(self.settings.bytes(room) + most):
             try:
-                self.growing = BackgroundGrowth(partial(self._open, room), self._has_memory, room, copied, most)
+                self.growing = BackgroundGrowth(
+                    partial(self._open, room, crowd=crowd), self._has_memory, room, copied, most
+                )
             except (MemoryError, RuntimeError):  # no memory for the buffer or the thread
                 self._quiet_from = self._clock() + _AGAIN
 
@@ -134,11 +141,10 @@ class GrowingCells(FixedCells):
         """Shrink a cache that is much too large; enlarge one that lacks room for a next turn; replace one that was made
         for a crowd. Do nothing of it if there is no memory for the new cache."""
         self._call_off()
-        self._crowd = False
+        self._crowd_until = -math.inf
         room = max(whole_blocks(self._least_room), min(whole_blocks(self.size), whole_blocks(cells + _SPARE_ROOM)))
         unfit = self.room >= _SHRINK_FACTOR * room or self.room < min(self.size, cells + _SPARE_ROOM // 2)
-        unfit = unfit or self.skips != self.settings.skips(room)
-        if unfit and self._has_memory(self.settings.bytes(room)):
+        if (unfit or not self._has_right_attention) and self._has_memory(self.settings.bytes(room)):
             self._move(room)
         if self._holes(cells):
             self._close_up()
@@ -149,8 +155,8 @@ class GrowingCells(FixedCells):
         if not self._lost:
             super().close()
 
-    def _open(self, room: int, *, again: bool = False) -> Context | None:
-        return self.settings.open(room, self._threads, again=again, crowd=self._crowd)
+    def _open(self, room: int, *, crowd: bool | None = None) -> Context | None:
+        return self.settings.open(room, self._threads, crowd=self._is_crowded if crowd is None else crowd)
 
     def _run(self, batch: Any) -> int:
         while (status := super()._run(batch)) == NO_ROOM and self.room < self.size:
@@ -185,7 +191,16 @@ class GrowingCells(FixedCells):
 
     def _suits(self, needed: int) -> bool:
         """Whether this cache has room for so many cells, and the attention that is faster now."""
-        return needed <= self.room and (self.skips or not self._crowd)
+        return needed <= self.room and self._has_right_attention
+
+    @property
+    def _has_right_attention(self) -> bool:
+        return self.skips == self.settings.skips(self.room, crowd=self._is_crowded)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether many requests run at once, or did a moment ago."""
+        return self._clock() < self._crowd_until
 
     def _holes(self, held: int) -> int:
         """How many empty cells attention reads when `held` cells are in use. Attention reads whole blocks."""
@@ -234,13 +249,15 @@ class GrowingCells(FixedCells):
     def _exchange(self, least: int, before: int, held: Any) -> bool:
         """Free the old context and build one of `least` cells; if that fails, one of `before` cells, as the old one
         had, and return False. Raises EngineError if both fail."""
+        skipped = self.skips
         self._context.close()
         self._lost = True
-        for room in (least, before):
-            if context := self._open(room, again=room == before):
+        as_before = partial(self.settings.open, before, self._threads, again=True, crowd=skipped)
+        for make, is_new in ((partial(self._open, least), True), (as_before, False)):
+            if context := make():
                 self._context, self._lost = context, False
                 self._load_all(held)
-                return room == least
+                return is_new
         raise EngineError(
             f"there was no memory for a KV cache of {least} tokens, nor for one of {before} again. "
             "Stop other programs, or lower engine.context."

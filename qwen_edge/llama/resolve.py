@@ -21,16 +21,17 @@ def resolve(model: Model, load: Load, available: int | None = None) -> Load:
     """Return `load` with all settings as the engine will use them. `available`: bytes of memory beside the weights;
     None: the memory that is available now, with the weights loaded."""
     kv_type = load.kv_type if load.kv_type != "auto" else _best_that_fits(model, load, available)
-    measured = load.tuning or Tuning()
+    measured, attention = load.tuning or Tuning(), _attention(load, kv_type)
+    is_open = load.flash_attention == "auto" and attention in ("off", "small") and not on_gpu(load)
     return replace(
         load,
         kv_type=kv_type,
-        flash_attention=_attention(load, kv_type),
+        flash_attention=attention,
         threads=load.threads or _threads(load.tuning),
         batch=load.batch or _batch(load),
         flash_cells=measured.flash_cells or load.flash_cells,
         plain_from=0 if on_gpu(load) else measured.plain_from or load.plain_from,
-        flash_streams=(measured.flash_streams or 0) if load.flash_attention == "auto" else load.flash_streams,
+        flash_streams=(measured.flash_streams or 0) if is_open else load.flash_streams,
     )
 
 

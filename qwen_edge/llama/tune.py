@@ -1,4 +1,5 @@
-"""Measures the fastest settings on this device: weights for prompts, threads, flash attention, batch size.
+"""Measures the fastest settings on this device: weights for prompts, threads, flash attention (for one
+request and for many), batch size.
 
 The settings are varied one after the other, each with the best values found so far. A try is real work in a real
 context: some tokens of a prompt and some of an answer, at several depths (tokens already in the cache). Filling the
@@ -12,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,16 +120,17 @@ def tune(
     left = effort.seconds - (clock() - began)
     if left <= 0 or found.flash_attention not in ("off", "small"):
         return found  # what is missing is measured at another start
-    watched.begin("measuring many requests at once")
-    return replace(found, flash_streams=fastest_streams(model, _with(load, best.tuning), left, clock))
+    with watched.crowds():
+        return replace(found, flash_streams=fastest_streams(model, _with(load, best.tuning), left, clock))
 
 
-def completed(model: Model, load: Load, known: Tuning, seconds: float) -> Tuning:
-    """`known`, with what an earlier version has not measured, as far as it can be measured within about `seconds`.
-    `load` is resolved. Raises EngineError if there is no memory for a small context."""
+def completed(model: Model, load: Load, known: Tuning, seconds: float, *, crowds: bool) -> Tuning:
+    """`known`, with what has not been measured (by an earlier version, or for lack of time or memory), as far as it can
+    be measured within about `seconds`; attention for `crowds` only if no setting has chosen one. `load` is resolved.
+    Raises EngineError if there is no memory for a small context."""
     if known.plain_from is None:
         known = replace(known, plain_from=fastest_weights(model, load, seconds))
-    if known.flash_streams is None and known.flash_attention in ("off", "small"):
+    if crowds and known.flash_streams is None and load.flash_attention in ("off", "small"):
         model.use_plain_weights(known.plain_from or 0)
         known = replace(known, flash_streams=fastest_streams(model, load, seconds))
     return known
@@ -177,6 +180,14 @@ class _Watched:
 
     def begin(self, doing: str) -> None:
         self._stage.begin(doing)
+
+    @contextmanager
+    def crowds(self) -> Iterator[None]:
+        """Many requests at once are measured within."""
+        self._stage.expect(1)
+        self.begin("measuring many requests at once")
+        yield
+        self._stage(1)
 
     def expect(self, settings: int) -> None:
         """So many settings will be measured, beside those that were expected before."""

@@ -17,6 +17,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import on_gpu
+from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, Load
 
 _STREAMS = (8, 12, 16, 24, 32)  # requests: how many make a crowd
@@ -26,16 +27,17 @@ _ROUNDS = 4  # steps of either kind, in turn; the fastest counts
 
 def fastest_streams(
     model: Model, load: Load, seconds: float = math.inf, clock: Callable[[], float] = time.perf_counter
-) -> int:
+) -> int | None:
     """From how many requests at once a step is faster with flash attention: the smallest of some numbers for which it
-    is, since more gain more. 0 if no number up to `load.parallel` is, if none was found within `seconds`, and where
-    this cannot be measured: on a GPU, in a cache of which no parts can be copied, without memory for it. `load` is
-    resolved."""
-    began = clock()
-    if on_gpu(load) or not model.memory.saves_parts:
-        return 0
+    is, since more gain more. 0 if none of the numbers is that could be tried: up to `load.parallel`, as long as their
+    cells fit into the context, and within `seconds`. None if none could be tried: also on a GPU, with values that are
+    quantized, in a cache of which no parts can be copied, and without memory for it. `load` is resolved."""
+    began, found = clock(), None
+    if on_gpu(load) or load.kv_type in FLASH_ONLY or not model.memory.saves_parts:
+        return None
+    context = min(load.context, model.trained_context)
     for streams in _STREAMS:
-        if streams > load.parallel or clock() - began >= seconds:
+        if streams > load.parallel or _cells(streams) > context or clock() - began >= seconds:
             break
         try:
             flash, plain = _seconds(model, load, streams, clock)
@@ -43,13 +45,18 @@ def fastest_streams(
             break
         if flash < plain:  # however little: the prompts of a crowd gain more than this step
             return streams
-    return 0
+        found = 0
+    return found
+
+
+def _cells(streams: int) -> int:
+    return streams * (_CELLS + 1)
 
 
 def _seconds(model: Model, load: Load, streams: int, clock: Callable[[], float]) -> tuple[float, float]:
     """How long a step of one token for each stream takes with flash attention, and without. Raises EngineError if that
     cannot be run, or there is no memory for both contexts."""
-    room, batch = max(streams * (_CELLS + 1), load.batch), max(streams, load.batch)
+    room, batch = max(_cells(streams), load.batch), max(streams, load.batch)
     asked = replace(load, context=room, parallel=streams, batch=batch)
     seconds: dict[Attention, list[float]] = {"on": [], "off": []}
     with ExitStack() as opened:

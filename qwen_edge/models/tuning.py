@@ -31,7 +31,7 @@ def described(tuning: Tuning) -> str:
     """What was measured to be fastest, in words."""
     attention = {"on": "on", "off": "off", "small": f"on up to {tuning.flash_cells or SMALL_CELLS} tokens, then off"}
     parts = [f"{tuning.threads} thread{'s' * (tuning.threads > 1)}"] if tuning.threads else []
-    crowd = f", and on while {tuning.flash_streams} requests or more run at once" if tuning.flash_streams else ""
+    crowd = f" (on for {tuning.flash_streams} requests at once or more)" if tuning.flash_streams else ""
     parts += [f"flash attention {attention[tuning.flash_attention]}{crowd}"] if tuning.flash_attention != "auto" else []
     parts += [f"batches of {tuning.batch} tokens"] if tuning.batch else []
     if tuning.plain_from is not None:

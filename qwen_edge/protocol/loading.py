@@ -25,8 +25,8 @@ class Tuning(msgspec.Struct, frozen=True):
     """The quickest settings that were measured: threads, flash attention, and tokens in one batch; with flash attention
     `small`, the most cells of a context that has it; the tokens of the smallest batch for which weights as the file has
     them are faster than repacked ones (0: none is); with flash attention `off` or `small`, how many requests must run
-    at once for it to be faster nevertheless (0: it never is). 0, auto or None stands for a setting that was not
-    measured."""
+    at once for it to be faster nevertheless (0: as many as were tried are too few). 0, auto or None stands for a
+    setting that was not measured."""
 
     threads: _Count = 0
     flash_attention: Attention = "auto"

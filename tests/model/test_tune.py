@@ -269,7 +269,7 @@ def test_the_stage_knows_how_many_measurements_there_are_and_comes_to_its_end(mo
     stage.changed = lambda stage: told.append((stage.done, stage.doing))
     effort = Effort(depths=(0, 128), prompt=32, answer=2, batches=(64, 128))
     tune(model, asked(model), effort, stage=stage)
-    settings = len(told[-1:] and {doing for _, doing in told}) - 1  # beside the weights
+    settings = len({doing for _, doing in told if "attention" in doing})
     assert settings == 5, "4 threads; 3, 2; the other attention; another batch"
     assert stage.done == stage.total >= 2 * settings
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -311,3 +311,18 @@ def test_a_plot_that_cannot_be_written_is_told_before_anything_is_measured(tiny_
     result = CliRunner().invoke(command, ["--model", str(tiny_model), "--plot", str(tmp_path / file)])
     assert result.exit_code == 2
     assert not (tmp_path / "qwen-edge").exists()
+
+
+def test_the_command_says_from_how_many_requests_on_flash_attention_is_faster(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = Tuning(2, "off", 64, plain_from=24, flash_streams=12)
+
+    def pretend(model, load, _effort, tried, **_):
+        tried(Try(Tuning(2, "off", 64), (Speed(0, 100.0, 10.0),)))
+        return found
+
+    monkeypatch.setattr("qwen_edge.cli.tune.tune", pretend)
+    result = CliRunner().invoke(command, ["--model", str(tiny_model)], catch_exceptions=False)
+    assert "Best: 2 threads, flash attention off (on for 12 requests at once or more), batches of 64" in result.output
+    (kept,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
+    assert kept["flash_streams"] == 12

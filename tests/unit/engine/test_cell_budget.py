@@ -119,6 +119,14 @@ def test_what_is_computed_ahead_leaves_memory_that_is_short_alone():
     assert home.said[2] == "HELLO, AGAIN"
 
 
+def test_the_cache_is_told_how_many_requests_run_at_once():
+    home = Home(room=1024, most=1024)
+    for number in (1, 2, 3):
+        home.ask(number, f"question {number}")
+    home.run()
+    assert max(home.backend.cells.streams) == 3
+
+
 @pytest.mark.parametrize("most", [128, 192, 320])
 def test_a_conversation_of_which_not_all_can_come_back_from_its_copy_is_computed(most):
     home = Home(room=64, most=1024, context=512, host_tier_cells=512)

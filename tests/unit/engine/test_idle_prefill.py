@@ -56,6 +56,7 @@ def test_room_is_made_for_all_of_a_next_turn_and_not_for_a_piece_at_a_time():
     asked = len(home.backend.cells.expected)
     assert home.rest() >= 200
     assert {later for _soon, later in home.backend.cells.expected[asked:]} == {home.backend.cells.used}
+    assert set(home.backend.cells.streams[asked:]) == {1}
 
 
 def test_what_has_left_the_cache_is_not_computed_anew_while_idle():

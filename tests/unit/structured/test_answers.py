@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import ValidationError
 
 from qwen_edge.protocol.messages import Shape
 from qwen_edge.structured.compiler import Compiler
@@ -19,7 +20,7 @@ from qwen_edge.structured.errors import ShapeError
 from qwen_edge.structured.schema import check
 from tests.unit.structured import vocabulary
 from tests.unit.structured.schemas import schemas
-from tests.unit.structured.validation import validator
+from tests.unit.structured.validation import is_judged, validator
 from tests.unit.structured.wild import wild_schemas
 from tests.unit.structured.writers import Choose, leading_away, noise, written
 
@@ -75,7 +76,7 @@ def _fits(schema: dict[str, Any], choose: Choose, counted: Counter[str], *, whit
         return
     counted["cut" if answer is None else "finished"] += 1
     if answer is not None:
-        validator(schema).validate(json.loads(answer))
+        counted["finished and not judged"] += not is_judged(schema, answer)
 
 
 @given(schemas(), st.integers(0, 2**32), st.booleans())
@@ -112,6 +113,13 @@ def test_an_answer_is_complete_only_where_its_text_fits(schema: dict[str, Any], 
                 fits.validate(json.loads(vocabulary.decode(tokens).decode()))
     except ShapeError:
         return
+
+
+def test_what_judges_the_answers_knows_infinite_numbers_and_says_when_it_cannot_judge() -> None:
+    with pytest.raises(ValidationError, match="multiple"):
+        is_judged({"multipleOf": 3}, "1e999")
+    assert is_judged({"anyOf": [{"multipleOf": 3}, {"type": "number"}]}, "1e999")
+    assert not is_judged({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, True]}}, "$ref": "#/$defs/a"}, "1")
 
 
 @pytest.mark.slow

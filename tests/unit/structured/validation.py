@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,9 +26,11 @@ def _in_a_leap_year(form: str) -> None:
 
 
 def _multiple_of(_: Any, factor: float, instance: Any, __: Any) -> Iterator[ValidationError]:
-    """Exactly, as the numbers are written: to the jsonschema library, 535.3 is no multiple of 0.1."""
-    is_number = isinstance(instance, int | float) and not isinstance(instance, bool)
-    if is_number and Fraction(repr(instance)) % Fraction(repr(factor)):
+    """Exactly, as the numbers are written: to the jsonschema library, 535.3 is no multiple of 0.1. What Python reads as
+    infinity (1e999) is not written where multiples are asked for."""
+    if not isinstance(instance, int | float) or isinstance(instance, bool):
+        return
+    if math.isinf(instance) or Fraction(repr(instance)) % Fraction(repr(factor)):
         yield ValidationError(f"{instance!r} is not a multiple of {factor}")
 
 
@@ -35,6 +39,16 @@ _Validator = extend(Draft202012Validator, {"multipleOf": _multiple_of})
 for _form in ("date", "date-time"):
     if _form in _FORMATS.checkers:
         _in_a_leap_year(_form)
+
+
+def is_judged(schema: Any, answer: str) -> bool:
+    """Whether the library can judge the answer, a JSON text: it recurses without end where a schema refers to itself in
+    the same place (`a: anyOf [a, string]`). Raises ValidationError if the answer does not fit."""
+    try:
+        validator(schema).validate(json.loads(answer))
+    except RecursionError:
+        return False
+    return True
 
 
 def validator(schema: Any) -> Any:
