@@ -321,7 +321,7 @@ def test_the_command_says_from_how_many_requests_on_flash_attention_is_faster(ti
         tried(Try(Tuning(2, "off", 64), (Speed(0, 100.0, 10.0),)))
         return found
 
-    monkeypatch.setattr("qwen_edge.cli.tune.tune", pretend)
+    monkeypatch.setattr("qwen_edge.llama.tune.tune", pretend)
     result = CliRunner().invoke(command, ["--model", str(tiny_model)], catch_exceptions=False)
     assert "Best: 2 threads, flash attention off (on for 12 requests at once or more), batches of 64" in result.output
     (kept,) = json.loads((tmp_path / "qwen-edge/tuning.json").read_text()).values()
