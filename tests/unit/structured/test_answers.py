@@ -118,6 +118,7 @@ def test_an_answer_is_complete_only_where_its_text_fits(schema: dict[str, Any], 
 def test_what_judges_the_answers_knows_infinite_numbers_and_says_when_it_cannot_judge() -> None:
     with pytest.raises(ValidationError, match="multiple"):
         is_judged({"multipleOf": 3}, "1e999")
+    assert is_judged({"multipleOf": 8}, "8" + "0" * 400)
     assert is_judged({"anyOf": [{"multipleOf": 3}, {"type": "number"}]}, "1e999")
     assert not is_judged({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}, True]}}, "$ref": "#/$defs/a"}, "1")
 

@@ -30,7 +30,7 @@ def _multiple_of(_: Any, factor: float, instance: Any, __: Any) -> Iterator[Vali
     infinity (1e999) is not written where multiples are asked for."""
     if not isinstance(instance, int | float) or isinstance(instance, bool):
         return
-    if math.isinf(instance) or Fraction(repr(instance)) % Fraction(repr(factor)):
+    if abs(instance) == math.inf or Fraction(repr(instance)) % Fraction(repr(factor)):
         yield ValidationError(f"{instance!r} is not a multiple of {factor}")
 
 
