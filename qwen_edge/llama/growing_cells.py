@@ -110,7 +110,7 @@ class GrowingCells(FixedCells):
             if self._suits(needed) or (needed <= self.room and not turns):
                 self._call_off()
             elif ((later > soon or turns) and not leaving) or staying + leaving + _SWITCH_MARGIN_CELLS > self.room:
-                self._switch_to_larger()
+                self._switch()
         if not leaving and self._is_worth_moving(staying, soon):
             self._close_up()
         if self.growing or self._suits(needed) or self._clock() < self._quiet_from:
@@ -123,9 +123,8 @@ class GrowingCells(FixedCells):
         copied, most = (self.settings.bytes(cells) + self._context.most_bytes_beside for cells in (staying, self.room))
         if self._has_memory(self.settings.bytes(room) + most):
             try:
-                self.growing = BackgroundGrowth(
-                    partial(self._open, room, crowd=crowd), self._has_memory, room, copied, most
-                )
+                make = partial(self.settings.open, room, self._threads, crowd=crowd)
+                self.growing = BackgroundGrowth(make, self._has_memory, room, copied, most)
             except (MemoryError, RuntimeError):  # no memory for the buffer or the thread
                 self._quiet_from = self._clock() + _AGAIN
 
@@ -155,8 +154,8 @@ class GrowingCells(FixedCells):
         if not self._lost:
             super().close()
 
-    def _open(self, room: int, *, crowd: bool | None = None) -> Context | None:
-        return self.settings.open(room, self._threads, crowd=self._is_crowded if crowd is None else crowd)
+    def _open(self, room: int) -> Context | None:
+        return self.settings.open(room, self._threads, crowd=self._is_crowded)
 
     def _run(self, batch: Any) -> int:
         while (status := super()._run(batch)) == NO_ROOM and self.room < self.size:
@@ -170,14 +169,14 @@ class GrowingCells(FixedCells):
         more than one batch of extra cells, build what it needs and no more.)"""
         if self.growing:
             self.growing.wait()
-            if self._switch_to_larger():
+            if self._switch():
                 return True
         least = min(self.size, whole_blocks(cells))
         if cells - self.room > self.batch:
             return self._move(min(self.size, cells + _SPARE_ROOM), least)
         return self._move(self._enough(cells), least)
 
-    def _switch_to_larger(self) -> bool:
+    def _switch(self) -> bool:
         """Switch to the context that was built in the background. False if memory was too short after all."""
         successor, self.growing = self.growing, None
         assert successor

@@ -27,18 +27,16 @@ from qwen_edge.llama.bindings import C
 from qwen_edge.llama.context import SMALL_ROOM, bytes_of
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
-from qwen_edge.llama.resolve import on_gpu, resolve
+from qwen_edge.llama.resolve import resolve
 from qwen_edge.llama.tune_streams import fastest_streams
+from qwen_edge.llama.tune_weights import BETTER, any_tokens, fastest_weights
 from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, Load, Tuning
 
 DEPTHS = (0, 128, 256, 512, 1024, 2048)
 _FLASH_CELLS = (SMALL_ROOM, 1024, 2048)  # cells: up to which of these sizes contexts may have flash attention
-_PLAIN_FROM = (24, 48, 128)  # tokens: from which of these on batches may use plain weights
-_ROUNDS = 2  # measurements of either kind of weights, in turn; the fastest counts
 _PROMPT, _ANSWER = 256, 64  # tokens of the typical request by which tries are compared
 _BATCHES = (64, 128, 256, 512)
-_BETTER = 0.97  # a try is better if it takes at most this share of the time; a smaller gain may be chance
 _SEED = 64  # tokens to compute, whose cells are then copied
 
 
@@ -209,46 +207,6 @@ def setting(tuning: Tuning) -> str:
     return f"{tuning.threads} thread{'s' * (tuning.threads != 1)}, {attention} attention, batches of {tuning.batch}"
 
 
-def fastest_weights(
-    model: Model, load: Load, seconds: float = math.inf, clock: Callable[[], float] = time.perf_counter
-) -> int | None:
-    """From how many tokens on a batch is computed faster with plain weights (`Model.use_plain_weights`): the smallest
-    of some sizes for which it is, since larger batches gain more. 0 if no size is, or none was found within `seconds`;
-    None if the weights of the file are not in memory, so that this cannot be measured. `load` is resolved. Raises
-    EngineError if there is no memory for a small context."""
-    if on_gpu(load) or not model.use_plain_weights(1):
-        return 0
-    began, cells = clock(), FixedCells(model, replace(load, context=SMALL_ROOM, batch=max(_PLAIN_FROM), parallel=1))
-    try:
-        for tokens in _PLAIN_FROM:
-            if clock() - began > seconds:
-                return 0
-            measured = _seconds_by_weights(model, cells, tokens, clock)
-            if measured is None or measured[0] < _BETTER * measured[1]:
-                return None if measured is None else tokens
-    finally:
-        cells.close()
-        model.use_plain_weights(0)
-    return 0
-
-
-def _seconds_by_weights(
-    model: Model, cells: FixedCells, tokens: int, clock: Callable[[], float]
-) -> tuple[float, float] | None:
-    """How long a batch of this many tokens takes with plain weights, and with repacked ones; None if the plain ones
-    cannot be used now."""
-    seconds: dict[int, list[float]] = {1: [], 0: []}
-    for least in (1, 0) * _ROUNDS:
-        model.use_plain_weights(least)
-        if least and not model.arrange(tokens):
-            return None
-        began = clock()
-        cells.decode([Slice(0, 0, _tokens(tokens), 1)])
-        seconds[least].append(clock() - began)
-        cells.forget(0, 0, -1)
-    return min(seconds[1]), min(seconds[0])
-
-
 def _learned(best: Try, flash_cells: int, plain_from: int | None, asked: Load, effort: Effort) -> Tuning:
     """The result: values that were given or not varied are left open."""
     found = best.tuning
@@ -263,7 +221,7 @@ def _learned(best: Try, flash_cells: int, plain_from: int | None, asked: Load, e
 
 
 def _beats(one: Try, other: Try) -> bool:
-    return one.seconds < _BETTER * other.seconds
+    return one.seconds < BETTER * other.seconds
 
 
 def _flash_cells(flash: Try, plain: Try) -> int:
@@ -275,8 +233,8 @@ def _flash_cells(flash: Try, plain: Try) -> int:
     best, start = 0, 0
     for cells in _FLASH_CELLS:
         (first, whole), (other_first, other_whole) = flash.at(start, cells), plain.at(start, cells)
-        sooner = first < _BETTER * other_first and _BETTER * whole < other_whole
-        if not sooner and not whole < _BETTER * other_whole:
+        sooner = first < BETTER * other_first and BETTER * whole < other_whole
+        if not sooner and not whole < BETTER * other_whole:
             break
         best, start = cells, cells
     return best
@@ -315,7 +273,7 @@ def _depths(model: Model, load: Load, effort: Effort) -> list[int]:
 
 def _speed(cells: FixedCells, depth: int, effort: Effort, clock: Callable[[], float]) -> Speed:
     position = _fill(cells, depth)
-    tokens = _tokens(effort.prompt)
+    tokens = any_tokens(effort.prompt)
     began = clock()
     for start in range(0, effort.prompt, cells.batch):
         part = tokens[start : start + cells.batch]
@@ -335,7 +293,7 @@ def _fill(cells: FixedCells, depth: int) -> int:
     if depth == 0:
         return 0
     for start in range(0, _SEED, cells.batch):
-        cells.decode([Slice(0, start, _tokens(_SEED)[start : start + cells.batch], 0)])
+        cells.decode([Slice(0, start, any_tokens(_SEED)[start : start + cells.batch], 0)])
     seed = np.empty(C.llama_state_seq_get_size(cells.context.handle, 0), np.uint8)
     C.llama_state_seq_get_data(cells.context.handle, bytes_of(seed), seed.size, 0)
     for _ in range(depth // _SEED - 1):
@@ -343,10 +301,6 @@ def _fill(cells: FixedCells, depth: int) -> int:
         cells.share(1, 0, 0, -1)
         cells.forget(1, 0, -1)
     return _SEED
-
-
-def _tokens(count: int) -> list[int]:
-    return [number % 16 for number in range(count)]  # ids that exist in every vocabulary
 
 
 def _first(load: Load) -> Tuning:

@@ -17,6 +17,7 @@ from qwen_edge.kv.slice import Slice
 from qwen_edge.llama.fixed_cells import FixedCells
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.resolve import on_gpu
+from qwen_edge.llama.tune_weights import any_tokens
 from qwen_edge.protocol.loading import FLASH_ONLY
 from qwen_edge.protocol.messages import Attention, Load
 
@@ -74,7 +75,7 @@ def _seconds(model: Model, load: Load, streams: int, clock: Callable[[], float])
 def _fill(cells: FixedCells, streams: int) -> None:
     """Give each stream _CELLS cells: computed once, copied for the others. The time of a step does not depend on their
     content."""
-    tokens = [number % 16 for number in range(_CELLS)]  # ids that exist in every vocabulary
+    tokens = any_tokens(_CELLS)
     for start in range(0, _CELLS, cells.batch):
         cells.decode([Slice(0, start, tokens[start : start + cells.batch], 0)])
     for stream in range(1, streams):

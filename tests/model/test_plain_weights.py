@@ -10,8 +10,7 @@ import pytest
 
 from qwen_edge.core.errors import EngineError
 from qwen_edge.kv.slice import Slice
-from qwen_edge.llama import ggml_tensor, plain_weights
-from qwen_edge.llama import tune as tuning
+from qwen_edge.llama import ggml_tensor, plain_weights, tune_weights
 from qwen_edge.llama.backend import LlamaBackend
 from qwen_edge.llama.devices import Device
 from qwen_edge.llama.fixed_cells import FixedCells
@@ -20,7 +19,7 @@ from qwen_edge.llama.mapped_file import MappedFile, identity_of
 from qwen_edge.llama.model import Model
 from qwen_edge.llama.plain_weights import PlainWeights, plain_bytes
 from qwen_edge.llama.plan import plan_memory
-from qwen_edge.llama.tune import fastest_weights
+from qwen_edge.llama.tune_weights import fastest_weights
 from qwen_edge.protocol.messages import Load, Tuning
 from tests.waiting import until
 
@@ -258,7 +257,7 @@ def test_the_weights_for_prompts_are_those_that_were_measured_to_be_faster(demo_
         is_plain = cells.settings.model._plain_from == 1
         now[0] += plain[len(one.tokens)] if is_plain else 1.0
 
-    monkeypatch.setattr(tuning, "_PLAIN_FROM", (32, 64))
+    monkeypatch.setattr(tune_weights, "_PLAIN_FROM", (32, 64))
     monkeypatch.setattr(FixedCells, "decode", decode)
     with Model(demo_model, gpu_layers=0) as model:
         assert fastest_weights(model, load(demo_model), clock=lambda: now[0]) == found
@@ -275,7 +274,7 @@ def test_a_slow_device_does_not_measure_weights_for_ever(demo_model, monkeypatch
     monkeypatch.setattr(FixedCells, "decode", decode)
     with Model(demo_model, gpu_layers=0) as model:
         assert fastest_weights(model, load(demo_model), 10.0, clock=lambda: now[0]) == 0
-    assert batches == [tuning._PLAIN_FROM[0]] * 4
+    assert batches == [tune_weights._PLAIN_FROM[0]] * 4
 
 
 def test_weights_that_are_not_in_memory_are_not_taken_for_slow_ones(demo_model, monkeypatch):
